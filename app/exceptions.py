@@ -1,0 +1,48 @@
+"""The errors a module may raise, one for each step of a task.
+
+ClientError
+├── InitializationError   __init__
+├── ValidationError       validate
+├── RunError              run
+└── CleanupError          cleanup
+"""
+
+from collections.abc import Sequence
+
+
+class ClientError(Exception):
+    """A step of a task failed, and `message` tells a person why.
+
+    `stderr` holds the last lines a tool wrote before it failed, if one did, and `exit_status` or `signal` how it
+    ended; all three go on the job's record.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        stderr: Sequence[str] = (),
+        exit_status: int | None = None,
+        signal: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.stderr = tuple(stderr)
+        self.exit_status = exit_status
+        self.signal = signal
+
+
+class InitializationError(ClientError):
+    """A module could not be set up."""
+
+
+class ValidationError(ClientError):
+    """The task's data is wrong; nothing of the job has run."""
+
+
+class RunError(ClientError):
+    """The task's work failed."""
+
+
+class CleanupError(ClientError):
+    """The work was done, but what it left could not be put in order."""

@@ -1,0 +1,1 @@
+"""What the processes of the client say to each other, and how it travels. Knows neither side."""

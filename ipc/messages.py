@@ -1,0 +1,156 @@
+"""The messages, small frozen types named for what they say. They travel as JSON, told apart by their `type`.
+
+supervisor → task process   Start, Step
+task process → supervisor   Ready, Said, Done, Failed
+supervisor → zygote         Spawn, Terminate, Kill
+zygote → supervisor         Spawned, Exited
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+StepName = Literal["init", "validate", "run", "cleanup"]
+
+Reason = Literal[
+    "exception",
+    "exit",
+    "signal",
+    "memory",
+    "timeout",
+    "stall",
+    "processes",
+    "protocol",
+    "cancelled",
+    "shutdown",
+    "lost",
+]
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag=str.lower):
+    """Base of all messages."""
+
+
+# --- supervisor → task process ---
+
+
+class Start(Message):
+    """Be this task: load its module and initialise it. Answered by `Ready` or `Failed`."""
+
+    job_id: str
+    job_title: str
+    task: int
+    """The task's place in the job, from 0."""
+    module: str
+    target: str
+    """The class that serves it, as `package.module.Class`."""
+    data: str
+    """The task's data as JSON text in ASCII: it may hold what UTF-8 cannot, such as lone surrogates."""
+    paths: tuple[str, ...]
+    modules: dict[str, str]
+    settings: dict[str, Any]
+    environment: dict[str, str]
+    scratch: str
+    """The task's own directory for temporary files, its TMPDIR."""
+
+
+class Step(Message):
+    """Do this step. Answered by `Done` or `Failed`. `plan` is no step of the task: it says what `run` would do."""
+
+    step: Literal["validate", "run", "cleanup", "plan"]
+    files: tuple[tuple[bytes, bool], ...] = ()
+    """What the earlier tasks of the job do to files, as (absolute path, stands afterwards)."""
+
+
+# --- task process → supervisor ---
+
+
+class Ready(Message):
+    """The module is initialised."""
+
+    outputs: tuple[bytes, ...] = ()
+    """Absolute paths of the files it will write."""
+    removes: tuple[bytes, ...] = ()
+    """Absolute paths of the files it will remove."""
+    cleanup_on_failure: bool = False
+
+
+class Said(Message):
+    """What the module last told its heartbeat."""
+
+    status: msgspec.Raw
+
+
+class Done(Message):
+    """The step succeeded."""
+
+    warnings: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    """For `plan`: what `run` would do, a line each."""
+
+
+class Failed(Message):
+    """The step failed, and the task process lives on."""
+
+    message: str
+    reason: Literal["exception", "exit"] = "exception"
+    unusable: bool = False
+    """The module could not even be imported: a mistake in the configuration, not in the job."""
+    exit_status: int | None = None
+    signal: str | None = None
+    stderr: tuple[str, ...] = ()
+    """The last lines of the tool that failed, if one did."""
+    warnings: tuple[str, ...] = ()
+
+
+# --- supervisor → zygote ---
+
+
+class Spawn(Message):
+    """Fork a task process. The queue, log and output descriptors come with it, in this order."""
+
+    task: int
+    """Names the task process in all messages about it; never used twice."""
+
+
+class Terminate(Message):
+    """Ask the task process to stop (SIGTERM, then SIGCONT so that a stopped one hears it)."""
+
+    task: int
+
+
+class Kill(Message):
+    """Kill the task process and all that it started."""
+
+    task: int
+
+
+# --- zygote → supervisor ---
+
+
+class Spawned(Message):
+    """The task process runs; or could not be started, and `error` says why."""
+
+    task: int
+    pid: int = 0
+    error: str = ""
+
+
+class Exited(Message):
+    """The task process ended, and nothing that it started is alive."""
+
+    task: int
+    status: int
+    """As `waitpid` gives it."""
+    cpu_seconds: float
+    """User and system time of the task process and of all that ended with it."""
+    peak_memory: int
+    """Largest resident set of any one process of the tree, in bytes."""
+    leftovers: int = 0
+    """How many processes were still alive after it and were killed."""
+
+
+FromTask = Ready | Said | Done | Failed
+ToTask = Start | Step
+FromZygote = Spawned | Exited
+ToZygote = Spawn | Terminate | Kill

@@ -1,0 +1,103 @@
+"""The queue between two processes: length-prefixed JSON frames over a socket, one producer and one consumer.
+
+Why not `multiprocessing.Queue`: a killed child holds its lock for ever (cpython#96062), unpickling what a child wrote
+runs the child's code, `recv` has no limit on length, and a frame torn by SIGKILL blocks the reader. Here nothing is
+shared that a dead process could hold, and a reader takes what has arrived, never more than it allows.
+"""
+
+import socket
+import struct
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+MAX_FRAME = 1 << 20
+"""Bytes in the largest frame a task process may send."""
+
+MAX_REQUEST = 64 << 20
+"""Bytes in the largest frame the supervisor sends: it carries a task's data."""
+
+_LENGTH = struct.Struct("!I")
+
+M = TypeVar("M")
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """One frame: four bytes of length, most significant first, then the message as JSON."""
+    body = msgspec.json.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Decoder(Generic[M]):
+    """Turns bytes, in pieces of any size, into messages of the types in `messages`.
+
+    It never raises, whatever it is fed: at the first thing that is not a message, `error` says in one line what is
+    wrong, and nothing is taken any more. It holds at most one unfinished frame.
+    """
+
+    def __init__(self, messages: Any, limit: int) -> None:
+        self.error = ""
+        self._decoder: msgspec.json.Decoder[M] = msgspec.json.Decoder(messages)
+        self._limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[M]:
+        """Take `data` and return the messages it completes."""
+        messages: list[M] = []
+        if self.error:
+            return messages
+        self._buffer += data
+        start = 0
+        while len(self._buffer) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, start)
+            if length > self._limit:
+                self._fail(f"announced a message of {length} bytes (the limit is {self._limit})")
+                return messages
+            end = start + _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            try:
+                messages.append(self._decoder.decode(self._buffer[start + _LENGTH.size : end]))
+            except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, no such message, nested too deeply
+                self._fail(f"sent what is no message: {error}")
+                return messages
+            start = end
+        del self._buffer[:start]
+        return messages
+
+    def finish(self) -> None:
+        """The other side has closed: what is left over is a torn frame."""
+        if self._buffer and not self.error:
+            self._fail(f"ended in the middle of a message, after {len(self._buffer)} bytes of it")
+
+    def _fail(self, error: str) -> None:
+        self.error = error
+        self._buffer.clear()
+
+
+class Queue(Generic[M]):
+    """A task process's end: blocking, and trusting the supervisor."""
+
+    def __init__(self, connection: socket.socket, messages: Any, limit: int = MAX_REQUEST) -> None:
+        self._socket = connection
+        self._decoder: Decoder[M] = Decoder(messages, limit)
+        self._received: list[M] = []
+
+    def get(self) -> M | None:
+        """The next message; `None` once the other side has closed, or sends what cannot be understood."""
+        while not self._received:
+            data = self._socket.recv(1 << 16)
+            if not data:
+                return None
+            self._received = self._decoder.feed(data)
+            if self._decoder.error:
+                return None
+        return self._received.pop(0)
+
+    def put(self, message: msgspec.Struct) -> None:
+        """Send `message`, waiting while the other side is slow.
+
+        Raises:
+            OSError: the other side is gone.
+        """
+        self._socket.sendall(encode(message))

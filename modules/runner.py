@@ -1,0 +1,254 @@
+"""The task process's main: load one module, serve its steps, send how each ended.
+
+Runs in a child of the zygote, on its only thread, and trusts nothing the module does: it may raise anything, exit,
+print, replace signal handlers or leave threads behind. What it cannot report from in here (a crash, `os._exit`), the
+supervisor learns from the exit status.
+"""
+
+import contextlib
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import setproctitle
+from loguru import logger
+
+import modules
+from app.config import Settings
+from app.exceptions import ClientError
+from app.heartbeat import heartbeat
+from ipc.messages import Done, Failed, Ready, Said, Start, Step, ToTask
+from ipc.queue import MAX_FRAME, Queue
+from modules.base import location
+
+if TYPE_CHECKING:
+    from loguru import Message
+
+MAX_TEXT = 16 << 10
+"""Characters of one text (an error's message, a line) that go to the supervisor."""
+
+MAX_LINES = 200
+"""Lines or paths of one kind that go to the supervisor in one message, unless they say otherwise."""
+
+_SYSLOG = ((40, 3), (30, 4), (20, 6), (0, 7))
+"""loguru's level numbers, from the highest, and their syslog levels, which mark a line's level as in sd-daemon(3)."""
+
+
+class Unusable(Exception):
+    """The module cannot be imported, or is no module."""
+
+
+class Asked(BaseException):
+    """The supervisor asks the task to stop. Not an `Exception`, so that a module's handlers let it through."""
+
+
+class TaskProcess:
+    """Serves the steps of one task over `queue`."""
+
+    def __init__(self, queue: Queue[ToTask], log: int) -> None:
+        self._queue = queue
+        self._log_descriptor = log
+        self._module: Any = None
+        self._title = ""
+        self._in_step = False
+        self._sending = False
+        self._asked = False
+
+    def serve(self) -> None:
+        """Answer requests until the supervisor closes the queue."""
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        while (request := self._queue.get()) is not None:
+            self._put(self._answer(request))
+
+    def _answer(self, request: Start | Step) -> Ready | Done | Failed:
+        try:
+            with self._step():
+                match request:
+                    case Start():
+                        return self._start(request)
+                    case Step("plan"):
+                        return Done(lines=_texts(_strings(self._module, "plan")))
+                    case Step("validate", files):
+                        self._module._files = {os.fsdecode(path): stands for path, stands in files}
+                        self._call("validate")
+                    case Step("run"):
+                        if callable(set_start_time := getattr(self._module, "set_start_time", None)):
+                            set_start_time()
+                        self._call("run")
+                    case Step("cleanup"):
+                        self._call("cleanup")
+                return Done(warnings=self._take_warnings())
+        except Asked:
+            return Failed("was asked to stop, and stopped")
+        except Unusable as error:
+            return Failed(_text(error), unusable=True)
+        except ClientError as error:
+            return Failed(
+                _text(error.message) or type(error).__name__,
+                exit_status=error.exit_status,
+                signal=error.signal,
+                stderr=_texts(error.stderr),
+                warnings=self._take_warnings(),
+            )
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+            return Failed(
+                f"the module called sys.exit({_text(error.code)})",
+                "exit",
+                exit_status=status,
+                warnings=self._take_warnings(),
+            )
+        except BaseException as error:  # noqa: BLE001 - outermost frame of a step: whatever the module raises
+            name = type(error).__name__
+            text = _text(error)
+            with contextlib.suppress(Exception):  # formatting it runs the module's code again
+                logger.opt(exception=error).error("The module raised {}", name)
+            return Failed(f"{name}: {text}" if text else name, warnings=self._take_warnings())
+
+    def _start(self, start: Start) -> Ready:
+        os.environ.clear()
+        os.environ.update(start.environment)
+        tempfile.tempdir = None
+        settings = msgspec.convert(start.settings, Settings)
+        settings.apply(start.modules)
+        logger.configure(
+            handlers=[{"sink": self._log, "level": settings.log_level, "format": "{message}", "diagnose": False}]
+        )
+        self._title = f"task {start.task} {start.module}"
+        self._show("init")
+        heartbeat.job_id, heartbeat.job_title = start.job_id, start.job_title
+        heartbeat.connect(self._say)
+        self._module = _load(start)(json.loads(start.data))
+        return Ready(
+            _paths(_strings(self._module, "outputs")),
+            _paths(_strings(self._module, "removes")),
+            getattr(self._module, "cleanup_on_failure", False) is True,
+        )
+
+    def _call(self, step: str) -> None:
+        self._show(step)
+        getattr(self._module, step)()
+
+    def _show(self, step: str) -> None:
+        setproctitle.setproctitle(f"sisyphus-client: {self._title}, {step}")
+
+    def _take_warnings(self) -> tuple[str, ...]:
+        taken = getattr(self._module, "_warnings", None)
+        if not isinstance(taken, list):
+            return ()  # not one of ours: a module need not call its base's __init__
+        self._module._warnings = []
+        return _texts(taken)
+
+    @contextlib.contextmanager
+    def _step(self) -> Iterator[None]:
+        self._in_step = True
+        try:
+            yield
+        finally:
+            self._in_step = False
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):  # the module may have put anything in its place
+                    stream.flush()
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        """Unwind the module, so that its `finally` blocks and `modules.tool` stop what they started.
+
+        Not while a frame is half sent: the rest of it must follow, or the supervisor reads garbage.
+        """
+        del number, frame
+        if self._sending:
+            self._asked = True
+        elif self._in_step:
+            raise Asked
+
+    def _log(self, message: "Message") -> None:
+        level = next(syslog for number, syslog in _SYSLOG if message.record["level"].no >= number)
+        lines = str(message).encode("utf-8", "backslashreplace").splitlines()
+        data = b"".join(b"<%d>%s\n" % (level, line) for line in lines)
+        with contextlib.suppress(OSError):  # the supervisor is gone: nobody reads any more
+            while data:
+                data = data[os.write(self._log_descriptor, data) :]
+
+    def _say(self, status: bytes) -> None:
+        if len(status) > MAX_FRAME // 2:
+            logger.warning("The status is too large to report ({} bytes)", len(status))
+        else:
+            self._put(Said(msgspec.Raw(status)))
+
+    def _put(self, message: Ready | Said | Done | Failed) -> None:
+        self._sending = True
+        try:
+            self._queue.put(message)
+        except OSError:
+            os._exit(1)  # the supervisor is gone, and the kernel is about to say so
+        finally:
+            self._sending = False
+        if self._asked and self._in_step:
+            self._asked = False
+            raise Asked
+
+
+def main(connection: socket.socket, log: int) -> int:
+    """Be the task process at the other end of `connection`, logging to the descriptor `log`; returns its exit status."""
+    faulthandler.enable()  # a crash in C code says on stderr which line of Python called it
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper, still ours
+    TaskProcess(Queue(connection, ToTask), log).serve()
+    return 0
+
+
+def _load(start: Start) -> Callable[[dict[str, Any]], Any]:
+    """The class that serves the task.
+
+    Raises:
+        Unusable: it cannot be had, and why.
+    """
+    sys.path += start.paths
+    modules.__path__ += start.paths
+    package, _, name = start.target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(package), name, None)
+    except Exception as error:  # the module's own top level ran
+        logger.opt(exception=error).debug("Importing {} failed", package)
+        raise Unusable(
+            f"module {start.module!r} ({start.target}) cannot be imported: {type(error).__name__}: {_text(error)}"
+        ) from error
+    if not isinstance(found, type):
+        raise Unusable(f"module {start.module!r} ({start.target}) cannot be used: {package} has no class {name}")
+    return found
+
+
+def _strings(module: Any, method: str) -> list[str]:
+    """What an optional method of the module returns. A module of the guide need not have it, nor let it work."""
+    try:
+        returned = getattr(module, method)()
+        return [text for text in returned if isinstance(text, str)]
+    except Exception as error:  # noqa: BLE001 - data that validate has not seen yet may be anything
+        logger.debug("{}() of the module failed: {}: {}", method, type(error).__name__, _text(error))
+        return []
+
+
+def _paths(paths: Iterable[str]) -> tuple[bytes, ...]:
+    return tuple(os.fsencode(location(path)) for path in paths)
+
+
+def _text(value: object) -> str:
+    """`value` as text that UTF-8 can carry, cut to a bearable length."""
+    try:
+        text = str(value)
+    except Exception as error:  # noqa: BLE001 - str() of a module's object runs its code
+        text = f"(a {type(value).__name__} whose text cannot be had: {type(error).__name__})"
+    return text[:MAX_TEXT].encode("utf-8", "backslashreplace").decode()
+
+
+def _texts(values: Iterable[object]) -> tuple[str, ...]:
+    return tuple(_text(value)[:1000] for value in list(values)[-MAX_LINES:])

@@ -1,0 +1,143 @@
+"""The few Linux calls that containment rests on, which Python's library does not have.
+
+psutil finds children by reading every process of the machine; `/proc/PID/task/TID/children` (Linux 4.2,
+CONFIG_PROC_CHILDREN) is one read, which matters in a loop that must outrun a fork bomb. psutil is the fallback.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Collection
+
+import psutil
+
+MARKER = "SISYPHUS_SUPERVISOR"
+"""Environment variable of every process below a supervisor: its pid and start time. What survives the supervisor and
+the zygote both being killed at one instant is found by it at the next start."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl {option}: {os.strerror(error)}")
+
+
+def become_subreaper() -> None:
+    """From now on, descendants whose parent dies become children of this process: prctl(2)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent` ends. Ends at once if it already has.
+
+    The signal is tied to the parent's *thread* that forked us, which is why the zygote has only one.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of `pid` (zombies among them), or none if there is no such process."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with (
+                contextlib.suppress(FileNotFoundError, ProcessLookupError),
+                open(f"/proc/{pid}/task/{thread}/children", "rb") as file,
+            ):
+                found += map(int, file.read().split())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    if not found and not os.path.exists(f"/proc/{pid}/task/{pid}/children"):
+        with contextlib.suppress(psutil.Error):
+            found = [child.pid for child in psutil.Process(pid).children()]
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Everything below `pid`, parents before their children; a snapshot, so what is born meanwhile may be missing."""
+    found: list[int] = []
+    level = children(pid)
+    while level:
+        found += level
+        level = [grandchild for child in level for grandchild in children(child)]
+    return found
+
+
+def kill_children(spare: Collection[int] = (), patience: float = 5.0) -> int:
+    """Kill and reap every child of this process but `spare`, and what then falls to it, until there is none.
+
+    Only a subreaper whose children no one else waits for may call this. Returns how many were killed; gives up on
+    what the kernel will not let die (uninterruptible sleep) after `patience` seconds.
+    """
+    killed: set[int] = set()
+    deadline = time.monotonic() + patience
+    while strangers := [child for child in children(os.getpid()) if child not in spare]:
+        for child in strangers:
+            # Our own child cannot have been replaced by another process: nobody else reaps it.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            killed.add(child)
+        for child in strangers:
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+                    time.sleep(0.001)
+        if time.monotonic() >= deadline:
+            break
+    return len(killed)
+
+
+def marker(pid: int) -> str:
+    """The value of `MARKER` for the supervisor `pid`: no other process, before or after it, has the same."""
+    return f"{pid}:{_start_time(pid)}"
+
+
+def kill_survivors() -> list[int]:
+    """Kill processes whose supervisor is gone, and return their pids. Last resort: see `MARKER`."""
+    killed: list[int] = []
+    prefix = MARKER.encode() + b"="
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            started = _start_time(int(name))
+            with open(f"/proc/{name}/environ", "rb") as file:
+                values = [item[len(prefix) :] for item in file.read().split(b"\0") if item.startswith(prefix)]
+            if not values or _alive(values[0].decode("ascii", "replace")):
+                continue
+            process = os.pidfd_open(int(name))
+        except (OSError, ValueError):
+            continue  # it is gone, or another user's
+        try:
+            # The pidfd holds the process; had the pid been reused meanwhile, its start time would differ.
+            if _start_time(int(name)) == started:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                killed.append(int(name))
+        except (OSError, ValueError):
+            continue
+        finally:
+            os.close(process)
+    return killed
+
+
+def _alive(value: str) -> bool:
+    pid, _, started = value.partition(":")
+    try:
+        return _start_time(int(pid)) == int(started)
+    except (OSError, ValueError):
+        return False
+
+
+def _start_time(pid: int) -> int:
+    """Clock ticks from boot to the start of `pid`: field 22 of /proc/PID/stat, proc(5)."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        # The name, in parentheses, may hold anything, parentheses and spaces too.
+        return int(file.read().rpartition(b")")[2].split()[19])

@@ -1,0 +1,218 @@
+"""The zygote: the warm process that forks task processes and reaps what they leave.
+
+It has one thread and runs no module. It is a child subreaper, so its children are the live task processes and what
+dead ones left behind; every child it does not know is killed, again and again until there is none. No `setsid`,
+double fork or scrubbed environment escapes that, because none of them changes who adopts an orphan.
+
+`fork` from the supervisor itself would deadlock (it has threads), `spawn` costs 300 ms of imports a task, and
+`multiprocessing`'s forkserver loses exit statuses, outlives a killed supervisor and freezes the environment.
+"""
+
+import contextlib
+import fcntl
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from types import FrameType
+from typing import NoReturn
+
+import setproctitle
+
+from ipc.messages import Exited, Kill, Spawn, Spawned, Terminate, ToZygote
+from ipc.queue import Decoder, encode
+from modules import runner
+from supervisor import kernel
+
+SCAN_INTERVAL = 0.5
+"""Seconds between two looks for strange children while tasks are alive: a task process may resign as a subreaper."""
+
+PATIENCE = 5.0
+"""Seconds to wait for killed leftovers before a task's end is reported all the same (uninterruptible sleep)."""
+
+DESCRIPTORS = 3
+"""A task process is given its queue, its log and its output."""
+
+
+class Zygote:
+    """Serves the supervisor at the other end of `control` until it closes."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._requests: Decoder[ToZygote] = Decoder(ToZygote, 1 << 16)
+        self._descriptors: list[int] = []
+        self._tasks: dict[int, int] = {}  # pid → task
+        self._ended: dict[int, Exited] = {}  # pid → what to report once nothing is left
+        self._ended_at = 0.0
+        self._strangers: dict[int, int] = {}  # pid → its session, which is the pid of the task it came from
+        self._selector = selectors.DefaultSelector()
+
+    def serve(self) -> None:
+        """Fork, kill and reap until the supervisor is gone; then kill everything and return."""
+        self._watch_children()
+        self._selector.register(self._control, selectors.EVENT_READ)
+        while True:
+            busy = self._tasks or self._ended
+            for key, _ in self._selector.select(SCAN_INTERVAL if busy else None):
+                if key.fileobj is self._control:
+                    if not self._take_requests():
+                        kernel.kill_children()
+                        return
+                else:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(key.fd, 4096)
+            self._reap()
+            self._report()
+
+    def _watch_children(self) -> None:
+        """Make SIGCHLD wake the selector: the handler does nothing, the interpreter writes a byte to the pipe."""
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _ignore)
+        self._selector.register(reader, selectors.EVENT_READ)
+
+    def _take_requests(self) -> bool:
+        data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, 16 * DESCRIPTORS)
+        self._descriptors += descriptors
+        for request in self._requests.feed(data):
+            match request:
+                case Spawn(task):
+                    self._spawn(task)
+                case Terminate(task):
+                    self._signal(task, signal.SIGTERM)
+                    self._signal(task, signal.SIGCONT)
+                case Kill(task):
+                    self._signal(task, signal.SIGKILL)
+        return bool(data) and not self._requests.error
+
+    def _signal(self, task: int, number: signal.Signals) -> None:
+        for pid, known in self._tasks.items():
+            if known == task:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    def _spawn(self, task: int) -> None:
+        descriptors, self._descriptors = self._descriptors[:DESCRIPTORS], self._descriptors[DESCRIPTORS:]
+        zygote = os.getpid()
+        # No signal may reach the child before its handlers are its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._send(Spawned(task, error=f"cannot fork: {error.strerror}"))
+        else:
+            if pid == 0:
+                _become_task_process(zygote, descriptors)
+            self._tasks[pid] = task
+            self._send(Spawned(task, pid))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _reap(self) -> None:
+        """Take the status of every dead child, and kill those that are no task process."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+            if pid in self._tasks:
+                self._ended[pid] = Exited(self._tasks.pop(pid), status, cpu, peak)
+                self._ended_at = time.monotonic()
+            else:
+                self._account(self._strangers.pop(pid, 0), status, cpu, peak)
+        # A child is reaped by us alone, so this list cannot skip one. An orphan is on it before its parent is waitable.
+        for pid in kernel.children(os.getpid()):
+            if pid not in self._tasks and pid not in self._strangers:
+                self._strangers[pid] = os.getsid(pid)
+                os.kill(pid, signal.SIGKILL)
+
+    def _account(self, session: int, status: int, cpu: float, peak: int) -> None:
+        """Add what a leftover used to the task it came from, if that can be told."""
+        if session not in self._ended and len(self._ended) == 1:
+            session = next(iter(self._ended))  # it had made itself a session of its own
+        if exited := self._ended.get(session):
+            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+            self._ended[session] = Exited(
+                exited.task,
+                exited.status,
+                exited.cpu_seconds + cpu,
+                max(exited.peak_memory, peak),
+                exited.leftovers + killed,
+            )
+
+    def _report(self) -> None:
+        """Tell of the tasks that ended once nothing they started is alive."""
+        if not self._ended or (self._strangers and time.monotonic() < self._ended_at + PATIENCE):
+            return
+        for exited in self._ended.values():
+            self._send(exited)
+        self._ended.clear()
+
+    def _send(self, message: Spawned | Exited) -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone: the next read says so
+            self._control.sendall(encode(message))
+
+
+def _become_task_process(zygote: int, descriptors: list[int]) -> NoReturn:
+    """In the forked child: shed everything of the zygote's, then be a task process until it ends."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals():
+            with contextlib.suppress(OSError, ValueError):  # KILL, STOP, and those the C library keeps
+                signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as the interpreter has it: a closed pipe is an exception
+        kernel.die_with_parent(zygote)
+        kernel.become_subreaper()
+        os.setsid()
+        queue, log, output = _only(descriptors)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+        gc.enable()
+        status = runner.main(socket.socket(fileno=queue), log)
+    except BaseException:  # noqa: BLE001 - outermost frame of the process; what it says goes to the task's log
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        # No way back into the zygote's loop, whatever was raised; and no atexit handlers, which are the zygote's.
+        os._exit(status)
+
+
+def _only(descriptors: list[int]) -> list[int]:
+    """Keep `descriptors` alone, moved to 3 and up, beside a standard input that is empty and 1 and 2."""
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64) for descriptor in descriptors]
+    kept = [os.dup2(descriptor, 3 + place, inheritable=False) for place, descriptor in enumerate(high)]
+    os.closerange(3 + len(kept), 1 + max(map(int, os.listdir("/proc/self/fd"))))
+    return kept
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    del number, frame
+
+
+def main() -> None:
+    """Entry point of the zygote's process: `python -m supervisor.zygote_main CONTROL`."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # the operator's signals are the supervisor's to act on
+    kernel.become_subreaper()
+    setproctitle.setproctitle("sisyphus-client: zygote")
+    gc.collect()
+    gc.freeze()  # so that a collection in a task process does not touch, and so copy, the warm pages
+    gc.disable()
+    Zygote(socket.socket(fileno=int(sys.argv[1]))).serve()
+
+
+if __name__ == "__main__":
+    main()
