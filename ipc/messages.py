@@ -34,7 +34,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 # --- supervisor → task process ---
 
 
-class Start(Message):
+class Start(Message, frozen=True):
     """Be this task: load its module and initialise it. Answered by `Ready` or `Failed`."""
 
     job_id: str
@@ -50,11 +50,9 @@ class Start(Message):
     modules: dict[str, str]
     settings: dict[str, Any]
     environment: dict[str, str]
-    scratch: str
-    """The task's own directory for temporary files, its TMPDIR."""
 
 
-class Step(Message):
+class Step(Message, frozen=True):
     """Do this step. Answered by `Done` or `Failed`. `plan` is no step of the task: it says what `run` would do."""
 
     step: Literal["validate", "run", "cleanup", "plan"]
@@ -65,7 +63,7 @@ class Step(Message):
 # --- task process → supervisor ---
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """The module is initialised."""
 
     outputs: tuple[bytes, ...] = ()
@@ -75,13 +73,13 @@ class Ready(Message):
     cleanup_on_failure: bool = False
 
 
-class Said(Message):
+class Said(Message, frozen=True):
     """What the module last told its heartbeat."""
 
     status: msgspec.Raw
 
 
-class Done(Message):
+class Done(Message, frozen=True):
     """The step succeeded."""
 
     warnings: tuple[str, ...] = ()
@@ -89,7 +87,7 @@ class Done(Message):
     """For `plan`: what `run` would do, a line each."""
 
 
-class Failed(Message):
+class Failed(Message, frozen=True):
     """The step failed, and the task process lives on."""
 
     message: str
@@ -106,20 +104,20 @@ class Failed(Message):
 # --- supervisor → zygote ---
 
 
-class Spawn(Message):
+class Spawn(Message, frozen=True):
     """Fork a task process. The queue, log and output descriptors come with it, in this order."""
 
     task: int
     """Names the task process in all messages about it; never used twice."""
 
 
-class Terminate(Message):
+class Terminate(Message, frozen=True):
     """Ask the task process to stop (SIGTERM, then SIGCONT so that a stopped one hears it)."""
 
     task: int
 
 
-class Kill(Message):
+class Kill(Message, frozen=True):
     """Kill the task process and all that it started."""
 
     task: int
@@ -128,7 +126,7 @@ class Kill(Message):
 # --- zygote → supervisor ---
 
 
-class Spawned(Message):
+class Spawned(Message, frozen=True):
     """The task process runs; or could not be started, and `error` says why."""
 
     task: int
@@ -136,7 +134,7 @@ class Spawned(Message):
     error: str = ""
 
 
-class Exited(Message):
+class Exited(Message, frozen=True):
     """The task process ended, and nothing that it started is alive."""
 
     task: int

@@ -65,11 +65,6 @@ class Decoder(Generic[M]):
         del self._buffer[:start]
         return messages
 
-    def finish(self) -> None:
-        """The other side has closed: what is left over is a torn frame."""
-        if self._buffer and not self.error:
-            self._fail(f"ended in the middle of a message, after {len(self._buffer)} bytes of it")
-
     def _fail(self, error: str) -> None:
         self.error = error
         self._buffer.clear()

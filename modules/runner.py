@@ -43,7 +43,7 @@ _SYSLOG = ((40, 3), (30, 4), (20, 6), (0, 7))
 """loguru's level numbers, from the highest, and their syslog levels, which mark a line's level as in sd-daemon(3)."""
 
 
-class Unusable(Exception):
+class UnusableError(Exception):
     """The module cannot be imported, or is no module."""
 
 
@@ -89,7 +89,7 @@ class TaskProcess:
                 return Done(warnings=self._take_warnings())
         except Asked:
             return Failed("was asked to stop, and stopped")
-        except Unusable as error:
+        except UnusableError as error:
             return Failed(_text(error), unusable=True)
         except ClientError as error:
             return Failed(
@@ -198,7 +198,7 @@ class TaskProcess:
 
 
 def main(connection: socket.socket, log: int) -> int:
-    """Be the task process at the other end of `connection`, logging to the descriptor `log`; returns its exit status."""
+    """Be the task process at the other end of `connection`, logging to `log`; returns its exit status."""
     faulthandler.enable()  # a crash in C code says on stderr which line of Python called it
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper, still ours
@@ -210,7 +210,7 @@ def _load(start: Start) -> Callable[[dict[str, Any]], Any]:
     """The class that serves the task.
 
     Raises:
-        Unusable: it cannot be had, and why.
+        UnusableError: it cannot be had, and why.
     """
     sys.path += start.paths
     modules.__path__ += start.paths
@@ -219,11 +219,11 @@ def _load(start: Start) -> Callable[[dict[str, Any]], Any]:
         found = getattr(importlib.import_module(package), name, None)
     except Exception as error:  # the module's own top level ran
         logger.opt(exception=error).debug("Importing {} failed", package)
-        raise Unusable(
+        raise UnusableError(
             f"module {start.module!r} ({start.target}) cannot be imported: {type(error).__name__}: {_text(error)}"
         ) from error
     if not isinstance(found, type):
-        raise Unusable(f"module {start.module!r} ({start.target}) cannot be used: {package} has no class {name}")
+        raise UnusableError(f"module {start.module!r} ({start.target}) cannot be used: {package} has no class {name}")
     return found
 
 

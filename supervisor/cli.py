@@ -1,0 +1,171 @@
+"""The command line, `sisyphus-client`.
+
+Exit statuses: 0 the job completed, 1 it failed, 2 the file, the arguments or the settings are wrong, 128 + n it was
+interrupted by signal n (130 for Ctrl-C).
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import msgspec
+import platformdirs
+import setproctitle
+from loguru import logger
+from rich.console import Console
+
+from app.config import VERSION, Client, ConfigError, Settings, load_client, load_settings
+from supervisor import display, kernel, signals
+from supervisor.job import Job, JobError, JobRun, Means, Verdict, Watcher, read_job
+from supervisor.limits import Limits, load_limits
+from supervisor.scratch import scratch_directory
+from supervisor.task_process import Stop
+from supervisor.zygote import Zygote
+
+COMPLETED, FAILED, WRONG = 0, 1, 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="sisyphus-client")
+def main() -> None:
+    """The worker of the Sisyphus video-encoding farm."""
+
+
+@main.command()
+@click.argument("job_file", metavar="JOB.json")
+@click.option("--config", metavar="FILE", help="The configuration file (default: see the README).")
+@click.option("--json", "as_json", is_flag=True, help="Print the job's record on standard output, and nothing else.")
+@click.option("--dry-run", is_flag=True, help="Print the exact command lines and run nothing.")
+def run(job_file: str, config: str | None, as_json: bool, dry_run: bool) -> None:
+    """Run one job from a file, without a server."""
+    try:
+        settings, client, limits = _configure(config)
+        job = _read_job_file(job_file, client)
+    except (ConfigError, JobError) as error:
+        _give_up(str(error))
+    sys.exit(asyncio.run(_Run(job, job_file, settings, client, limits).main(as_json, dry_run)))
+
+
+class _Run:
+    """One `run` command."""
+
+    def __init__(self, job: Job, job_file: str, settings: Settings, client: Client, limits: dict[str, Limits]) -> None:
+        self._job = job
+        self._job_file = job_file
+        self._settings = settings
+        self._client = client
+        self._limits = limits
+        self._interrupted_by: signal.Signals | None = None
+
+    async def main(self, as_json: bool, dry_run: bool) -> int:
+        """Run the job and show it; returns the exit status."""
+        setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
+        console = Console(stderr=True, highlight=False)
+        with display.logging_to(console, "WARNING" if dry_run else self._settings.log_level):
+            watcher = display.Bars(console) if console.is_terminal else display.Lines()
+            _prepare_process()
+            with scratch_directory() as scratch:
+                zygote = Zygote()
+                zygote.start()
+                try:
+                    means = Means(zygote, self._client, self._settings, self._limits, scratch)
+                    if dry_run:
+                        return await self._plan(JobRun(self._job, means, Watcher()))
+                    job = JobRun(self._job, means, watcher)
+                    with watcher.showing(job), self._interruptible(job):
+                        verdict = await job.run()
+                finally:
+                    await zygote.stop()
+        return self._show(verdict, as_json)
+
+    def _interruptible(self, job: JobRun) -> Any:
+        def act(number: signal.Signals) -> None:
+            again = self._interrupted_by is not None
+            logger.warning("{}: {}", number.name, "killing the job" if again else "stopping the job; again to kill it")
+            self._interrupted_by = self._interrupted_by or number
+            job.stop(Stop("cancelled", f"cancelled by {number.name}", now=again))
+
+        return signals.handling([signal.SIGINT, signal.SIGTERM], act)
+
+    async def _plan(self, job: JobRun) -> int:
+        with self._interruptible(job):
+            failure, plans = await job.plan()
+        if self._interrupted_by:
+            return 128 + self._interrupted_by
+        if failure:
+            click.echo(failure.headline, err=True)
+            return WRONG if failure.unusable else FAILED
+        for task, lines in plans:
+            for line in lines or (f"# {task.task.module}: no command line; it works in its own process",):
+                click.echo(line)
+        return COMPLETED
+
+    def _show(self, verdict: Verdict, as_json: bool) -> int:
+        failure = verdict.failure
+        if failure and failure.unusable:
+            click.echo(f"{self._job_file}: tasks[{failure.task}].module: {failure.message}", err=True)
+            return WRONG
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(verdict.info)))
+        else:
+            display.show_verdict(verdict, _outputs(verdict))
+        if failure and self._interrupted_by:
+            return 128 + self._interrupted_by
+        return FAILED if failure else COMPLETED
+
+
+def _configure(config: str | None) -> tuple[Settings, Client, dict[str, Limits]]:
+    state = os.environ.get("SISYPHUS_STATE_DIR", "").strip() or platformdirs.user_state_path("sisyphus-client")
+    settings = load_settings(os.environ, Path(state))
+    client = load_client(config, os.environ)
+    return settings, client, load_limits(client)
+
+
+def _read_job_file(name: str, client: Client) -> Job:
+    try:
+        document = json.loads(Path(name).read_bytes(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise JobError(f"{name}: cannot be read: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise JobError(f"{name}: line {error.lineno}, column {error.colno}: is not JSON: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise JobError(f"{name}: byte {error.start}: is not JSON: not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise JobError(f"{name}: is not JSON: {error}") from error
+    try:
+        return read_job(document, client.modules, default_title=Path(name).stem)
+    except JobError as error:
+        raise JobError(f"{name}: {error}") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _prepare_process() -> None:
+    """Make this process what the zygote relies on, and finish off what a killed predecessor left."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose exit statuses
+    kernel.become_subreaper()
+    if survivors := kernel.kill_survivors():
+        logger.warning("Killed {} processes that an earlier run had left behind", len(survivors))
+
+
+def _outputs(verdict: Verdict) -> list[tuple[str, int]]:
+    """The files that completed tasks wrote and that are still there."""
+    found: dict[str, int] = {}
+    for run in verdict.tasks:
+        for name in run.ready.outputs if run.result == "completed" else ():
+            path = os.fsdecode(name)
+            if os.path.isfile(path):
+                found[path] = os.path.getsize(path)
+    return list(found.items())
+
+
+def _give_up(message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(WRONG)

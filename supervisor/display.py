@@ -1,0 +1,159 @@
+"""What a person sees of a job: live bars on a terminal, plain lines elsewhere, and the table at the end."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from loguru import logger
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from ipc.messages import StepName
+from supervisor.job import JobRun, TaskRun, Verdict, Watcher
+from supervisor.limits import Usage
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+LINE_INTERVAL = 10.0
+"""Seconds between two lines about a task's progress where there is no terminal."""
+
+
+@contextmanager
+def logging_to(console: Console, level: str) -> Iterator[None]:
+    """Log to `console`, above its live bars if it has any, each line marked with the job, task and pid it is about."""
+
+    def write(message: "Message") -> None:
+        console.print(Text(str(message).rstrip("\n")), soft_wrap=True)
+
+    logger.remove()
+    handler = logger.add(write, level=level, format=_format, diagnose=False)
+    try:
+        yield
+    finally:
+        logger.remove(handler)
+
+
+def _format(record: "Record") -> str:
+    marks = "".join(f" {name}={{extra[{name}]}}" for name in ("job", "task", "pid") if name in record["extra"])
+    return f"{{time:YYYY-MM-DD HH:mm:ss.SSS}} {{level:<7}}{marks} {{message}}\n{{exception}}"
+
+
+class Bars(Watcher):
+    """A live bar for every task: percent, speed, time left, memory of the process tree."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[step]}"),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[memory]}"),
+            console=console,
+        )
+        self._bars: dict[int, TaskID] = {}
+
+    @contextmanager
+    def showing(self, job: JobRun) -> Iterator[None]:
+        """Show the bars of `job`."""
+        for run in job.tasks:
+            self._bars[run.place] = self._progress.add_task(
+                f"{run.place + 1} {run.task.module}", total=100, step="", speed="", left="", memory=""
+            )
+        with self._progress:
+            yield
+
+    def began(self, run: TaskRun, step: StepName) -> None:
+        self._progress.update(self._bars[run.place], step=step)
+
+    def said(self, run: TaskRun) -> None:
+        self._progress.update(
+            self._bars[run.place], completed=run.status.progress, speed=_speed(run), left=_time_left(run)
+        )
+
+    def used(self, run: TaskRun, usage: Usage) -> None:
+        self._progress.update(self._bars[run.place], memory=decimal(usage.memory))
+
+    def ended(self, run: TaskRun) -> None:
+        percent = 100.0 if run.result == "completed" else run.status.progress
+        self._progress.update(self._bars[run.place], completed=percent, step=run.result, left="")
+
+
+class Lines(Watcher):
+    """A log line for every step of a task, and now and then one for its progress."""
+
+    def __init__(self) -> None:
+        self._memory = 0
+        self._next_line = 0.0
+
+    @contextmanager
+    def showing(self, job: JobRun) -> Iterator[None]:
+        """Show the lines of `job`."""
+        logger.info("Job {} ({}), {} tasks", job.job.job_id, job.job.job_title, len(job.tasks))
+        yield
+
+    def began(self, run: TaskRun, step: StepName) -> None:
+        logger.info("Task {} {}: {}", run.place + 1, run.task.module, step)
+        self._next_line = time.monotonic() + LINE_INTERVAL
+
+    def said(self, run: TaskRun) -> None:
+        if run.status.progress is None or time.monotonic() < self._next_line:
+            return
+        self._next_line = time.monotonic() + LINE_INTERVAL
+        parts = [f"{run.status.progress:.1f} %", _speed(run), _time_left(run), decimal(self._memory)]
+        logger.info("Task {} {}: {}", run.place + 1, run.task.module, ", ".join(filter(None, parts)))
+
+    def used(self, run: TaskRun, usage: Usage) -> None:
+        del run
+        self._memory = usage.memory
+
+    def ended(self, run: TaskRun) -> None:
+        logger.info("Task {} {}: {}", run.place + 1, run.task.module, run.result)
+
+
+def _speed(run: TaskRun) -> str:
+    speed = run.status.info.get("speed")
+    return f"{speed:.2f}x" if isinstance(speed, (int, float)) else ""
+
+
+def _time_left(run: TaskRun) -> str:
+    seconds = run.status.info.get("eta_seconds")
+    return f"{_clock(seconds)} left" if isinstance(seconds, (int, float)) and 0 <= seconds < 1e7 else ""
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
+    """Print the table of a job's end on standard output: each task, and where the output (path, bytes) is."""
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    table = Table("task", "result", "wall time", "CPU time", "peak memory")
+    for run in verdict.tasks:
+        ran = run.seconds is not None
+        table.add_row(
+            Text(f"{run.place + 1} {run.task.module}"),
+            run.result,
+            f"{run.seconds:.1f} s" if ran else "",
+            f"{run.cpu_seconds:.1f} s" if ran else "",
+            decimal(run.peak_memory) if ran else "",
+        )
+    console.print(table)
+    for run in verdict.tasks:
+        for warning in run.warnings:
+            console.print(Text(f"Warning of task {run.place + 1} {run.task.module}: {warning}"))
+    for path, size in outputs:
+        console.print(Text(f"Output: {path} ({decimal(size)})"))
+    if verdict.failure:
+        console.print(Text(verdict.failure.headline))
+        for line in verdict.failure.stderr or verdict.failure.log:
+            console.print(Text(f"    {line}"))

@@ -1,0 +1,380 @@
+"""One job, step by step: initialise and validate every task, then run them one after the other."""
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from app.config import VERSION, Client, Settings
+from ipc.messages import Done, Ready, Start, Step, StepName
+from supervisor import kernel, scratch
+from supervisor.failure import Failure
+from supervisor.heartbeat import Status, read_status
+from supervisor.limits import Duration, Limits, Usage, measure
+from supervisor.task_process import Answer, Stop, TaskProcess
+from supervisor.zygote import Lost, SpawnError, Zygote
+
+MAX_TASKS = 1000
+"""Tasks in one job: each has a process from its initialisation on."""
+
+SECRETS = frozenset({"API_TOKEN"})
+"""Environment variables that tasks and their tools do not get."""
+
+SAMPLE_INTERVAL = 1.0
+"""Seconds between two measurements of a running task's process tree."""
+
+Result = Literal["completed", "failed", "not run"]
+
+
+class JobError(Exception):
+    """A job is not as it should be; the text is one line that says where."""
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One task of a job: a module's name and its data."""
+
+    module: str
+    data: dict[str, Any]
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A job as it was posted."""
+
+    job_id: str
+    job_title: str
+    tasks: tuple[Task, ...]
+
+
+def read_job(document: Any, enabled: Iterable[str], default_title: str = "") -> Job:
+    """Make a job of decoded JSON. `job_name` is taken for `job_title`; unknown keys are the sender's own business.
+
+    Raises:
+        JobError: it has no tasks, no title, a task that is not well formed, or a module that is not in `enabled`.
+    """
+    if not isinstance(document, dict):
+        raise JobError("a job is an object with the keys job_title and tasks")
+    tasks = document.get("tasks")
+    if not isinstance(tasks, list) or not tasks:
+        raise JobError("tasks: the job has no tasks (a list of at least one is needed)")
+    if len(tasks) > MAX_TASKS:
+        raise JobError(f"tasks: the job has {len(tasks)} tasks; at most {MAX_TASKS} are possible")
+    title = document.get("job_title", document.get("job_name", default_title))
+    if not isinstance(title, str) or not title:
+        raise JobError("job_title: the job has no title")
+    job_id = document.get("job_id") or str(uuid.uuid4())
+    if not isinstance(job_id, str):
+        raise JobError("job_id: expected text")
+    names = sorted(enabled)
+    return Job(job_id, title, tuple(_read_task(task, f"tasks[{place}]", names) for place, task in enumerate(tasks)))
+
+
+def _read_task(document: Any, where: str, enabled: list[str]) -> Task:
+    if not isinstance(document, dict):
+        raise JobError(f"{where}: expected an object with the keys module and data")
+    module = document.get("module")
+    if not isinstance(module, str) or not module:
+        raise JobError(f"{where}.module: a task needs the name of a module")
+    if module not in enabled:
+        raise JobError(f"{where}.module: {module!r} is not enabled (enabled: {', '.join(enabled) or 'none'})")
+    data = document.get("data", {})
+    if not isinstance(data, dict):
+        raise JobError(f"{where}.data: expected an object")
+    return Task(module, data)
+
+
+@dataclass(slots=True)
+class TaskRun:
+    """One task under way, and what is to be said of it at the end."""
+
+    place: int
+    task: Task
+    limits: Limits
+    process: TaskProcess | None = None
+    ready: Ready = field(default_factory=Ready)
+    status: Status = field(default_factory=Status)
+    scratch: Path | None = None
+    result: Result = "not run"
+    seconds: float | None = None
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0
+    attempts: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        """As it stands on the job's record."""
+        record: dict[str, Any] = {"module": self.task.module, "result": self.result}
+        if self.seconds is not None:
+            record["seconds"] = round(self.seconds, 3)
+            record["cpu_seconds"] = round(self.cpu_seconds, 3)
+            record["peak_memory"] = self.peak_memory
+            record["attempts"] = self.attempts
+        return record | {"warnings": self.warnings}
+
+
+class Watcher:
+    """Is told how a job goes on. Does nothing; `cli` has one that shows it."""
+
+    def began(self, run: TaskRun, step: StepName) -> None:
+        """A step of a task begins."""
+
+    def said(self, run: TaskRun) -> None:
+        """`run.status` is new."""
+
+    def used(self, run: TaskRun, usage: Usage) -> None:
+        """The task's tree was measured."""
+
+    def ended(self, run: TaskRun) -> None:
+        """The task has its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a job ended."""
+
+    failure: Failure | None
+    tasks: tuple[TaskRun, ...]
+    info: dict[str, Any]
+    """The job's record, as the server gets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What running jobs takes, the same for all of them."""
+
+    zygote: Zygote
+    client: Client
+    settings: Settings
+    limits: dict[str, Limits]
+    scratch: Path
+
+
+class JobRun:
+    """Runs one job, once."""
+
+    def __init__(self, job: Job, means: Means, watcher: Watcher) -> None:
+        self.job = job
+        self.tasks = tuple(TaskRun(place, task, means.limits[task.module]) for place, task in enumerate(job.tasks))
+        self._means = means
+        self._watcher = watcher
+        self._order: Stop | None = None
+        self._parallel = asyncio.Semaphore(len(os.sched_getaffinity(0)))
+
+    async def run(self) -> Verdict:
+        """Take the job through all its steps. Whatever happens, nothing of it is alive afterwards."""
+        began, clock = self._now(), time.monotonic()
+        try:
+            failure = await self._prepare() or await self._run_tasks()
+        finally:
+            await asyncio.gather(*map(self._end, self.tasks))
+        if failure:
+            self.tasks[failure.task].result = "failed"
+        return Verdict(failure, self.tasks, self._record(failure, began, time.monotonic() - clock))
+
+    async def plan(self) -> tuple[Failure | None, list[tuple[TaskRun, tuple[str, ...]]]]:
+        """Initialise and validate every task, and ask each what it would run."""
+        lines: list[tuple[TaskRun, tuple[str, ...]]] = []
+        try:
+            failure = await self._prepare()
+            for run in self.tasks if failure is None else ():
+                answer = await self._step(run, Step("plan"), run.limits.validate_timeout)
+                if failure := self._note(run, answer):
+                    break
+                lines.append((run, answer.lines if isinstance(answer, Done) else ()))
+        finally:
+            await asyncio.gather(*map(self._end, self.tasks))
+        return failure, lines
+
+    def stop(self, order: Stop) -> None:
+        """Run no further task, and stop what is under way, for `order`'s reason."""
+        if self._order is None or order.now:
+            self._order = order
+        for run in self.tasks:
+            if run.process is not None:
+                run.process.stop(order)
+
+    async def _prepare(self) -> Failure | None:
+        return await self._first_failure("init", self._initialize) or await self._first_failure(
+            "validate", self._validate
+        )
+
+    async def _run_tasks(self) -> Failure | None:
+        for run in self.tasks:
+            if failure := self._stopped(run, "run") or await self._run_task(run):
+                return failure
+        return None
+
+    async def _first_failure(
+        self, step: StepName, prepare: Callable[[TaskRun], Awaitable[Failure | None]]
+    ) -> Failure | None:
+        """Prepare all tasks, as many at once as there are processors; the first failure in their order decides."""
+
+        async def one(run: TaskRun) -> Failure | None:
+            async with self._parallel:
+                return self._stopped(run, step) or await prepare(run)
+
+        preparations = [asyncio.create_task(one(run)) for run in self.tasks]
+        try:
+            for preparation in preparations:
+                if failure := await preparation:
+                    return failure
+            return None
+        finally:
+            for preparation in preparations:
+                preparation.cancel()
+            await asyncio.wait(preparations)
+
+    async def _initialize(self, run: TaskRun) -> Failure | None:
+        if run.scratch is None:
+            run.scratch = Path(tempfile.mkdtemp(dir=self._means.scratch, prefix=f"task-{run.place}-"))
+        try:
+            run.process = await TaskProcess.start(
+                self._means.zygote,
+                f"{run.place}:{run.task.module}",
+                self.job.job_id,
+                lambda raw: self._on_status(run, raw),
+            )
+        except (SpawnError, OSError) as error:
+            return self._failure(run, Failure("lost", "init", f"its process could not be started: {error}"))
+        answer = await self._step(run, self._start_message(run, run.scratch), run.limits.init_timeout)
+        if isinstance(answer, Ready):
+            run.ready = answer
+            return None
+        return self._note(run, answer)
+
+    async def _validate(self, run: TaskRun) -> Failure | None:
+        request = Step("validate", tuple(self._files_before(run).items()))
+        return self._note(run, await self._step(run, request, run.limits.validate_timeout))
+
+    async def _run_task(self, run: TaskRun) -> Failure | None:
+        clock = time.monotonic()
+        run.attempts = 1
+        sampling = asyncio.create_task(self._sample(run))
+        failure = self._note(run, await self._step(run, Step("run"), run.limits.run_timeout))
+        if failure is None:
+            failure = await self._cleanup(run)
+        elif run.ready.cleanup_on_failure:
+            await self._cleanup_after_failure(run)
+        sampling.cancel()
+        leftovers = await self._end(run)
+        if leftovers and not failure:
+            run.warnings.append(f"{leftovers} of its processes were still alive after it and were killed")
+        run.seconds = time.monotonic() - clock
+        run.result = "failed" if failure else "completed"
+        self._watcher.ended(run)
+        return failure
+
+    async def _cleanup(self, run: TaskRun) -> Failure | None:
+        return self._note(run, await self._step(run, Step("cleanup"), run.limits.cleanup_timeout))
+
+    async def _cleanup_after_failure(self, run: TaskRun) -> None:
+        """In the same process if it lives, else in a fresh one; what it raises must not hide why `run` failed."""
+        if self._order and self._order.now:
+            return
+        failure = None
+        if run.process is None or not run.process.alive:
+            await self._end(run)
+            failure = await self._initialize(run)
+        if failure := failure or await self._cleanup(run):
+            run.warnings.append(f"after the failure, this too: {failure.headline}")
+
+    async def _step(self, run: TaskRun, request: Start | Step, timeout: Duration) -> Answer:
+        assert run.process is not None
+        name: StepName = "init" if isinstance(request, Start) else "run" if request.step == "plan" else request.step
+        self._watcher.began(run, name)
+        return await run.process.step(name, request, timeout, run.limits.grace.seconds)
+
+    async def _end(self, run: TaskRun) -> int:
+        """End the task's process, if it has one, and remove its scratch directory. Returns how much it left alive."""
+        process, run.process = run.process, None
+        if process is None:
+            return 0
+        exited = await process.close()
+        if run.scratch:
+            await asyncio.to_thread(scratch.remove, run.scratch)
+            run.scratch = None
+        if isinstance(exited, Lost):
+            return 0
+        run.cpu_seconds += exited.cpu_seconds
+        run.peak_memory = max(run.peak_memory, exited.peak_memory)
+        return exited.leftovers
+
+    async def _sample(self, run: TaskRun) -> None:
+        while True:
+            if run.process is not None:
+                usage = await asyncio.to_thread(measure, run.process.pid)
+                run.peak_memory = max(run.peak_memory, usage.memory)
+                self._watcher.used(run, usage)
+            await asyncio.sleep(SAMPLE_INTERVAL)
+
+    def _note(self, run: TaskRun, answer: Answer) -> Failure | None:
+        """Keep what an answer says for the record; the failure, if it is one."""
+        if isinstance(answer, Failure):
+            return self._failure(run, answer)
+        run.warnings += answer.warnings if isinstance(answer, Done) else ()
+        return None
+
+    def _failure(self, run: TaskRun, failure: Failure) -> Failure:
+        run.warnings += failure.warnings
+        return msgspec.structs.replace(
+            failure, module=run.task.module, task=run.place, progress=run.status.progress, warnings=()
+        )
+
+    def _stopped(self, run: TaskRun, step: StepName) -> Failure | None:
+        if self._order is None:
+            return None
+        return self._failure(run, Failure(self._order.reason, step, self._order.message))
+
+    def _on_status(self, run: TaskRun, raw: msgspec.Raw) -> None:
+        run.status = read_status(raw)
+        self._watcher.said(run)
+
+    def _files_before(self, run: TaskRun) -> dict[bytes, bool]:
+        """What the tasks before this one do to files: whether each will be there."""
+        files: dict[bytes, bool] = {}
+        for earlier in self.tasks[: run.place]:
+            files |= dict.fromkeys(earlier.ready.removes, False) | dict.fromkeys(earlier.ready.outputs, True)
+        return files
+
+    def _start_message(self, run: TaskRun, directory: Path) -> Start:
+        means = self._means
+        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environment |= {"TMPDIR": str(directory), kernel.MARKER: kernel.marker(os.getpid())}
+        return Start(
+            job_id=self.job.job_id,
+            job_title=self.job.job_title,
+            task=run.place,
+            module=run.task.module,
+            target=means.client.modules[run.task.module],
+            data=json.dumps(run.task.data),
+            paths=means.client.paths,
+            modules=means.client.modules,
+            settings=msgspec.to_builtins(means.settings),
+            environment=environment,
+        )
+
+    def _now(self) -> datetime:
+        return datetime.now(tz=ZoneInfo(self._means.settings.api_timezone))
+
+    def _record(self, failure: Failure | None, began: datetime, seconds: float) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "start_time": began.isoformat(),
+            "end_time": self._now().isoformat(),
+            "runtime": round(seconds, 3),
+            "worker": self._means.settings.hostname,
+            "worker_id": self._means.settings.host_uuid,
+            "version": VERSION,
+            "completed": failure is None,
+        }
+        if failure:
+            record |= {"module": failure.module, "message": failure.headline, "error": failure.record()}
+        return record | {"tasks": [run.record() for run in self.tasks]}

@@ -1,0 +1,127 @@
+"""The lines a task process writes, read without ever waiting for it and without letting it fill log or memory."""
+
+import asyncio
+import os
+import re
+from collections import deque
+from collections.abc import Callable
+
+KEPT_LINES = 20
+"""Lines kept for the record of a failure."""
+
+MAX_LINE = 4096
+"""Bytes of a line; a longer one is cut into several."""
+
+LINES_PER_SECOND = 200
+LINES_BURST = 2000
+"""What a task may log: so many lines at once, then so many a second. The rest is counted and left out."""
+
+BYTES_PER_SECOND = 64 << 20
+"""What is read from one task in a second; it waits when it writes more, so that the supervisor's time is bounded."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class LinePipe:
+    """Reads `descriptor`, which must not block, and passes its lines to `emit`.
+
+    Attributes:
+        tail: The last lines read, logged or not.
+    """
+
+    def __init__(self, descriptor: int, emit: Callable[[str], None]) -> None:
+        self.tail: deque[bytes] = deque(maxlen=KEPT_LINES)
+        self._descriptor = descriptor
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._partial = b""
+        self._allowed = float(LINES_BURST)
+        self._left_out = 0
+        self._read = 0
+        self._since = self._loop.time()
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop.add_reader(descriptor, self._readable)
+
+    def drain(self) -> None:
+        """Take what has already been written, at most a pipe's worth and a second's allowance."""
+        while self._descriptor >= 0 and self._resume is None and self._readable():
+            pass
+
+    def close(self) -> None:
+        """Take what is there and stop reading."""
+        self.drain()
+        if self._partial:
+            self._take(b"\n")
+        if self._left_out:
+            self._say_left_out()
+        self._shut()
+
+    def last_lines(self) -> tuple[str, ...]:
+        """The lines kept, as printable text."""
+        return tuple(printable(line) for line in self.tail)
+
+    def _readable(self) -> bool:
+        """Read once; whether there may be more."""
+        try:
+            data = os.read(self._descriptor, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._shut()
+            return False
+        self._refill()
+        self._take(data)
+        self._read += len(data)
+        if self._read >= BYTES_PER_SECOND:
+            self._loop.remove_reader(self._descriptor)
+            self._resume = self._loop.call_at(self._since + 1.0, self._go_on)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        complete, newline, rest = (self._partial + data).rpartition(b"\n")
+        if len(rest) > MAX_LINE:
+            complete, newline, rest = complete + newline + rest, b"\n", b""
+        self._partial = rest
+        if not newline:
+            return
+        count = complete.count(b"\n") + 1
+        shown = min(count, int(self._allowed))
+        # Split no more than is shown: a megabyte of empty lines is a million objects.
+        for line in complete.split(b"\n", shown)[:shown]:
+            self._emit(printable(line))
+        self._allowed -= shown
+        self._left_out += count - shown
+        self.tail.extend(complete.rsplit(b"\n", KEPT_LINES)[-KEPT_LINES:])
+
+    def _refill(self) -> None:
+        elapsed = self._loop.time() - self._since
+        if elapsed >= 1.0:
+            self._since += elapsed
+            self._read = 0
+            self._allowed = min(LINES_BURST, self._allowed + elapsed * LINES_PER_SECOND)
+            if self._left_out:
+                self._say_left_out()
+
+    def _say_left_out(self) -> None:
+        self._emit(f"({self._left_out} more lines were not logged)")
+        self._left_out = 0
+
+    def _go_on(self) -> None:
+        self._resume = None
+        self._refill()
+        self._loop.add_reader(self._descriptor, self._readable)
+
+    def _shut(self) -> None:
+        if self._resume:
+            self._resume.cancel()
+            self._resume = None
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def printable(line: bytes) -> str:
+    """`line` as text that is safe to print: no control characters, and no longer than a line may be."""
+    text = line[:MAX_LINE].rstrip(b"\r").decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)

@@ -1,0 +1,301 @@
+"""One task process: start it, take it through its steps, stop it.
+
+Whatever the process does, a step ends: with its own answer, or with a `Failure` that says why there was none.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from loguru import logger
+
+from ipc.messages import Done, Exited, Failed, FromTask, Ready, Reason, Said, Start, Step, StepName
+from ipc.queue import MAX_FRAME, Decoder, encode
+from supervisor.failure import Ending, Failure, explain_status
+from supervisor.limits import Duration
+from supervisor.line_pipe import LinePipe
+from supervisor.zygote import Child, Lost, Zygote
+
+MESSAGES_PER_SECOND = 100
+MESSAGES_BURST = 400
+"""What a task process may send: its heartbeat sends four messages a second, so this is no module's honest doing."""
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds in which a task process whose steps are done must have exited."""
+
+EXIT_PATIENCE = 1.0
+"""Seconds between a task process closing its queue and its exit; what lives on has broken the protocol."""
+
+_SYSLOG_LEVELS = {"7": "DEBUG", "6": "INFO", "4": "WARNING", "3": "ERROR"}
+
+Answer = Ready | Done | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """An order to stop in the middle of a step, noted before any signal is sent."""
+
+    reason: Reason
+    message: str
+    limit: str | None = None
+    now: bool = False
+    """Kill at once, without asking."""
+
+
+class TaskProcess:
+    """A running task process. Made by `start`; `close` must be called.
+
+    Attributes:
+        pid: Its process id.
+        exited: How it ended; `None` while it lives.
+    """
+
+    def __init__(self, zygote: Zygote, on_status: Callable[[msgspec.Raw], None]) -> None:
+        self.exited: Exited | Lost | None = None
+        self._zygote = zygote
+        self._on_status = on_status
+        self._loop = asyncio.get_running_loop()
+        self._messages: Decoder[FromTask] = Decoder(FromTask, MAX_FRAME)
+        self._answer: asyncio.Future[Ready | Done | Failed | Ending] | None = None
+        self._ending: Ending | None = None
+        self._reading = False
+        self._busy = False
+        self._allowed = float(MESSAGES_BURST)
+        self._counted_at = self._loop.time()
+        self._stop: asyncio.Future[Stop] = self._loop.create_future()
+        self._child: Child
+        self._socket: socket.socket
+        self._log: LinePipe
+        self._output: LinePipe
+
+    @classmethod
+    async def start(
+        cls, zygote: Zygote, label: str, job_id: str, on_status: Callable[[msgspec.Raw], None]
+    ) -> "TaskProcess":
+        """Have the zygote fork a task process; it waits for its `Start`. `label` names the task in the log.
+
+        Raises:
+            SpawnError: it could not be started.
+            OSError: there are too few descriptors.
+        """
+        self = cls(zygote, on_status)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            self._socket, queue = socket.socketpair()
+            ours.enter_context(self._socket)
+            theirs.enter_context(queue)
+            readers = []
+            descriptors = [queue.fileno()]
+            for _ in range(2):
+                reader, writer = os.pipe2(os.O_CLOEXEC)
+                ours.callback(os.close, reader)
+                theirs.callback(os.close, writer)
+                os.set_blocking(reader, False)
+                readers.append(reader)
+                descriptors.append(writer)
+            self._child = await zygote.spawn(descriptors)
+            ours.pop_all()
+        bound = logger.bind(job=job_id, task=label, pid=self.pid)
+        self._log = LinePipe(readers[0], lambda line: bound.log(*_level(line)))
+        self._output = LinePipe(readers[1], lambda line: bound.info("{}", line))
+        self._socket.setblocking(False)
+        self._loop.add_reader(self._socket, self._readable)
+        self._reading = True
+        self._child.exited.add_done_callback(self._on_exited)
+        return self
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another step."""
+        return self._ending is None
+
+    def stop(self, order: Stop) -> None:
+        """End the step under way, or the next one, for `order`'s reason. The first order counts, unless one kills."""
+        if not self._stop.done():
+            self._stop.set_result(order)
+        elif order.now:
+            self._zygote.order_kill(self._child)
+
+    async def step(self, name: StepName, request: Start | Step, timeout: Duration, grace: float) -> Answer:
+        """Have the process do one step, and wait for its end.
+
+        After the timeout or an order to stop, the process is asked, and killed after `grace` seconds.
+        """
+        self._busy = True
+        self._answer = self._loop.create_future()
+        if self._ending:
+            self._answer.set_result(self._ending)
+        sending = asyncio.create_task(self._send(request))
+        ends: list[asyncio.Future[Any]] = [self._answer, self._stop]
+        try:
+            await asyncio.wait(ends, timeout=timeout.seconds, return_when=asyncio.FIRST_COMPLETED)
+            if self._answer.done():
+                return self._understand(name, self._answer.result())
+            if not self._stop.done():
+                self._stop.set_result(Stop("timeout", f"{name} did not end within {timeout.text}", timeout.text))
+            await self._end_step(self._stop.result(), grace)
+            stop, self._stop = self._stop.result(), self._loop.create_future()
+            return self._failure(name, Ending(stop.reason, stop.message), limit=stop.limit)
+        finally:
+            sending.cancel()
+            self._answer = None
+
+    async def close(self) -> Exited | Lost:
+        """Let the process exit, or kill it where it is in the middle of a step; returns when nothing of it is alive."""
+        if not self._busy:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+            await asyncio.wait([self._child.exited], timeout=CLOSE_TIMEOUT)
+        exited = await self._zygote.kill(self._child)
+        self._stop_reading()
+        self._socket.close()
+        self._log.close()
+        self._output.close()
+        return exited
+
+    async def _end_step(self, order: Stop, grace: float) -> None:
+        """Ask, wait the grace, kill. A process that stops when asked lives on, for its cleanup."""
+        assert self._answer is not None
+        if not order.now:
+            self._zygote.terminate(self._child)
+            await asyncio.wait([self._answer], timeout=grace)
+        if order.now or not self._answer.done():
+            await self._zygote.kill(self._child)
+
+    async def _send(self, request: Start | Step) -> None:
+        with contextlib.suppress(OSError):  # it is gone, and the zygote is about to say how
+            await self._loop.sock_sendall(self._socket, encode(request))
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        messages = self._messages.feed(data)
+        if not self._within_rate(len(messages)):
+            self._break(f"sent more than {MESSAGES_BURST} messages at once")
+            return
+        for message in messages:
+            self._take(message)
+        if self._messages.error:
+            self._break(self._messages.error)
+        elif not data:
+            # Most likely it is dying, and how it died says more than a torn frame. It may also have closed the queue.
+            self._stop_reading()
+            self._loop.call_later(EXIT_PATIENCE, self._break, "closed its queue without an answer")
+
+    def _take(self, message: FromTask) -> None:
+        match message:
+            case Said(status):
+                self._on_status(status)
+            case _ if self._answer is None or self._answer.done():
+                self._break(f"answered ({type(message).__name__}) without being asked")
+            case _:
+                self._busy = False
+                self._answer.set_result(message)
+
+    def _within_rate(self, count: int) -> bool:
+        now = self._loop.time()
+        earned = (now - self._counted_at) * MESSAGES_PER_SECOND
+        self._counted_at = now
+        self._allowed = min(MESSAGES_BURST, self._allowed + earned) - count
+        return self._allowed >= 0
+
+    def _break(self, error: str) -> None:
+        """The process does not keep to the protocol: read nothing more from it and end it."""
+        self._stop_reading()
+        if self._ending is None:
+            self._settle(Ending("protocol", f"the task process {error}"))
+            self._zygote.order_kill(self._child)
+
+    def _on_exited(self, future: asyncio.Future[Exited | Lost]) -> None:
+        self._drain()
+        self.exited = future.result()
+        if self._ending is None:
+            self._settle(_ending(self.exited))
+
+    def _drain(self) -> None:
+        """Take what the process had sent before it ended: an answer among it stands."""
+        while self._reading and self._pending():
+            self._readable()
+
+    def _pending(self) -> bool:
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    def _settle(self, ending: Ending) -> None:
+        self._ending = ending
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(ending)
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._socket)
+            self._reading = False
+
+    def _understand(self, step: StepName, answer: Ready | Done | Failed | Ending) -> Answer:
+        match answer:
+            case Failed():
+                return self._failure(
+                    step,
+                    Ending(answer.reason, answer.message, answer.signal, answer.exit_status),
+                    stderr=answer.stderr,
+                    warnings=answer.warnings,
+                    unusable=answer.unusable,
+                )
+            case Ending():
+                return self._failure(step, answer)
+            case _:
+                return answer
+
+    def _failure(
+        self,
+        step: StepName,
+        ending: Ending,
+        limit: str | None = None,
+        stderr: tuple[str, ...] = (),
+        warnings: tuple[str, ...] = (),
+        unusable: bool = False,
+    ) -> Failure:
+        self._log.drain()
+        self._output.drain()
+        return Failure(
+            ending.reason,
+            step,
+            ending.message,
+            signal=ending.signal,
+            exit_status=ending.exit_status,
+            limit=limit,
+            log=tuple(_level(line)[1] for line in self._log.last_lines()),
+            stderr=stderr or self._output.last_lines(),
+            warnings=warnings,
+            unusable=unusable,
+        )
+
+
+def _ending(exited: Exited | Lost) -> Ending:
+    match exited:
+        case Lost(cause):
+            return Ending("lost", f"the process that watches over the tasks was lost ({cause})")
+        case Exited(status=status):
+            return explain_status(status)
+
+
+def _level(line: str) -> tuple[str, str]:
+    """The level that the prefix of a log line tells, as in sd-daemon(3), and the line without it."""
+    if len(line) >= 3 and line[0] == "<" and line[2] == ">" and line[1] in _SYSLOG_LEVELS:
+        return _SYSLOG_LEVELS[line[1]], line[3:]
+    return "INFO", line
