@@ -41,6 +41,11 @@ class Decoder(Generic[M]):
         self._limit = limit
         self._buffer = bytearray()
 
+    @property
+    def pending(self) -> bool:
+        """Whether a frame has begun to arrive and has not ended."""
+        return bool(self._buffer)
+
     def feed(self, data: bytes) -> list[M]:
         """Take `data` and return the messages it completes."""
         messages: list[M] = []

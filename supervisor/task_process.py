@@ -28,6 +28,9 @@ MESSAGES_BURST = 400
 CLOSE_TIMEOUT = 5.0
 """Seconds in which a task process whose steps are done must have exited."""
 
+FRAME_TIMEOUT = 5.0
+"""Seconds in which a message that has begun must have arrived; the largest takes milliseconds."""
+
 EXIT_PATIENCE = 1.0
 """Seconds between a task process closing its queue and its exit; what lives on has broken the protocol."""
 
@@ -65,6 +68,8 @@ class TaskProcess:
         self._ending: Ending | None = None
         self._reading = False
         self._busy = False
+        self._due: tuple[type, ...] = ()
+        self._frame_deadline: asyncio.TimerHandle | None = None
         self._allowed = float(MESSAGES_BURST)
         self._counted_at = self._loop.time()
         self._stop: asyncio.Future[Stop] = self._loop.create_future()
@@ -131,6 +136,7 @@ class TaskProcess:
         After the timeout or an order to stop, the process is asked, and killed after `grace` seconds.
         """
         self._busy = True
+        self._due = (Failed, Ready if isinstance(request, Start) else Done)
         self._answer = self._loop.create_future()
         if self._ending:
             self._answer.set_result(self._ending)
@@ -186,6 +192,7 @@ class TaskProcess:
         if not self._within_rate(len(messages)):
             self._break(f"sent more than {MESSAGES_BURST} messages at once")
             return
+        self._watch_frame(progress=bool(messages))
         for message in messages:
             self._take(message)
         if self._messages.error:
@@ -195,12 +202,22 @@ class TaskProcess:
             self._stop_reading()
             self._loop.call_later(EXIT_PATIENCE, self._break, "closed its queue without an answer")
 
+    def _watch_frame(self, progress: bool) -> None:
+        """Set a deadline for a frame that has begun, and lift it when one has ended."""
+        if self._frame_deadline and (progress or not self._messages.pending):
+            self._frame_deadline.cancel()
+            self._frame_deadline = None
+        if self._messages.pending and self._frame_deadline is None:
+            self._frame_deadline = self._loop.call_later(
+                FRAME_TIMEOUT, self._break, f"did not finish a message within {FRAME_TIMEOUT:g} s"
+            )
+
     def _take(self, message: FromTask) -> None:
         match message:
             case Said(status):
                 self._on_status(status)
-            case _ if self._answer is None or self._answer.done():
-                self._break(f"answered ({type(message).__name__}) without being asked")
+            case _ if self._answer is None or self._answer.done() or not isinstance(message, self._due):
+                self._break(f"answered ({type(message).__name__}) without being asked for that")
             case _:
                 self._busy = False
                 self._answer.set_result(message)
@@ -242,11 +259,16 @@ class TaskProcess:
             self._answer.set_result(ending)
 
     def _stop_reading(self) -> None:
+        if self._frame_deadline:
+            self._frame_deadline.cancel()
+            self._frame_deadline = None
         if self._reading:
             self._loop.remove_reader(self._socket)
             self._reading = False
 
     def _understand(self, step: StepName, answer: Ready | Done | Failed | Ending) -> Answer:
+        if self._ending and self._ending.reason == "protocol":
+            answer = self._ending  # what came with nonsense is worth nothing
         match answer:
             case Failed():
                 return self._failure(

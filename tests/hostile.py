@@ -1,0 +1,262 @@
+"""The hostile modules: each does, in one step, the thing that its task's data names."""
+
+import collections
+import ctypes
+import itertools
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from app.exceptions import CleanupError, InitializationError, RunError, ValidationError
+from modules.base import BaseModule
+
+QUEUE = 3
+"""Where the runner keeps its queue: what a hostile module would find by looking."""
+
+ERRORS = {"init": InitializationError, "validate": ValidationError, "run": RunError, "cleanup": CleanupError}
+
+
+class Benign(BaseModule):
+    """Does nothing, well."""
+
+    def run(self) -> None:
+        self.heartbeat.set_data({"status": "in_progress", "task": "benign", "progress": 50})
+        if made := self.task.get("make"):
+            Path(made).write_text("made")
+
+    def outputs(self) -> list[str]:
+        return [self.task.make] if "make" in self.task else []
+
+
+class Hostile(BaseModule):
+    """Data: `step`, in which to act, and `act`, the name of a function below; `ready` is a file it may write first."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        super().__init__(task)
+        self._act("init")
+
+    def validate(self) -> None:
+        self._act("validate")
+
+    def run(self) -> None:
+        self._act("run")
+
+    def cleanup(self) -> None:
+        self._act("cleanup")
+
+    def _act(self, step: str) -> None:
+        logger.info("step {}", step)
+        if self.task.get("log"):
+            with Path(self.task.log).open("a") as file:
+                file.write(f"{step} {os.getpid()}\n")
+        if self.task.get("step") == step:
+            ACTS[self.task.act](self, step)
+
+
+class Stubborn(Hostile):
+    """A hostile module whose cleanup is wanted after a failure too."""
+
+    cleanup_on_failure = True
+
+
+class Messy(Stubborn):
+    """Fails to clean up, too."""
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        raise CleanupError(message="cannot clean up")
+
+
+def own_error(module: Hostile, step: str) -> None:
+    raise ERRORS[step](message="Could not build additional pylons.")
+
+
+def other_exception(module: Hostile, step: str) -> None:
+    raise ZeroDivisionError("not one of the four")
+
+
+def unprintable_exception(module: Hostile, step: str) -> None:
+    class UnprintableError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    raise UnprintableError
+
+
+def huge_error(module: Hostile, step: str) -> None:
+    raise ERRORS[step](message="x" * (1 << 27))
+
+
+def system_exit(module: Hostile, step: str) -> None:
+    sys.exit(7)
+
+
+def os_exit(module: Hostile, step: str) -> None:
+    os._exit(7)
+
+
+def abort(module: Hostile, step: str) -> None:
+    os.abort()
+
+
+def segfault(module: Hostile, step: str) -> None:
+    ctypes.string_at(0)
+
+
+def sigkill(module: Hostile, step: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hold_gil(module: Hostile, step: str) -> None:
+    _say_ready(module)
+    collections.deque(itertools.repeat(None), maxlen=0)  # an endless loop in C that never looks for signals
+
+
+def block_in_c(module: Hostile, step: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    _say_ready(module)
+    ctypes.CDLL(None).pause()
+
+
+def endless_heartbeats(module: Hostile, step: str) -> None:
+    while True:
+        module.heartbeat.set_data({"status": "in_progress", "task": "hostile", "progress": 1, "info": {"x": "y" * 1000}})
+
+
+def endless_log(module: Hostile, step: str) -> None:
+    while True:
+        logger.info("x" * 500)
+
+
+def garbage(module: Hostile, step: str) -> None:
+    os.write(QUEUE, os.urandom(1000))
+    time.sleep(1000)
+
+
+def half_frame(module: Hostile, step: str) -> None:
+    os.write(QUEUE, struct.pack("!I", 1000) + b'{"type":"done"')
+
+
+def huge_frame(module: Hostile, step: str) -> None:
+    _write(struct.pack("!I", 1 << 30))
+    while True:
+        _write(b" " * (1 << 20))
+
+
+def huge_status(module: Hostile, step: str) -> None:
+    module.heartbeat.set_data({"status": "in_progress", "task": "hostile", "info": {"x": "y" * (1 << 30)}})
+
+
+def flood(module: Hostile, step: str) -> None:
+    body = json.dumps({"type": "said", "status": {"progress": 1}}).encode()
+    while True:
+        _write((struct.pack("!I", len(body)) + body) * 1000)
+
+
+def nested_frame(module: Hostile, step: str) -> None:
+    body = b'{"type":"said","status":' + b"[" * 500_000
+    _write(struct.pack("!I", len(body)) + body)
+    time.sleep(1000)
+
+
+def close_queue(module: Hostile, step: str) -> None:
+    os.closerange(3, 1000)
+    time.sleep(1000)
+
+
+def unasked_answer(module: Hostile, step: str) -> None:
+    body = b'{"type":"done"}'
+    _write((struct.pack("!I", len(body)) + body) * 3)
+    time.sleep(1000)
+
+
+def flood_stdout(module: Hostile, step: str) -> None:
+    for _ in range(100):
+        _write(b"spam and eggs\n" * (1_000_000 // 14), 1)
+
+
+def endless_line(module: Hostile, step: str) -> None:
+    for _ in range(100):
+        _write(b"x" * 1_000_000, 2)
+
+
+def daemon(module: Hostile, step: str) -> None:
+    """Double-forks and setsids a daemon with an empty environment that ignores TERM."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            script = f"trap '' TERM; echo ready >&{writer}; while :; do sleep 1000; done"
+            os.set_inheritable(writer, True)
+            os.execve("/bin/sh", ["sh", "-c", script], {})
+        os._exit(0)
+    os.wait()
+    os.read(reader, 10)  # it has set its trap
+
+
+def tool(module: Hostile, step: str) -> None:
+    """Waits for a tool that never ends."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        _say_ready(module)
+        process.wait()
+
+
+def resign_and_hide(module: Hostile, step: str) -> None:
+    """Gives up being a subreaper and dying with the zygote, then leaves a daemon and waits."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(36, 0, 0, 0, 0)
+    libc.prctl(1, 0, 0, 0, 0)
+    daemon(module, step)
+    _say_ready(module)
+    time.sleep(1000)
+
+
+def kill_zygote(module: Hostile, step: str) -> None:
+    daemon(module, step)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(1000)
+
+
+def quiet(module: Hostile, step: str) -> None:
+    _say_ready(module)
+    time.sleep(1000)
+
+
+def ignore_everything(module: Hostile, step: str) -> None:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        try:
+            signal.signal(number, signal.SIG_IGN)
+        except (OSError, ValueError):
+            continue
+    _say_ready(module)
+    while True:
+        time.sleep(1000)
+
+
+def warn_and_leave_threads(module: Hostile, step: str) -> None:
+    import threading
+
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    module.warn("odd")
+    print("printed")
+
+
+ACTS = {name: value for name, value in globals().items() if callable(value) and not name.startswith("_")}
+
+
+def _write(data: bytes, descriptor: int = QUEUE) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _say_ready(module: Hostile) -> None:
+    if ready := module.task.get("ready"):
+        Path(ready).write_text(str(os.getpid()))

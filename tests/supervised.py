@@ -1,0 +1,115 @@
+"""Runs jobs as users do, through the console script, or several in one supervisor, which is then this process."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.config import load_client, load_settings
+from supervisor.job import JobRun, Means, Verdict, Watcher, read_job
+from supervisor.limits import load_limits
+from supervisor.scratch import scratch_directory
+from supervisor.zygote import Zygote
+
+CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
+
+MODULES = {
+    "hostile": "tests.hostile.Hostile",
+    "stubborn": "tests.hostile.Stubborn",
+    "benign": "tests.hostile.Benign",
+    "ffmpeg": "modules.ffmpeg.Ffmpeg",
+    "cleanup": "modules.cleanup.Cleanup",
+}
+
+BENIGN = {"job_title": "benign", "tasks": [{"module": "benign"}]}
+
+
+def job(*tasks: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """A job's document from (module, data) pairs."""
+    return {"job_title": "test", "tasks": [{"module": module, "data": data} for module, data in tasks], **more}
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """Wait until `condition` gives something true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.005)
+    return value
+
+
+class Supervised:
+    """A configuration file of its own, and the ways to run a job with it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "client.toml"
+        self.configure()
+
+    def configure(
+        self, limits: dict[str, str] | None = None, modules: dict[str, str] | None = None, paths: tuple[str, ...] = ()
+    ) -> None:
+        """Write the configuration: limits over short ones, modules besides those of the tests."""
+        root = str(Path(__file__).parent.parent)
+        table = {"grace": "200ms"} | (limits or {})
+        self.config.write_text(
+            f"[tool.client.modules]\npaths = {json.dumps([root, *paths])}\n"
+            "[tool.client.modules.enabled]\n"
+            + "".join(f"{name} = {json.dumps(target)}\n" for name, target in (MODULES | (modules or {})).items())
+            + "[tool.client.limits]\n"
+            + "".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items())
+        )
+
+    def write_job(self, document: Any, name: str = "job.json") -> Path:
+        """Write a job file; text goes into it as it is."""
+        file = self.directory / name
+        file.write_text(document if isinstance(document, str) else json.dumps(document))
+        return file
+
+    def start(self, document: Any, *options: str, **popen: Any) -> "subprocess.Popen[str]":
+        """Start the console script on a job."""
+        command = [CLIENT, "run", "--config", str(self.config), *options, str(self.write_job(document))]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
+
+    def run(self, document: Any, *options: str, **popen: Any) -> "subprocess.CompletedProcess[str]":
+        """Run the console script on a job to its end."""
+        process = self.start(document, *options, **popen)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def record(self, document: Any, *options: str) -> dict[str, Any]:
+        """Run the console script on a job, and return the record that it prints."""
+        done = self.run(document, "--json", *options)
+        assert done.returncode in (0, 1), done.stderr
+        record: dict[str, Any] = json.loads(done.stdout)
+        return record
+
+    def verdicts(
+        self, *documents: dict[str, Any], between: Callable[[Zygote], None] | None = None, watcher: Watcher | None = None
+    ) -> list[Verdict]:
+        """Run jobs one after the other in one supervisor: this process. `between` is called after each."""
+        client = load_client(str(self.config), os.environ)
+        settings = load_settings(os.environ, self.directory / "state")
+
+        async def main() -> list[Verdict]:
+            verdicts = []
+            with scratch_directory() as scratch:
+                zygote = Zygote()
+                means = Means(zygote, client, settings, load_limits(client), scratch)
+                try:
+                    for document in documents:
+                        run = JobRun(read_job(document, client.modules), means, watcher or Watcher())
+                        verdicts.append(await run.run())
+                        if between:
+                            between(zygote)
+                finally:
+                    await zygote.stop()
+            return verdicts
+
+        return asyncio.run(main())
