@@ -217,7 +217,7 @@ def _load(start: Start) -> Callable[[dict[str, Any]], Any]:
     package, _, name = start.target.rpartition(".")
     try:
         found = getattr(importlib.import_module(package), name, None)
-    except Exception as error:  # the module's own top level ran
+    except (Exception, SystemExit) as error:  # the module's own top level ran
         logger.opt(exception=error).debug("Importing {} failed", package)
         raise UnusableError(
             f"module {start.module!r} ({start.target}) cannot be imported: {type(error).__name__}: {_text(error)}"

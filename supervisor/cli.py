@@ -9,8 +9,9 @@ import json
 import os
 import signal
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 import msgspec
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from app.config import VERSION, Client, ConfigError, Settings, load_client, load_settings
 from supervisor import display, kernel, signals
+from supervisor.failure import Failure
 from supervisor.job import Job, JobError, JobRun, Means, Verdict, Watcher, read_job
 from supervisor.limits import Limits, load_limits
 from supervisor.scratch import scratch_directory
@@ -83,7 +85,7 @@ class _Run:
                     await zygote.stop()
         return self._show(verdict, as_json)
 
-    def _interruptible(self, job: JobRun) -> Any:
+    def _interruptible(self, job: JobRun) -> AbstractContextManager[None]:
         def act(number: signal.Signals) -> None:
             again = self._interrupted_by is not None
             logger.warning("{}: {}", number.name, "killing the job" if again else "stopping the job; again to kill it")
@@ -97,9 +99,11 @@ class _Run:
             failure, plans = await job.plan()
         if self._interrupted_by:
             return 128 + self._interrupted_by
+        if failure and failure.unusable:
+            return self._complain(failure)
         if failure:
             click.echo(failure.headline, err=True)
-            return WRONG if failure.unusable else FAILED
+            return FAILED
         for task, lines in plans:
             for line in lines or (f"# {task.task.module}: no command line; it works in its own process",):
                 click.echo(line)
@@ -108,8 +112,7 @@ class _Run:
     def _show(self, verdict: Verdict, as_json: bool) -> int:
         failure = verdict.failure
         if failure and failure.unusable:
-            click.echo(f"{self._job_file}: tasks[{failure.task}].module: {failure.message}", err=True)
-            return WRONG
+            return self._complain(failure)
         if as_json:
             click.echo(msgspec.json.format(msgspec.json.encode(verdict.info)))
         else:
@@ -117,6 +120,10 @@ class _Run:
         if failure and self._interrupted_by:
             return 128 + self._interrupted_by
         return FAILED if failure else COMPLETED
+
+    def _complain(self, failure: Failure) -> int:
+        click.echo(f"{self._job_file}: tasks[{failure.task}].module: {failure.message}", err=True)
+        return WRONG
 
 
 def _configure(config: str | None) -> tuple[Settings, Client, dict[str, Limits]]:

@@ -96,11 +96,12 @@ class Lines(Watcher):
     @contextmanager
     def showing(self, job: JobRun) -> Iterator[None]:
         """Show the lines of `job`."""
-        logger.info("Job {} ({}), {} tasks", job.job.job_id, job.job.job_title, len(job.tasks))
+        logger.debug("Job {}: {}", job.job.job_id, job.job.job_title)
         yield
 
     def began(self, run: TaskRun, step: StepName) -> None:
-        logger.info("Task {} {}: {}", run.place + 1, run.task.module, step)
+        level = "INFO" if step == "run" else "DEBUG"
+        logger.log(level, "Task {} {}: {}", run.place + 1, run.task.module, step)
         self._next_line = time.monotonic() + LINE_INTERVAL
 
     def said(self, run: TaskRun) -> None:

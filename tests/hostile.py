@@ -9,13 +9,16 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
+from app.config import Config
 from app.exceptions import CleanupError, InitializationError, RunError, ValidationError
+from app.heartbeat import heartbeat
 from modules.base import BaseModule
 
 QUEUE = 3
@@ -34,6 +37,31 @@ class Benign(BaseModule):
 
     def outputs(self) -> list[str]:
         return [self.task.make] if "make" in self.task else []
+
+
+class Curious(BaseModule):
+    """Writes down what it finds."""
+
+    def run(self) -> None:
+        tempfile.mkstemp()
+        found = [
+            Config.API_URL,
+            str(Config.API_TIMEZONE),
+            Config.HOSTNAME,
+            Config.HOST_UUID,
+            Config.VERSION,
+            Config.MODULES["curious"],
+            heartbeat.job_id,
+            heartbeat.job_title,
+            heartbeat.interval,
+            tempfile.gettempdir(),
+            os.environ["TMPDIR"],
+            os.environ.get("API_TOKEN"),
+            heartbeat.message,
+            os.environ["SPAM"],
+            os.getcwd(),
+        ]
+        Path(self.task.out).write_text(json.dumps(found))
 
 
 class Hostile(BaseModule):
@@ -128,7 +156,9 @@ def block_in_c(module: Hostile, step: str) -> None:
 
 def endless_heartbeats(module: Hostile, step: str) -> None:
     while True:
-        module.heartbeat.set_data({"status": "in_progress", "task": "hostile", "progress": 1, "info": {"x": "y" * 1000}})
+        module.heartbeat.set_data(
+            {"status": "in_progress", "task": "hostile", "progress": 1, "info": {"x": "y" * 1000}}
+        )
 
 
 def endless_log(module: Hostile, step: str) -> None:
