@@ -78,10 +78,10 @@ class Heartbeat:
             return  # a timer that sends the latest is under way
         wait = self._sent_at + SEND_INTERVAL - time.monotonic()
         if wait <= 0:
-            self._flush()
+            self._send_latest()
         elif self._send is not None and os.getpid() == self._owner:
             self._unsent = True
-            timer = threading.Timer(wait, self._flush)
+            timer = threading.Timer(wait, self.flush)
             timer.daemon = True
             try:
                 timer.start()
@@ -98,7 +98,12 @@ class Heartbeat:
         self.job_title = job_title or self.job_title
         self.set_data({"status": "in_progress"})
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send the latest status now, if it has not been sent."""
+        if self._unsent:
+            self._send_latest()
+
+    def _send_latest(self) -> None:
         if self._send is None or os.getpid() != self._owner:
             return  # outside the client, or in a process the module forked: nobody there to tell
         with self._lock:

@@ -155,6 +155,7 @@ class TaskProcess:
             yield
         finally:
             self._in_step = False
+            heartbeat.flush()  # what was said last must not come after the answer
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):  # the module may have put anything in its place
                     stream.flush()

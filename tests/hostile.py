@@ -239,6 +239,13 @@ def tool(module: Hostile, step: str) -> None:
         process.wait()
 
 
+def abandon(module: Hostile, step: str) -> None:
+    """Starts a program, waits for its first line, and leaves it running."""
+    process = subprocess.Popen(list(module.task.argv), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+
+
 def resign_and_hide(module: Hostile, step: str) -> None:
     """Gives up being a subreaper and dying with the zygote, then leaves a daemon and waits."""
     libc = ctypes.CDLL(None)

@@ -91,7 +91,10 @@ class Supervised:
         return record
 
     def verdicts(
-        self, *documents: dict[str, Any], between: Callable[[Zygote], None] | None = None, watcher: Watcher | None = None
+        self,
+        *documents: dict[str, Any],
+        between: Callable[[Zygote], None] | None = None,
+        watcher: Watcher | None = None,
     ) -> list[Verdict]:
         """Run jobs one after the other in one supervisor: this process. `between` is called after each."""
         client = load_client(str(self.config), os.environ)

@@ -1,0 +1,121 @@
+"""The module guide holds to the letter: what is written after it works from a file without a change."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from supervisor.job import TaskRun, Watcher
+from tests.supervised import Supervised, job
+
+
+@pytest.mark.parametrize(
+    "name", ["MyCustomModule", "CoolCustomModule", "ForgetsTheStartTime", "UsesOldHeartbeatNames", "NotDerived"]
+)
+def test_snippet_works(supervised: Supervised, name: str) -> None:
+    """A module as the guide writes it completes."""
+    supervised.configure(modules={"cool": f"tests.guide.{name}"})
+
+    done = supervised.run(job(("cool", {"key": {"nested": [1]}})))
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("FailsToInitialize", "InitializationError", "Could not build additional pylons."),
+        ("FailsToValidate", "ValidationError", "Your data is bad and you should feel bad."),
+        ("FailsToRun", "RunError", "Something bad happened, but on a side-note: let me tell you about my poetry..."),
+        ("FailsToCleanUp", "CleanupError", "Couldn't delete a temporary file and now it's your problem."),
+    ],
+)
+def test_snippet_fails_as_it_says(supervised: Supervised, name: str, error: str, message: str) -> None:
+    """Each of the four errors, raised as in the guide, is the job's error, with its message."""
+    supervised.configure(modules={"cool": f"tests.guide.{name}"})
+
+    record = supervised.record(job(("cool", {})))
+
+    assert record["error"]["type"] == error
+    assert record["error"]["message"] == message
+    assert record["error"]["reason"] == "exception"
+
+
+def test_progress_and_information_arrive(supervised: Supervised) -> None:
+    """What a module tells its heartbeat reaches the supervisor, the last of it too."""
+    supervised.configure(modules={"cool": "tests.guide.MyCustomModule"})
+    said = []
+
+    class Ear(Watcher):
+        def said(self, run: TaskRun) -> None:
+            said.append(run.status)
+
+    supervised.verdicts(job(("cool", {})), watcher=Ear())
+
+    assert said[0].progress is None
+    assert said[-1].progress == 43
+    assert said[-1].info == {"current_frame": 197, "total_frames": 24067}
+
+
+@pytest.mark.parametrize("target", ["modules.cool.CoolModule", "app.modules.cool.CoolModule", "cool.CoolModule"])
+def test_module_in_a_directory_of_its_own(supervised: Supervised, tmp_path: Path, target: str) -> None:
+    """A file in a directory of [tool.client.modules] paths is found under each of the names the field uses."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "cool.py").write_text(
+        "import app.modules.base\nimport modules.base\nfrom app.modules.base import BaseModule\n"
+        "assert BaseModule is modules.base.BaseModule\n"
+        "class CoolModule(BaseModule):\n    pass\n"
+    )
+    supervised.configure(modules={"cool": target}, paths=("mine",))
+
+    done = supervised.run(job(("cool", {})))
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_alias_gives_the_same_modules() -> None:
+    """`app.modules.NAME` and `modules.NAME` are one module, and what is in neither is an ordinary ImportError."""
+    import app.modules.base
+    from app.modules.cleanup import Cleanup
+
+    import modules.base
+    from modules.cleanup import Cleanup as Same
+
+    assert app.modules.base is modules.base
+    assert Cleanup is Same
+    with pytest.raises(ModuleNotFoundError):
+        import app.modules.spam
+
+
+def test_server_side_data(supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module fetches data from the API server and pushes some back, with requests and Config alone."""
+    pushed = []
+
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"path": self.path}).encode())
+
+        def do_POST(self) -> None:
+            pushed.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    supervised.configure(modules={"cool": "tests.guide.UsesServerSideData"})
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        monkeypatch.setenv("API_URL", f"http://127.0.0.1:{server.server_port}")
+        done = supervised.run(job(("cool", {"out": str(tmp_path / "out")})))
+        server.shutdown()
+        serving.join()
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out").read_text()) == {"path": "/data/ffmpeg/x265-veryfast"}
+    assert pushed == [{"options": {"codec": "libx265", "crf": 19, "preset": "veryfast"}}]
