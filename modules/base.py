@@ -25,6 +25,7 @@ class BaseModule:
         task: The task's data.
         start_time: When `run` began, or `None` before.
         schema: JSON schema (draft 2020-12) of the task's data, or `None`; `validate` reports all that it finds wrong.
+        resumed: Whether an earlier attempt at this task may have done a part of it: the client was killed meanwhile.
         cleanup_on_failure: Whether `cleanup` is also to be called after `run` failed. It then runs on this instance, or
             if its process is gone, on a fresh one that was only initialised.
     """
@@ -32,6 +33,7 @@ class BaseModule:
     heartbeat: Heartbeat = heartbeat
     task: Box
     start_time: datetime | None = None
+    resumed: bool = False
     schema: ClassVar[Mapping[str, Any] | None] = None
     cleanup_on_failure: ClassVar[bool] = False
 

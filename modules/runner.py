@@ -76,7 +76,8 @@ class TaskProcess:
                     case Start():
                         return self._start(request)
                     case Step("plan"):
-                        return Done(lines=_texts(_strings(self._module, "plan")))
+                        plan = getattr(self._module, "plan", list)
+                        return Done(lines=tuple(map(_text, plan())))
                     case Step("validate", files):
                         self._module._files = {os.fsdecode(path): stands for path, stands in files}
                         self._call("validate")

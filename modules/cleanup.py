@@ -1,0 +1,280 @@
+"""The `cleanup` module: delete, copy and move files, in the order in which the task's data names the three.
+
+Copies follow symbolic links and moves do not, as with cp(1) and mv(1). A directory can be moved within its file
+system, which is a rename; copying one, or moving it elsewhere, is an error: half a tree could be left, and no bundled
+module makes one.
+"""
+
+import contextlib
+import errno
+import os
+import shlex
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from box import Box
+from loguru import logger
+
+from app.exceptions import CleanupError, RunError, ValidationError
+from modules import schema as task_schema
+from modules.base import BaseModule, location
+from modules.output import Output, sync
+
+CHUNK = 4 << 20
+"""Bytes copied between two reports of progress."""
+
+_NO_COPY_IN_KERNEL = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do. `destination` is as in the task's data, and empty for a deletion."""
+
+    verb: str
+    source: str
+    destination: str = ""
+
+    @property
+    def target(self) -> str:
+        """The file that will be written: in `destination`, if that is a directory by now or by its name."""
+        if self.destination.endswith("/") or os.path.isdir(self.destination):
+            return os.path.join(self.destination, os.path.basename(self.source.rstrip("/")))
+        return self.destination
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.source}" + (f" to {self.target}" if self.destination else "")
+
+
+class Cleanup(BaseModule):
+    """Puts the files of a job in order."""
+
+    schema = task_schema.load("cleanup")
+    cleanup_on_failure = True
+
+    def __init__(self, task: Mapping[str, Any]) -> None:
+        super().__init__(task)
+        self._done = 0
+        self._total = 0
+        self.status = Box({"status": "in_progress", "task": "cleanup"})
+        self.heartbeat.set_data(self.status)
+        logger.info("Module loaded successfully.")
+        logger.debug("Data: {}", self.task)
+
+    def outputs(self) -> list[str]:
+        return [action.target for action in self._actions() if action.destination]
+
+    def removes(self) -> list[str]:
+        removed = [action for action in self._actions() if action.verb != "copy"]
+        return [action.source for action in removed if location(action.source) != location(action.target or "/")]
+
+    def plan(self) -> list[str]:
+        programs = {"delete": ["rm", "--"], "copy": ["cp", "--"], "move": ["mv", "--"]}
+        return [
+            shlex.join([*programs[action.verb], action.source, *([action.target] if action.destination else [])])
+            for action in self._actions()
+        ]
+
+    def validate(self) -> None:
+        super().validate()
+        if problems := list(self._missing_sources()):
+            raise ValidationError(message="; ".join(problems))
+        logger.info("Validated successfully.")
+
+    def run(self) -> None:
+        self.set_start_time()
+        actions = self._actions()
+        self._done, self._total = 0, sum(_bytes_to_copy(action) for action in actions)
+        for number, action in enumerate(actions):
+            words = str(action)  # before it is done: a directory that is moved changes what its destination means
+            try:
+                self._carry_out(action)
+            except OSError as error:
+                raise RunError(message=f"cannot {words}: {error.strerror or error}") from error
+            except RunError as error:
+                raise RunError(message=f"cannot {words}: {error.message}") from error
+            logger.info("Done: {}", words)
+            if not self._total:
+                self._report((number + 1) / len(actions))
+        self.status.progress = 100.0
+        self.heartbeat.set_data(self.status)
+
+    def cleanup(self) -> None:
+        """Remove the temporary copies that a killed process of this job left; otherwise there are none."""
+        for action in self._actions():
+            if action.destination:
+                try:
+                    _output(action).discard()
+                except OSError as error:
+                    raise CleanupError(message=f"temporary file of {action.target}: {error.strerror}") from error
+
+    def _actions(self) -> list[Action]:
+        return [
+            Action(verb, entry) if verb == "delete" else Action(verb, entry["source"], entry["destination"])
+            for verb, entries in self.task.to_dict().items()
+            for entry in entries
+        ]
+
+    def _missing_sources(self) -> Iterator[str]:
+        """Sources that will not be there when their turn comes, what the actions before them do considered."""
+        stands: dict[str, bool] = {}
+        indices: dict[str, int] = {}
+        for action in self._actions():
+            index = indices[action.verb] = indices.get(action.verb, -1) + 1
+            here = stands.get(location(action.source), self.will_exist(action.source))
+            if action.destination:
+                done = stands.get(location(action.target), self.will_exist(action.target))
+                if not here and not (self.resumed and action.verb == "move" and done):
+                    yield f"{action.verb}[{index}].source: {action.source}: no such file"
+            if action.verb != "copy":
+                stands[location(action.source)] = False
+            if action.destination:
+                stands[location(action.target)] = True
+
+    def _carry_out(self, action: Action) -> None:
+        if action.verb == "delete":
+            self._delete(action.source)
+            return
+        target = action.target
+        gone = not os.path.lexists(action.source)
+        if self.resumed and action.verb == "move" and gone and os.path.lexists(target):
+            self.warn(f"{action.source} is gone and {target} is there: taken for moved before")
+            return
+        status = os.lstat(action.source) if action.verb == "move" else os.stat(action.source)
+        if location(action.source) == location(target) or (action.verb == "copy" and _same_file(action.source, target)):
+            self.warn(f"{action.source} and {target} are the same file: nothing to do")
+            return
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        if action.verb == "move" and self._rename(action.source, target):
+            return
+        if stat.S_ISLNK(status.st_mode):
+            self._move_link(action)
+            return
+        self._copy(action)
+        if action.verb == "move":
+            os.unlink(action.source)
+
+    def _delete(self, path: str) -> None:
+        try:
+            is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
+            (os.rmdir if is_directory else os.unlink)(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self.warn(f"{path} is not there to delete")
+
+    def _rename(self, source: str, target: str) -> bool:
+        """Move within a file system; false if `target` is on another."""
+        if os.path.lexists(target) and os.path.samestat(os.lstat(source), os.lstat(target)):
+            os.unlink(source)  # two names of one file: rename(2) would leave both
+            return True
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        sync(os.path.dirname(target) or ".")
+        return True
+
+    def _move_link(self, action: Action) -> None:
+        output = _output(action)
+        output.discard()
+        try:
+            os.symlink(os.readlink(action.source), output.temporary)
+            os.rename(output.temporary, action.target)
+        finally:
+            output.discard()
+        os.unlink(action.source)
+
+    def _copy(self, action: Action) -> None:
+        """Copy with modes and times, to a temporary name first. The source is untouched.
+
+        Raises:
+            RunError: it is no file, or was written to meanwhile.
+        """
+        with contextlib.ExitStack() as stack:
+            # Not blocking: the source may be a pipe that nobody writes to.
+            descriptor = os.open(action.source, os.O_RDONLY | os.O_NONBLOCK)
+            stack.callback(os.close, descriptor)
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                kind = "a directory" if stat.S_ISDIR(before.st_mode) else "no regular file"
+                raise RunError(message=f"{action.source} is {kind}")
+            output = stack.enter_context(_output(action))
+            with open(output.temporary, "r+b", buffering=0) as destination:
+                self._copy_bytes(descriptor, destination.fileno(), action)
+            after = os.fstat(descriptor)
+            size = os.path.getsize(output.temporary)
+            if size != after.st_size or (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+                raise RunError(message=f"{action.source} was written to meanwhile, or could not be read whole")
+            shutil.copystat(action.source, output.temporary)
+            output.commit()
+        if (found := os.path.getsize(action.target)) != size:
+            raise RunError(message=f"{action.target} has {found} bytes, not {size}")
+
+    def _copy_bytes(self, source: int, destination: int, action: Action) -> None:
+        copy = _copy_in_kernel
+        self.status.info = {"current_file": action.source, "bytes_total": self._total}
+        while True:
+            try:
+                count = copy(source, destination)
+            except OSError as error:
+                if copy is _copy_here or error.errno not in _NO_COPY_IN_KERNEL:
+                    raise
+                count = 0
+            if not count:
+                if copy is _copy_here:
+                    return
+                copy = _copy_here  # some file systems say 0 where they cannot: see whether that was the end
+                continue
+            self._done += count
+            self.status.info.bytes_done = self._done
+            self._report(self._done / self._total if self._total else 0.0)
+
+    def _report(self, share: float) -> None:
+        self.status.progress = round(min(share * 100, 99.9), 2)
+        self.heartbeat.set_data(self.status)
+
+
+def _output(action: Action) -> Output:
+    """Where a copy is written. Like mv(1), a move replaces a link of that name, where a copy goes through it."""
+    return Output(action.target, overwrite=True, follow=action.verb == "copy")
+
+
+def _copy_in_kernel(source: int, destination: int) -> int:
+    """Let the kernel copy: a file system that can shares the blocks, a server copies on its own disk."""
+    return os.copy_file_range(source, destination, CHUNK)
+
+
+def _copy_here(source: int, destination: int) -> int:
+    data = os.read(source, CHUNK)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(destination, rest) :]
+    return len(data)
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _bytes_to_copy(action: Action) -> int:
+    """The size of the file if its bytes have to be copied; 0 if not, or if it is not there yet."""
+    with contextlib.suppress(OSError):
+        if action.verb == "copy":
+            return os.stat(action.source).st_size
+        if action.verb == "move" and os.lstat(action.source).st_dev != _device(action.target):
+            return os.lstat(action.source).st_size
+    return 0
+
+
+def _device(path: str) -> int:
+    """The file system `path` will be on."""
+    directory = os.path.dirname(os.path.abspath(path))
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    return os.stat(directory).st_dev

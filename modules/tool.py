@@ -1,0 +1,311 @@
+"""Run one external program: argument list in, lines out, and nothing left behind.
+
+One thread reads both pipes through a selector. Threads would be shorter, but an exception that the task process raises
+from its signal handler reaches the main thread only, and a reader thread blocked on a pipe that a grandchild holds
+could then never be joined. `subprocess.run` and `communicate` wait for end-of-file on the pipes, for just as long.
+"""
+
+import contextlib
+import os
+import selectors
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from loguru import logger
+
+from app.exceptions import ClientError, RunError, ValidationError
+
+MAX_LINE = 64 << 10
+"""Bytes of a line that are kept; the rest of a longer one is dropped."""
+
+POLL_INTERVAL = 0.1
+"""Seconds between two looks whether the program has exited while something else holds its pipes open."""
+
+DRAIN_TIME = 0.5
+"""Seconds for reading what the program left in its pipes, should a grandchild go on writing there."""
+
+_PACKAGES = {
+    "ffprobe": "ffmpeg",
+    "mkvmerge": "mkvtoolnix",
+    "mkvextract": "mkvtoolnix",
+    "HandBrakeCLI": "handbrake-cli",
+}
+
+_Sinks = Mapping[int, Callable[[bytes], None]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended. `returncode` is negative for a signal, as in `subprocess`."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stderr: tuple[str, ...] = ()
+    stdout: bytes = b""
+
+    def check(self) -> "Finished":
+        """This value, if the program succeeded.
+
+        Raises:
+            RunError: it did not.
+        """
+        if self.returncode:
+            raise self.error(self.described())
+        return self
+
+    def described(self) -> str:
+        """How it ended, in words: `ffmpeg exited with status 1`."""
+        name = os.path.basename(self.argv[0])
+        if self.returncode >= 0:
+            return f"{name} exited with status {self.returncode}"
+        words = signal.strsignal(-self.returncode) or "unknown signal"
+        return f"{name} was killed by {_signal_name(-self.returncode)} ({words.lower()})"
+
+    def error(self, message: str) -> RunError:
+        """An error for the job's record: `message`, the last line on stderr, and the command line."""
+        last = f": {self.stderr[-1]}" if self.stderr else ""
+        return RunError(
+            message=f"{message}{last}; the command was: {shlex.join(self.argv)}",
+            stderr=self.stderr,
+            exit_status=self.returncode if self.returncode >= 0 else None,
+            signal=_signal_name(-self.returncode) if self.returncode < 0 else None,
+        )
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    on_line: Callable[[str], None] | None = None,
+    on_stderr: Callable[[str], None] | None = None,
+    ask: signal.Signals = signal.SIGTERM,
+    grace: float = 8.0,
+    tail: int = 20,
+) -> Finished:
+    """Run `argv` to its end, passing each line of stdout to `on_line` and of stderr to `on_stderr`.
+
+    Lines end in a line feed or a carriage return; empty ones are skipped. The last `tail` lines of stderr are in the
+    result. Any exception, from a callback or a signal handler, first stops the program: one signal `ask`, `grace`
+    seconds, then SIGKILL.
+
+    Raises:
+        RunError: the program cannot be started. How it ends is for the caller to judge.
+    """
+    kept: deque[str] = deque(maxlen=tail)
+
+    def error_line(line: str) -> None:
+        logger.debug("{}: {}", os.path.basename(argv[0]), line)
+        kept.append(line)
+        if on_stderr is not None:
+            on_stderr(line)
+
+    out = _Lines(on_line or _ignore)
+    err = _Lines(error_line)
+    returncode = _execute(argv, out.feed, err.feed, None, ask, grace)
+    out.end()
+    err.end()
+    return Finished(tuple(argv), returncode, tuple(kept))
+
+
+def capture(argv: Sequence[str], *, timeout: float = 60.0, limit: int = 16 << 20, tail: int = 20) -> Finished:
+    """Run a short command; its stdout is in the result.
+
+    Raises:
+        RunError: it cannot be started, takes longer than `timeout` seconds, or writes more than `limit` bytes.
+    """
+    kept: deque[str] = deque(maxlen=tail)
+    taken = bytearray()
+
+    def take(data: bytes) -> None:
+        taken.extend(data)
+        if len(taken) > limit:
+            raise RunError(message=f"{os.path.basename(argv[0])} wrote more than {limit} bytes: {shlex.join(argv)}")
+
+    err = _Lines(kept.append)
+    returncode = _execute(argv, take, err.feed, timeout, signal.SIGTERM, 1.0)
+    err.end()
+    return Finished(tuple(argv), returncode, tuple(kept), bytes(taken))
+
+
+def missing(name: str) -> str | None:
+    """What to tell a person if there is no program `name`."""
+    if shutil.which(name) is not None:
+        return None
+    return f"{name} is not installed, or not on PATH (install {_PACKAGES.get(name, name)})"
+
+
+def require(name: str, error: type[ClientError] = ValidationError) -> None:
+    """Raise `error` if there is no program `name`."""
+    if problem := missing(name):
+        raise error(message=problem)
+
+
+def _execute(
+    argv: Sequence[str],
+    out: Callable[[bytes], None],
+    err: Callable[[bytes], None],
+    timeout: float | None,
+    ask: signal.Signals,
+    grace: float,
+) -> int:
+    process: subprocess.Popen[bytes] | None = None
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        try:
+            with _terminate_held():
+                process = _start(argv)
+                stack.callback(_close, process)
+            sinks = _register(process, selector, out, err)
+            _serve(process, selector, sinks, timeout)
+        except BaseException:  # whatever it is, the program must not outlive it
+            if process is not None:
+                _stop(process, selector, ask, grace)
+            raise
+        return process.wait()
+
+
+def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    name = os.path.basename(argv[0])
+    try:
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+    except (OSError, ValueError) as error:
+        reason = missing(argv[0]) or f"{name} cannot be started: {error}"
+        raise RunError(message=reason) from error
+
+
+def _register(
+    process: subprocess.Popen[bytes],
+    selector: selectors.BaseSelector,
+    out: Callable[[bytes], None],
+    err: Callable[[bytes], None],
+) -> _Sinks:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    sinks = {process.stdout.fileno(): out, process.stderr.fileno(): err}
+    for descriptor in sinks:
+        os.set_blocking(descriptor, False)
+        selector.register(descriptor, selectors.EVENT_READ)
+    return sinks
+
+
+def _serve(
+    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, sinks: _Sinks, timeout: float | None
+) -> None:
+    """Pass on what the program writes until it has exited."""
+    deadline = float("inf") if timeout is None else time.monotonic() + timeout
+    while process.poll() is None:
+        if time.monotonic() >= deadline:
+            name = os.path.basename(str(process.args[0]))  # type: ignore[index]  # it is the list we gave
+            raise RunError(message=f"{name} did not end within {timeout:g} s")
+        _pass_on(process, selector, sinks, POLL_INTERVAL)
+    # All that the program wrote is in the pipes by now: what select does not show, only a grandchild could write.
+    deadline = time.monotonic() + DRAIN_TIME
+    while selector.get_map() and _pass_on(process, selector, sinks, 0) and time.monotonic() < deadline:
+        pass
+
+
+def _pass_on(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, sinks: _Sinks, wait: float) -> bool:
+    """Read once what there is after at most `wait` seconds; whether there was anything."""
+    if not selector.get_map():  # it has closed its pipes, so all that is left to wait for is its end
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait)
+        return False
+    events = selector.select(wait)
+    for key, _ in events:
+        try:
+            data = os.read(key.fd, 64 << 10)
+        except BlockingIOError:
+            continue
+        if data:
+            sinks[key.fd](data)
+        else:
+            selector.unregister(key.fd)
+    return bool(events)
+
+
+def _stop(
+    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, ask: signal.Signals, grace: float
+) -> None:
+    """Ask once, wait the grace, kill, reap.
+
+    A second request makes ffmpeg abort what it flushes. It would block on a full pipe as well, so the pipes are
+    emptied meanwhile, and nobody is told what is in them.
+    """
+    try:
+        process.send_signal(ask)
+        process.send_signal(signal.SIGCONT)  # a stopped program takes the other signal only when it continues
+        sinks = {key.fd: _ignore for key in selector.get_map().values()}
+        deadline = time.monotonic() + grace
+        while process.poll() is None and time.monotonic() < deadline:
+            _pass_on(process, selector, sinks, POLL_INTERVAL)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+@contextlib.contextmanager
+def _terminate_held() -> Iterator[None]:
+    """Hold SIGTERM's handler back, so that its exception cannot fall between a program's start and our knowing of it.
+
+    Blocking the signal would not do: the program inherits the mask, and could not be asked to stop.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread: nothing is raised here
+        return
+    arrived: list[FrameType | None] = []
+    previous = signal.signal(signal.SIGTERM, lambda _, frame: arrived.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if arrived and callable(previous):
+            previous(signal.SIGTERM, arrived[0])
+        elif arrived and previous == signal.SIG_DFL:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def _ignore(data: object) -> None:
+    del data
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # the real-time signals have no names of their own
+        return f"signal {number}"
+
+
+class _Lines:
+    """Cuts a stream of bytes into lines of text. Holds at most `MAX_LINE` bytes."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._part = b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, rest = data.replace(b"\r", b"\n").split(b"\n")
+        for line in lines:
+            self._part += line[: MAX_LINE - len(self._part)]
+            self.end()
+        self._part += rest[: MAX_LINE - len(self._part)]
+
+    def end(self) -> None:
+        """Pass on a last line that no line feed ended."""
+        part, self._part = self._part, b""
+        if part:
+            self._on_line(part.decode(errors="replace"))

@@ -1,0 +1,51 @@
+"""Tiny clips for the tests, made with ffmpeg's own signal generators."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(BaseException):
+    """What the tests raise in place of the task process's own request to stop."""
+
+
+def make_clip(path: Path, *, seconds: float = 2, audio: bool = True, options: tuple[str, ...] = ()) -> Path:
+    """A clip of 320x180 at 25 frames a second, with a tone unless `audio` is false."""
+    sound = ["-f", "lavfi", "-i", f"sine=duration={seconds}:sample_rate=48000"] if audio else []
+    argv = ["ffmpeg", "-v", "error", "-nostdin", "-y"]
+    argv += ["-f", "lavfi", "-i", f"testsrc=size=320x180:rate=25:duration={seconds}", *sound]
+    argv += ["-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-pix_fmt", "yuv420p"]
+    argv += ["-c:a", "aac", "-map", "0:v", *(["-map", "1:a"] if audio else []), *options]
+    subprocess.run([*argv, str(path)], check=True)
+    return path
+
+
+def look(path: Path) -> dict[str, Any]:
+    """What ffprobe says of a file."""
+    argv = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", "-i", f"file:{path}"]
+    done = subprocess.run(argv, check=True, capture_output=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@contextmanager
+def terminated_when(condition: str) -> Iterator[None]:
+    """Send this process SIGTERM, whose handler raises `Interrupted`, once the shell's `condition` holds."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    script = f"until {condition}; do sleep 0.02; done; kill -TERM $PPID"
+    helper = subprocess.Popen(["sh", "-c", script])
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        helper.kill()
+        helper.wait()

@@ -1,0 +1,600 @@
+"""The `ffmpeg` module, with the real ffmpeg and tiny clips."""
+
+import json
+import math
+import os
+import shlex
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app.config import Config
+from app.exceptions import RunError, ValidationError
+from modules.base import location
+from modules.ffmpeg import Ffmpeg, arguments, expect, probe
+from modules.output import Output
+from tests.media import Interrupted, look, make_clip, terminated_when
+
+LEAD = ["ffmpeg", "-nostdin", "-y", "-progress", "pipe:1", "-stats_period", "1", "-nostats", "-hide_banner"]
+FAST = {"codec": "libx264", "preset": "ultrafast"}
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of picture and tone."""
+    return make_clip(tmp_path_factory.mktemp("clips") / "clip.mkv")
+
+
+@pytest.fixture(scope="session")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first half of a clip's bytes."""
+    whole = make_clip(tmp_path_factory.mktemp("clips") / "whole.mkv", seconds=3)
+    data = whole.read_bytes()
+    cut = whole.with_name("half.mkv")
+    cut.write_bytes(data[: len(data) // 2])
+    return cut
+
+
+def task(source: object, target: object, **more: Any) -> dict[str, Any]:
+    """A task that encodes the picture and copies the sound."""
+    return {
+        "sources": [str(source)],
+        "source_maps": [{"source": 0, "specifier": "v"}, {"source": 0, "specifier": "a", "optional": True}],
+        "output_maps": [
+            {"specifier": "v", "stream": 0, "options": FAST},
+            {"specifier": "a", "stream": 0, "options": {"codec": "copy"}},
+        ],
+        "output_file": str(target),
+        **more,
+    }
+
+
+def carry_out(data: dict[str, Any]) -> Ffmpeg:
+    module = Ffmpeg(data)
+    module.validate()
+    module.run()
+    module.cleanup()
+    return module
+
+
+def refusal(data: dict[str, Any]) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Ffmpeg(data).validate()
+    return caught.value.message
+
+
+def duration(path: Path) -> float:
+    return float(look(path)["format"]["duration"])
+
+
+# --- the command line ---
+
+EXAMPLE: dict[str, Any] = {
+    "input_options": {"ss": "0:10:00", "to": "0:20:00"},
+    "sources": ["source_file_1.mkv", "source_file_2.ac3"],
+    "source_maps": [
+        {"source": 0, "specifier": "v", "stream": 0},
+        {"source": 1, "specifier": "a", "stream": 0, "optional": True},
+    ],
+    "output_maps": [
+        {
+            "specifier": "v",
+            "stream": 0,
+            "options": {"codec": "libx265", "crf": 19, "x265-params": {"limit-sao": 1, "bframes": 8}},
+        },
+        {"specifier": "a", "stream": 0, "option_set": "opus-128k-stereo"},
+    ],
+    "output_file": "/shared/output_file.mkv",
+    "overwrite": True,
+}
+
+
+def minimal(**more: Any) -> dict[str, Any]:
+    return {"sources": ["a.mkv"], "source_maps": [], "output_maps": [], "output_file": "b.mkv", **more}
+
+
+def output_map(**more: Any) -> dict[str, Any]:
+    return minimal(output_maps=[{"stream": 0, **more}])
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (
+            EXAMPLE,
+            "-ss 0:10:00 -to 0:20:00 -i source_file_1.mkv -i source_file_2.ac3 -map 0:v:0 -map '1:a:0?' "
+            "-codec:v:0 libx265 -crf:v:0 19 -x265-params:v:0 limit-sao=1:bframes=8 -codec:a:0 libopus -b:a:0 128k",
+        ),
+        (minimal(input_options={"stream_loop": -1, "recast_media": True}), "-stream_loop -1 -recast_media -i a.mkv"),
+        (minimal(input_options={"stream_loop": 2.0, "recast_media": False}), "-stream_loop 2 -i a.mkv"),
+        (minimal(input_options={"framerate": 23.976}), "-framerate 23.976 -i a.mkv"),
+        (
+            minimal(sources=["a", {"filename": "b", "options": {"ss": "10"}}], input_options={"t": "5"}),
+            "-t 5 -i a -ss 10 -i b",
+        ),
+        (
+            minimal(
+                sources=[{"filename": "a", "options": {"t": "3", "re": True}}], input_options={"ss": "1", "t": "5"}
+            ),
+            "-ss 1 -t 3 -re -i a",
+        ),
+        (minimal(source_maps=[{"source": 0}, {"source": 0, "stream": 3}]), "-i a.mkv -map 0 -map 0:3"),
+        (minimal(source_maps=[{"source": 0, "specifier": "Audio"}]), "-i a.mkv -map 0:a"),
+        (minimal(source_maps=[{"source": 0, "specifier": "subtitle", "stream": 1}]), "-i a.mkv -map 0:s:1"),
+        (minimal(source_maps=[{"source": 0, "optional": True}]), "-i a.mkv -map '0?'"),
+        (output_map(options={"codec": "copy"}), "-i a.mkv -codec:0 copy"),
+        (output_map(specifier="Video", options={"an": True, "sn": False}), "-i a.mkv -an:v:0"),
+        (
+            output_map(specifier="v", options={"x265-params": {"sao": False, "b": True}}),
+            "-i a.mkv -x265-params:v:0 sao=0:b=1",
+        ),
+        (output_map(options={"metadata": "title=a b'c"}), "-i a.mkv -metadata:0 'title=a b'\"'\"'c'"),
+        (
+            output_map(options={"codec": "aac", "b": "64k", "ac": 2}, option_set="opus-128k-stereo"),
+            "-i a.mkv -codec:0 libopus -b:0 128k -ac:0 2",
+        ),
+        (minimal(sources=["-x.mkv"]), "-i -x.mkv"),
+        (minimal(sources=["there:x.mkv", "http://far/x.mkv"]), "-i file:there:x.mkv -i http://far/x.mkv"),
+        (minimal(sources=["-there.mkv", "dir/there:x.mkv"]), "-i file:-there.mkv -i dir/there:x.mkv"),
+    ],
+)
+def test_arguments(data: dict[str, Any], expected: str) -> None:
+    """The command line of each kind of task data, to the letter."""
+    sets = {"opus-128k-stereo": {"codec": "libopus", "b": "128k"}}
+
+    argv = arguments(data, sets, "/shared/.output_file.part.mkv", lambda name: "there" in name)
+
+    assert argv == [*LEAD, *shlex.split(expected), "/shared/.output_file.part.mkv"]
+
+
+def test_plan(tmp_path: Path) -> None:
+    """The plan is the command line of the run, and needs no source to be there."""
+    module = Ffmpeg(task(tmp_path / "a b.mkv", tmp_path / "out.mkv"))
+
+    (line,) = module.plan()
+
+    assert shlex.split(line)[-1] == Output(str(tmp_path / "out.mkv")).temporary
+    assert shlex.split(line)[: len(LEAD) + 2] == [*LEAD, "-i", str(tmp_path / "a b.mkv")]
+    assert module.outputs() == [str(tmp_path / "out.mkv")]
+    assert module.removes() == []
+
+
+# --- encoding ---
+
+
+def test_encode(clip: Path, tmp_path: Path) -> None:
+    """An encode leaves the whole file under its name, and nothing else; the progress ends at 100."""
+    module = carry_out(task(clip, tmp_path / "out.mkv"))
+
+    assert os.listdir(tmp_path) == ["out.mkv"]
+    assert duration(tmp_path / "out.mkv") == pytest.approx(2, abs=0.2)
+    assert [stream["codec_type"] for stream in look(tmp_path / "out.mkv")["streams"]] == ["video", "audio"]
+    assert module.status.task == "ffmpeg"
+    assert module.status.progress == 100
+    assert module.status.info.current_frame == module.status.info.total_frames == 50
+    assert all(math.isfinite(value) for value in module.status.info.values())
+
+
+def test_progress(clip: Path, tmp_path: Path) -> None:
+    """The progress only grows, and stays below 100 until the file has its name."""
+    seen: list[tuple[float, bool]] = []
+
+    class Watched(Ffmpeg):
+        def _report(self, *args: Any, **kwargs: Any) -> None:
+            super()._report(*args, **kwargs)
+            seen.append((self.status.progress, (tmp_path / "out.mkv").exists()))
+
+    Watched(task(clip, tmp_path / "out.mkv", input_options={"re": True})).run()
+
+    assert len(seen) >= 3
+    assert seen == sorted(seen)
+    assert [exists for percent, exists in seen if percent < 100] == [False] * (len(seen) - 1)
+    assert seen[-1] == (100, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["with space.mkv", "quote'\".mkv", "new\nline.mkv", "-dash.mkv", "co:lon.mkv", "\udcff.mkv", "%d$(x).mkv"]
+)
+def test_odd_names(name: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources and outputs of odd names work, in the working directory too."""
+    monkeypatch.chdir(tmp_path)
+    os.link(clip, name)
+
+    carry_out(task(name, "out " + name))
+    carry_out(task("out " + name, name, overwrite=True))
+
+    assert sorted(os.listdir()) == sorted([name, "out " + name])
+
+
+def test_two_sources(clip: Path, tmp_path: Path) -> None:
+    """Streams of several sources, one of them absent and optional, make one file."""
+    sound = make_clip(tmp_path / "sound.mkv", seconds=1)
+    data = task(clip, tmp_path / "out.mkv")
+    data["sources"].append({"filename": str(sound), "options": {"t": "0.5"}})
+    data["source_maps"] = [
+        {"source": 0, "specifier": "v"},
+        {"source": 1, "specifier": "a"},
+        {"source": 1, "specifier": "s", "optional": True},
+    ]
+
+    carry_out(data)
+
+    video, audio = look(tmp_path / "out.mkv")["streams"]
+    assert (video["codec_name"], audio["codec_name"]) == ("h264", "aac")
+
+
+@pytest.mark.parametrize(
+    ("changes", "length"),
+    [
+        ({"input_options": {"ss": "0:00:01"}}, 1),
+        ({"input_options": {"ss": "0.5", "to": "1.5"}}, 1),
+        ({"input_options": {"sseof": "-1"}}, 1),
+        ({"input_options": {"t": "1"}}, 1),
+        ({"input_options": {"stream_loop": 2}}, 6),
+        ({"input_options": {"stream_loop": -1, "t": "5"}}, 5),
+        ({"options": {"t": "1"}}, 1),
+        ({"options": {"ss": "0.5", "to": "1.5"}}, 1),
+        ({"options": {"frames": 10}}, None),
+        ({"options": {"filter": "setpts=0.5*PTS"}}, None),
+        ({"options": {"filter": "select='lt(t,1)'"}}, None),
+        ({"options": {"filter": "scale=160:-2,format=yuv420p"}}, 2),
+        ({"options": {"r": 10}}, 2),
+    ],
+)
+def test_durations(changes: dict[str, Any], length: float | None, clip: Path, tmp_path: Path) -> None:
+    """What the options make of the duration is known in advance, or known not to be; the encode passes either way."""
+    data = task(clip, tmp_path / "out.mkv", input_options=changes.get("input_options", {}))
+    data["source_maps"] = data["source_maps"][:1]
+    data["output_maps"] = [{"specifier": "v", "stream": 0, "options": FAST | changes.get("options", {})}]
+
+    expected = expect(data, {}, [probe(str(clip))])
+    carry_out(data)
+
+    is_certain = length is not None and "stream_loop" not in changes.get("input_options", {})
+    assert expected.lengths == ({"video": pytest.approx(length, abs=0.1)} if is_certain else {})
+    if length is not None:
+        assert expected.duration == pytest.approx(length, abs=0.1)
+        assert duration(tmp_path / "out.mkv") == pytest.approx(length, abs=0.2)
+
+
+@pytest.mark.parametrize("extension", ["mp4", "ts", "avi"])
+def test_containers(extension: str, clip: Path, tmp_path: Path) -> None:
+    """Containers that state durations differently go in and come out."""
+    data = task(clip, tmp_path / f"out.{extension}")
+    if extension == "avi":
+        data["output_maps"][0]["options"] = {"codec": "mpeg4"}
+        data["output_maps"][1]["options"] = {"codec": "ac3"}
+    carry_out(data)
+    carry_out(task(tmp_path / f"out.{extension}", tmp_path / "back.mkv"))
+
+    assert duration(tmp_path / "back.mkv") == pytest.approx(2, abs=0.2)
+
+
+# --- failures ---
+
+
+@pytest.mark.parametrize("codec", ["copy", "libx264"])
+def test_truncated_source(codec: str, half: Path, tmp_path: Path) -> None:
+    """A source that ends in the middle is an error, though ffmpeg exits with 0; nothing is left."""
+    data = task(half, tmp_path / "out.mkv")
+    data["output_maps"][0]["options"] = {"codec": codec}
+    with pytest.raises(RunError, match=r"a source is cut short: .* File ended prematurely"):
+        carry_out(data)
+
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("extension", ["mp4", "mkv", "ts"])
+def test_late_stream(extension: str, clip: Path, tmp_path: Path) -> None:
+    """A stream that begins late makes no output look cut short."""
+    late = make_clip(tmp_path / "late.mkv", seconds=1)
+    data = task(clip, late, overwrite=True)
+    data["sources"].append({"filename": str(clip), "options": {"itsoffset": "3"}})
+    data["source_maps"] = [{"source": 1, "specifier": "v"}, {"source": 0, "specifier": "a"}]
+    carry_out(data)
+
+    carry_out(task(late, tmp_path / f"out.{extension}"))
+
+    assert float(look(late)["format"]["duration"]) == pytest.approx(5, abs=0.2)
+
+
+def test_truncated_mp4(tmp_path: Path) -> None:
+    """An MP4 that ends in the middle is an error too."""
+    whole = make_clip(tmp_path / "whole.mp4", seconds=3, options=("-movflags", "+faststart"))
+    data = whole.read_bytes()
+    whole.write_bytes(data[: len(data) // 2])
+    with pytest.raises(RunError, match="cut short"):
+        carry_out(task(whole, tmp_path / "out.mkv"))
+
+    assert os.listdir(tmp_path) == ["whole.mp4"]
+
+
+def test_quiet_truncation(half: Path, tmp_path: Path) -> None:
+    """Where ffmpeg is told to say nothing, the duration still shows that the file is cut short."""
+    with pytest.raises(RunError, match=r"the output is cut short: 1\.\d s of video where 3\.0 s were expected"):
+        carry_out(task(half, tmp_path / "out.mkv", input_options={"loglevel": "quiet"}))
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_stream(tmp_path: Path) -> None:
+    """ffmpeg's refusal goes on the record with its last lines and its status."""
+    silent = make_clip(tmp_path / "silent.mkv", seconds=1, audio=False)
+    data = task(silent, tmp_path / "out.mkv")
+    data["source_maps"][1]["optional"] = False
+    with pytest.raises(RunError, match=r"ffmpeg exited with status 1: .*; the command was: ffmpeg -nostdin") as caught:
+        carry_out(data)
+
+    assert any("matches no streams" in line for line in caught.value.stderr)
+    assert caught.value.exit_status == 1
+    assert os.listdir(tmp_path) == ["silent.mkv"]
+
+
+def test_no_media(tmp_path: Path) -> None:
+    """A source that is no media is an error that names it."""
+    source = tmp_path / "text.mkv"
+    source.write_text("no film")
+    with pytest.raises(RunError, match=r"text\.mkv"):
+        carry_out(task(source, tmp_path / "out.mkv"))
+
+    assert os.listdir(tmp_path) == ["text.mkv"]
+
+
+def test_killed(clip: Path, tmp_path: Path) -> None:
+    """An ffmpeg that a signal kills is a RunError that names the signal; nothing is left."""
+
+    class Killing(Ffmpeg):
+        def _report(self, *args: Any, **kwargs: Any) -> None:
+            psutil.Process().children()[0].kill()
+
+    with pytest.raises(RunError, match=r"ffmpeg was killed by SIGKILL \(killed\)") as caught:
+        Killing(task(clip, tmp_path / "out.mkv", input_options={"re": True, "stream_loop": -1})).run()
+
+    assert caught.value.signal == "SIGKILL"
+    assert os.listdir(tmp_path) == []
+
+
+def test_interrupted(clip: Path, tmp_path: Path) -> None:
+    """A run that is asked to stop takes ffmpeg and the unfinished file with it; the old file stays."""
+    target = tmp_path / "out.mkv"
+    target.write_text("old")
+    data = task(clip, target, input_options={"re": True, "stream_loop": -1}, overwrite=True)
+    temporary = Output(str(target)).temporary
+    with terminated_when(f"[ -s '{temporary}' ]"), pytest.raises(Interrupted):
+        Ffmpeg(data).run()
+
+    assert psutil.Process().children() == []
+    assert os.listdir(tmp_path) == ["out.mkv"]
+    assert target.read_text() == "old"
+
+
+def test_cleanup_of_a_killed_run(clip: Path, tmp_path: Path) -> None:
+    """A fresh instance removes what a killed process of the same job left, and nothing more."""
+    data = task(clip, tmp_path / "out.mkv")
+    Path(Output(data["output_file"]).temporary).touch()
+    (tmp_path / "out.mkv").touch()
+
+    Ffmpeg(data).cleanup()
+
+    assert os.listdir(tmp_path) == ["out.mkv"]
+
+
+def test_target_appears(clip: Path, tmp_path: Path) -> None:
+    """A file that appears under the target's name during the encode is not replaced."""
+    target = tmp_path / "out.mkv"
+
+    class Racing(Ffmpeg):
+        def _report(self, *args: Any, **kwargs: Any) -> None:
+            target.write_text("someone else's")
+
+    with pytest.raises(RunError, match="exists, and is not to be overwritten"):
+        Racing(task(clip, target)).run()
+
+    assert target.read_text() == "someone else's"
+    assert os.listdir(tmp_path) == ["out.mkv"]
+
+
+# --- validation ---
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    """Everything that is wrong is reported, not only the first."""
+    data = task(tmp_path / "none.mkv", tmp_path / "no" / "out.mkv")
+    data["source_maps"].append({"source": 3})
+    data["sources"].append(str(tmp_path))
+
+    assert refusal(data).split("; ") == [
+        f"sources[0]: {tmp_path}/none.mkv: no such file",
+        f"sources[1]: {tmp_path}: is a directory",
+        "source_maps[2].source: 3, but there are only sources 0 to 1",
+        f"output_file: {tmp_path}/no/out.mkv: there is no directory {tmp_path}/no",
+    ]
+
+
+def test_unknown_key(clip: Path, tmp_path: Path) -> None:
+    """An unknown key is named with its path."""
+    data = task(clip, tmp_path / "out.mkv")
+    data["output_maps"][1]["optoins"] = {}
+
+    assert refusal(data) == "output_maps[1].optoins: unknown key (did you mean 'options'?)"
+
+
+def test_existing_target(clip: Path, tmp_path: Path) -> None:
+    """An existing target is an error, unless it is to be overwritten or an earlier task takes it away."""
+    target = tmp_path / "out.mkv"
+    target.touch()
+
+    assert refusal(task(clip, target)) == f"output_file: {target}: exists, and overwrite is not true"
+    Ffmpeg(task(clip, target, overwrite=True)).validate()
+    later = Ffmpeg(task(clip, target))
+    later._files = {location(str(target)): False}
+    later.validate()
+
+
+def test_files_of_earlier_tasks(tmp_path: Path) -> None:
+    """A source or a directory that an earlier task makes need not be there yet."""
+    module = Ffmpeg(task(tmp_path / "soon.mkv", tmp_path / "new" / "out.mkv"))
+    module._files = {location(str(tmp_path / "soon.mkv")): True, location(str(tmp_path / "new" / "other")): True}
+
+    module.validate()
+
+
+def test_addresses_are_not_files(tmp_path: Path) -> None:
+    """Sources that are no files are left to ffmpeg."""
+    data = task("http://127.0.0.1:1/x.mkv", tmp_path / "out.mkv")
+    data["sources"] += ["concat:a|b", "img%03d.png", {"filename": "testsrc", "options": {"f": "lavfi"}}]
+
+    Ffmpeg(data).validate()
+
+
+def test_generated_source(tmp_path: Path) -> None:
+    """A source of unknown duration can be encoded."""
+    data = task("", tmp_path / "out.mkv")
+    data["sources"] = [{"filename": "testsrc=size=64x64", "options": {"f": "lavfi", "t": "1"}}]
+
+    carry_out(data)
+
+    assert duration(tmp_path / "out.mkv") == pytest.approx(1, abs=0.1)
+
+
+def test_output_is_a_source(clip: Path, tmp_path: Path) -> None:
+    """An output that is one of the sources, by whatever name, is an error."""
+    link = tmp_path / "link.mkv"
+    link.symlink_to(clip)
+
+    assert refusal(task(clip, link, overwrite=True)) == f"output_file: {clip} is also sources[0]"
+
+
+def test_missing_tools(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools that are not installed are named before anything runs, and also if they vanish afterwards."""
+    module = Ffmpeg(task(clip, tmp_path / "out.mkv"))
+    module.validate()
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert "ffmpeg is not installed" in refusal(task(clip, tmp_path / "out.mkv"))
+    assert "ffprobe is not installed" in refusal(task(clip, tmp_path / "out.mkv"))
+    with pytest.raises(RunError, match="ffmpeg is not installed"):
+        module.run()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"sources": {}},
+        {"sources": [""], "source_maps": 1, "output_maps": None, "output_file": []},
+        task("a\0b", "c\0d"),
+        task("\ud800", "\ud900"),
+        task("a", "b", input_options={"ss": None}),
+        task("a", "b", input_options={"f": {"x": 1}, "ss": "soon"}),
+        task("a" * 100_000, "b" * 100_000),
+        task("a", "b", input_options={"items": {}, "keys": 1, "_box_config": 2}),
+    ],
+)
+def test_odd_data(data: dict[str, Any]) -> None:
+    """Odd data is a ValidationError and never another."""
+    assert refusal(data)
+
+
+# --- option sets ---
+
+
+class Server(ThreadingHTTPServer):
+    """An API server with a record, and answers that are none."""
+
+    requests: list[str]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert isinstance(self.server, Server)
+            self.server.requests.append(self.path)
+            good = {"_id": "1", "name": "good", "options": {"codec": "libx264", "preset": "ultrafast", "crf": 40}}
+            answers = {
+                "good": good,
+                "a%2Fb%20c": good,
+                "bad": {"options": {"crf": None}},
+                "list": [],
+            }
+            name = self.path.removeprefix("/data/ffmpeg/")
+            body = json.dumps(answers.get(name)) if name != "text" else "<html>"
+            self.send_response(200 if name in {*answers, "text"} else 500 if name == "broken" else 404)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Server.Handler) as server:
+        server.requests = []
+        monkeypatch.setattr(Config, "API_URL", f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def with_set(clip: Path, target: Path, name: str) -> dict[str, Any]:
+    data = task(clip, target)
+    data["output_maps"][0] = {"specifier": "v", "stream": 0, "options": {"crf": 1, "g": 5}, "option_set": name}
+    return data
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_option_set(validated: bool, server: Server, clip: Path, tmp_path: Path) -> None:
+    """A set's options lie over the output map's own, and are fetched once."""
+    module = Ffmpeg(with_set(clip, tmp_path / "out.mkv", "good"))
+    if validated:
+        module.validate()
+    module.run()
+
+    assert "-crf:v:0 40 -g:v:0 5 -codec:v:0 libx264 -preset:v:0 ultrafast -codec:a:0 copy" in module.plan()[0]
+    assert server.requests == ["/data/ffmpeg/good"]
+
+
+def test_option_set_name_is_quoted(server: Server, clip: Path, tmp_path: Path) -> None:
+    """A set's name may hold anything."""
+    Ffmpeg(with_set(clip, tmp_path / "out.mkv", "a/b c")).validate()
+
+    assert server.requests == ["/data/ffmpeg/a%2Fb%20c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("none", "there is none at http://127.0.0.1"),
+        ("broken", "answers with status 500"),
+        ("text", "does not answer with JSON"),
+        ("list", "expected an object, got a list"),
+        ("bad", "options.crf: expected a string, a number, true or false or an object, got null"),
+    ],
+)
+def test_bad_option_set(name: str, reason: str, server: Server, clip: Path, tmp_path: Path) -> None:
+    """A set that is missing or malformed is named, with the reason."""
+    message = refusal(with_set(clip, tmp_path / "out.mkv", name))
+
+    assert message.startswith(f"output_maps[0].option_set: option set '{name}': ")
+    assert reason in message
+
+
+def test_no_server(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer is named, by validation, plan and run alike."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setattr(Config, "API_URL", f"http://127.0.0.1:{port}")
+    data = with_set(clip, tmp_path / "out.mkv", "good")
+
+    assert f"option set 'good': http://127.0.0.1:{port} does not answer" in refusal(data)
+    with pytest.raises(ValidationError, match="does not answer"):
+        Ffmpeg(data).plan()
+    with pytest.raises(RunError, match="does not answer"):
+        Ffmpeg(data).run()

@@ -1,0 +1,182 @@
+"""Files that get their name when they are whole."""
+
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.exceptions import RunError
+from modules.output import Output
+
+
+def write(output: Output, text: str = "new") -> None:
+    Path(output.temporary).write_text(text)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory))
+
+
+def test_commit(tmp_path: Path) -> None:
+    """A committed file stands under its name, with a new file's mode, and nothing else is left."""
+    old = os.umask(0o027)
+    try:
+        with Output(str(tmp_path / "a.mkv"), tag="job") as output:
+            write(output)
+            during = names(tmp_path)
+            output.commit()
+    finally:
+        os.umask(old)
+
+    assert during == [".a.job.part.mkv"]
+    assert names(tmp_path) == ["a.mkv"]
+    assert (tmp_path / "a.mkv").read_text() == "new"
+    assert stat.S_IMODE((tmp_path / "a.mkv").stat().st_mode) == 0o640
+
+
+def test_no_commit(tmp_path: Path) -> None:
+    """Without a commit the old file stays and the new one goes."""
+    target = tmp_path / "a.mkv"
+    target.write_text("old")
+
+    def interrupted() -> None:
+        with Output(str(target), overwrite=True) as output:
+            write(output)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert names(tmp_path) == ["a.mkv"]
+    assert target.read_text() == "old"
+
+
+def test_overwrite(tmp_path: Path) -> None:
+    """With `overwrite` the old file is replaced."""
+    target = tmp_path / "a.mkv"
+    target.write_text("old")
+    with Output(str(target), overwrite=True) as output:
+        write(output)
+        output.commit()
+
+    assert target.read_text() == "new"
+
+
+def test_existing(tmp_path: Path) -> None:
+    """Without `overwrite` an existing target is refused before any work, a broken link too."""
+    (tmp_path / "a.mkv").touch()
+    (tmp_path / "link.mkv").symlink_to("nowhere")
+    for name in ("a.mkv", "link.mkv"):
+        with pytest.raises(RunError, match="exists, and is not to be overwritten"), Output(str(tmp_path / name)):
+            pass
+
+    assert names(tmp_path) == ["a.mkv", "link.mkv"]
+
+
+def test_race(tmp_path: Path) -> None:
+    """A target that appears during the work is not replaced."""
+    target = tmp_path / "a.mkv"
+    with Output(str(target)) as output:
+        write(output)
+        target.write_text("someone else's")
+        with pytest.raises(RunError, match="exists"):
+            output.commit()
+
+    assert target.read_text() == "someone else's"
+    assert names(tmp_path) == ["a.mkv"]
+
+
+@pytest.mark.parametrize("name", ["-x.mkv", "a:b.mkv", "a b'\n\"$.mkv", "\udcff.mkv", ".mkv", "noext", "*[a].mkv"])
+def test_odd_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Odd names work, relative ones too, and the temporary one cannot be taken for an option or a protocol."""
+    monkeypatch.chdir(tmp_path)
+    with Output(name) as output:
+        write(output)
+        output.commit()
+
+    assert output.temporary.startswith("./.")
+    assert names(tmp_path) == [name]
+
+
+def test_long_names(tmp_path: Path) -> None:
+    """A name as long as can be is cut in the temporary one, between characters, and the extension kept."""
+    target = tmp_path / ("é" * 125 + ".mkv")
+    with Output(str(target), tag="job" * 10) as output:
+        write(output)
+        output.commit()
+
+    name = os.path.basename(output.temporary)
+    assert name.startswith(".é")
+    assert name.endswith("é." + "job" * 10 + ".part.mkv")
+    assert names(tmp_path) == [target.name]
+
+
+def test_link(tmp_path: Path) -> None:
+    """A target that is a link stays one: the file behind it is replaced, in its own directory."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "real.mkv").write_text("old")
+    (tmp_path / "link.mkv").symlink_to("far/real.mkv")
+    with Output(str(tmp_path / "link.mkv"), overwrite=True) as output:
+        write(output)
+        output.commit()
+
+    assert os.readlink(tmp_path / "link.mkv") == "far/real.mkv"
+    assert (tmp_path / "far" / "real.mkv").read_text() == "new"
+
+
+def test_missing_directory(tmp_path: Path) -> None:
+    """A directory that is not there is named."""
+    with pytest.raises(RunError, match=f"there is no directory {tmp_path}/none"), Output(str(tmp_path / "none/a")):
+        pass
+
+
+def test_directory(tmp_path: Path) -> None:
+    """A target that is a directory is refused."""
+    with pytest.raises(RunError, match="is a directory"), Output(str(tmp_path), overwrite=True):
+        pass
+
+
+def test_stale(tmp_path: Path) -> None:
+    """What a killed process left of this target is removed; what is in use, or another target's, is not."""
+    target = str(tmp_path / "a.mkv")
+    script = (
+        "import os, sys; from modules.output import Output; Output(sys.argv[1], tag='dead').__enter__(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", script, target], check=False)
+    assert names(tmp_path) == [".a.dead.part.mkv"]
+    others = [".a.b.dead.part.mkv", ".a.dead.part.mp4", ".b.dead.part.mkv", "a.dead.part.mkv"]
+    for name in (*others, ".a.live.part.mkv"):
+        (tmp_path / name).touch()
+    with open(tmp_path / ".a.live.part.mkv", "r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with Output(target, tag="mine") as output:
+            write(output)
+            output.commit()
+
+    assert names(tmp_path) == sorted([*others, ".a.live.part.mkv", "a.mkv"])
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """Two tasks of one tag do not write to the same file."""
+    target = str(tmp_path / "a.mkv")
+    with Output(target, tag="job") as first:
+        write(first)
+        with pytest.raises(RunError, match="another task is writing it"), Output(target, tag="job"):
+            pass
+        first.commit()
+
+    assert names(tmp_path) == ["a.mkv"]
+
+
+def test_discard(tmp_path: Path) -> None:
+    """A fresh instance with the same tag removes what the first left."""
+    target = str(tmp_path / "a.mkv")
+    Path(Output(target, tag="job").temporary).touch()
+
+    Output(target, tag="job").discard()
+
+    assert names(tmp_path) == []
