@@ -1,6 +1,5 @@
 """Running one external program."""
 
-import os
 import signal
 import sys
 import time
