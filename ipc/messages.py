@@ -91,7 +91,7 @@ class Failed(Message, frozen=True):
     """The step failed, and the task process lives on."""
 
     message: str
-    reason: Literal["exception", "exit"] = "exception"
+    reason: Literal["exception", "exit", "signal"] = "exception"
     unusable: bool = False
     """The module could not even be imported: a mistake in the configuration, not in the job."""
     exit_status: int | None = None

@@ -19,16 +19,22 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import requests
 import setproctitle
 from loguru import logger
 
 import modules
+import modules.output
+import modules.tool
 from app.config import Settings
 from app.exceptions import ClientError
 from app.heartbeat import heartbeat
 from ipc.messages import Done, Failed, Ready, Said, Start, Step, ToTask
 from ipc.queue import MAX_FRAME, Queue
 from modules.base import location
+
+WARM = (requests, modules.output, modules.tool)
+"""Imported for the zygote's sake: what modules import is then there already, and its memory is shared."""
 
 if TYPE_CHECKING:
     from loguru import Message
@@ -95,6 +101,7 @@ class TaskProcess:
         except ClientError as error:
             return Failed(
                 _text(error.message) or type(error).__name__,
+                "signal" if error.signal else "exit" if error.exit_status is not None else "exception",
                 exit_status=error.exit_status,
                 signal=error.signal,
                 stderr=_texts(error.stderr),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -53,6 +54,9 @@ class Zygote:
     """
 
     def __init__(self) -> None:
+        # Three descriptors a task: more than the usual 1024 for a job of a thousand. Tasks get what we were given.
+        self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._open_files[1], self._open_files[1]))
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket
         self._answers: Decoder[FromZygote]
@@ -78,6 +82,7 @@ class Zygote:
                 # SPT_NOENV: process titles must not overwrite the environment, where the marker is looked for.
                 env=os.environ | {kernel.MARKER: kernel.marker(os.getpid()), "SPT_NOENV": "1"},
             )
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, self._open_files)
         ours.setblocking(False)
         self._control = ours
         self._answers = Decoder(FromZygote, 1 << 16)

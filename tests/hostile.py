@@ -5,6 +5,7 @@ import ctypes
 import itertools
 import json
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -237,6 +238,10 @@ def tool(module: Hostile, step: str) -> None:
     with subprocess.Popen(["sleep", "1000"]) as process:
         _say_ready(module)
         process.wait()
+
+
+def tell_open_files(module: Hostile, step: str) -> None:
+    logger.info("open files: {}", resource.getrlimit(resource.RLIMIT_NOFILE))
 
 
 def abandon(module: Hostile, step: str) -> None:

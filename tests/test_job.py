@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import resource
 import subprocess
 import sys
 import threading
@@ -84,6 +85,18 @@ def test_many_tasks(supervised: Supervised) -> None:
 
     assert verdict.failure is None
     assert len(verdict.tasks) == 100
+
+
+def test_more_tasks_than_descriptors(supervised: Supervised) -> None:
+    """A usual limit of open files is enough for a large job, and the tasks still have that limit."""
+    document = job(*[("benign", {})] * 99, ("hostile", {"step": "run", "act": "tell_open_files"}))
+
+    done = supervised.run(
+        document, "--json", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, 4096))
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "open files: (200, 4096)" in done.stderr
 
 
 def test_cpu_time_of_tools_is_counted(supervised: Supervised) -> None:

@@ -1,0 +1,170 @@
+"""Whole jobs with real encodes, through the console script."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.supervised import Supervised, job, until
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "encode.json"
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Five seconds of picture and sound, where the example expects them."""
+    (tmp_path / "demo").mkdir()
+    clip = tmp_path / "demo" / "clip.mkv"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine",
+         "-t", "5", "-c:v", "mpeg4", "-c:a", "flac", str(clip)],
+        check=True,
+    )  # fmt: skip
+    return clip
+
+
+def endless(clip: Path) -> dict[str, Any]:
+    """A task's data whose encode goes on in real time for as long as it is let."""
+    return {
+        "sources": [str(clip)],
+        "input_options": {"re": True, "stream_loop": -1},
+        "source_maps": [{"source": 0, "specifier": "v"}],
+        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "mpeg2video", "q": 1}}],
+        "output_file": "demo/out.ts",
+    }
+
+
+def encoder_below(client: "subprocess.Popen[str]") -> psutil.Process:
+    """The ffmpeg of a client's job, once it has written something."""
+    demo = Path(f"/proc/{client.pid}/cwd/demo")
+
+    def find() -> psutil.Process | None:
+        written = [file for file in demo.glob(".out.*.part.ts") if file.stat().st_size]
+        processes = [p for p in psutil.Process(client.pid).children(recursive=True) if p.name() == "ffmpeg"]
+        return processes[0] if written and processes else None
+
+    found: psutil.Process = until(find, "the encode to be under way")
+    return found
+
+
+def test_example(supervised: Supervised, clip: Path) -> None:
+    """The example of the README: H.264 and AAC, moved to where the second task says, and nothing else left."""
+    done = supervised.run(EXAMPLE.read_text())
+    output = clip.parent / "done" / "clip.mp4"
+    probed = json.loads(
+        subprocess.run(
+            ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", output],
+            capture_output=True, check=True,
+        ).stdout
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert [stream["codec_name"] for stream in probed["streams"]] == ["h264", "aac"]
+    assert abs(float(probed["format"]["duration"]) - 5) < 0.2
+    assert f"Output: {output}" in done.stdout
+    assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "done"]
+
+
+def test_dry_run_prints_what_run_runs(supervised: Supervised, clip: Path) -> None:
+    """The command line of --dry-run is the one that run starts, to the letter."""
+    document = job(("ffmpeg", endless(clip)), job_id="fixed")
+
+    plan = supervised.run(document, "--dry-run")
+    client = supervised.start(document)
+    started = encoder_below(client).cmdline()
+    client.send_signal(signal.SIGINT)
+    client.communicate()
+
+    assert plan.returncode == 0
+    assert subprocess.run(["bash", "-c", f"printf '%s\\n' {plan.stdout}"], capture_output=True, text=True).stdout == (
+        "".join(f"{argument}\n" for argument in started)
+    )
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_interrupted_encode_leaves_nothing(supervised: Supervised, clip: Path, number: int, status: int) -> None:
+    """An interrupted encode is no success: no file under its name, nor under a temporary one."""
+    client = supervised.start(job(("ffmpeg", endless(clip))), "--json")
+    encoder_below(client)
+
+    client.send_signal(number)
+    out, _ = client.communicate()
+
+    assert client.returncode == status
+    assert json.loads(out)["error"]["reason"] == "cancelled"
+    assert os.listdir(clip.parent) == ["clip.mkv"]
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL"])
+def test_killed_encoder_is_explained(supervised: Supervised, clip: Path, name: str) -> None:
+    """An encoder that a signal kills: the signal on the record, the command in the message, nothing left."""
+    client = supervised.start(job(("ffmpeg", endless(clip))), "--json")
+
+    encoder_below(client).send_signal(signal.Signals[name])
+    out, _ = client.communicate()
+    error = json.loads(out)["error"]
+
+    assert client.returncode == 1
+    assert (error["type"], error["reason"], error["signal"]) == ("RunError", "signal", name)
+    assert error["message"].startswith(f"ffmpeg was killed by {name}")
+    assert "ffmpeg -nostdin" in error["message"]
+    assert os.listdir(clip.parent) == ["clip.mkv"]
+
+
+def test_failing_encoder_is_explained(supervised: Supervised, clip: Path) -> None:
+    """An encoder that exits with an error: its status and its last lines on the record."""
+    data = endless(clip) | {"output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "spam"}}]}
+
+    error = supervised.record(job(("ffmpeg", data)))["error"]
+
+    assert (error["reason"], error["exit_status"]) == ("exit", 1)
+    assert "Unknown encoder 'spam'" in error["stderr"]
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "zygote"])
+def test_lost_parent_leaves_no_output(supervised: Supervised, clip: Path, victim: str) -> None:
+    """An encode whose supervisor or zygote is killed leaves nothing under its final name; a second run replaces it."""
+    client = supervised.start(job(("ffmpeg", endless(clip))))
+    encoder_below(client)
+    (zygote,) = psutil.Process(client.pid).children()
+
+    os.kill(client.pid if victim == "supervisor" else zygote.pid, signal.SIGKILL)
+    client.communicate()
+
+    assert not (clip.parent / "out.ts").exists()
+    again = supervised.run(job(("ffmpeg", endless(clip) | {"input_options": {}})))
+    assert again.returncode == 0, again.stderr
+    assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "out.ts"]
+
+
+def test_full_disk_is_explained(supervised: Supervised, clip: Path, tmp_path: Path) -> None:
+    """A file system that fills up during the encode: an error that says so, and no file."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True).returncode:
+        pytest.skip("mounting a small file system takes root")
+    try:
+        data = endless(clip) | {"input_options": {}, "output_file": str(small / "out.ts")}
+        error = supervised.record(job(("ffmpeg", data)))["error"]
+        left = os.listdir(small)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+    assert "No space left on device" in " ".join(error["stderr"])
+    assert left == []
+
+
+def test_missing_tool_is_explained(supervised: Supervised, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ffmpeg on the PATH nothing runs, and the message says what to install."""
+    monkeypatch.setenv("PATH", os.path.dirname(shutil.which("true") or "") + "/nowhere")
+
+    record = supervised.record(job(("ffmpeg", endless(clip))))
+
+    assert record["error"]["type"] == "ValidationError"
+    assert "ffmpeg is not installed" in record["message"]
