@@ -50,14 +50,13 @@ class Settings(msgspec.Struct, frozen=True):
     heartbeat_interval: float
     log_level: str
 
-    def apply(self, modules: Mapping[str, str]) -> None:
+    def apply(self) -> None:
         """Make these the settings that modules of this process see in `Config`."""
         Config.API_URL = self.api_url
         Config.API_TIMEZONE = ZoneInfo(self.api_timezone)
         Config.HOSTNAME = self.hostname
         Config.HOST_UUID = self.host_uuid
         Config.HEARTBEAT_INTERVAL = self.heartbeat_interval
-        Config.MODULES = dict(modules)
 
 
 class Client(msgspec.Struct, frozen=True):

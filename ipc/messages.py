@@ -2,7 +2,7 @@
 
 supervisor → task process   Start, Step
 task process → supervisor   Ready, Said, Done, Failed
-supervisor → zygote         Spawn, Terminate, Kill
+supervisor → zygote         Prepare, Spawn, Terminate, Kill
 zygote → supervisor         Spawned, Exited
 """
 
@@ -48,8 +48,8 @@ class Start(Message, frozen=True):
     """The task's data as JSON text in ASCII: it may hold what UTF-8 cannot, such as lone surrogates."""
     paths: tuple[str, ...]
     modules: dict[str, str]
-    settings: dict[str, Any]
     environment: dict[str, str]
+    """Variables that are the task's own; the others are the supervisor's."""
 
 
 class Step(Message, frozen=True):
@@ -104,6 +104,12 @@ class Failed(Message, frozen=True):
 # --- supervisor → zygote ---
 
 
+class Prepare(Message, frozen=True):
+    """What all tasks have in common. Comes first, and once."""
+
+    settings: dict[str, Any]
+
+
 class Spawn(Message, frozen=True):
     """Fork a task process. The queue, log and output descriptors come with it, in this order."""
 
@@ -151,4 +157,4 @@ class Exited(Message, frozen=True):
 FromTask = Ready | Said | Done | Failed
 ToTask = Start | Step
 FromZygote = Spawned | Exited
-ToZygote = Spawn | Terminate | Kill
+ToZygote = Prepare | Spawn | Terminate | Kill

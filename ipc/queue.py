@@ -5,6 +5,7 @@ runs the child's code, `recv` has no limit on length, and a frame torn by SIGKIL
 shared that a dead process could hold, and a reader takes what has arrived, never more than it allows.
 """
 
+import functools
 import socket
 import struct
 from typing import Any, Generic, TypeVar
@@ -28,6 +29,11 @@ def encode(message: msgspec.Struct) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
+@functools.cache  # 0.4 ms each, which a task process has from the zygote
+def _decoder(messages: Any) -> "msgspec.json.Decoder[Any]":
+    return msgspec.json.Decoder(messages)
+
+
 class Decoder(Generic[M]):
     """Turns bytes, in pieces of any size, into messages of the types in `messages`.
 
@@ -37,7 +43,7 @@ class Decoder(Generic[M]):
 
     def __init__(self, messages: Any, limit: int) -> None:
         self.error = ""
-        self._decoder: msgspec.json.Decoder[M] = msgspec.json.Decoder(messages)
+        self._decoder: msgspec.json.Decoder[M] = _decoder(messages)
         self._limit = limit
         self._buffer = bytearray()
 

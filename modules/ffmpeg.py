@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-import requests
 from box import Box
 from loguru import logger
 
@@ -310,6 +309,8 @@ def fetch_option_set(name: str) -> Options:
     Raises:
         ValidationError: they cannot be had, and why.
     """
+    import requests  # takes 50 ms, and few tasks need it
+
     what = f"option set {name!r}"
     url = f"{Config.API_URL}/data/ffmpeg/{quote(name, safe='', errors='surrogateescape')}"
     try:

@@ -72,7 +72,7 @@ class _Run:
             watcher = display.Bars(console) if console.is_terminal else display.Lines()
             _prepare_process()
             with scratch_directory() as scratch:
-                zygote = Zygote()
+                zygote = Zygote(self._settings)
                 zygote.start()
                 try:
                     means = Means(zygote, self._client, self._settings, self._limits, scratch)

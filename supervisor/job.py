@@ -17,7 +17,7 @@ import msgspec
 
 from app.config import VERSION, Client, Settings
 from ipc.messages import Done, Ready, Start, Step, StepName
-from supervisor import kernel, scratch
+from supervisor import scratch
 from supervisor.failure import Failure
 from supervisor.heartbeat import Status, read_status
 from supervisor.limits import Duration, Limits, Usage, measure
@@ -26,9 +26,6 @@ from supervisor.zygote import Lost, SpawnError, Zygote
 
 MAX_TASKS = 1000
 """Tasks in one job: each has a process from its initialisation on."""
-
-SECRETS = frozenset({"API_TOKEN"})
-"""Environment variables that tasks and their tools do not get."""
 
 SAMPLE_INTERVAL = 1.0
 """Seconds between two measurements of a running task's process tree."""
@@ -347,8 +344,6 @@ class JobRun:
 
     def _start_message(self, run: TaskRun, directory: Path) -> Start:
         means = self._means
-        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-        environment |= {"TMPDIR": str(directory), kernel.MARKER: kernel.marker(os.getpid())}
         return Start(
             job_id=self.job.job_id,
             job_title=self.job.job_title,
@@ -358,8 +353,7 @@ class JobRun:
             data=json.dumps(run.task.data),
             paths=means.client.paths,
             modules=means.client.modules,
-            settings=msgspec.to_builtins(means.settings),
-            environment=environment,
+            environment={"TMPDIR": str(directory)},
         )
 
     def _now(self) -> datetime:

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from loguru import logger
 
-from ipc.messages import Exited, FromZygote, Kill, Spawn, Spawned, Terminate, ToZygote
+from app.config import Settings
+from ipc.messages import Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import Decoder, encode
 from supervisor import kernel
 
@@ -23,6 +25,10 @@ ANSWER_TIMEOUT = 30.0
 KILL_TIMEOUT = 10.0
 """Seconds in which a killed task must be reported gone: the zygote's own patience with what will not die, and a margin.
 A zygote that does not is stopped or stuck, and is replaced."""
+
+
+SECRETS = frozenset({"API_TOKEN"})
+"""Environment variables that tasks and their tools do not get."""
 
 
 class SpawnError(Exception):
@@ -53,7 +59,8 @@ class Zygote:
     the supervisor, which kills it before it starts a new one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         # Three descriptors a task: more than the usual 1024 for a job of a thousand. Tasks get what we were given.
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._open_files[1], self._open_files[1]))
@@ -80,13 +87,14 @@ class Zygote:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone
                 # SPT_NOENV: process titles must not overwrite the environment, where the marker is looked for.
-                env=os.environ | {kernel.MARKER: kernel.marker(os.getpid()), "SPT_NOENV": "1"},
+                env=_environment(),
             )
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, self._open_files)
         ours.setblocking(False)
         self._control = ours
         self._answers = Decoder(FromZygote, 1 << 16)
         asyncio.get_running_loop().add_reader(ours, self._readable)
+        self._send(Prepare(msgspec.to_builtins(self._settings)))
 
     async def spawn(self, descriptors: Sequence[int]) -> Child:
         """Fork a task process that is given `descriptors` (its queue, log and output).
@@ -180,6 +188,13 @@ class Zygote:
                 child.spawned.exception()  # retrieved: the one who asked may have given up
             child.exited.set_result(Lost(cause))
         self._recovery = None
+
+
+def _environment() -> dict[str, str]:
+    """What the zygote, the tasks and their tools get: the supervisor's variables but its secrets."""
+    # SPT_NOENV: process titles must not overwrite the environment, where the marker is looked for.
+    own = {kernel.MARKER: kernel.marker(os.getpid()), "SPT_NOENV": "1"}
+    return {name: value for name, value in os.environ.items() if name not in SECRETS} | own
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> int:

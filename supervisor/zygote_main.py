@@ -23,7 +23,7 @@ from typing import NoReturn
 
 import setproctitle
 
-from ipc.messages import Exited, Kill, Spawn, Spawned, Terminate, ToZygote
+from ipc.messages import Exited, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import Decoder, encode
 from modules import runner
 from supervisor import kernel
@@ -34,6 +34,11 @@ SCAN_INTERVAL = 0.5
 PATIENCE = 5.0
 """Seconds to wait for killed leftovers before a task's end is reported all the same (uninterruptible sleep)."""
 
+_SIGNALS = signal.valid_signals()
+
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""The operator's signals are the supervisor's to act on."""
+
 DESCRIPTORS = 3
 """A task process is given its queue, its log and its output."""
 
@@ -43,6 +48,7 @@ class Zygote:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
+        self._log: runner.LogSink | None = None
         self._requests: Decoder[ToZygote] = Decoder(ToZygote, 1 << 16)
         self._descriptors: list[int] = []
         self._tasks: dict[int, int] = {}  # pid → task
@@ -80,6 +86,10 @@ class Zygote:
         self._descriptors += descriptors
         for request in self._requests.feed(data):
             match request:
+                case Prepare(settings):
+                    self._log = runner.prepare(settings)
+                    gc.collect()
+                    gc.freeze()  # so that a collection in a task process does not touch, and so copy, the warm pages
                 case Spawn(task):
                     self._spawn(task)
                 case Terminate(task):
@@ -99,18 +109,19 @@ class Zygote:
         descriptors, self._descriptors = self._descriptors[:DESCRIPTORS], self._descriptors[DESCRIPTORS:]
         zygote = os.getpid()
         # No signal may reach the child before its handlers are its own.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = os.fork()
         except OSError as error:
             self._send(Spawned(task, error=f"cannot fork: {error.strerror}"))
         else:
             if pid == 0:
-                _become_task_process(zygote, descriptors)
+                assert self._log is not None
+                _become_task_process(zygote, descriptors, self._log)
             self._tasks[pid] = task
             self._send(Spawned(task, pid))
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             for descriptor in descriptors:
                 os.close(descriptor)
 
@@ -162,25 +173,23 @@ class Zygote:
             self._control.sendall(encode(message))
 
 
-def _become_task_process(zygote: int, descriptors: list[int]) -> NoReturn:
+def _become_task_process(zygote: int, descriptors: list[int], sink: runner.LogSink) -> NoReturn:
     """In the forked child: shed everything of the zygote's, then be a task process until it ends."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        for number in signal.valid_signals():
-            with contextlib.suppress(OSError, ValueError):  # KILL, STOP, and those the C library keeps
-                signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as the interpreter has it: a closed pipe is an exception
+        for number in (*_IGNORED, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
         kernel.die_with_parent(zygote)
         kernel.become_subreaper()
         os.setsid()
-        queue, log, output = _only(descriptors)
+        queue, sink.descriptor, output = _only(descriptors)
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         gc.enable()
-        status = runner.main(socket.socket(fileno=queue), log)
+        status = runner.main(socket.socket(fileno=queue))
     except BaseException:  # noqa: BLE001 - outermost frame of the process; what it says goes to the task's log
         traceback.print_exc()
         sys.stderr.flush()
@@ -204,12 +213,12 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Entry point of the zygote's process: `python -m supervisor.zygote_main CONTROL`."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # the operator's signals are the supervisor's to act on
+    for number in _SIGNALS - {signal.SIGPIPE}:  # what a closed pipe does is as the interpreter has it: an exception
+        with contextlib.suppress(OSError, ValueError):  # KILL, STOP, and those the C library keeps
+            signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
     kernel.become_subreaper()
     setproctitle.setproctitle("sisyphus-client: zygote")
-    gc.collect()
-    gc.freeze()  # so that a collection in a task process does not touch, and so copy, the warm pages
+    del os.environ["SPT_NOENV"]
     gc.disable()
     Zygote(socket.socket(fileno=int(sys.argv[1]))).serve()
 

@@ -103,7 +103,7 @@ class Supervised:
         async def main() -> list[Verdict]:
             verdicts = []
             with scratch_directory() as scratch:
-                zygote = Zygote()
+                zygote = Zygote(settings)
                 means = Means(zygote, client, settings, load_limits(client), scratch)
                 try:
                     for document in documents:
