@@ -60,7 +60,6 @@ class Cleanup(BaseModule):
         self._total = 0
         self.status = Box({"status": "in_progress", "task": "cleanup"})
         self.heartbeat.set_data(self.status)
-        logger.info("Module loaded successfully.")
         logger.debug("Data: {}", self.task)
 
     def outputs(self) -> list[str]:
@@ -81,7 +80,6 @@ class Cleanup(BaseModule):
         super().validate()
         if problems := list(self._missing_sources()):
             raise ValidationError(message="; ".join(problems))
-        logger.info("Validated successfully.")
 
     def run(self) -> None:
         self.set_start_time()

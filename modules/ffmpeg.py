@@ -95,20 +95,20 @@ class Ffmpeg(BaseModule):
         self._sets: dict[str, Options] = {}
         self.status = Box({"status": "in_progress", "task": "ffmpeg"})
         self.heartbeat.set_data(self.status)
-        logger.info("Module loaded successfully.")
         logger.debug("Data: {}", self.task)
 
     def outputs(self) -> list[str]:
         return [self.task["output_file"]]
 
     def plan(self) -> list[str]:
-        """The command line that `run` would use. Fetches the option sets.
+        """The command line that `run` would use, and the renaming that follows. Fetches the option sets.
 
         Raises:
             ValidationError: an option set cannot be had.
         """
         self._need_sets(ValidationError)
-        return [shlex.join(self._argv(self._output()))]
+        output = self._output()
+        return [shlex.join(self._argv(output)), shlex.join(["mv", "--", output.temporary, output.target])]
 
     def validate(self) -> None:
         super().validate()
@@ -119,7 +119,6 @@ class Ffmpeg(BaseModule):
         found += self._output_problems(task)
         if found:
             raise ValidationError(message="; ".join(found))
-        logger.info("Validated successfully.")
 
     def run(self) -> None:
         self.set_start_time()

@@ -29,8 +29,8 @@ from app.config import Config, Settings
 from app.exceptions import ClientError
 from app.heartbeat import heartbeat
 from ipc.messages import Done, Failed, Ready, Said, Start, Step, ToTask
-from ipc.queue import MAX_FRAME, MAX_REQUEST, Decoder, Queue, encode
-from modules.base import location
+from ipc.queue import MAX_FRAME, Queue, encode
+from modules.base import BaseModule, location
 
 WARM = (modules.output, modules.tool)
 """Imported for the zygote's sake: the bundled modules need it, and its memory is shared. Not `requests`, which would
@@ -44,6 +44,9 @@ MAX_TEXT = 16 << 10
 
 MAX_LINES = 200
 """Lines or paths of one kind that go to the supervisor in one message, unless they say otherwise."""
+
+REHEARSALS = 10
+"""CPython 3.11 specialises a function's bytecode after eight calls."""
 
 _SYSLOG = ((40, 3), (30, 4), (20, 6), (0, 7))
 """loguru's level numbers, from the highest, and their syslog levels, which mark a line's level as in sd-daemon(3)."""
@@ -217,15 +220,30 @@ def prepare(settings: Mapping[str, Any]) -> LogSink:
     known.apply()
     sink = LogSink()
     logger.configure(handlers=[{"sink": sink, "level": known.log_level, "format": "{message}", "diagnose": False}])
-    Decoder[ToTask](ToTask, MAX_REQUEST).feed(encode(Step("run")))
+    faulthandler.enable()  # a crash in C code says on stderr which line of Python called it
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper, still ours
+    title, handler = setproctitle.getproctitle(), signal.getsignal(signal.SIGTERM)
+    for _ in range(REHEARSALS):
+        _rehearse()
+    setproctitle.setproctitle(title)
+    signal.signal(signal.SIGTERM, handler)
     return sink
+
+
+def _rehearse() -> None:
+    """Do what every task does: caches and specialised bytecode are then warm and shared, which saves a task 0.5 ms."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        queue: Queue[ToTask] = Queue(theirs, ToTask)
+        start = Start("", "", 0, "rehearsal", f"{BaseModule.__module__}.{BaseModule.__name__}", "{}", (), {}, {})
+        for request in (start, Step("validate"), Step("run"), Step("cleanup")):
+            ours.sendall(encode(request))
+        ours.shutdown(socket.SHUT_WR)
+        TaskProcess(queue).serve()
 
 
 def main(connection: socket.socket) -> int:
     """Be the task process at the other end of `connection`; returns its exit status."""
-    faulthandler.enable()  # a crash in C code says on stderr which line of Python called it
-    with contextlib.suppress(AttributeError):
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper, still ours
     TaskProcess(Queue(connection, ToTask)).serve()
     return 0
 

@@ -18,7 +18,7 @@ from supervisor.job import JobRun, TaskRun, Verdict, Watcher
 from supervisor.limits import Usage
 
 if TYPE_CHECKING:
-    from loguru import Message, Record
+    from loguru import Logger, Message, Record
 
 LINE_INTERVAL = 10.0
 """Seconds between two lines about a task's progress where there is no terminal."""
@@ -64,14 +64,15 @@ class Bars(Watcher):
     def showing(self, job: JobRun) -> Iterator[None]:
         """Show the bars of `job`."""
         for run in job.tasks:
-            self._bars[run.place] = self._progress.add_task(
-                f"{run.place + 1} {run.task.module}", total=100, step="", speed="", left="", memory=""
-            )
+            self._bars[run.place] = self._progress.add_task(run.label, total=100, step="", speed="", left="", memory="")
         with self._progress:
             yield
 
     def began(self, run: TaskRun, step: StepName) -> None:
         self._progress.update(self._bars[run.place], step=step)
+        for place, bar in self._bars.items():
+            if step == "run" and place > run.place:
+                self._progress.update(bar, step="waiting")
 
     def said(self, run: TaskRun) -> None:
         self._progress.update(
@@ -90,18 +91,18 @@ class Lines(Watcher):
     """A log line for every step of a task, and now and then one for its progress."""
 
     def __init__(self) -> None:
+        self._job_id = ""
         self._memory = 0
         self._next_line = 0.0
 
     @contextmanager
     def showing(self, job: JobRun) -> Iterator[None]:
         """Show the lines of `job`."""
-        logger.debug("Job {}: {}", job.job.job_id, job.job.job_title)
+        self._job_id = job.job.job_id
         yield
 
     def began(self, run: TaskRun, step: StepName) -> None:
-        level = "INFO" if step == "run" else "DEBUG"
-        logger.log(level, "Task {} {}: {}", run.place + 1, run.task.module, step)
+        self._log(run).log("INFO" if step == "run" else "DEBUG", "Step {}", step)
         self._next_line = time.monotonic() + LINE_INTERVAL
 
     def said(self, run: TaskRun) -> None:
@@ -109,14 +110,17 @@ class Lines(Watcher):
             return
         self._next_line = time.monotonic() + LINE_INTERVAL
         parts = [f"{run.status.progress:.1f} %", _speed(run), _time_left(run), decimal(self._memory)]
-        logger.info("Task {} {}: {}", run.place + 1, run.task.module, ", ".join(filter(None, parts)))
+        self._log(run).info(", ".join(filter(None, parts)))
 
     def used(self, run: TaskRun, usage: Usage) -> None:
         del run
         self._memory = usage.memory
 
     def ended(self, run: TaskRun) -> None:
-        logger.info("Task {} {}: {}", run.place + 1, run.task.module, run.result)
+        self._log(run).info("Task {}", run.result)
+
+    def _log(self, run: TaskRun) -> "Logger":
+        return logger.bind(job=self._job_id, task=run.label)
 
 
 def _speed(run: TaskRun) -> str:
@@ -142,7 +146,7 @@ def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
     for run in verdict.tasks:
         ran = run.seconds is not None
         table.add_row(
-            Text(f"{run.place + 1} {run.task.module}"),
+            Text(run.label),
             run.result,
             f"{run.seconds:.1f} s" if ran else "",
             f"{run.cpu_seconds:.1f} s" if ran else "",
@@ -151,7 +155,7 @@ def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
     console.print(table)
     for run in verdict.tasks:
         for warning in run.warnings:
-            console.print(Text(f"Warning of task {run.place + 1} {run.task.module}: {warning}"))
+            console.print(Text(f"Warning of task {run.label}: {warning}"))
     for path, size in outputs:
         console.print(Text(f"Output: {path} ({decimal(size)})"))
     if verdict.failure:

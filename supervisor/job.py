@@ -107,6 +107,11 @@ class TaskRun:
     attempts: int = 0
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def label(self) -> str:
+        """What the task is called in logs and tables: its place in the job, from 0, and its module."""
+        return f"{self.place}:{self.task.module}"
+
     def record(self) -> dict[str, Any]:
         """As it stands on the job's record."""
         record: dict[str, Any] = {"module": self.task.module, "result": self.result}
@@ -236,7 +241,7 @@ class JobRun:
         try:
             run.process = await TaskProcess.start(
                 self._means.zygote,
-                f"{run.place}:{run.task.module}",
+                run.label,
                 self.job.job_id,
                 lambda raw: self._on_status(run, raw),
             )

@@ -39,10 +39,11 @@ def _make_locked() -> tuple[Path, int]:
 def remove(directory: Path) -> None:
     """Remove a directory with all that is in it, as far as that can be done."""
     shutil.rmtree(directory, ignore_errors=True)
-    if directory.exists():  # a module took away its own right to write: give it back, once
-        for path, _, _ in os.walk(directory):
-            with contextlib.suppress(OSError):
-                os.chmod(path, 0o700)
+    if directory.exists():  # a module took away its own right to read or write there: give it back, once
+        for path, names, _ in os.walk(directory):
+            for name in names:  # before the walk looks into them
+                with contextlib.suppress(OSError):
+                    os.chmod(os.path.join(path, name), 0o700)
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -166,9 +166,9 @@ def test_lines_where_there_is_no_terminal(supervised: Supervised) -> None:
     (printed,) = [line for line in done.stderr.splitlines() if line.endswith(" printed")]
     assert " job=j-1 task=0:hostile pid=" in printed
     assert "\x1b" not in done.stderr + done.stdout
-    for word in ("task", "result", "wall time", "CPU time", "peak memory", "1 hostile", "completed"):
+    for word in ("task", "result", "wall time", "CPU time", "peak memory", "0:hostile", "completed"):
         assert word in done.stdout
-    assert "Warning of task 1 hostile: odd" in done.stdout
+    assert "Warning of task 0:hostile: odd" in done.stdout
 
 
 def test_output_is_shown_where_it_is(supervised: Supervised, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_bars_on_a_terminal(supervised: Supervised, tmp_path: Path) -> None:
     os.close(ours)
 
     assert client.returncode == 130
-    for text in (b"1 benign", b"2 hostile", b"100%", b"step run"):
+    for text in (b"0:benign", b"1:hostile", b"100%", b"step run"):
         assert text in shown
     assert "cancelled by SIGINT" in out
 

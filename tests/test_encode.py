@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -82,9 +83,7 @@ def test_dry_run_prints_what_run_runs(supervised: Supervised, clip: Path) -> Non
     client.communicate()
 
     assert plan.returncode == 0
-    assert subprocess.run(["bash", "-c", f"printf '%s\\n' {plan.stdout}"], capture_output=True, text=True).stdout == (
-        "".join(f"{argument}\n" for argument in started)
-    )
+    assert shlex.split(plan.stdout.splitlines()[0]) == started
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
@@ -123,7 +122,8 @@ def test_failing_encoder_is_explained(supervised: Supervised, clip: Path) -> Non
 
     error = supervised.record(job(("ffmpeg", data)))["error"]
 
-    assert (error["reason"], error["exit_status"]) == ("exit", 1)
+    assert error["reason"] == "exit"
+    assert error["exit_status"] > 0
     assert "Unknown encoder 'spam'" in error["stderr"]
 
 

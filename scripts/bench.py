@@ -1,0 +1,548 @@
+"""Measures what the client costs, beside the alternatives. Prints tables, and asserts nothing.
+
+The parts: `start` (a process per task), `encode` (a supervised encode beside the bare command), `memory`, `heartbeat`.
+All of a part is measured in one run, in turns, so that its ratios hold on a machine whose speed drifts.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import resource
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from bench_rivals import MISSING
+from loguru import logger
+from rich.console import Console
+from rich.table import Table
+
+from app.config import Client, Settings, load_client, load_settings
+from ipc.messages import Done, Ready, Start, Step
+from supervisor import kernel
+from supervisor.job import JobRun, Means, Verdict, Watcher, read_job
+from supervisor.limits import Limits, load_limits
+from supervisor.task_process import TaskProcess
+from supervisor.zygote import Zygote
+
+PARTS = ("start", "encode", "memory", "heartbeat")
+
+MODULES = '''
+import os
+import time
+
+from modules.base import BaseModule
+
+
+class Empty(BaseModule):
+    def validate(self):
+        pass
+
+    def run(self):
+        pass
+
+
+class Waiting(Empty):
+    """Says that it runs, and waits to be stopped."""
+
+    def run(self):
+        open(self.task["started"], "w").close()
+        time.sleep(600)
+
+
+class Talking(Empty):
+    def run(self):
+        began = time.perf_counter()
+        for number in range(self.task["calls"]):
+            self.heartbeat.set_data({"status": "in_progress", "task": "talking", "progress": number % 100})
+        with open(self.task["report"], "w") as file:
+            file.write(str(time.perf_counter() - began))
+'''
+
+CONFIGURATION = """
+[tool.client.modules]
+paths = ["."]
+
+[tool.client.modules.enabled]
+empty = "bench_modules.Empty"
+waiting = "bench_modules.Waiting"
+talking = "bench_modules.Talking"
+ffmpeg = "modules.ffmpeg.Ffmpeg"
+"""
+
+STEPS = (Step("validate"), Step("run"), Step("cleanup"))
+
+RIVALS = {
+    "fork": ("bare fork + _exit + waitpid, a small process", 200),
+    "warm-fork": ("bare fork + _exit + waitpid, the zygote's imports", 200),
+    "rq": ("RQ: one forked work horse a job, redis-server", 200),
+    "forkserver": ("multiprocessing, forkserver", 200),
+    "forkserver-imports": ("multiprocessing, forkserver, our imports preloaded", 200),
+    "spawn": ("multiprocessing, spawn", 60),
+    "executor": ("ProcessPoolExecutor(max_tasks_per_child=1)", 60),
+    "pebble": ("pebble ProcessPool(max_tasks=1)", 40),
+    "spawn-imports": ("multiprocessing, spawn, our imports", 20),
+}
+"""What it is, and how many runs of it: fewer where each is long."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    runs: int
+    rounds: int
+    warm_up: int
+    video_seconds: int
+    encodes: int
+    calls: int
+
+    def of(self, runs: int) -> int:
+        """The share of a round in `runs`, which is meant for 200 of ours."""
+        return max(3, runs * self.runs // 200 // self.rounds)
+
+
+FULL = Size(runs=200, rounds=2, warm_up=10, video_seconds=60, encodes=3, calls=1_000_000)
+QUICK = Size(runs=20, rounds=1, warm_up=3, video_seconds=10, encodes=1, calls=100_000)
+
+
+@dataclass(frozen=True)
+class Report:
+    """One table."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A client in a directory of its own, and how much is to be measured with it."""
+
+    size: Size
+    directory: Path
+    settings: Settings
+    client: Client
+    limits: dict[str, Limits]
+    zygote: Zygote
+
+    @property
+    def configuration(self) -> str:
+        return str(self.client.file)
+
+    def start_message(self, module: str, data: dict[str, Any]) -> Start:
+        return Start(
+            job_id="bench",
+            job_title="bench",
+            task=0,
+            module=module,
+            target=self.client.modules[module],
+            data=json.dumps(data),
+            paths=self.client.paths,
+            modules=self.client.modules,
+            environment={},
+        )
+
+    async def step(self, process: TaskProcess, request: Start | Step) -> None:
+        name = "init" if isinstance(request, Start) else request.step
+        answer = await process.step(name, request, self.limits["empty"].run_timeout, 10.0)
+        if not isinstance(answer, Ready | Done):
+            raise SystemExit(f"{name} failed: {answer}")
+
+    @contextlib.asynccontextmanager
+    async def initialized(self, module: str, data: dict[str, Any], said: Callable[..., None]) -> AsyncIterator[Any]:
+        process = await TaskProcess.start(self.zygote, module, "bench", said)
+        try:
+            await self.step(process, self.start_message(module, data))
+            yield process
+        finally:
+            await process.close()
+
+    async def job(self, module: str, data: dict[str, Any]) -> Verdict:
+        document = {"job_title": "bench", "tasks": [{"module": module, "data": data}]}
+        means = Means(self.zygote, self.client, self.settings, self.limits, self.directory)
+        verdict = await JobRun(read_job(document, self.client.modules), means, Watcher()).run()
+        if verdict.failure:
+            raise SystemExit(verdict.failure.headline)
+        return verdict
+
+    def command_line(self, tasks: list[dict[str, Any]], *options: str) -> list[str]:
+        """`sisyphus-client run` of a job."""
+        file = self.directory / "job.json"
+        file.write_text(json.dumps({"job_title": "bench", "tasks": tasks}), encoding="utf-8")
+        program = os.path.join(os.path.dirname(sys.executable), "sisyphus-client")
+        return [program, "run", str(file), "--config", self.configuration, *options]
+
+
+# --- a process per task ---
+
+
+async def start(bench: Bench) -> Report:
+    """A task's start, four empty steps and end, and what others take for four empty calls in a fresh process."""
+    ours: dict[str, list[float]] = {"task": [], "job": []}
+    rivals: dict[str, list[float]] = {name: [] for name in RIVALS}
+    missing: dict[str, str] = {}
+    for _ in range(bench.size.rounds):
+        ours["task"] += await _repeat(lambda: _empty_task(bench), bench.size.of(200), bench.size.warm_up)
+        ours["job"] += await _repeat(lambda: bench.job("empty", {}), bench.size.of(200), bench.size.warm_up)
+        for name, (_, runs) in RIVALS.items():
+            if name not in missing:
+                answer = _rival(name, bench.size.of(runs), bench.size.warm_up if runs == 200 else 3)
+                if isinstance(answer, str):
+                    missing[name] = answer
+                else:
+                    rivals[name] += answer
+    base = statistics.median(ours["task"])
+
+    def row(what: str, seconds: list[float]) -> tuple[str, ...]:
+        median = statistics.median(seconds)
+        return what, str(len(seconds)), _ms(median), _ms(_p95(seconds)), f"{median / base:.2f}"
+
+    rows = [
+        row("this client: a task (expected: 5 ms or less)", ours["task"]),
+        row("this client: a job of one task", ours["job"]),
+        *(
+            (what, "", "", "", missing[name]) if name in missing else row(what, rivals[name])
+            for name, (what, _) in RIVALS.items()
+        ),
+    ]
+    return Report(
+        "A process per task: start, four empty steps (init, validate, run, cleanup), end",
+        ("", "runs", "median ms", "p95 ms", "of a task's"),
+        rows,
+        (
+            "Only this client's end includes that everything the task started is known to be gone.",
+            "Pools and RQ call one function that makes four empty calls; the others are asked four times.",
+        ),
+    )
+
+
+async def _empty_task(bench: Bench) -> None:
+    async with bench.initialized("empty", {}, _ignore) as process:
+        for step in STEPS:
+            await bench.step(process, step)
+
+
+def _ignore(status: msgspec.Raw) -> None:
+    del status
+
+
+async def _repeat(one: Callable[[], Awaitable[object]], count: int, warm_up: int) -> list[float]:
+    for _ in range(warm_up):
+        await one()
+    taken = []
+    for _ in range(count):
+        began = time.perf_counter()
+        await one()
+        taken.append(time.perf_counter() - began)
+    return taken
+
+
+def _rival(name: str, count: int, warm_up: int) -> list[float] | str:
+    """The seconds of each run, or what is not installed."""
+    argv = [sys.executable, str(Path(__file__).with_name("bench_rivals.py")), name, str(count), str(warm_up)]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode == MISSING:
+        return done.stderr.strip()
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+# --- a supervised encode ---
+
+
+async def encode(bench: Bench) -> Report:
+    """The same encode bare, as a job in this process, and with the whole command line, in turns."""
+    if shutil.which("ffmpeg") is None:
+        return Report("A supervised encode", ("",), [("ffmpeg is not installed: apt-get install ffmpeg",)])
+    source = _make_source(bench)
+    data = {
+        "sources": [str(source)],
+        "source_maps": [{"source": 0, "specifier": "v"}],
+        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "libx264", "preset": "veryfast"}}],
+        "output_file": str(bench.directory / "encoded.mkv"),
+        "overwrite": True,
+    }
+    task = {"module": "ffmpeg", "data": data}
+    bare = shlex.split(_run(bench.command_line([task], "--dry-run")).strip().splitlines()[-1])
+
+    async def job() -> float:
+        own = time.process_time()
+        verdict = await bench.job("ffmpeg", data)
+        return verdict.tasks[0].cpu_seconds + time.process_time() - own
+
+    async def command(argv: list[str]) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        _run(argv)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    bare_name = "the bare command, same arguments"
+    variants: dict[str, Callable[[], Awaitable[float]]] = {
+        bare_name: lambda: command(bare),
+        "as a job (JobRun)": job,
+        "sisyphus-client run": lambda: command(bench.command_line([task])),
+    }
+    taken: dict[str, list[tuple[float, float]]] = {what: [] for what in variants}  # wall and CPU seconds
+    for turn in range(bench.size.encodes):
+        order = list(variants.items())
+        for what, one in order[turn % 3 :] + order[: turn % 3]:
+            began = time.perf_counter()
+            cpu = await one()
+            taken[what].append((time.perf_counter() - began, cpu))
+    fixed = {
+        "of which: sisyphus-client run of an empty task": bench.command_line([{"module": "empty", "data": {}}]),
+        "of which: ffprobe, which runs before and after": [
+            *("ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", "-i", str(source))
+        ],
+    }
+    base = [statistics.median(column) for column in zip(*taken[bare_name], strict=True)]
+    rows = []
+    for what, pairs in taken.items():
+        walls, cpus = zip(*pairs, strict=True)
+        wall, cpu = statistics.median(walls), statistics.median(cpus)
+        more = "" if what == bare_name else f"{wall - base[0]:+.3f}"
+        numbers = (
+            f"{wall:.3f}",
+            f"{min(walls):.3f}",
+            more,
+            f"{wall / base[0]:.4f}",
+            f"{cpu:.2f}",
+            f"{cpu / base[1]:.4f}",
+        )
+        rows.append((what, str(len(pairs)), *numbers))
+    for what, argv in fixed.items():
+        seconds = await _repeat(lambda argv=argv: command(argv), 5, 1)
+        rows.append((what, "5", f"{statistics.median(seconds):.3f}", f"{min(seconds):.3f}"))
+    size = f"{bench.size.video_seconds} s of 720p video, libx264 veryfast"
+    return Report(
+        f"A supervised encode: {size} (expected: 1.01 or less)",
+        ("", "runs", "median s", "least s", "more s", "ratio", "CPU s", "CPU ratio"),
+        rows,
+        ("Where the machine does other work too, the least and the CPU time (medians) say more than the median.",),
+    )
+
+
+def _make_source(bench: Bench) -> Path:
+    file = bench.directory / "source.mkv"
+    pattern = f"testsrc2=size=1280x720:rate=30:duration={bench.size.video_seconds}"
+    options = ["-c:v", "libx264", "-preset", "ultrafast", "-qp", "18"]
+    _run(["ffmpeg", "-v", "error", "-nostdin", "-f", "lavfi", "-i", pattern, *options, str(file)])
+    return file
+
+
+def _run(argv: list[str]) -> str:
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(argv)} ended with status {done.returncode}:\n{done.stderr}{done.stdout}")
+    return done.stdout
+
+
+# --- memory ---
+
+
+async def memory(bench: Bench) -> Report:
+    """What the processes take while nothing is done."""
+    async with bench.initialized("empty", {}, _ignore) as task:
+        zygote = psutil.Process(task.pid).parent()
+    assert zygote is not None
+    rows = [_memory_row("zygote, no task", [zygote])]
+    for count in (1, 8):
+        async with contextlib.AsyncExitStack() as stack:
+            tasks = [await stack.enter_async_context(bench.initialized("empty", {}, _ignore)) for _ in range(count)]
+            processes = [psutil.Process(task.pid) for task in tasks]
+            what = "task process, idle" if count == 1 else f"task process, idle, {count} at once (median)"
+            rows += [_memory_row(what, processes), _memory_row(f"zygote, {count} idle", [zygote])]
+    rows.append(_memory_row("supervisor (sisyphus-client run, 8 tasks)", [], _supervisor_memory(bench)))
+    return Report(
+        "Memory of one process, MB (RSS: with all that is shared; PSS: its share of that; USS: its own alone)",
+        ("", "RSS", "PSS", "USS"),
+        rows,
+    )
+
+
+def _memory_row(what: str, processes: list[psutil.Process], known: Any = None) -> tuple[str, ...]:
+    infos = [known] if known else [process.memory_full_info() for process in processes]
+    return what, *(
+        f"{statistics.median(getattr(info, kind) for info in infos) / 1e6:.1f}" for kind in ("rss", "pss", "uss")
+    )
+
+
+def _supervisor_memory(bench: Bench) -> Any:
+    started = bench.directory / "started"
+    task = {"module": "waiting", "data": {"started": str(started)}}
+    argv = bench.command_line([task] * 8)
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as client:
+        try:
+            deadline = time.monotonic() + 30
+            while not started.exists():
+                if client.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit(f"{shlex.join(argv)} did not run its first task")
+                time.sleep(0.05)
+            return psutil.Process(client.pid).memory_full_info()
+        finally:
+            client.terminate()
+            client.wait()
+
+
+# --- the heartbeat ---
+
+
+async def heartbeat(bench: Bench) -> Report:
+    """What a module pays that reports its status without end, and what the supervisor does."""
+    report = bench.directory / "report"
+    data = {"calls": bench.size.calls, "report": str(report)}
+    received = 0
+
+    def said(status: msgspec.Raw) -> None:
+        del status
+        nonlocal received
+        received += 1
+
+    await _empty_task(bench)  # what a first task makes the supervisor allocate is no part of this
+    supervisor = psutil.Process()
+    before = supervisor.memory_info().rss
+    async with bench.initialized("talking", data, said) as process:
+        await bench.step(process, Step("run"))
+    after = supervisor.memory_info().rss
+    seconds = float(report.read_text(encoding="ascii"))
+    return Report(
+        f"{bench.size.calls:,} calls of heartbeat.set_data in one task",
+        ("", ""),
+        [
+            ("a call", f"{seconds / bench.size.calls * 1e6:.2f} µs"),
+            ("all calls", f"{seconds:.2f} s"),
+            ("messages that travelled", str(received)),
+            ("supervisor's RSS before", f"{before / 1e6:.1f} MB"),
+            ("supervisor's RSS after", f"{after / 1e6:.1f} MB ({(after - before) / 1e3:+.0f} kB)"),
+        ],
+    )
+
+
+# --- the rest ---
+
+
+def machine() -> dict[str, str]:
+    """What the numbers depend on."""
+    return {
+        "processors": f"{len(os.sched_getaffinity(0))} x {_processor()}",
+        "memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}{_byte_code()}",
+        "ffmpeg": _ffmpeg_version(),
+        "load": f"{os.getloadavg()[0]:.2f} (the minute before)",
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _byte_code() -> str:
+    """Without byte code on the disk, each task process compiles its module."""
+    return " (PYTHONDONTWRITEBYTECODE is set)" if sys.dont_write_bytecode else ""
+
+
+def _ffmpeg_version() -> str:
+    if shutil.which("ffmpeg") is None:
+        return "not installed"
+    return _run(["ffmpeg", "-version"]).split()[2]
+
+
+def _p95(seconds: list[float]) -> float:
+    return sorted(seconds)[int(len(seconds) * 0.95)]
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f}"
+
+
+def show(console: Console, report: Report) -> None:
+    """Print one table."""
+    console.print(report.title, style="bold")
+    table = Table(show_header=any(report.columns))
+    for place, column in enumerate(report.columns):
+        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+    for row in report.rows:
+        table.add_row(*row)
+    console.print(table)
+    for note in report.notes:
+        console.print(note)
+    console.print()
+
+
+async def measure(size: Size, parts: list[str], done: Callable[[Report], None]) -> None:
+    """Measure `parts` with a client of its own, and hand each table to `done`."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        directory = Path(name)
+        (directory / "bench_modules.py").write_text(MODULES, encoding="utf-8")
+        configuration = directory / "pyproject.toml"
+        configuration.write_text(CONFIGURATION, encoding="utf-8")
+        os.environ["SISYPHUS_STATE_DIR"] = name
+        client = load_client(str(configuration), os.environ)
+        kernel.become_subreaper()
+        settings = load_settings(os.environ, directory)
+        zygote = Zygote(settings)
+        zygote.start()
+        try:
+            bench = Bench(size, directory, settings, client, load_limits(client), zygote)
+            for part in (globals()[name] for name in PARTS if name in parts):
+                done(await part(bench))
+        finally:
+            await zygote.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few runs: whether it works, rather than how fast")
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}")
+    arguments = parser.parse_args()
+    logger.remove()
+    console = Console(highlight=False, quiet=arguments.json, width=None if sys.stdout.isatty() else 120)
+    facts = machine()
+    for name, value in facts.items():
+        console.print(f"{name:<11} {value}")
+    console.print()
+    reports: list[Report] = []
+
+    def done(report: Report) -> None:
+        reports.append(report)
+        show(console, report)
+
+    began = time.monotonic()
+    asyncio.run(measure(QUICK if arguments.quick else FULL, arguments.only or list(PARTS), done))
+    seconds = time.monotonic() - began
+    console.print(f"{seconds:.0f} s in all")
+    if arguments.json:
+        print(json.dumps({"machine": facts, "seconds": round(seconds, 1), "tables": [_plain(r) for r in reports]}))
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    columns = [column or ("value" if place else "what") for place, column in enumerate(report.columns)]
+    return {"title": report.title, "rows": [dict(zip(columns, row, strict=False)) for row in report.rows]}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""What `bench.py` compares the client's task processes with: other ways to have four empty calls in a fresh process.
+
+Each runs in a process of its own, `bench_rivals.py NAME COUNT WARM_UP`, and prints a JSON list of seconds. The imports
+on top are few because a spawned process repeats them.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+MISSING = 3
+"""Exit status: something that is not installed; standard error says what."""
+
+STEPS = ("init", "validate", "run", "cleanup")
+
+
+def nothing() -> None:
+    """One empty step."""
+
+
+def four_steps() -> None:
+    """The work of a task, where a pool calls one function."""
+    for _ in STEPS:
+        nothing()
+
+
+def serve(connection) -> None:
+    """The work of a task, asked for step by step."""
+    with contextlib.suppress(EOFError):
+        while connection.recv():
+            nothing()
+            connection.send(True)
+
+
+def serve_imported(connection) -> None:
+    """The same in a process that has what a task process has."""
+    import modules.runner  # noqa: F401
+
+    serve(connection)
+
+
+@contextlib.contextmanager
+def bare_fork(warm: bool) -> Iterator[Callable[[], None]]:
+    if warm:
+        import supervisor.zygote_main  # noqa: F401
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+    def one() -> None:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    yield one
+
+
+@contextlib.contextmanager
+def process(method: str, target: Callable, preload: bool = False) -> Iterator[Callable[[], None]]:
+    import multiprocessing
+
+    context = multiprocessing.get_context(method)
+    if preload:
+        context.set_forkserver_preload(["modules.runner"])
+
+    def one() -> None:
+        ours, theirs = context.Pipe()
+        child = context.Process(target=target, args=(theirs,))
+        child.start()
+        theirs.close()
+        for step in STEPS:
+            ours.send(step)
+            ours.recv()
+        ours.close()
+        child.join()
+        child.close()
+
+    yield one
+
+
+@contextlib.contextmanager
+def executor() -> Iterator[Callable[[], None]]:
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(max_workers=1, max_tasks_per_child=1) as pool:
+        yield lambda: pool.submit(four_steps).result()
+
+
+@contextlib.contextmanager
+def pebble() -> Iterator[Callable[[], None]]:
+    from pebble import ProcessPool
+
+    with ProcessPool(max_workers=1, max_tasks=1) as pool:
+        yield lambda: pool.schedule(four_steps).result()
+
+
+@contextlib.contextmanager
+def rq() -> Iterator[Callable[[], None]]:
+    """From posting a job to having its result; the worker reaps the job's process before it takes the next."""
+    import tempfile
+
+    from redis import Redis
+    from rq import Queue
+
+    if shutil.which("redis-server") is None:
+        print("redis-server is not installed: apt-get install redis-server", file=sys.stderr)
+        sys.exit(MISSING)
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+        address = os.path.join(directory, "redis")
+        server = ["redis-server", "--port", "0", "--unixsocket", address, "--save", "", "--dir", directory]
+        stack.enter_context(_running(server))
+        connection = Redis(unix_socket_path=address)
+        while not _answers(connection):
+            time.sleep(0.01)
+        stack.enter_context(_running([sys.executable, __file__, "rq-worker", address]))
+        queue = Queue(connection=connection)
+
+        def one() -> None:
+            queue.enqueue("bench_rivals.four_steps").latest_result(timeout=30)
+
+        yield one
+
+
+def rq_worker(address: str) -> None:
+    import bench_rivals  # noqa: F401  # each of the worker's children has it, and need not import it
+    from redis import Redis
+    from rq import Queue, Worker
+
+    connection = Redis(unix_socket_path=address)
+    Worker([Queue(connection=connection)], connection=connection).work(logging_level="ERROR")
+
+
+@contextlib.contextmanager
+def _running(argv: list[str]) -> Iterator[None]:
+    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        child.terminate()
+        try:
+            child.wait(5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _answers(connection) -> bool:
+    from redis.exceptions import ConnectionError as NotYetError
+
+    try:
+        return connection.ping()
+    except NotYetError:
+        return False
+
+
+RIVALS = {
+    "fork": lambda: bare_fork(warm=False),
+    "warm-fork": lambda: bare_fork(warm=True),
+    "spawn": lambda: process("spawn", serve),
+    "spawn-imports": lambda: process("spawn", serve_imported),
+    "forkserver": lambda: process("forkserver", serve),
+    "forkserver-imports": lambda: process("forkserver", serve_imported, preload=True),
+    "executor": executor,
+    "pebble": pebble,
+    "rq": rq,
+}
+
+
+def measure(name: str, count: int, warm_up: int) -> list[float]:
+    """Seconds that each of `count` runs took, after `warm_up` that are not counted."""
+    with RIVALS[name]() as one:
+        for _ in range(warm_up):
+            one()
+        taken = []
+        for _ in range(count):
+            began = time.perf_counter()
+            one()
+            taken.append(time.perf_counter() - began)
+        return taken
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "rq-worker":
+        rq_worker(sys.argv[2])
+    else:
+        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
