@@ -21,7 +21,7 @@ from loguru import logger
 from rich.console import Console
 
 from app.config import VERSION, Client, ConfigError, Settings, load_client, load_settings
-from supervisor import display, kernel, signals
+from supervisor import cgroup, display, kernel, signals
 from supervisor.failure import Failure
 from supervisor.job import Job, JobError, JobRun, Means, Verdict, Watcher, read_job
 from supervisor.limits import Limits, load_limits
@@ -74,8 +74,10 @@ class _Run:
             with scratch_directory() as scratch:
                 zygote = Zygote(self._settings)
                 zygote.start()
+                cgroups, words = cgroup.probe()
+                logger.debug("{}{}", words[0].upper(), words[1:])
                 try:
-                    means = Means(zygote, self._client, self._settings, self._limits, scratch)
+                    means = Means(zygote, cgroups, self._client, self._settings, self._limits, scratch)
                     if dry_run:
                         return await self._plan(JobRun(self._job, means, Watcher()))
                     job = JobRun(self._job, means, watcher)
@@ -83,6 +85,8 @@ class _Run:
                         verdict = await job.run()
                 finally:
                     await zygote.stop()
+                    if cgroups:
+                        cgroups.close()
         return self._show(verdict, as_json)
 
     def _interruptible(self, job: JobRun) -> AbstractContextManager[None]:

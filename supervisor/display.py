@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ipc.messages import StepName
 from supervisor.job import JobRun, TaskRun, Verdict, Watcher
-from supervisor.limits import Usage
+from supervisor.tree import Usage
 
 if TYPE_CHECKING:
     from loguru import Logger, Message, Record

@@ -43,6 +43,8 @@ class Failure(msgspec.Struct, frozen=True):
     """What the step had warned of; goes to the task's record, not the error's."""
     unusable: bool = False
     """The configuration is at fault, not the job: the module cannot be imported."""
+    tool_died: bool = False
+    """A signal killed a tool, and the task process lives: another attempt may do better."""
 
     @property
     def headline(self) -> str:
@@ -52,7 +54,7 @@ class Failure(msgspec.Struct, frozen=True):
     def record(self) -> dict[str, Any]:
         """As it stands on the job's record: no nulls."""
         fields = {"type": ERROR_TYPES[self.step]} | msgspec.to_builtins(self)
-        del fields["unusable"], fields["warnings"]
+        del fields["unusable"], fields["warnings"], fields["tool_died"]
         kept = {"reason", "step", "module", "task", "message", "type"}
         return {key: value for key, value in fields.items() if key in kept or (value is not None and value != [])}
 

@@ -14,21 +14,26 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
+import psutil
 
 from app.config import VERSION, Client, Settings
 from ipc.messages import Done, Ready, Start, Step, StepName
 from supervisor import scratch
+from supervisor.cgroup import Cgroups
+from supervisor.clock import Clock
 from supervisor.failure import Failure
+from supervisor.guard import Guard
 from supervisor.heartbeat import Status, read_status
-from supervisor.limits import Duration, Limits, Usage, measure
-from supervisor.task_process import Answer, Stop, TaskProcess
+from supervisor.limits import Duration, LimitError, Limits
+from supervisor.task_process import Answer, Confines, Stop, TaskProcess
+from supervisor.tree import Sampler, Usage
 from supervisor.zygote import Lost, SpawnError, Zygote
 
 MAX_TASKS = 1000
 """Tasks in one job: each has a process from its initialisation on."""
 
-SAMPLE_INTERVAL = 1.0
-"""Seconds between two measurements of a running task's process tree."""
+SAMPLE_INTERVAL = 0.5
+"""Seconds between two measurements of a task's process tree during a step: 0.04 ms each for every process of it."""
 
 Result = Literal["completed", "failed", "not run"]
 
@@ -99,6 +104,8 @@ class TaskRun:
     process: TaskProcess | None = None
     ready: Ready = field(default_factory=Ready)
     status: Status = field(default_factory=Status)
+    reports: int = 0
+    """How often the module has told its heartbeat something."""
     scratch: Path | None = None
     result: Result = "not run"
     seconds: float | None = None
@@ -154,6 +161,7 @@ class Means:
     """What running jobs takes, the same for all of them."""
 
     zygote: Zygote
+    cgroups: Cgroups | None
     client: Client
     settings: Settings
     limits: dict[str, Limits]
@@ -169,6 +177,9 @@ class JobRun:
         self._means = means
         self._watcher = watcher
         self._order: Stop | None = None
+        self._clock = Clock()
+        self._running = asyncio.Event()
+        self._running.set()
         self._parallel = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
     async def run(self) -> Verdict:
@@ -200,9 +211,25 @@ class JobRun:
         """Run no further task, and stop what is under way, for `order`'s reason."""
         if self._order is None or order.now:
             self._order = order
+        self._go_on()
         for run in self.tasks:
             if run.process is not None:
                 run.process.stop(order)
+
+    async def pause(self) -> None:
+        """Stop every process of the job where it is, and begin no step, until `resume`. No timeout runs meanwhile."""
+        self._clock.pause()
+        self._running.clear()
+        await asyncio.gather(*(run.process.pause() for run in self.tasks if run.process))
+
+    async def resume(self) -> None:
+        """Go on where it was."""
+        await asyncio.gather(*(run.process.resume() for run in self.tasks if run.process))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._clock.resume()
+        self._running.set()
 
     async def _prepare(self) -> Failure | None:
         return await self._first_failure("init", self._initialize) or await self._first_failure(
@@ -235,18 +262,22 @@ class JobRun:
                 preparation.cancel()
             await asyncio.wait(preparations)
 
-    async def _initialize(self, run: TaskRun) -> Failure | None:
+    async def _initialize(self, run: TaskRun, for_cleanup: bool = False) -> Failure | None:
         if run.scratch is None:
             run.scratch = Path(tempfile.mkdtemp(dir=self._means.scratch, prefix=f"task-{run.place}-"))
         try:
             run.process = await TaskProcess.start(
-                self._means.zygote,
+                Confines(self._means.zygote, self._means.cgroups, run.limits, self._clock),
                 run.label,
                 self.job.job_id,
                 lambda raw: self._on_status(run, raw),
             )
-        except (SpawnError, OSError) as error:
+        except LimitError as error:
+            return self._failure(run, Failure("exception", "init", str(error)))
+        except (SpawnError, OSError, psutil.Error) as error:
             return self._failure(run, Failure("lost", "init", f"its process could not be started: {error}"))
+        if self._order and not for_cleanup:  # it came while there was no process yet to stop
+            run.process.stop(self._order)
         answer = await self._step(run, self._start_message(run, run.scratch), run.limits.init_timeout)
         if isinstance(answer, Ready):
             run.ready = answer
@@ -259,14 +290,10 @@ class JobRun:
 
     async def _run_task(self, run: TaskRun) -> Failure | None:
         clock = time.monotonic()
-        run.attempts = 1
-        sampling = asyncio.create_task(self._sample(run))
-        failure = self._note(run, await self._step(run, Step("run"), run.limits.run_timeout))
-        if failure is None:
-            failure = await self._cleanup(run)
-        elif run.ready.cleanup_on_failure:
-            await self._cleanup_after_failure(run)
-        sampling.cancel()
+        failure = await self._attempt(run)
+        while failure and failure.tool_died and not self._order and run.attempts < run.limits.max_attempts:
+            run.warnings.append(f"attempt {run.attempts} of {run.limits.max_attempts}: {failure.message}")
+            failure = await self._prepare_again(run) or await self._attempt(run)
         leftovers = await self._end(run)
         if leftovers and not failure:
             run.warnings.append(f"{leftovers} of its processes were still alive after it and were killed")
@@ -274,6 +301,21 @@ class JobRun:
         run.result = "failed" if failure else "completed"
         self._watcher.ended(run)
         return failure
+
+    async def _attempt(self, run: TaskRun) -> Failure | None:
+        run.attempts += 1
+        failure = self._note(run, await self._step(run, Step("run"), run.limits.run_timeout))
+        if failure is None:
+            return await self._cleanup(run)
+        if run.ready.cleanup_on_failure:
+            await self._cleanup_after_failure(run)
+        return failure
+
+    async def _prepare_again(self, run: TaskRun) -> Failure | None:
+        """A fresh process for another attempt, validated too: `run` may rest on what `validate` found out."""
+        await self._end(run)
+        run.status = Status()
+        return await self._initialize(run) or await self._validate(run)
 
     async def _cleanup(self, run: TaskRun) -> Failure | None:
         return self._note(run, await self._step(run, Step("cleanup"), run.limits.cleanup_timeout))
@@ -285,15 +327,20 @@ class JobRun:
         failure = None
         if run.process is None or not run.process.alive:
             await self._end(run)
-            failure = await self._initialize(run)
+            failure = await self._initialize(run, for_cleanup=True)
         if failure := failure or await self._cleanup(run):
             run.warnings.append(f"after the failure, this too: {failure.headline}")
 
     async def _step(self, run: TaskRun, request: Start | Step, timeout: Duration) -> Answer:
         assert run.process is not None
         name: StepName = "init" if isinstance(request, Start) else "run" if request.step == "plan" else request.step
+        await self._running.wait()
         self._watcher.began(run, name)
-        return await run.process.step(name, request, timeout, run.limits.grace.seconds)
+        guarding = asyncio.create_task(self._guard(run, run.process))
+        try:
+            return await run.process.step(name, request, timeout, run.limits.grace.seconds)
+        finally:
+            guarding.cancel()
 
     async def _end(self, run: TaskRun) -> int:
         """End the task's process, if it has one, and remove its scratch directory. Returns how much it left alive."""
@@ -310,13 +357,20 @@ class JobRun:
         run.peak_memory = max(run.peak_memory, exited.peak_memory)
         return exited.leftovers
 
-    async def _sample(self, run: TaskRun) -> None:
+    async def _guard(self, run: TaskRun, process: TaskProcess) -> None:
+        """Measure the task's tree at a steady interval for as long as a step takes, and end it over a limit."""
+        guard = Guard(run.limits, self._clock)
+        sampler = Sampler(process.pid, run.limits.memory.bytes if run.limits.memory else None)
         while True:
-            if run.process is not None:
-                usage = await asyncio.to_thread(measure, run.process.pid)
-                run.peak_memory = max(run.peak_memory, usage.memory)
-                self._watcher.used(run, usage)
             await asyncio.sleep(SAMPLE_INTERVAL)
+            if self._clock.paused:
+                continue
+            usage = await asyncio.to_thread(sampler.sample)
+            run.peak_memory = max(run.peak_memory, usage.memory)
+            self._watcher.used(run, usage)
+            if order := guard.judge(usage, run.reports, run.status.progress):
+                process.stop(order)
+                return
 
     def _note(self, run: TaskRun, answer: Answer) -> Failure | None:
         """Keep what an answer says for the record; the failure, if it is one."""
@@ -338,6 +392,7 @@ class JobRun:
 
     def _on_status(self, run: TaskRun, raw: msgspec.Raw) -> None:
         run.status = read_status(raw)
+        run.reports += 1
         self._watcher.said(run)
 
     def _files_before(self, run: TaskRun) -> dict[bytes, bool]:

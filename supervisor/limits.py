@@ -1,17 +1,40 @@
-"""Limits: what a task may use, from `[tool.client.limits]`, and what its process tree does use."""
+"""Limits: what a task may use, from `[tool.client.limits]`, read once at the start and applied to task processes."""
 
+import os
 import re
-from collections.abc import Mapping
+import resource
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
 
 from app.config import Client, ConfigError
-from supervisor import kernel
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
+OOM_SCORE = 500
+"""What task processes and their tools add to the kernel's out-of-memory score (-1000 to 1000, proc(5)): they go first,
+the supervisor and the zygote last."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[KMGT]i?B|%)")
+_BYTES = {"B": 1} | {
+    f"{prefix}{infix}B": base**power
+    for infix, base in (("", 1000), ("i", 1024))
+    for power, prefix in enumerate("KMGT", 1)
+}
+
+_IO_CLASSES = {
+    "realtime": psutil.IOPRIO_CLASS_RT,
+    "best-effort": psutil.IOPRIO_CLASS_BE,
+    "idle": psutil.IOPRIO_CLASS_IDLE,
+}
+
+
+class LimitError(Exception):
+    """A limit cannot be applied to a process; the text says which and why."""
 
 
 class Duration(msgspec.Struct, frozen=True):
@@ -21,23 +44,44 @@ class Duration(msgspec.Struct, frozen=True):
     text: str
 
 
+class Size(msgspec.Struct, frozen=True):
+    """An amount of memory, and how the operator wrote it."""
+
+    bytes: int
+    text: str
+
+
+class IoPriority(msgspec.Struct, frozen=True):
+    """An I/O scheduling class and, but for `idle`, the level in it (0 is served first): ioprio_set(2)."""
+
+    io_class: str
+    level: int | None
+
+
 class Limits(msgspec.Struct, frozen=True):
-    """The limits of one module's tasks."""
+    """The limits of one module's tasks. `None` is no limit. Time while paused does not count."""
 
     init_timeout: Duration = Duration(60.0, "60s")
     validate_timeout: Duration = Duration(120.0, "2m")
     run_timeout: Duration = Duration(86400.0, "24h")
     cleanup_timeout: Duration = Duration(300.0, "5m")
+    stall_timeout: Duration | None = Duration(900.0, "15m")
+    """No report, no CPU time and no I/O in the whole tree."""
+    progress_timeout: Duration | None = None
+    """No new progress value, once one was reported."""
     grace: Duration = Duration(10.0, "10s")
     """The wait between asking a task to stop and killing it."""
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """What a process tree uses at one instant."""
-
-    memory: int
-    """Bytes, pages that processes share counted once (PSS)."""
-    processes: int
+    memory: Size | None = None
+    """Over the whole tree, shared pages counted once."""
+    processes: int | None = None
+    """Live ones in the tree, the task process included."""
+    open_files: int | None = None
+    """In each process."""
+    nice: int | None = None
+    ionice: IoPriority | None = None
+    cpus: tuple[int, ...] | None = None
+    max_attempts: int = 2
+    """How often a task is tried whose tool dies of a signal."""
 
 
 def load_limits(client: Client) -> dict[str, Limits]:
@@ -53,37 +97,153 @@ def load_limits(client: Client) -> dict[str, Limits]:
         if name not in client.modules:
             enabled = ", ".join(sorted(client.modules)) or "none"
             raise ConfigError(f"{where}.{name}: no module of this name is enabled (enabled: {enabled})")
-    base = _parse(general, where)
+    base = Limits(**_parse(general, where))
     return {
-        name: msgspec.structs.replace(Limits(**base), **_parse(special.get(name, {}), f"{where}.{name}"))
+        name: msgspec.structs.replace(base, **_parse(special.get(name, {}), f"{where}.{name}"))
         for name in client.modules
     }
 
 
-def _parse(table: Mapping[str, Any], where: str) -> dict[str, Duration]:
-    for key in table:
-        if key not in Limits.__struct_fields__:
-            raise ConfigError(f"{where}.{key}: unknown limit (known: {', '.join(Limits.__struct_fields__)})")
-    return {key: _duration(value, f"{where}.{key}") for key, value in table.items()}
+def apply(limits: Limits, pid: int) -> None:
+    """Set what the kernel enforces on a process, which its children inherit. It must not run the module's code yet.
 
-
-def _duration(value: object, where: str) -> Duration:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = f"{value}s"
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if not (0 < seconds < float("inf")):
-        raise ConfigError(f'{where}: {value!r} is not a time greater than 0 (such as "90s", "15m", "12h")')
-    return Duration(seconds, str(value).strip())
-
-
-def measure(pid: int) -> Usage:
-    """What the tree below and including `pid` uses now. What ends meanwhile counts as nothing."""
-    memory = processes = 0
-    for member in [pid, *kernel.descendants(pid)]:
-        try:
-            memory += psutil.Process(member).memory_full_info().pss
-            processes += 1
-        except psutil.Error:
+    Raises:
+        LimitError: the operating system refuses.
+        psutil.NoSuchProcess: it is gone.
+    """
+    process = psutil.Process(pid)
+    _raise_oom_score(pid)
+    settings: list[tuple[str, object, Callable[[], object]]] = [
+        ("nice", limits.nice, lambda: process.nice(limits.nice)),
+        ("ionice", limits.ionice, lambda: _set_ionice(process, limits.ionice)),
+        ("cpus", limits.cpus, lambda: process.cpu_affinity(list(limits.cpus or ()))),
+        ("open_files", limits.open_files, lambda: _set_open_files(process, limits.open_files)),
+    ]
+    for name, value, set_it in settings:
+        if value is None:
             continue
-    return Usage(memory, processes)
+        try:
+            set_it()
+        except (psutil.AccessDenied, OSError, ValueError) as error:
+            reason = "not permitted" if isinstance(error, psutil.AccessDenied | PermissionError) else str(error)
+            raise LimitError(f"tool.client.limits.{name} cannot be applied: {reason}") from error
+
+
+def _raise_oom_score(pid: int) -> None:
+    file = Path(f"/proc/{pid}/oom_score_adj")
+    try:
+        if int(file.read_text()) < OOM_SCORE:
+            file.write_text(str(OOM_SCORE))
+    except OSError:
+        return  # it is gone, or this kernel has no such file: then its own judgement must do
+
+
+def _set_ionice(process: psutil.Process, priority: IoPriority | None) -> None:
+    assert priority is not None
+    process.ionice(_IO_CLASSES[priority.io_class], priority.level)
+
+
+def _set_open_files(process: psutil.Process, count: int | None) -> None:
+    assert count is not None
+    process.rlimit(resource.RLIMIT_NOFILE, (count, count))
+
+
+def _parse(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    for key in table:
+        if key not in _PARSERS:
+            raise ConfigError(f"{where}.{key}: unknown limit (known: {', '.join(_PARSERS)})")
+    parsed: dict[str, Any] = {}
+    for key, value in table.items():
+        if value == "off" and key in _OPTIONAL:
+            parsed[key] = None
+            continue
+        try:
+            parsed[key] = _PARSERS[key](value)
+        except _WrongError as error:
+            choice = ', or "off"' if key in _OPTIONAL else ""
+            raise ConfigError(f"{where}.{key}: {value!r} is not {error}{choice}") from error
+    return parsed
+
+
+class _WrongError(ValueError):
+    """Says what was expected instead, with an article."""
+
+
+def _duration(value: object) -> Duration:
+    text = f"{value}s" if _is_number(value) else value
+    match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 0 < seconds < float("inf"):
+        raise _WrongError('a time greater than 0 (such as "90s", "15m", "12h")')
+    return Duration(seconds, str(text).strip())
+
+
+def _size(value: object) -> Size:
+    text = f"{value}B" if _is_number(value) else value
+    match = _SIZE.fullmatch(text.strip()) if isinstance(text, str) else None
+    amount = 0.0
+    if match and match[2] == "%":
+        share = float(match[1])
+        amount = psutil.virtual_memory().total * share / 100 if share <= 100 else 0.0
+    elif match:
+        amount = float(match[1]) * _BYTES[match[2]]
+    if not 1 <= amount < float("inf"):
+        raise _WrongError('an amount of memory (such as "8GiB", "500MB", or "80%" of the machine\'s)')
+    return Size(int(amount), str(text).strip())
+
+
+def _whole(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise _WrongError(f"a whole number from {least} to {most}")
+        return value
+
+    return parse
+
+
+def _ionice(value: object) -> IoPriority:
+    name, _, level = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if name not in _IO_CLASSES or not re.fullmatch("[0-7]?", level) or (name == "idle" and level):
+        raise _WrongError('"idle", "best-effort:N" or "realtime:N" with N from 0 to 7')
+    return IoPriority(name, int(level) if level else None if name == "idle" else 4)
+
+
+def _cpus(value: object) -> tuple[int, ...]:
+    numbers: set[int] = set()
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    for part in parts:
+        match = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", str(part))
+        if match is None:
+            break
+        numbers |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+    else:
+        here = os.sched_getaffinity(0)
+        if numbers and numbers <= here:
+            return tuple(sorted(numbers))
+    available = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    raise _WrongError(f'a list of processors (such as "0-3,6"; the client may use {available})')
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_PARSERS: dict[str, Callable[[object], Any]] = {
+    "init_timeout": _duration,
+    "validate_timeout": _duration,
+    "run_timeout": _duration,
+    "cleanup_timeout": _duration,
+    "stall_timeout": _duration,
+    "progress_timeout": _duration,
+    "grace": _duration,
+    "memory": _size,
+    "processes": _whole(1, 1 << 22),
+    "open_files": _whole(16, 1 << 20),
+    "nice": _whole(-20, 19),
+    "ionice": _ionice,
+    "cpus": _cpus,
+    "max_attempts": _whole(1, 100),
+}
+_OPTIONAL = {
+    field.name for field in msgspec.structs.fields(Limits) if field.default is None or field.name == "stall_timeout"
+}

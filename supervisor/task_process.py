@@ -16,8 +16,12 @@ from loguru import logger
 
 from ipc.messages import Done, Exited, Failed, FromTask, Ready, Reason, Said, Start, Step, StepName
 from ipc.queue import MAX_FRAME, Decoder, encode
+from supervisor import kernel, tree
+from supervisor.cgroup import Cgroup, Cgroups
+from supervisor.clock import Clock
 from supervisor.failure import Ending, Failure, explain_status
-from supervisor.limits import Duration
+from supervisor.limits import Duration, Limits
+from supervisor.limits import apply as apply_limits
 from supervisor.line_pipe import LinePipe
 from supervisor.zygote import Child, Lost, Zygote
 
@@ -30,6 +34,9 @@ CLOSE_TIMEOUT = 5.0
 
 FRAME_TIMEOUT = 5.0
 """Seconds in which a message that has begun must have arrived; the largest takes milliseconds."""
+
+PAUSED_LOOK = 1.0
+"""Seconds between two looks at a clock that stands still."""
 
 EXIT_PATIENCE = 1.0
 """Seconds between a task process closing its queue and its exit; what lives on has broken the protocol."""
@@ -46,8 +53,21 @@ class Stop:
     reason: Reason
     message: str
     limit: str | None = None
+    """The limit that was passed, as the operator wrote it."""
+    value: str | None = None
+    """What was measured instead."""
     now: bool = False
     """Kill at once, without asking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confines:
+    """What a task process is started in and held to."""
+
+    zygote: Zygote
+    cgroups: Cgroups | None
+    limits: Limits
+    clock: Clock
 
 
 class TaskProcess:
@@ -58,9 +78,13 @@ class TaskProcess:
         exited: How it ended; `None` while it lives.
     """
 
-    def __init__(self, zygote: Zygote, on_status: Callable[[msgspec.Raw], None]) -> None:
+    def __init__(self, zygote: Zygote, clock: Clock, on_status: Callable[[msgspec.Raw], None]) -> None:
         self.exited: Exited | Lost | None = None
         self._zygote = zygote
+        self._clock = clock
+        self._cgroup: Cgroup | None = None
+        self._frozen: list[int] | None = None
+        self._memory_kills = kernel.out_of_memory_kills()
         self._on_status = on_status
         self._loop = asyncio.get_running_loop()
         self._messages: Decoder[FromTask] = Decoder(FromTask, MAX_FRAME)
@@ -80,15 +104,16 @@ class TaskProcess:
 
     @classmethod
     async def start(
-        cls, zygote: Zygote, label: str, job_id: str, on_status: Callable[[msgspec.Raw], None]
+        cls, confines: Confines, label: str, job_id: str, on_status: Callable[[msgspec.Raw], None]
     ) -> "TaskProcess":
         """Have the zygote fork a task process; it waits for its `Start`. `label` names the task in the log.
 
         Raises:
             SpawnError: it could not be started.
+            LimitError: one of its limits cannot be applied.
             OSError: there are too few descriptors.
         """
-        self = cls(zygote, on_status)
+        self = cls(confines.zygote, confines.clock, on_status)
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             self._socket, queue = socket.socketpair()
             ours.enter_context(self._socket)
@@ -102,7 +127,7 @@ class TaskProcess:
                 os.set_blocking(reader, False)
                 readers.append(reader)
                 descriptors.append(writer)
-            self._child = await zygote.spawn(descriptors)
+            self._child = await confines.zygote.spawn(descriptors)
             ours.pop_all()
         bound = logger.bind(job=job_id, task=label, pid=self.pid)
         self._log = LinePipe(readers[0], lambda line: bound.log(*_level(line)))
@@ -111,6 +136,11 @@ class TaskProcess:
         self._loop.add_reader(self._socket, self._readable)
         self._reading = True
         self._child.exited.add_done_callback(self._on_exited)
+        try:
+            self._confine(confines)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     @property
@@ -128,7 +158,28 @@ class TaskProcess:
         if not self._stop.done():
             self._stop.set_result(order)
         elif order.now:
-            self._zygote.order_kill(self._child)
+            self._order_kill()
+
+    async def pause(self) -> None:
+        """Stop the whole tree where it is. Killing it works all the same."""
+        if self._frozen is not None or self._ending:
+            return
+        self._frozen = []
+        if self._cgroup:
+            with contextlib.suppress(OSError):
+                self._cgroup.freeze(True)
+                return
+        self._frozen = await asyncio.to_thread(tree.freeze, self.pid)
+
+    async def resume(self) -> None:
+        """Let the tree go on where it was."""
+        frozen, self._frozen = self._frozen, None
+        if frozen is None or self._ending:
+            return
+        if self._cgroup:
+            with contextlib.suppress(OSError):
+                self._cgroup.freeze(False)
+        await asyncio.to_thread(tree.thaw, frozen)
 
     async def step(self, name: StepName, request: Start | Step, timeout: Duration, grace: float) -> Answer:
         """Have the process do one step, and wait for its end.
@@ -143,39 +194,71 @@ class TaskProcess:
         sending = asyncio.create_task(self._send(request))
         ends: list[asyncio.Future[Any]] = [self._answer, self._stop]
         try:
-            await asyncio.wait(ends, timeout=timeout.seconds, return_when=asyncio.FIRST_COMPLETED)
+            await self._wait(ends, timeout.seconds)
             if self._answer.done():
                 return self._understand(name, self._answer.result())
             if not self._stop.done():
                 self._stop.set_result(Stop("timeout", f"{name} did not end within {timeout.text}", timeout.text))
             await self._end_step(self._stop.result(), grace)
-            stop, self._stop = self._stop.result(), self._loop.create_future()
-            return self._failure(name, Ending(stop.reason, stop.message), limit=stop.limit)
+            stop = self._stop.result()
+            return self._failure(name, Ending(stop.reason, stop.message), stop)
         finally:
             sending.cancel()
             self._answer = None
+            if self._stop.done():
+                self._stop = self._loop.create_future()
 
     async def close(self) -> Exited | Lost:
         """Let the process exit, or kill it where it is in the middle of a step; returns when nothing of it is alive."""
-        if not self._busy:
+        if not self._busy and self._frozen is None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
             await asyncio.wait([self._child.exited], timeout=CLOSE_TIMEOUT)
-        exited = await self._zygote.kill(self._child)
+        exited = await self._kill()
         self._stop_reading()
         self._socket.close()
         self._log.close()
         self._output.close()
+        if self._cgroup:
+            self._cgroup.remove()
         return exited
+
+    def _confine(self, confines: Confines) -> None:
+        """Apply the limits, before the module's code runs: the process waits for its first message."""
+        limits = confines.limits
+        if confines.cgroups and (cgroup := confines.cgroups.make(self._child.number)):
+            cgroup.limit(limits.memory.bytes if limits.memory else None, limits.processes)
+            cgroup.add(self.pid)
+            self._cgroup = cgroup
+        apply_limits(limits, self.pid)
+
+    async def _wait(self, ends: list["asyncio.Future[Any]"], seconds: float) -> None:
+        """Wait for one of `ends`, for at most `seconds` that are not spent paused."""
+        deadline = self._clock.now() + seconds
+        while (left := deadline - self._clock.now()) > 0:
+            wait = PAUSED_LOOK if self._clock.paused else left
+            if (await asyncio.wait(ends, timeout=wait, return_when=asyncio.FIRST_COMPLETED))[0]:
+                return
+
+    async def _kill(self) -> Exited | Lost:
+        if self._cgroup and not self._child.exited.done():
+            self._cgroup.kill()
+        return await self._zygote.kill(self._child)
+
+    def _order_kill(self) -> None:
+        if self._cgroup and not self._child.exited.done():
+            self._cgroup.kill()
+        self._zygote.order_kill(self._child)
 
     async def _end_step(self, order: Stop, grace: float) -> None:
         """Ask, wait the grace, kill. A process that stops when asked lives on, for its cleanup."""
         assert self._answer is not None
         if not order.now:
+            await self.resume()
             self._zygote.terminate(self._child)
             await asyncio.wait([self._answer], timeout=grace)
         if order.now or not self._answer.done():
-            await self._zygote.kill(self._child)
+            await self._kill()
 
     async def _send(self, request: Start | Step) -> None:
         with contextlib.suppress(OSError):  # it is gone, and the zygote is about to say how
@@ -208,9 +291,14 @@ class TaskProcess:
             self._frame_deadline.cancel()
             self._frame_deadline = None
         if self._messages.pending and self._frame_deadline is None:
-            self._frame_deadline = self._loop.call_later(
-                FRAME_TIMEOUT, self._break, f"did not finish a message within {FRAME_TIMEOUT:g} s"
-            )
+            self._frame_deadline = self._loop.call_later(FRAME_TIMEOUT, self._frame_is_late)
+
+    def _frame_is_late(self) -> None:
+        self._frame_deadline = None
+        if self._frozen is None:
+            self._break(f"did not finish a message within {FRAME_TIMEOUT:g} s")
+        else:
+            self._watch_frame(progress=False)  # it is stopped in the middle of it, and goes on when it is resumed
 
     def _take(self, message: FromTask) -> None:
         match message:
@@ -234,7 +322,7 @@ class TaskProcess:
         self._stop_reading()
         if self._ending is None:
             self._settle(Ending("protocol", f"the task process {error}"))
-            self._zygote.order_kill(self._child)
+            self._order_kill()
 
     def _on_exited(self, future: asyncio.Future[Exited | Lost]) -> None:
         self._drain()
@@ -271,10 +359,9 @@ class TaskProcess:
             answer = self._ending  # what came with nonsense is worth nothing
         match answer:
             case Failed():
-                return self._failure(
-                    step,
-                    Ending(answer.reason, answer.message, answer.signal, answer.exit_status),
-                    stderr=answer.stderr,
+                ending = Ending(answer.reason, answer.message, answer.signal, answer.exit_status)
+                return msgspec.structs.replace(
+                    self._failure(step, ending, stderr=answer.stderr),
                     warnings=answer.warnings,
                     unusable=answer.unusable,
                 )
@@ -287,25 +374,34 @@ class TaskProcess:
         self,
         step: StepName,
         ending: Ending,
-        limit: str | None = None,
+        stop: Stop | None = None,
         stderr: tuple[str, ...] = (),
-        warnings: tuple[str, ...] = (),
-        unusable: bool = False,
     ) -> Failure:
         self._log.drain()
         self._output.drain()
+        ending = self._blame_memory(ending)
         return Failure(
             ending.reason,
             step,
             ending.message,
             signal=ending.signal,
             exit_status=ending.exit_status,
-            limit=limit,
+            limit=stop.limit if stop else None,
+            value=stop.value if stop else None,
             log=tuple(_level(line)[1] for line in self._log.last_lines()),
             stderr=stderr or self._output.last_lines(),
-            warnings=warnings,
-            unusable=unusable,
+            tool_died=ending.reason == "signal" and self.alive,
         )
+
+    def _blame_memory(self, ending: Ending) -> Ending:
+        """Tell a kill by the kernel for want of memory from others. Ours have an order to stop, and no signal here."""
+        if ending.signal != "SIGKILL":
+            return ending
+        in_cgroup = self._cgroup.out_of_memory_kills() if self._cgroup else 0
+        if not in_cgroup and kernel.out_of_memory_kills() == self._memory_kills:
+            return ending
+        message = f"{ending.message}: the kernel's out-of-memory killer took it"
+        return msgspec.structs.replace(ending, reason="memory", message=message)
 
 
 def _ending(exited: Exited | Lost) -> Ending:

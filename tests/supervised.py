@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import load_client, load_settings
+from supervisor.cgroup import probe
 from supervisor.job import JobRun, Means, Verdict, Watcher, read_job
 from supervisor.limits import load_limits
 from supervisor.scratch import scratch_directory
@@ -49,6 +50,7 @@ class Supervised:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.config = directory / "client.toml"
+        self.with_cgroups = False
         self.configure()
 
     def configure(
@@ -104,7 +106,8 @@ class Supervised:
             verdicts = []
             with scratch_directory() as scratch:
                 zygote = Zygote(settings)
-                means = Means(zygote, client, settings, load_limits(client), scratch)
+                cgroups, _ = probe() if self.with_cgroups else (None, "")
+                means = Means(zygote, cgroups, client, settings, load_limits(client), scratch)
                 try:
                     for document in documents:
                         run = JobRun(read_job(document, client.modules), means, watcher or Watcher())
@@ -113,6 +116,8 @@ class Supervised:
                             between(zygote)
                 finally:
                     await zygote.stop()
+                    if cgroups:
+                        cgroups.close()
             return verdicts
 
         return asyncio.run(main())

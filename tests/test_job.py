@@ -20,8 +20,8 @@ from modules.base import BaseModule
 from supervisor import kernel, scratch
 from supervisor.failure import explain_status
 from supervisor.heartbeat import Status, read_status
-from supervisor.limits import measure
 from supervisor.line_pipe import LINES_BURST, LinePipe, printable
+from supervisor.tree import Sampler
 from tests.conftest import living
 from tests.supervised import Supervised, job
 
@@ -255,7 +255,7 @@ def test_measure_counts_shared_pages_once() -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        usage = measure(process.pid)
+        usage = Sampler(process.pid).sample()
         for child in living():
             child.kill()
 
@@ -268,7 +268,7 @@ def test_measure_of_a_process_that_is_gone() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
 
-    assert measure(process.pid).processes == 0
+    assert Sampler(process.pid).sample().processes == 0
 
 
 def test_explain_status() -> None:

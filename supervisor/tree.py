@@ -1,0 +1,120 @@
+"""A task's process tree: what it uses, and stopping and continuing all of it."""
+
+import contextlib
+import os
+import signal
+import time
+
+import msgspec
+import psutil
+
+from supervisor import kernel
+
+EXACT_EVERY = 10
+"""Every how many samples memory is measured exactly, if it is not over its limit: counting the shared pages of 8 GiB
+takes the kernel 46 ms, all the rest of a sample 0.04 ms a process."""
+
+STOP_TIMEOUT = 5.0
+"""Seconds to wait until all of a tree has stopped; what sleeps uninterruptibly stops when it wakes."""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a process tree uses at one instant, and has used up to it."""
+
+    memory: int = 0
+    """Bytes, pages that processes share counted once (PSS), when last measured."""
+    processes: int = 0
+    """Live ones."""
+    cpu_seconds: float = 0.0
+    """User and system time of all that live and of the children they have waited for."""
+    io_bytes: int = 0
+    """Bytes read and written by system calls: files, pipes, devices."""
+
+
+class Sampler:
+    """Measures the tree below and including `pid` with psutil. Blocks for as long as the kernel takes."""
+
+    def __init__(self, pid: int, memory_limit: int | None = None) -> None:
+        self._pid = pid
+        self._memory_limit = memory_limit
+        self._processes: dict[int, psutil.Process] = {}
+        self._memory = 0
+        self._samples = 0
+
+    def sample(self) -> Usage:
+        """What the tree uses now. What ends meanwhile counts as nothing."""
+        resident = processes = io_bytes = 0
+        cpu_seconds = 0.0
+        for process in self._members():
+            with contextlib.suppress(psutil.Error), process.oneshot():
+                resident += process.memory_info().rss
+                cpu_seconds += sum(process.cpu_times()[:4])  # user, system, and those of children
+                processes += 1
+                counters = process.io_counters()
+                io_bytes += counters.read_chars + counters.write_chars
+        # Shared pages counted several times: the true amount is at most this.
+        over = self._memory_limit is not None and resident > self._memory_limit
+        if over or self._samples % EXACT_EVERY == 0:
+            self._memory = self._proportional()
+        self._samples += 1
+        return Usage(self._memory, processes, cpu_seconds, io_bytes)
+
+    def _members(self) -> list[psutil.Process]:
+        pids = [self._pid, *kernel.descendants(self._pid)]
+        known, self._processes = self._processes, {}
+        for pid in pids:
+            with contextlib.suppress(psutil.Error):
+                self._processes[pid] = known.get(pid) or psutil.Process(pid)
+        return [process for process in self._processes.values() if _lives(process)]
+
+    def _proportional(self) -> int:
+        total = 0
+        for process in self._processes.values():
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_full_info().pss
+        return total
+
+
+def freeze(pid: int) -> list[int]:
+    """Stop `pid` and everything below it, what it forks meanwhile too; returns those that were not stopped before.
+
+    Parents before children: a stopped parent reaps nobody, so that no number on the list can come to mean another
+    process before it is used.
+    """
+    stopped: list[int] = []
+    seen: set[int] = set()
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while time.monotonic() < deadline:
+        tree = [pid, *kernel.descendants(pid)]
+        for member in tree:
+            if member not in seen and not _is_stopped(member):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGSTOP)
+                    stopped.append(member)
+            seen.add(member)
+        if all(map(_is_stopped, tree)) and not set(kernel.descendants(pid)) - seen:
+            break
+        time.sleep(0.001)
+    return stopped
+
+
+def thaw(pids: list[int]) -> None:
+    """Continue what `freeze` stopped, children before their parents."""
+    for pid in reversed(pids):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether it is stopped, or has ended."""
+    try:
+        return psutil.Process(pid).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE}
+    except psutil.Error:
+        return True
