@@ -360,7 +360,8 @@ class JobRun:
     async def _guard(self, run: TaskRun, process: TaskProcess) -> None:
         """Measure the task's tree at a steady interval for as long as a step takes, and end it over a limit."""
         guard = Guard(run.limits, self._clock)
-        sampler = Sampler(process.pid, run.limits.memory.bytes if run.limits.memory else None)
+        memory = run.limits.memory.bytes if run.limits.memory else None
+        sampler = Sampler(process.pid, memory, run.limits.processes)
         while True:
             await asyncio.sleep(SAMPLE_INTERVAL)
             if self._clock.paused:

@@ -9,7 +9,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
 import psutil
 
@@ -62,14 +62,39 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def descendants(pid: int) -> list[int]:
-    """Everything below `pid`, parents before their children; a snapshot, so what is born meanwhile may be missing."""
-    found: list[int] = []
+def descendants(pid: int) -> Iterator[int]:
+    """Everything below `pid`, parents before their children, found as it is asked for: what is born may be missing."""
     level = children(pid)
     while level:
-        found += level
+        yield from level
         level = [grandchild for child in level for grandchild in children(child)]
-    return found
+
+
+def kill_trees(roots: Iterable[int]) -> None:
+    """Kill each of `roots` and all that is below it.
+
+    All is stopped first, parents before children, and then killed: what is stopped forks no more, so that this gains
+    on a fork bomb, and reaps no more, so that no number comes to mean another process before it is used.
+    """
+    seen: dict[int, None] = {}
+    fresh = list(roots)
+    while fresh:
+        for pid in fresh:
+            seen[pid] = None
+            if _signal(pid, signal.SIGSTOP):
+                fresh += (child for child in children(pid) if child not in seen)
+        # A signal takes its time: what was forking when it was stopped has one more child than it had.
+        fresh = [child for pid in seen for child in children(pid) if child not in seen]
+    for pid in seen:
+        _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def kill_children(spare: Collection[int] = (), patience: float = 5.0) -> int:
@@ -81,11 +106,8 @@ def kill_children(spare: Collection[int] = (), patience: float = 5.0) -> int:
     killed: set[int] = set()
     deadline = time.monotonic() + patience
     while strangers := [child for child in children(os.getpid()) if child not in spare]:
-        for child in strangers:
-            # Our own child cannot have been replaced by another process: nobody else reaps it.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-            killed.add(child)
+        kill_trees(strangers)
+        killed.update(strangers)
         for child in strangers:
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
@@ -146,8 +168,21 @@ def is_alive(value: str) -> bool:
         return False
 
 
+def state(pid: int) -> str:
+    """One letter, as in proc(5): R running, S sleeping, T stopped, Z zombie, …; X if there is no such process."""
+    try:
+        return _stat(pid)[0].decode()
+    except OSError:
+        return "X"
+
+
 def _start_time(pid: int) -> int:
-    """Clock ticks from boot to the start of `pid`: field 22 of /proc/PID/stat, proc(5)."""
+    """Clock ticks from boot to the start of `pid`."""
+    return int(_stat(pid)[19])
+
+
+def _stat(pid: int) -> list[bytes]:
+    """/proc/PID/stat from its third field, the state, on: proc(5)."""
     with open(f"/proc/{pid}/stat", "rb") as file:
-        # The name, in parentheses, may hold anything, parentheses and spaces too.
-        return int(file.read().rpartition(b")")[2].split()[19])
+        # The name before it, in parentheses, may hold anything, parentheses and spaces too.
+        return file.read().rpartition(b")")[2].split()

@@ -1,6 +1,7 @@
 """A task's process tree: what it uses, and stopping and continuing all of it."""
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -34,8 +35,9 @@ class Usage(msgspec.Struct, frozen=True):
 class Sampler:
     """Measures the tree below and including `pid` with psutil. Blocks for as long as the kernel takes."""
 
-    def __init__(self, pid: int, memory_limit: int | None = None) -> None:
+    def __init__(self, pid: int, memory_limit: int | None = None, process_limit: int | None = None) -> None:
         self._pid = pid
+        self._process_limit = process_limit
         self._memory_limit = memory_limit
         self._processes: dict[int, psutil.Process] = {}
         self._memory = 0
@@ -45,6 +47,8 @@ class Sampler:
         """What the tree uses now. What ends meanwhile counts as nothing."""
         resident = processes = io_bytes = 0
         cpu_seconds = 0.0
+        if (crowd := self._crowd()) is not None:
+            return crowd
         for process in self._members():
             with contextlib.suppress(psutil.Error), process.oneshot():
                 resident += process.memory_info().rss
@@ -59,13 +63,25 @@ class Sampler:
         self._samples += 1
         return Usage(self._memory, processes, cpu_seconds, io_bytes)
 
+    def _crowd(self) -> Usage | None:
+        """The number of processes alone, if it is over its limit: of a fork bomb, measuring all takes too long."""
+        limit = self._process_limit
+        if limit is None or len(list(itertools.islice(kernel.descendants(self._pid), limit))) < limit:
+            return None
+        alive = 0
+        for pid in itertools.chain([self._pid], kernel.descendants(self._pid)):
+            alive += not _is_zombie(pid)
+            if alive > limit:
+                return Usage(self._memory, alive)
+        return None
+
     def _members(self) -> list[psutil.Process]:
         pids = [self._pid, *kernel.descendants(self._pid)]
         known, self._processes = self._processes, {}
         for pid in pids:
             with contextlib.suppress(psutil.Error):
                 self._processes[pid] = known.get(pid) or psutil.Process(pid)
-        return [process for process in self._processes.values() if _lives(process)]
+        return [process for process in self._processes.values() if not _is_zombie(process.pid)]
 
     def _proportional(self) -> int:
         total = 0
@@ -92,7 +108,7 @@ def freeze(pid: int) -> list[int]:
                     os.kill(member, signal.SIGSTOP)
                     stopped.append(member)
             seen.add(member)
-        if all(map(_is_stopped, tree)) and not set(kernel.descendants(pid)) - seen:
+        if all(map(_is_stopped, tree)) and seen.issuperset(kernel.descendants(pid)):
             break
         time.sleep(0.001)
     return stopped
@@ -105,16 +121,10 @@ def thaw(pids: list[int]) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
-
-
 def _is_stopped(pid: int) -> bool:
     """Whether it is stopped, or has ended."""
-    try:
-        return psutil.Process(pid).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE}
-    except psutil.Error:
-        return True
+    return kernel.state(pid) in "TtZX"
+
+
+def _is_zombie(pid: int) -> bool:
+    return kernel.state(pid) in "ZX"
