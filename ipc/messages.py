@@ -92,6 +92,8 @@ class Failed(Message, frozen=True):
 
     message: str
     reason: Literal["exception", "exit", "signal"] = "exception"
+    tool_died: bool = False
+    """A signal killed a tool: another attempt may do better."""
     unusable: bool = False
     """The module could not even be imported: a mistake in the configuration, not in the job."""
     exit_status: int | None = None

@@ -97,7 +97,8 @@ class TaskProcess:
                         self._call("cleanup")
                 return Done(warnings=self._take_warnings())
         except Asked:
-            return Failed("was asked to stop, and stopped")
+            # Where it was the supervisor that asked, it has its own reason for the record.
+            return Failed("the task process was ended by SIGTERM from outside", "signal", signal="SIGTERM")
         except UnusableError as error:
             return Failed(_text(error), unusable=True)
         except ClientError as error:
@@ -106,6 +107,7 @@ class TaskProcess:
                 "signal" if error.signal else "exit" if error.exit_status is not None else "exception",
                 exit_status=error.exit_status,
                 signal=error.signal,
+                tool_died=error.signal is not None,
                 stderr=_texts(error.stderr),
                 warnings=self._take_warnings(),
             )

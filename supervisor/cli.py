@@ -21,13 +21,12 @@ from loguru import logger
 from rich.console import Console
 
 from app.config import VERSION, Client, ConfigError, Settings, load_client, load_settings
-from supervisor import cgroup, display, kernel, signals
+from supervisor import display, signals
 from supervisor.failure import Failure
-from supervisor.job import Job, JobError, JobRun, Means, Verdict, Watcher, read_job
+from supervisor.job import Job, JobError, JobRun, Verdict, Watcher, read_job
 from supervisor.limits import Limits, load_limits
-from supervisor.scratch import scratch_directory
+from supervisor.means import means
 from supervisor.task_process import Stop
-from supervisor.zygote import Zygote
 
 COMPLETED, FAILED, WRONG = 0, 1, 2
 
@@ -63,6 +62,8 @@ class _Run:
         self._client = client
         self._limits = limits
         self._interrupted_by: signal.Signals | None = None
+        self._paused = False
+        self._pausing: asyncio.Future[None] | None = None  # kept, or it could be collected half-way
 
     async def main(self, as_json: bool, dry_run: bool) -> int:
         """Run the job and show it; returns the exit status."""
@@ -70,33 +71,27 @@ class _Run:
         console = Console(stderr=True, highlight=False)
         with display.logging_to(console, "WARNING" if dry_run else self._settings.log_level):
             watcher = display.Bars(console) if console.is_terminal else display.Lines()
-            _prepare_process()
-            with scratch_directory() as scratch:
-                zygote = Zygote(self._settings)
-                zygote.start()
-                cgroups, words = cgroup.probe()
-                logger.debug("{}{}", words[0].upper(), words[1:])
-                try:
-                    means = Means(zygote, cgroups, self._client, self._settings, self._limits, scratch)
-                    if dry_run:
-                        return await self._plan(JobRun(self._job, means, Watcher()))
-                    job = JobRun(self._job, means, watcher)
-                    with watcher.showing(job), self._interruptible(job):
-                        verdict = await job.run()
-                finally:
-                    await zygote.stop()
-                    if cgroups:
-                        cgroups.close()
+            async with means(self._client, self._settings, self._limits) as shared:
+                if dry_run:
+                    return await self._plan(JobRun(self._job, shared, Watcher()))
+                job = JobRun(self._job, shared, watcher)
+                with watcher.showing(job), self._interruptible(job):
+                    verdict = await job.run()
         return self._show(verdict, as_json)
 
     def _interruptible(self, job: JobRun) -> AbstractContextManager[None]:
         def act(number: signal.Signals) -> None:
+            if number == signal.SIGUSR2:
+                self._paused = not self._paused
+                logger.info("SIGUSR2: {}", "pausing; again to go on" if self._paused else "going on")
+                self._pausing = asyncio.ensure_future(job.pause() if self._paused else job.resume())
+                return
             again = self._interrupted_by is not None
             logger.warning("{}: {}", number.name, "killing the job" if again else "stopping the job; again to kill it")
             self._interrupted_by = self._interrupted_by or number
             job.stop(Stop("cancelled", f"cancelled by {number.name}", now=again))
 
-        return signals.handling([signal.SIGINT, signal.SIGTERM], act)
+        return signals.handling([signal.SIGINT, signal.SIGTERM, signal.SIGUSR2], act)
 
     async def _plan(self, job: JobRun) -> int:
         with self._interruptible(job):
@@ -156,14 +151,6 @@ def _read_job_file(name: str, client: Client) -> Job:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number in JSON")
-
-
-def _prepare_process() -> None:
-    """Make this process what the zygote relies on, and finish off what a killed predecessor left."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose exit statuses
-    kernel.become_subreaper()
-    if survivors := kernel.kill_survivors():
-        logger.warning("Killed {} processes that an earlier run had left behind", len(survivors))
 
 
 def _outputs(verdict: Verdict) -> list[tuple[str, int]]:

@@ -16,18 +16,18 @@ from zoneinfo import ZoneInfo
 import msgspec
 import psutil
 
-from app.config import VERSION, Client, Settings
+from app.config import VERSION
 from ipc.messages import Done, Ready, Start, Step, StepName
 from supervisor import scratch
-from supervisor.cgroup import Cgroups
 from supervisor.clock import Clock
 from supervisor.failure import Failure
 from supervisor.guard import Guard
 from supervisor.heartbeat import Status, read_status
 from supervisor.limits import Duration, LimitError, Limits
+from supervisor.means import Means
 from supervisor.task_process import Answer, Confines, Stop, TaskProcess
 from supervisor.tree import Sampler, Usage
-from supervisor.zygote import Lost, SpawnError, Zygote
+from supervisor.zygote import Lost, SpawnError
 
 MAX_TASKS = 1000
 """Tasks in one job: each has a process from its initialisation on."""
@@ -156,18 +156,6 @@ class Verdict:
     """The job's record, as the server gets it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What running jobs takes, the same for all of them."""
-
-    zygote: Zygote
-    cgroups: Cgroups | None
-    client: Client
-    settings: Settings
-    limits: dict[str, Limits]
-    scratch: Path
-
-
 class JobRun:
     """Runs one job, once."""
 
@@ -180,6 +168,7 @@ class JobRun:
         self._clock = Clock()
         self._running = asyncio.Event()
         self._running.set()
+        self._pausing = asyncio.Lock()
         self._parallel = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
     async def run(self) -> Verdict:
@@ -218,14 +207,16 @@ class JobRun:
 
     async def pause(self) -> None:
         """Stop every process of the job where it is, and begin no step, until `resume`. No timeout runs meanwhile."""
-        self._clock.pause()
-        self._running.clear()
-        await asyncio.gather(*(run.process.pause() for run in self.tasks if run.process))
+        async with self._pausing:
+            self._clock.pause()
+            self._running.clear()
+            await asyncio.gather(*(run.process.pause() for run in self.tasks if run.process))
 
     async def resume(self) -> None:
         """Go on where it was."""
-        await asyncio.gather(*(run.process.resume() for run in self.tasks if run.process))
-        self._go_on()
+        async with self._pausing:
+            await asyncio.gather(*(run.process.resume() for run in self.tasks if run.process))
+            self._go_on()
 
     def _go_on(self) -> None:
         self._clock.resume()
@@ -291,7 +282,7 @@ class JobRun:
     async def _run_task(self, run: TaskRun) -> Failure | None:
         clock = time.monotonic()
         failure = await self._attempt(run)
-        while failure and failure.tool_died and not self._order and run.attempts < run.limits.max_attempts:
+        while failure and self._may_try_again(run, failure):
             run.warnings.append(f"attempt {run.attempts} of {run.limits.max_attempts}: {failure.message}")
             failure = await self._prepare_again(run) or await self._attempt(run)
         leftovers = await self._end(run)
@@ -301,6 +292,11 @@ class JobRun:
         run.result = "failed" if failure else "completed"
         self._watcher.ended(run)
         return failure
+
+    def _may_try_again(self, run: TaskRun, failure: Failure) -> bool:
+        """Encoders crash now and then; what ran out of memory, or was stopped, would do so again."""
+        crashed = failure.tool_died and failure.reason == "signal"
+        return crashed and self._order is None and run.attempts < run.limits.max_attempts
 
     async def _attempt(self, run: TaskRun) -> Failure | None:
         run.attempts += 1

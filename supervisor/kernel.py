@@ -9,7 +9,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import psutil
 
@@ -70,12 +70,15 @@ def descendants(pid: int) -> Iterator[int]:
         level = [grandchild for child in level for grandchild in children(child)]
 
 
-def kill_trees(roots: Iterable[int]) -> None:
-    """Kill each of `roots` and all that is below it.
+def kill_trees(roots: Collection[int], spare_groups: Collection[int] = ()) -> None:
+    """Kill each of `roots`, its process group unless that is to be spared, and all that is below it.
 
-    All is stopped first, parents before children, and then killed: what is stopped forks no more, so that this gains
-    on a fork bomb, and reaps no more, so that no number comes to mean another process before it is used.
+    A group first, because the kernel lets none of it fork meanwhile: a bomb of ten thousand is over at once. What has
+    left the group is stopped, parents before children, and then killed: what is stopped forks no more, so that this
+    gains on a bomb, and reaps no more, so that no number comes to mean another process before it is used.
     """
+    for group in {_group(pid) for pid in roots} - {0, os.getpgrp(), *spare_groups}:
+        kill_group(group)
     seen: dict[int, None] = {}
     fresh = list(roots)
     while fresh:
@@ -87,6 +90,22 @@ def kill_trees(roots: Iterable[int]) -> None:
         fresh = [child for pid in seen for child in children(pid) if child not in seen]
     for pid in seen:
         _signal(pid, signal.SIGKILL)
+
+
+def kill_group(group: int) -> bool:
+    """Kill a process group at one instant, what is being forked too; whether there is one."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _signal(pid: int, number: signal.Signals) -> bool:

@@ -363,6 +363,7 @@ class TaskProcess:
                 return msgspec.structs.replace(
                     self._failure(step, ending, stderr=answer.stderr),
                     warnings=answer.warnings,
+                    tool_died=answer.tool_died,
                     unusable=answer.unusable,
                 )
             case Ending():
@@ -390,7 +391,6 @@ class TaskProcess:
             value=stop.value if stop else None,
             log=tuple(_level(line)[1] for line in self._log.last_lines()),
             stderr=stderr or self._output.last_lines(),
-            tool_died=ending.reason == "signal" and self.alive,
         )
 
     def _blame_memory(self, ending: Ending) -> Ending:

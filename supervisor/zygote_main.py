@@ -97,7 +97,7 @@ class Zygote:
                     self._signal(task, signal.SIGTERM)
                     self._signal(task, signal.SIGCONT)
                 case Kill(task):
-                    self._signal(task, signal.SIGKILL)
+                    self._kill(task)
         return bool(data) and not self._requests.error
 
     def _signal(self, task: int, number: signal.Signals) -> None:
@@ -105,6 +105,12 @@ class Zygote:
             if known == task:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
+
+    def _kill(self, task: int) -> None:
+        for pid, known in self._tasks.items():
+            # It leads a group of its own, unless it was forked this instant. What has left the group falls to us.
+            if known == task and not kernel.kill_group(pid):
+                os.kill(pid, signal.SIGKILL)
 
     def _spawn(self, task: int) -> None:
         descriptors, self._descriptors = self._descriptors[:DESCRIPTORS], self._descriptors[DESCRIPTORS:]
@@ -146,7 +152,7 @@ class Zygote:
         if strangers := [pid for pid in kernel.children(os.getpid()) if pid not in known]:
             self._strangers |= {pid: os.getsid(pid) for pid in strangers}
             with _urgently():
-                kernel.kill_trees(strangers)
+                kernel.kill_trees(strangers, spare_groups=self._tasks.keys())
 
     def _account(self, session: int, status: int, cpu: float, peak: int) -> None:
         """Add what a leftover used to the task it came from, if that can be told."""

@@ -1,7 +1,9 @@
 """The hostile modules: each does, in one step, the thing that its task's data names."""
 
 import collections
+import contextlib
 import ctypes
+import io
 import itertools
 import json
 import os
@@ -17,6 +19,7 @@ from typing import Any
 
 from loguru import logger
 
+import modules.tool
 from app.config import Config
 from app.exceptions import CleanupError, InitializationError, RunError, ValidationError
 from app.heartbeat import heartbeat
@@ -267,6 +270,11 @@ def kill_zygote(module: Hostile, step: str) -> None:
     time.sleep(1000)
 
 
+def raise_signal(module: Hostile, step: str) -> None:
+    os.kill(os.getpid(), module.task.number)
+    time.sleep(1000)
+
+
 def quiet(module: Hostile, step: str) -> None:
     _say_ready(module)
     time.sleep(1000)
@@ -289,6 +297,109 @@ def warn_and_leave_threads(module: Hostile, step: str) -> None:
     threading.Thread(target=time.sleep, args=(1000,)).start()
     module.warn("odd")
     print("printed")
+
+
+def leak(module: Hostile, step: str) -> None:
+    """A gigabyte a second."""
+    hoard = []
+    while True:
+        hoard.append(b"\1" * (64 << 20))
+        time.sleep(1 / 16)
+
+
+def share(module: Hostile, step: str) -> None:
+    """Eight processes that share 500 MB, for longer than a few measurements."""
+    hoard = b"\1" * 500_000_000
+    for _ in range(7):
+        if os.fork() == 0:
+            time.sleep(1000)
+    time.sleep(2.5)
+    assert hoard
+
+
+def leak_in_a_tool(module: Hostile, step: str) -> None:
+    """A tool takes the memory, and the module tells how it ended, as the bundled ones do."""
+    code = "x = []\nwhile True: x.append(b'1' * (4 << 20))"
+    modules.tool.run([sys.executable, "-c", code]).check()
+
+
+def crowd(module: Hostile, step: str) -> None:
+    """As many processes as are asked for."""
+    for _ in range(module.task.count):
+        subprocess.Popen(["sleep", "1000"])
+    _say_ready(module)
+    time.sleep(1000)
+
+
+def bomb(module: Hostile, step: str) -> None:
+    """One of the programs in bombs.py."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bombs", *module.task.argv], cwd=Path(__file__).parent.parent
+    )
+    time.sleep(module.task.get("seconds", 1000))
+    del process
+
+
+def spin(module: Hostile, step: str) -> None:
+    while True:
+        pass
+
+
+def repeat_progress(module: Hostile, step: str) -> None:
+    """Reports for ever, and never gets further."""
+    while True:
+        module.heartbeat.set_data({"status": "in_progress", "task": "hostile", "progress": 43})
+        time.sleep(0.05)
+
+
+def work_in_silence(module: Hostile, step: str) -> None:
+    """Computes for a while and reports nothing."""
+    end = time.monotonic() + module.task.seconds
+    while time.monotonic() < end:
+        sum(range(10_000))
+        time.sleep(0.005)
+
+
+def copy_slowly(module: Hostile, step: str) -> None:
+    """Moves a byte now and then, and reports nothing."""
+    end = time.monotonic() + module.task.seconds
+    with tempfile.TemporaryFile(buffering=0) as file:
+        while time.monotonic() < end:
+            file.write(b"x")
+            time.sleep(0.2)
+
+
+def run_tool(module: Hostile, step: str) -> None:
+    """Runs a tool as the bundled modules do."""
+    _say_ready(module)
+    modules.tool.run(list(module.task.argv)).check()
+
+
+def tell_limits(module: Hostile, step: str) -> None:
+    """Writes down what limits the module finds, and what a tool finds."""
+    code = """if True:
+        import json, os, psutil, resource
+        own = psutil.Process()
+        print(json.dumps([own.nice(), int(own.ionice().ioclass), own.cpu_affinity(),
+              resource.getrlimit(resource.RLIMIT_NOFILE), int(open("/proc/self/oom_score_adj").read())]))
+    """
+    told = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
+    with contextlib.redirect_stdout(io.StringIO()) as own:
+        exec(code, {})
+    Path(module.task.out).write_text(json.dumps([json.loads(own.getvalue()), json.loads(told)]))
+
+
+def tick(module: Hostile, step: str) -> None:
+    """A tool that forks all the time and leaves a mark of each fork, until there is a file named by `until`."""
+    script = 'touch "$1"; until [ -e "$2" ]; do (echo x >> "$1"); done'
+    subprocess.run(["sh", "-c", script, "tick", module.task.ready, module.task.until], check=True)
+
+
+def ask_about_term(module: Hostile, step: str) -> None:
+    """A tool that writes down that it was asked to stop."""
+    script = 'trap "echo asked >> $1; exit 0" TERM; touch "$1"; while :; do sleep 0.01; done'
+    _say_ready(module)
+    modules.tool.run(["sh", "-c", script, "sh", module.task.note]).check()
 
 
 ACTS = {name: value for name, value in globals().items() if callable(value) and not name.startswith("_")}

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from app.config import load_client, load_settings
-from supervisor.cgroup import probe
-from supervisor.job import JobRun, Means, Verdict, Watcher, read_job
+from supervisor.job import JobRun, Verdict, Watcher, read_job
 from supervisor.limits import load_limits
-from supervisor.scratch import scratch_directory
+from supervisor.means import means
 from supervisor.zygote import Zygote
 
 CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
@@ -54,7 +53,7 @@ class Supervised:
         self.configure()
 
     def configure(
-        self, limits: dict[str, str] | None = None, modules: dict[str, str] | None = None, paths: tuple[str, ...] = ()
+        self, limits: dict[str, Any] | None = None, modules: dict[str, str] | None = None, paths: tuple[str, ...] = ()
     ) -> None:
         """Write the configuration: limits over short ones, modules besides those of the tests."""
         root = str(Path(__file__).parent.parent)
@@ -104,20 +103,12 @@ class Supervised:
 
         async def main() -> list[Verdict]:
             verdicts = []
-            with scratch_directory() as scratch:
-                zygote = Zygote(settings)
-                cgroups, _ = probe() if self.with_cgroups else (None, "")
-                means = Means(zygote, cgroups, client, settings, load_limits(client), scratch)
-                try:
-                    for document in documents:
-                        run = JobRun(read_job(document, client.modules), means, watcher or Watcher())
-                        verdicts.append(await run.run())
-                        if between:
-                            between(zygote)
-                finally:
-                    await zygote.stop()
-                    if cgroups:
-                        cgroups.close()
+            async with means(client, settings, load_limits(client), self.with_cgroups) as shared:
+                for document in documents:
+                    run = JobRun(read_job(document, client.modules), shared, watcher or Watcher())
+                    verdicts.append(await run.run())
+                    if between:
+                        between(shared.zygote)
             return verdicts
 
         return asyncio.run(main())

@@ -3,10 +3,11 @@
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.config import ConfigError, load_client, load_settings
-from supervisor.limits import Duration, load_limits
+from supervisor.limits import Duration, IoPriority, Size, load_limits
 
 ENABLED = '[tool.client.modules.enabled]\nffmpeg = "modules.ffmpeg.Ffmpeg"\n'
 
@@ -33,6 +34,26 @@ ENABLED = '[tool.client.modules.enabled]\nffmpeg = "modules.ffmpeg.Ffmpeg"\n'
         (ENABLED + '[tool.client.limits]\nrun_timeout = "-1s"', "tool.client.limits.run_timeout: '-1s' is not a time"),
         (ENABLED + "[tool.client.limits]\nrun_timeout = 0", "tool.client.limits.run_timeout"),
         (ENABLED + "[tool.client.limits]\nrun_timeout = true", "tool.client.limits.run_timeout: True is not a time"),
+        (ENABLED + '[tool.client.limits]\nrun_timeout = "off"', "tool.client.limits.run_timeout: 'off' is not a time"),
+        (ENABLED + '[tool.client.limits]\nmemory = "8 GiBi"', "tool.client.limits.memory: '8 GiBi' is not an amount"),
+        (ENABLED + '[tool.client.limits]\nmemory = "120%"', "tool.client.limits.memory: '120%' is not an amount"),
+        (ENABLED + "[tool.client.limits]\nmemory = 0", "tool.client.limits.memory: 0 is not an amount"),
+        (ENABLED + "[tool.client.limits]\nprocesses = 0", "tool.client.limits.processes: 0 is not a whole number"),
+        (ENABLED + "[tool.client.limits]\nprocesses = 1.5", "tool.client.limits.processes: 1.5 is not a whole number"),
+        (ENABLED + "[tool.client.limits]\nopen_files = 3", "tool.client.limits.open_files: 3 is not a whole number"),
+        (ENABLED + "[tool.client.limits]\nnice = 20", "tool.client.limits.nice: 20 is not a whole number"),
+        (ENABLED + '[tool.client.limits]\nionice = "idle:3"', "tool.client.limits.ionice: 'idle:3' is not"),
+        (ENABLED + '[tool.client.limits]\nionice = "low"', "tool.client.limits.ionice: 'low' is not"),
+        (
+            ENABLED + '[tool.client.limits]\ncpus = "9999"',
+            "tool.client.limits.cpus: '9999' is not a list of processors",
+        ),
+        (ENABLED + '[tool.client.limits]\ncpus = "0-"', "tool.client.limits.cpus: '0-' is not a list of processors"),
+        (ENABLED + "[tool.client.limits]\ncpus = []", "tool.client.limits.cpus: [] is not a list of processors"),
+        (
+            ENABLED + "[tool.client.limits]\nmax_attempts = 0",
+            "tool.client.limits.max_attempts: 0 is not a whole number",
+        ),
         (ENABLED + "[tool.client.limits.ffmpg]\nrun_timeout = 1", "tool.client.limits.ffmpg: no module of this name"),
         (ENABLED + "[tool.client.limits.ffmpeg]\nspeed = 1", "tool.client.limits.ffmpeg.speed: unknown limit"),
     ],
@@ -89,6 +110,42 @@ def test_limits_of_one_module(tmp_path: Path) -> None:
     assert limits["cleanup"].run_timeout == Duration(5400.0, "1.5h")
     assert limits["ffmpeg"].init_timeout == Duration(7.0, "7s")
     assert limits["ffmpeg"].cleanup_timeout == Duration(300.0, "5m")
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "value"),
+    [
+        ('memory = "8GiB"', "memory", Size(8 << 30, "8GiB")),
+        ('memory = "500 MB"', "memory", Size(500_000_000, "500 MB")),
+        ("memory = 1000000", "memory", Size(1_000_000, "1000000B")),
+        ('memory = "off"', "memory", None),
+        ('stall_timeout = "off"', "stall_timeout", None),
+        ('progress_timeout = "1.5h"', "progress_timeout", Duration(5400.0, "1.5h")),
+        ("processes = 64", "processes", 64),
+        ('ionice = "idle"', "ionice", IoPriority("idle", None)),
+        ('ionice = "best-effort:7"', "ionice", IoPriority("best-effort", 7)),
+        ('cpus = "0"', "cpus", (0,)),
+        ("cpus = [0]", "cpus", (0,)),
+        ("cpus = 0", "cpus", (0,)),
+        ("nice = -5", "nice", -5),
+    ],
+)
+def test_limits_in_human_units(tmp_path: Path, text: str, limit: str, value: object) -> None:
+    """Limits are read in the units that people write, and "off" takes one away."""
+    file = tmp_path / "c.toml"
+    file.write_text(f"{ENABLED}[tool.client.limits]\n{text}\n")
+
+    assert getattr(load_limits(load_client(str(file), {}))["ffmpeg"], limit) == value
+
+
+def test_share_of_the_machine(tmp_path: Path) -> None:
+    """A share is of the machine's memory."""
+    file = tmp_path / "c.toml"
+    file.write_text(ENABLED + '[tool.client.limits]\nmemory = "80%"\n')
+    memory = load_limits(load_client(str(file), {}))["ffmpeg"].memory
+
+    assert memory is not None
+    assert memory.bytes == int(psutil.virtual_memory().total * 0.8)
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
