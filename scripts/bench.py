@@ -1,6 +1,7 @@
 """Measures what the client costs, beside the alternatives. Prints tables, and asserts nothing.
 
-The parts: `start` (a process per task), `encode` (a supervised encode beside the bare command), `memory`, `heartbeat`.
+The parts: `start` (a process per task), `encode` (a supervised encode beside the bare command), `memory`, `heartbeat`,
+`watch` (measuring a task's process tree).
 All of a part is measured in one run, in turns, so that its ratios hold on a machine whose speed drifts.
 """
 
@@ -13,6 +14,7 @@ import platform
 import resource
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -30,15 +32,16 @@ from loguru import logger
 from rich.console import Console
 from rich.table import Table
 
-from app.config import Client, Settings, load_client, load_settings
+from app.config import Client, load_client, load_settings
 from ipc.messages import Done, Ready, Start, Step
-from supervisor import kernel
-from supervisor.job import JobRun, Means, Verdict, Watcher, read_job
-from supervisor.limits import Limits, load_limits
-from supervisor.task_process import TaskProcess
-from supervisor.zygote import Zygote
+from supervisor.clock import Clock
+from supervisor.job import SAMPLE_INTERVAL, JobRun, Verdict, Watcher, read_job
+from supervisor.limits import load_limits
+from supervisor.means import Means, means
+from supervisor.task_process import Confines, TaskProcess
+from supervisor.tree import EXACT_EVERY, Sampler
 
-PARTS = ("start", "encode", "memory", "heartbeat")
+PARTS = ("start", "encode", "memory", "heartbeat", "watch")
 
 MODULES = '''
 import os
@@ -135,10 +138,11 @@ class Bench:
 
     size: Size
     directory: Path
-    settings: Settings
-    client: Client
-    limits: dict[str, Limits]
-    zygote: Zygote
+    means: Means
+
+    @property
+    def client(self) -> Client:
+        return self.means.client
 
     @property
     def configuration(self) -> str:
@@ -159,13 +163,14 @@ class Bench:
 
     async def step(self, process: TaskProcess, request: Start | Step) -> None:
         name = "init" if isinstance(request, Start) else request.step
-        answer = await process.step(name, request, self.limits["empty"].run_timeout, 10.0)
+        answer = await process.step(name, request, self.means.limits["empty"].run_timeout, 10.0)
         if not isinstance(answer, Ready | Done):
             raise SystemExit(f"{name} failed: {answer}")
 
     @contextlib.asynccontextmanager
     async def initialized(self, module: str, data: dict[str, Any], said: Callable[..., None]) -> AsyncIterator[Any]:
-        process = await TaskProcess.start(self.zygote, module, "bench", said)
+        confines = Confines(self.means.zygote, self.means.cgroups, self.means.limits[module], Clock())
+        process = await TaskProcess.start(confines, module, "bench", said)
         try:
             await self.step(process, self.start_message(module, data))
             yield process
@@ -174,8 +179,7 @@ class Bench:
 
     async def job(self, module: str, data: dict[str, Any]) -> Verdict:
         document = {"job_title": "bench", "tasks": [{"module": module, "data": data}]}
-        means = Means(self.zygote, self.client, self.settings, self.limits, self.directory)
-        verdict = await JobRun(read_job(document, self.client.modules), means, Watcher()).run()
+        verdict = await JobRun(read_job(document, self.client.modules), self.means, Watcher()).run()
         if verdict.failure:
             raise SystemExit(verdict.failure.headline)
         return verdict
@@ -436,6 +440,35 @@ async def heartbeat(bench: Bench) -> Report:
     )
 
 
+# --- watching ---
+
+
+async def watch(bench: Bench) -> Report:
+    """What it costs to measure a tree at the client's interval."""
+    rows = []
+    for count in (1, 10, 100):
+        fork = f"import os, time\nfor _ in range({count - 1}):\n    if not os.fork(): time.sleep(600)\n"
+        argv = [sys.executable, "-c", f"{fork}print(flush=True)\ntime.sleep(600)"]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True) as root:
+            assert root.stdout is not None
+            root.stdout.readline()
+            sampler = Sampler(root.pid)
+            sampler.sample()  # the first looks up every process
+            began, times = time.process_time(), EXACT_EVERY * bench.size.of(40)
+            for _ in range(times):
+                sampler.sample()
+            seconds = (time.process_time() - began) / times
+            os.killpg(root.pid, signal.SIGKILL)
+        share = seconds / SAMPLE_INTERVAL
+        rows.append((str(count), _ms(seconds), f"{share * 100:.3f} %"))
+    return Report(
+        f"Measuring a task's tree, every {SAMPLE_INTERVAL:g} s",
+        ("processes", "CPU ms a time", "of a processor"),
+        rows,
+        (f"Memory is measured exactly every {EXACT_EVERY} times, and whenever it may be over its limit.",),
+    )
+
+
 # --- the rest ---
 
 
@@ -501,16 +534,10 @@ async def measure(size: Size, parts: list[str], done: Callable[[Report], None]) 
         configuration.write_text(CONFIGURATION, encoding="utf-8")
         os.environ["SISYPHUS_STATE_DIR"] = name
         client = load_client(str(configuration), os.environ)
-        kernel.become_subreaper()
-        settings = load_settings(os.environ, directory)
-        zygote = Zygote(settings)
-        zygote.start()
-        try:
-            bench = Bench(size, directory, settings, client, load_limits(client), zygote)
+        async with means(client, load_settings(os.environ, directory), load_limits(client)) as shared:
+            bench = Bench(size, directory, shared)
             for part in (globals()[name] for name in PARTS if name in parts):
                 done(await part(bench))
-        finally:
-            await zygote.stop()
 
 
 def main() -> None:

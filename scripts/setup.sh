@@ -1,6 +1,7 @@
 # Sourced by the other scripts: sets up what they need. `root` is the checkout, `venv` its environment.
 #   setup_environment LOCK  the client and the packages of that lock file, in .venv
 #   setup_ffmpeg            ffmpeg and ffprobe, with apt-get
+#   setup_faketime          libfaketime, which the tests step the clock with
 # They say what they do on standard error, a line for each thing, and nothing when all is in place.
 # shellcheck shell=bash
 
@@ -11,6 +12,7 @@ log=$venv/setup.log
 
 setup_environment() { is_ready "$1" || alone install_environment "$1"; }
 setup_ffmpeg() { have_ffmpeg || alone install_ffmpeg; }
+setup_faketime() { have_faketime || alone install_faketime; }
 
 install_environment() {
     if is_ready "$1"; then return; fi # another call has done it meanwhile
@@ -44,6 +46,8 @@ find_python() {
 
 have_ffmpeg() { command -v ffmpeg && command -v ffprobe; } >/dev/null
 install_ffmpeg() { have_ffmpeg || apt_install ffmpeg; }
+have_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1'; } >/dev/null
+install_faketime() { have_faketime || apt_install faketime; }
 
 # The stamp: where and with which Python the environment was made (moved, it does not work), how many files it has (fewer:
 # someone has deleted some), and a line for each lock file installed. All of requirements.lock is in the others too.

@@ -63,6 +63,8 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def supervised(tmp_path: Path) -> Supervised:
+def supervised(tmp_path: Path) -> Iterator[Supervised]:
     """A client with the test modules enabled, to run jobs with."""
-    return Supervised(tmp_path)
+    supervised = Supervised(tmp_path)
+    yield supervised
+    supervised.close()

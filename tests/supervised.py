@@ -50,6 +50,7 @@ class Supervised:
         self.directory = directory
         self.config = directory / "client.toml"
         self.with_cgroups = False
+        self._started: list[subprocess.Popen[str]] = []
         self.configure()
 
     def configure(
@@ -76,7 +77,15 @@ class Supervised:
         """Start the console script on a job."""
         command = [CLIENT, "run", "--config", str(self.config), *options, str(self.write_job(document))]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
+        process = subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what a test that failed has left running."""
+        for process in self._started:
+            process.kill()
+            process.communicate()
 
     def run(self, document: Any, *options: str, **popen: Any) -> "subprocess.CompletedProcess[str]":
         """Run the console script on a job to its end."""
