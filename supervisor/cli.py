@@ -18,7 +18,6 @@ import msgspec
 import platformdirs
 import setproctitle
 from loguru import logger
-from rich.console import Console
 
 from app.config import VERSION, Client, ConfigError, Settings, load_client, load_settings
 from supervisor import display, signals
@@ -35,6 +34,7 @@ COMPLETED, FAILED, WRONG = 0, 1, 2
 @click.version_option(VERSION, prog_name="sisyphus-client")
 def main() -> None:
     """The worker of the Sisyphus video-encoding farm."""
+    _open_standard_streams()
 
 
 @main.command()
@@ -68,7 +68,7 @@ class _Run:
     async def main(self, as_json: bool, dry_run: bool) -> int:
         """Run the job and show it; returns the exit status."""
         setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
-        console = Console(stderr=True, highlight=False)
+        console = display.Terminal(stderr=True, highlight=False)
         with display.logging_to(console, "WARNING" if dry_run else self._settings.log_level):
             watcher = display.Bars(console) if console.is_terminal else display.Lines()
             async with means(self._client, self._settings, self._limits) as shared:
@@ -113,7 +113,11 @@ class _Run:
         if failure and failure.unusable:
             return self._complain(failure)
         if as_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(verdict.info)))
+            try:
+                click.echo(msgspec.json.format(msgspec.json.encode(verdict.info)))
+            except OSError as error:
+                click.echo(f"the record cannot be written: {error.strerror}", err=True)
+                return FAILED
         else:
             display.show_verdict(verdict, _outputs(verdict))
         if failure and self._interrupted_by:
@@ -123,6 +127,15 @@ class _Run:
     def _complain(self, failure: Failure) -> int:
         click.echo(f"{self._job_file}: tasks[{failure.task}].module: {failure.message}", err=True)
         return WRONG
+
+
+def _open_standard_streams() -> None:
+    """Fill what the caller has closed, or the next pipe or socket would become what modules print to."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
 
 
 def _configure(config: str | None) -> tuple[Settings, Client, dict[str, Limits]]:

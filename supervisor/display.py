@@ -1,10 +1,9 @@
 """What a person sees of a job: live bars on a terminal, plain lines elsewhere, and the table at the end."""
 
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from rich.console import Console
@@ -22,6 +21,18 @@ if TYPE_CHECKING:
 
 LINE_INTERVAL = 10.0
 """Seconds between two lines about a task's progress where there is no terminal."""
+
+
+class Terminal(Console):
+    """A console that outlives whoever reads it: a log or a bar that nobody sees is no reason to end a job."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on without."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, if it can be done."""
+        with suppress(OSError):
+            super().print(*objects, **options)
 
 
 @contextmanager
@@ -141,7 +152,7 @@ def _clock(seconds: float) -> str:
 
 def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
     """Print the table of a job's end on standard output: each task, and where the output (path, bytes) is."""
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = Terminal(highlight=False, soft_wrap=True)
     table = Table("task", "result", "wall time", "CPU time", "peak memory")
     for run in verdict.tasks:
         ran = run.seconds is not None

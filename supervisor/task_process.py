@@ -83,6 +83,7 @@ class TaskProcess:
         self._zygote = zygote
         self._clock = clock
         self._cgroup: Cgroup | None = None
+        self._memory_limit: str | None = None
         self._frozen: list[int] | None = None
         self._memory_kills = kernel.out_of_memory_kills()
         self._on_status = on_status
@@ -230,6 +231,7 @@ class TaskProcess:
             cgroup.limit(limits.memory.bytes if limits.memory else None, limits.processes)
             cgroup.add(self.pid)
             self._cgroup = cgroup
+            self._memory_limit = limits.memory.text if limits.memory else None
         apply_limits(limits, self.pid)
 
     async def _wait(self, ends: list["asyncio.Future[Any]"], seconds: float) -> None:
@@ -380,28 +382,34 @@ class TaskProcess:
     ) -> Failure:
         self._log.drain()
         self._output.drain()
-        ending = self._blame_memory(ending)
+        ending, limit = self._blame_memory(ending)
         return Failure(
             ending.reason,
             step,
             ending.message,
             signal=ending.signal,
             exit_status=ending.exit_status,
-            limit=stop.limit if stop else None,
+            limit=stop.limit if stop else limit,
             value=stop.value if stop else None,
             log=tuple(_level(line)[1] for line in self._log.last_lines()),
             stderr=stderr or self._output.last_lines(),
         )
 
-    def _blame_memory(self, ending: Ending) -> Ending:
-        """Tell a kill by the kernel for want of memory from others. Ours have an order to stop, and no signal here."""
+    def _blame_memory(self, ending: Ending) -> tuple[Ending, str | None]:
+        """Tell a kill by the kernel for want of memory from others, and the limit, if it was that of the cgroup.
+
+        Kills of ours have an order to stop, and no signal here.
+        """
         if ending.signal != "SIGKILL":
-            return ending
+            return ending, None
         in_cgroup = self._cgroup.out_of_memory_kills() if self._cgroup else 0
         if not in_cgroup and kernel.out_of_memory_kills() == self._memory_kills:
-            return ending
+            return ending, None
         message = f"{ending.message}: the kernel's out-of-memory killer took it"
-        return msgspec.structs.replace(ending, reason="memory", message=message)
+        limit = self._memory_limit if in_cgroup else None
+        if limit:
+            message += f", over the limit of {limit}"
+        return msgspec.structs.replace(ending, reason="memory", message=message), limit
 
 
 def _ending(exited: Exited | Lost) -> Ending:

@@ -275,6 +275,31 @@ def test_dry_run_of_a_wrong_job(supervised: Supervised) -> None:
     assert "Could not validate task data: Could not build additional pylons." in done.stderr
 
 
+@pytest.mark.parametrize("redirection", [">&- 2>&-", ">&- 2>&- <&-", "2>/dev/full", "2>&1 | head -c 1", "> /dev/full"])
+def test_nobody_listens(supervised: Supervised, tmp_path: Path, redirection: str) -> None:
+    """A job goes on to its end, whoever has stopped reading what is said about it."""
+    made = tmp_path / "made"
+    file = supervised.write_job(
+        job(("benign", {"make": str(made)}), ("hostile", {"step": "run", "act": "flood_stdout"}))
+    )
+    command = f"{CLIENT} run --config {supervised.config} {file} {redirection}"
+
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert made.exists()
+
+
+def test_record_that_cannot_be_written(supervised: Supervised) -> None:
+    """A record that nobody can have got is no success."""
+    command = f"{CLIENT} run --json --config {supervised.config} {supervised.write_job(BENIGN)} > /dev/full"
+
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("the record cannot be written: No space left on device\n")
+
+
 def test_version_and_help() -> None:
     """--version and --help work, and a wrong option is status 2."""
     assert "1.4.0" in subprocess.run([CLIENT, "--version"], capture_output=True, text=True).stdout
