@@ -356,7 +356,7 @@ def work_in_silence(module: Hostile, step: str) -> None:
     """Computes for a while and reports nothing."""
     end = time.monotonic() + module.task.seconds
     while time.monotonic() < end:
-        sum(range(10_000))
+        sum(range(100_000))
         time.sleep(0.005)
 
 

@@ -84,8 +84,12 @@ class Supervised:
     def close(self) -> None:
         """End what a test that failed has left running."""
         for process in self._started:
-            process.kill()
-            process.communicate()
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
 
     def run(self, document: Any, *options: str, **popen: Any) -> "subprocess.CompletedProcess[str]":
         """Run the console script on a job to its end."""

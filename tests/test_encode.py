@@ -103,6 +103,7 @@ def test_interrupted_encode_leaves_nothing(supervised: Supervised, clip: Path, n
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL"])
 def test_killed_encoder_is_explained(supervised: Supervised, clip: Path, name: str) -> None:
     """An encoder that a signal kills: the signal on the record, the command in the message, nothing left."""
+    supervised.configure({"max_attempts": 1})
     client = supervised.start(job(("ffmpeg", endless(clip))), "--json")
 
     encoder_below(client).send_signal(signal.Signals[name])
