@@ -48,6 +48,9 @@ class Start(Message, frozen=True):
     """The task's data as JSON text in ASCII: it may hold what UTF-8 cannot, such as lone surrogates."""
     paths: tuple[str, ...]
     modules: dict[str, str]
+    open_files: int | None
+    """The limit of open files, or the supervisor's. Others are set from outside, which for this one would race with
+    what the process opens and closes to become a task process."""
     environment: dict[str, str]
     """Variables that are the task's own; the others are the supervisor's."""
 

@@ -92,7 +92,10 @@ class Queue(Generic[M]):
     def get(self) -> M | None:
         """The next message; `None` once the other side has closed, or sends what cannot be understood."""
         while not self._received:
-            data = self._socket.recv(1 << 16)
+            try:
+                data = self._socket.recv(1 << 16)
+            except ConnectionError:  # closed while something of ours was still unread there
+                return None
             if not data:
                 return None
             self._received = self._decoder.feed(data)

@@ -10,6 +10,7 @@ import faulthandler
 import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -26,7 +27,7 @@ import modules
 import modules.output
 import modules.tool
 from app.config import Config, Settings
-from app.exceptions import ClientError
+from app.exceptions import ClientError, InitializationError
 from app.heartbeat import heartbeat
 from ipc.messages import Done, Failed, Ready, Said, Start, Step, ToTask
 from ipc.queue import MAX_FRAME, Queue, encode
@@ -127,6 +128,8 @@ class TaskProcess:
             return Failed(f"{name}: {text}" if text else name, warnings=self._take_warnings())
 
     def _start(self, start: Start) -> Ready:
+        if start.open_files is not None:
+            _limit_open_files(start.open_files)
         os.environ.update(start.environment)
         tempfile.tempdir = None
         Config.MODULES = dict(start.modules)
@@ -197,6 +200,13 @@ class TaskProcess:
             raise Asked
 
 
+def _limit_open_files(count: int) -> None:
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+    except (OSError, ValueError) as error:
+        raise InitializationError(message=f"tool.client.limits.open_files cannot be applied: {error}") from error
+
+
 class LogSink:
     """Where loguru's messages go: the pipe that the supervisor reads, once this is a task process."""
 
@@ -237,7 +247,7 @@ def _rehearse() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         queue: Queue[ToTask] = Queue(theirs, ToTask)
-        start = Start("", "", 0, "rehearsal", f"{BaseModule.__module__}.{BaseModule.__name__}", "{}", (), {}, {})
+        start = Start("", "", 0, "rehearsal", f"{BaseModule.__module__}.{BaseModule.__name__}", "{}", (), {}, None, {})
         for request in (start, Step("validate"), Step("run"), Step("cleanup")):
             ours.sendall(encode(request))
         ours.shutdown(socket.SHUT_WR)

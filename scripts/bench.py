@@ -158,6 +158,7 @@ class Bench:
             data=json.dumps(data),
             paths=self.client.paths,
             modules=self.client.modules,
+            open_files=None,
             environment={},
         )
 

@@ -49,7 +49,10 @@ def run(job_file: str, config: str | None, as_json: bool, dry_run: bool) -> None
         job = _read_job_file(job_file, client)
     except (ConfigError, JobError) as error:
         _give_up(str(error))
-    sys.exit(asyncio.run(_Run(job, job_file, settings, client, limits).main(as_json, dry_run)))
+    try:
+        sys.exit(asyncio.run(_Run(job, job_file, settings, client, limits).main(as_json, dry_run)))
+    except OSError as error:  # no temporary directory, no process to be had: what a job itself meets is on its record
+        _give_up(f"the client cannot start: {error}")
 
 
 class _Run:

@@ -254,9 +254,9 @@ class JobRun:
             await asyncio.wait(preparations)
 
     async def _initialize(self, run: TaskRun, for_cleanup: bool = False) -> Failure | None:
-        if run.scratch is None:
-            run.scratch = Path(tempfile.mkdtemp(dir=self._means.scratch, prefix=f"task-{run.place}-"))
         try:
+            if run.scratch is None:
+                run.scratch = Path(tempfile.mkdtemp(dir=self._means.scratch, prefix=f"task-{run.place}-"))
             run.process = await TaskProcess.start(
                 Confines(self._means.zygote, self._means.cgroups, run.limits, self._clock),
                 run.label,
@@ -410,6 +410,7 @@ class JobRun:
             data=json.dumps(run.task.data),
             paths=means.client.paths,
             modules=means.client.modules,
+            open_files=run.limits.open_files,
             environment={"TMPDIR": str(directory)},
         )
 

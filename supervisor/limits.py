@@ -2,7 +2,6 @@
 
 import os
 import re
-import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ def load_limits(client: Client) -> dict[str, Limits]:
 
 
 def apply(limits: Limits, pid: int) -> None:
-    """Set what the kernel enforces on a process, which its children inherit. It must not run the module's code yet.
+    """Set priorities and processors of a process, which its children inherit. It must not run the module's code yet.
 
     Raises:
         LimitError: the operating system refuses.
@@ -117,7 +116,6 @@ def apply(limits: Limits, pid: int) -> None:
         ("nice", limits.nice, lambda: process.nice(limits.nice)),
         ("ionice", limits.ionice, lambda: _set_ionice(process, limits.ionice)),
         ("cpus", limits.cpus, lambda: process.cpu_affinity(list(limits.cpus or ()))),
-        ("open_files", limits.open_files, lambda: _set_open_files(process, limits.open_files)),
     ]
     for name, value, set_it in settings:
         if value is None:
@@ -141,11 +139,6 @@ def _raise_oom_score(pid: int) -> None:
 def _set_ionice(process: psutil.Process, priority: IoPriority | None) -> None:
     assert priority is not None
     process.ionice(_IO_CLASSES[priority.io_class], priority.level)
-
-
-def _set_open_files(process: psutil.Process, count: int | None) -> None:
-    assert count is not None
-    process.rlimit(resource.RLIMIT_NOFILE, (count, count))
 
 
 def _parse(table: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -87,7 +87,10 @@ class Sampler:
         total = 0
         for process in self._processes.values():
             with contextlib.suppress(psutil.Error):
-                total += process.memory_full_info().pss
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.AccessDenied:  # it has made itself unreadable: then all it has counts
+                    total += process.memory_info().rss
         return total
 
 

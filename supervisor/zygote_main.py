@@ -83,7 +83,10 @@ class Zygote:
         self._selector.register(reader, selectors.EVENT_READ)
 
     def _take_requests(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, 16 * DESCRIPTORS)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, 16 * DESCRIPTORS)
+        except ConnectionError:  # the supervisor ended with something of ours unread: unix(7)
+            return False
         self._descriptors += descriptors
         for request in self._requests.feed(data):
             match request:
@@ -221,7 +224,7 @@ def _become_task_process(zygote: int, descriptors: list[int], sink: runner.LogSi
 def _only(descriptors: list[int]) -> list[int]:
     """Keep `descriptors` alone, moved to 3 and up, beside a standard input that is empty and 1 and 2."""
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64) for descriptor in descriptors]
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3 + DESCRIPTORS) for descriptor in descriptors]
     kept = [os.dup2(descriptor, 3 + place, inheritable=False) for place, descriptor in enumerate(high)]
     os.closerange(3 + len(kept), os.sysconf("SC_OPEN_MAX"))  # one system call: close_range(2), Linux 5.9
     return kept

@@ -144,6 +144,22 @@ def test_survivors_of_both_are_killed_at_the_next_start(supervised: Supervised, 
         process.kill()
 
 
+def test_nothing_survives_a_supervisor_that_had_not_read(supervised: Supervised, tmp_path: Path) -> None:
+    """A supervisor killed before it has read what the zygote told it: the zygote takes that for its end, too."""
+    ready = tmp_path / "ready"
+    tasks = [("hostile", {"step": "run", "act": "tool", "ready": str(ready)}), ("benign", {})]
+    client = supervised.start(job(*tasks))
+    until(lambda: ready.exists() and ready.read_text(), "the first task to run")
+    (zygote,) = psutil.Process(client.pid).children()
+    (waiting,) = [task for task in zygote.children() if task.pid != int(ready.read_text())]
+
+    client.send_signal(signal.SIGSTOP)
+    waiting.kill()
+    until(lambda: not waiting.is_running(), "the zygote to reap it, and to tell")
+    client.kill()
+    client.communicate()  # that nothing is alive is asserted after every test
+
+
 def test_zygote_that_is_stopped_is_replaced(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
     """A zygote that does not answer is killed with all it holds, and the next job runs under a new one."""
     monkeypatch.setattr("supervisor.zygote.ANSWER_TIMEOUT", 1.0)

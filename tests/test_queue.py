@@ -109,7 +109,7 @@ def test_oversize_is_refused_before_it_arrives() -> None:
 def test_task_data_survives_what_utf8_cannot_carry() -> None:
     """A task's data travels as JSON in ASCII, so that file names of any bytes arrive."""
     ours, theirs = socket.socketpair()
-    start = Start("j", "t", 0, "m", "a.B", '{"path": "\\udcff"}', (), {}, {})
+    start = Start("j", "t", 0, "m", "a.B", '{"path": "\\udcff"}', (), {}, None, {})
 
     with ours, theirs:
         sender = threading.Thread(target=Queue(ours, FromTask).put, args=(start,))
