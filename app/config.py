@@ -91,6 +91,8 @@ def load_settings(environ: Mapping[str, str], state_directory: Path) -> Settings
     level = setting("LOGURU_LEVEL", "INFO").upper()
     if level not in {"TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"}:
         raise ConfigError(f"LOGURU_LEVEL: {level!r} is no log level (TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL)")
+    for name in ("API_URL", "HOSTNAME_OVERRIDE", "HOST_UUID"):
+        _require_utf8(name, environ.get(name, ""))
     return Settings(
         api_url=setting("API_URL", "http://localhost:5000").rstrip("/"),
         api_timezone=timezone,
@@ -111,6 +113,9 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
     table = _read(file)
     if not isinstance(table, dict):
         raise ConfigError(f"{file}: tool.client: expected a table")
+    unknown = sorted(set(table) - {"modules", "limits"})
+    if unknown:
+        raise ConfigError(f"{file}: tool.client.{unknown[0]}: unknown table (known: limits, modules)")
     modules = table.get("modules", {})
     if not isinstance(modules, dict):
         raise ConfigError(f"{file}: tool.client.modules: expected a table")
@@ -132,7 +137,10 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
     if not isinstance(limits, dict):
         raise ConfigError(f"{file}: tool.client.limits: expected a table")
     base = file.parent.absolute()
-    return Client(file, dict(enabled), tuple(os.path.normpath(base / path) for path in paths), limits)
+    places = tuple(os.path.normpath(base / path) for path in paths)
+    for place in places:
+        _require_utf8(f"{file}: tool.client.modules.paths", place)
+    return Client(file, dict(enabled), places, limits)
 
 
 def _find_file(option: str | None, environ: Mapping[str, str]) -> Path:
@@ -163,6 +171,14 @@ def _read(file: Path) -> Any:
     if not isinstance(tools, dict) or "client" not in tools:
         raise ConfigError(f"{file}: has no [tool.client] table")
     return tools["client"]
+
+
+def _require_utf8(where: str, text: str) -> None:
+    """Refuse what the messages between the processes cannot carry."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{where}: {os.fsencode(text)!r} is not UTF-8") from error
 
 
 def _seconds(name: str, text: str) -> float:

@@ -17,6 +17,12 @@ class ClientError(Exception):
     ended; all three go on the job's record.
     """
 
+    # Also for a class of an author's own that does not call this one's __init__.
+    message: str = ""
+    stderr: Sequence[str] = ()
+    exit_status: int | None = None
+    signal: str | None = None
+
     def __init__(
         self,
         message: str = "",

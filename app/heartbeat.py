@@ -99,8 +99,10 @@ class Heartbeat:
         self.set_data({"status": "in_progress"})
 
     def flush(self) -> None:
-        """Send the latest status now, if it has not been sent."""
-        if self._unsent:
+        """Send the latest status now, if it has not been sent; returns when it has."""
+        with self._lock:
+            pending = self._unsent
+        if pending:
             self._send_latest()
 
     def _send_latest(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-MAX_FRAME = 1 << 20
+MAX_FRAME = 8 << 20
 """Bytes in the largest frame a task process may send."""
 
 MAX_REQUEST = 64 << 20

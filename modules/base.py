@@ -37,8 +37,9 @@ class BaseModule:
     schema: ClassVar[Mapping[str, Any] | None] = None
     cleanup_on_failure: ClassVar[bool] = False
 
-    _warnings: list[str]
-    _files: Mapping[str, bool] = {}
+    # The client's own, named so that no module's attributes clash with them.
+    sisyphus_warnings: tuple[str, ...] = ()
+    sisyphus_files: Mapping[str, bool] = {}
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         """Take the task's data.
@@ -48,7 +49,6 @@ class BaseModule:
         """
         self.task = Box(task)
         self.start_time = None
-        self._warnings = []
 
     def validate(self) -> None:
         """Check the task's data before anything of the job runs. Files of earlier tasks need not exist yet.
@@ -102,11 +102,11 @@ class BaseModule:
     def warn(self, message: str) -> None:
         """Log a warning and put it on the job's record."""
         logger.warning("{}", message)
-        self._warnings.append(message)
+        self.sisyphus_warnings += (message,)
 
     def will_exist(self, path: str) -> bool:
         """Whether `path` will be there when `run` is called: it is now, or an earlier task of the job writes it."""
-        known = self._files.get(location(path))
+        known = self.sisyphus_files.get(location(path))
         return os.path.lexists(path) if known is None else known
 
 

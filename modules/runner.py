@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -66,10 +67,12 @@ class TaskProcess:
 
     def __init__(self, queue: Queue[ToTask]) -> None:
         self._queue = queue
+        self._pid = os.getpid()
         self._module: Any = None
         self._title = ""
         self._in_step = False
-        self._sending = False
+        self._putting = threading.Lock()
+        self._main_is_putting = False
         self._asked = False
 
     def serve(self) -> None:
@@ -88,7 +91,8 @@ class TaskProcess:
                         plan = getattr(self._module, "plan", list)
                         return Done(lines=tuple(map(_text, plan())))
                     case Step("validate", files):
-                        self._module._files = {os.fsdecode(path): stands for path, stands in files}
+                        if isinstance(self._module, BaseModule):
+                            self._module.sisyphus_files = {os.fsdecode(path): stands for path, stands in files}
                         self._call("validate")
                     case Step("run"):
                         if callable(set_start_time := getattr(self._module, "set_start_time", None)):
@@ -104,11 +108,11 @@ class TaskProcess:
             return Failed(_text(error), unusable=True)
         except ClientError as error:
             return Failed(
-                _text(error.message) or type(error).__name__,
-                "signal" if error.signal else "exit" if error.exit_status is not None else "exception",
-                exit_status=error.exit_status,
-                signal=error.signal,
-                tool_died=error.signal is not None,
+                _text(error.message) or _text(error) or type(error).__name__,
+                "signal" if error.signal else "exit" if isinstance(error.exit_status, int) else "exception",
+                exit_status=error.exit_status if isinstance(error.exit_status, int) else None,
+                signal=_text(error.signal) if error.signal else None,
+                tool_died=bool(error.signal),
                 stderr=_texts(error.stderr),
                 warnings=self._take_warnings(),
             )
@@ -152,14 +156,14 @@ class TaskProcess:
         setproctitle.setproctitle(f"sisyphus-client: {self._title}, {step}")
 
     def _take_warnings(self) -> tuple[str, ...]:
-        taken = getattr(self._module, "_warnings", None)
-        if not isinstance(taken, list):
-            return ()  # not one of ours: a module need not call its base's __init__
-        self._module._warnings = []
+        if not isinstance(self._module, BaseModule):
+            return ()
+        taken, self._module.sisyphus_warnings = self._module.sisyphus_warnings, ()
         return _texts(taken)
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
+        self._asked = False
         self._in_step = True
         try:
             yield
@@ -175,8 +179,12 @@ class TaskProcess:
 
         Not while a frame is half sent: the rest of it must follow, or the supervisor reads garbage.
         """
-        del number, frame
-        if self._sending:
+        del frame
+        if os.getpid() != self._pid:  # a process that the module forked: for it, this is the signal that ends it
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        if self._main_is_putting:
             self._asked = True
         elif self._in_step:
             raise Asked
@@ -188,14 +196,18 @@ class TaskProcess:
             self._put(Said(msgspec.Raw(status)))
 
     def _put(self, message: Ready | Said | Done | Failed) -> None:
-        self._sending = True
+        is_main = threading.current_thread() is threading.main_thread()  # where signal handlers run, and no other
+        if is_main:
+            self._main_is_putting = True
         try:
-            self._queue.put(message)
+            with self._putting:  # the heartbeat's timer sends, too
+                self._queue.put(message)
         except OSError:
             os._exit(1)  # the supervisor is gone, and the kernel is about to say so
         finally:
-            self._sending = False
-        if self._asked and self._in_step:
+            if is_main:
+                self._main_is_putting = False
+        if is_main and self._asked and self._in_step:
             self._asked = False
             raise Asked
 
@@ -292,7 +304,11 @@ def _strings(module: Any, method: str) -> list[str]:
 
 
 def _paths(paths: Iterable[str]) -> tuple[bytes, ...]:
-    return tuple(os.fsencode(location(path)) for path in paths)
+    encoded = []
+    for path in paths:
+        with contextlib.suppress(ValueError):  # NUL, or what no file name can hold: for validation to tell
+            encoded.append(os.fsencode(location(path)))
+    return tuple(encoded)
 
 
 def _text(value: object) -> str:

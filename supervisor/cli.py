@@ -5,13 +5,14 @@ interrupted by signal n (130 for Ctrl-C).
 """
 
 import asyncio
+import io
 import json
 import os
 import signal
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 import msgspec
@@ -28,6 +29,9 @@ from supervisor.means import means
 from supervisor.task_process import Stop
 
 COMPLETED, FAILED, WRONG = 0, 1, 2
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""What stops a job, a terminal that goes away among it."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,7 +54,9 @@ def run(job_file: str, config: str | None, as_json: bool, dry_run: bool) -> None
     except (ConfigError, JobError) as error:
         _give_up(str(error))
     try:
-        sys.exit(asyncio.run(_Run(job, job_file, settings, client, limits).main(as_json, dry_run)))
+        status = asyncio.run(_Run(job, job_file, settings, client, limits).main(as_json, dry_run))
+        _let_go_of_standard_streams()
+        sys.exit(status)
     except OSError as error:  # no temporary directory, no process to be had: what a job itself meets is on its record
         _give_up(f"the client cannot start: {error}")
 
@@ -92,9 +98,10 @@ class _Run:
             again = self._interrupted_by is not None
             logger.warning("{}: {}", number.name, "killing the job" if again else "stopping the job; again to kill it")
             self._interrupted_by = self._interrupted_by or number
+            self._paused = False
             job.stop(Stop("cancelled", f"cancelled by {number.name}", now=again))
 
-        return signals.handling([signal.SIGINT, signal.SIGTERM, signal.SIGUSR2], act)
+        return signals.handling([*STOPPING, signal.SIGUSR2], act)
 
     async def _plan(self, job: JobRun) -> int:
         with self._interruptible(job):
@@ -118,6 +125,7 @@ class _Run:
         if as_json:
             try:
                 click.echo(msgspec.json.format(msgspec.json.encode(verdict.info)))
+                sys.stdout.flush()
             except OSError as error:
                 click.echo(f"the record cannot be written: {error.strerror}", err=True)
                 return FAILED
@@ -139,10 +147,25 @@ def _open_standard_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path that the locale cannot show is no error
+
+
+def _let_go_of_standard_streams() -> None:
+    """Flush them now: what fails when the interpreter does it at its end makes the exit status 120."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (OSError, AttributeError):
+            setattr(sys, name, None)
 
 
 def _configure(config: str | None) -> tuple[Settings, Client, dict[str, Limits]]:
-    state = os.environ.get("SISYPHUS_STATE_DIR", "").strip() or platformdirs.user_state_path("sisyphus-client")
+    try:
+        state = os.environ.get("SISYPHUS_STATE_DIR", "").strip() or platformdirs.user_state_path("sisyphus-client")
+    except RuntimeError as error:  # no HOME, and no such user
+        raise ConfigError(f"SISYPHUS_STATE_DIR: is not set, and there is no place for state: {error}") from error
     settings = load_settings(os.environ, Path(state))
     client = load_client(config, os.environ)
     return settings, client, load_limits(client)
@@ -150,7 +173,9 @@ def _configure(config: str | None) -> tuple[Settings, Client, dict[str, Limits]]
 
 def _read_job_file(name: str, client: Client) -> Job:
     try:
-        document = json.loads(Path(name).read_bytes(), parse_constant=_refuse_constant)
+        document = json.loads(
+            Path(name).read_bytes(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates
+        )
     except OSError as error:
         raise JobError(f"{name}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
@@ -163,6 +188,15 @@ def _read_job_file(name: str, client: Client) -> Job:
         return read_job(document, client.modules, default_title=Path(name).stem)
     except JobError as error:
         raise JobError(f"{name}: {error}") from error
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return document
 
 
 def _refuse_constant(name: str) -> NoReturn:

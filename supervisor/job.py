@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import tempfile
 import time
 import uuid
@@ -18,6 +19,7 @@ import psutil
 
 from app.config import VERSION
 from ipc.messages import Done, Ready, Start, Step, StepName
+from ipc.queue import MAX_REQUEST
 from supervisor import scratch
 from supervisor.clock import Clock
 from supervisor.failure import Failure
@@ -31,6 +33,9 @@ from supervisor.zygote import Lost, SpawnError
 
 MAX_TASKS = 1000
 """Tasks in one job: each has a process from its initialisation on."""
+
+JOB_ID = re.compile(r"[A-Za-z0-9._@+-]{1,200}")
+"""What an id may be: it stands in log lines, process titles and names of temporary files."""
 
 SAMPLE_INTERVAL = 0.5
 """Seconds between two measurements of a task's process tree during a step: 0.04 ms each for every process of it."""
@@ -73,9 +78,10 @@ def read_job(document: Any, enabled: Iterable[str], default_title: str = "") -> 
     title = document.get("job_title", document.get("job_name", default_title))
     if not isinstance(title, str) or not title:
         raise JobError("job_title: the job has no title")
+    title = title.encode("utf-8", "backslashreplace").decode()
     job_id = document.get("job_id") or str(uuid.uuid4())
-    if not isinstance(job_id, str):
-        raise JobError("job_id: expected text")
+    if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
+        raise JobError("job_id: expected letters, digits and . _ - @ +, at most 200 of them")
     names = sorted(enabled)
     return Job(job_id, title, tuple(_read_task(task, f"tasks[{place}]", names) for place, task in enumerate(tasks)))
 
@@ -91,6 +97,8 @@ def _read_task(document: Any, where: str, enabled: list[str]) -> Task:
     data = document.get("data", {})
     if not isinstance(data, dict):
         raise JobError(f"{where}.data: expected an object")
+    if len(json.dumps(data)) > MAX_REQUEST - (1 << 20):
+        raise JobError(f"{where}.data: is larger than a task's data may be ({MAX_REQUEST >> 20} MiB)")
     return Task(module, data)
 
 
@@ -208,6 +216,8 @@ class JobRun:
     async def pause(self) -> None:
         """Stop every process of the job where it is, and begin no step, until `resume`. No timeout runs meanwhile."""
         async with self._pausing:
+            if self._order:
+                return  # it is being stopped, which takes running
             self._clock.pause()
             self._running.clear()
             await asyncio.gather(*(run.process.pause() for run in self.tasks if run.process))
@@ -341,13 +351,11 @@ class JobRun:
     async def _end(self, run: TaskRun) -> int:
         """End the task's process, if it has one, and remove its scratch directory. Returns how much it left alive."""
         process, run.process = run.process, None
-        if process is None:
-            return 0
-        exited = await process.close()
+        exited = await process.close() if process else None
         if run.scratch:
             await asyncio.to_thread(scratch.remove, run.scratch)
             run.scratch = None
-        if isinstance(exited, Lost):
+        if exited is None or isinstance(exited, Lost):
             return 0
         run.cpu_seconds += exited.cpu_seconds
         run.peak_memory = max(run.peak_memory, exited.peak_memory)

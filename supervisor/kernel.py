@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterator
 import psutil
 
 MARKER = "SISYPHUS_SUPERVISOR"
-"""Environment variable of every process below a supervisor: its pid and start time. What survives the supervisor and
-the zygote both being killed at one instant is found by it at the next start."""
+"""Environment variable of every process below a supervisor: its pid, start time and pid namespace. What survives the
+supervisor and the zygote both being killed at one instant is found by it at the next start."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -138,7 +138,7 @@ def kill_children(spare: Collection[int] = (), patience: float = 5.0) -> int:
 
 def marker(pid: int) -> str:
     """The value of `MARKER` for the supervisor `pid`: no other process, before or after it, has the same."""
-    return f"{pid}:{_start_time(pid)}"
+    return f"{pid}:{_start_time(pid)}:{_pid_namespace('self')}"
 
 
 def out_of_memory_kills() -> int:
@@ -180,11 +180,17 @@ def kill_survivors() -> list[int]:
 
 def is_alive(value: str) -> bool:
     """Whether the supervisor with this marker is alive."""
-    pid, _, started = value.partition(":")
     try:
-        return _start_time(int(pid)) == int(started)
+        pid, started, namespace = map(int, value.split(":"))
+        if namespace != _pid_namespace("self"):
+            return True  # its number means nothing here: it is for its own container to judge
+        return _start_time(pid) == started
     except (OSError, ValueError):
         return False
+
+
+def _pid_namespace(pid: str) -> int:
+    return os.stat(f"/proc/{pid}/ns/pid").st_ino
 
 
 def state(pid: int) -> str:

@@ -8,7 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-PREFIX = "sisyphus-client-"
+from loguru import logger
+
+PREFIX = ".sisyphus-scratch-"
+
+MARK = ".made-by-sisyphus-client"
+"""A file in each of them: a name alone is no proof that a directory is ours to remove."""
 
 
 @contextlib.contextmanager
@@ -31,6 +36,8 @@ def _make_locked() -> tuple[Path, int]:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX))
         descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            (directory / MARK).touch()
         if os.fstat(descriptor).st_nlink > 0:
             return directory, descriptor
         os.close(descriptor)  # another supervisor took it for stale before it was locked, and removed it
@@ -53,8 +60,9 @@ def _remove_stale(parent: Path) -> None:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 # Another user's, or one in use: opening or locking fails, and it stays.
-                if os.fstat(descriptor).st_uid == os.getuid():
+                if os.fstat(descriptor).st_uid == os.getuid() and (directory / MARK).is_file():
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     remove(directory)
+                    logger.info("Removed {}, which a killed client had left", directory)
             finally:
                 os.close(descriptor)

@@ -192,7 +192,7 @@ class TaskProcess:
         self._answer = self._loop.create_future()
         if self._ending:
             self._answer.set_result(self._ending)
-        sending = asyncio.create_task(self._send(request))
+        sending = asyncio.create_task(self._send(encode(request)))
         ends: list[asyncio.Future[Any]] = [self._answer, self._stop]
         try:
             await self._wait(ends, timeout.seconds)
@@ -262,9 +262,9 @@ class TaskProcess:
         if order.now or not self._answer.done():
             await self._kill()
 
-    async def _send(self, request: Start | Step) -> None:
+    async def _send(self, frame: bytes) -> None:
         with contextlib.suppress(OSError):  # it is gone, and the zygote is about to say how
-            await self._loop.sock_sendall(self._socket, encode(request))
+            await self._loop.sock_sendall(self._socket, frame)
 
     def _readable(self) -> None:
         try:

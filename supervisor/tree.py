@@ -15,6 +15,10 @@ EXACT_EVERY = 10
 """Every how many samples memory is measured exactly, if it is not over its limit: counting the shared pages of 8 GiB
 takes the kernel 46 ms, all the rest of a sample 0.04 ms a process."""
 
+_STOPPED = "TtZX"
+"""States of what is stopped or has ended. What sleeps uninterruptibly (D) stops when it wakes: a parent in vfork(2),
+for one, only when its child goes on."""
+
 STOP_TIMEOUT = 5.0
 """Seconds to wait until all of a tree has stopped; what sleeps uninterruptibly stops when it wakes."""
 
@@ -111,7 +115,7 @@ def freeze(pid: int) -> list[int]:
                     os.kill(member, signal.SIGSTOP)
                     stopped.append(member)
             seen.add(member)
-        if all(map(_is_stopped, tree)) and seen.issuperset(kernel.descendants(pid)):
+        if all(kernel.state(member) in f"{_STOPPED}D" for member in tree) and seen.issuperset(kernel.descendants(pid)):
             break
         time.sleep(0.001)
     return stopped
@@ -126,7 +130,7 @@ def thaw(pids: list[int]) -> None:
 
 def _is_stopped(pid: int) -> bool:
     """Whether it is stopped, or has ended."""
-    return kernel.state(pid) in "TtZX"
+    return kernel.state(pid) in _STOPPED
 
 
 def _is_zombie(pid: int) -> bool:

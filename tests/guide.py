@@ -1,5 +1,7 @@
 """The snippets of the module guide, each as a module that works as it stands there."""
 
+import multiprocessing
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -122,3 +124,53 @@ class NotDerived:
 
     def cleanup(self):
         pass
+
+
+class ManyHeartbeats(BaseModule):
+    """Large statuses, the last of them on its way when the step ends."""
+
+    def run(self) -> None:
+        for _ in range(2):
+            self.heartbeat.set_data({"status": "in_progress", "task": "cool", "info": {"x": "y" * 480_000}})
+        time.sleep(0.249)
+
+
+class NamesOfItsOwn(BaseModule):
+    """Attributes that a careless client would trample on."""
+
+    def __init__(self, task):
+        super().__init__(task)
+        self._files = ["a", "b"]
+        self._warnings = ["secret"]
+
+    def run(self) -> None:
+        assert self._files[0] == "a"
+        assert self._warnings == ["secret"]
+
+
+class ForksWorkers(BaseModule):
+    """A pool of forked processes, which the pool ends with SIGTERM."""
+
+    def run(self) -> None:
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert pool.map(abs, [-1, -2]) == [1, 2]
+
+
+class WarnsWithoutItsBase(BaseModule):
+    """Forgets its base's __init__."""
+
+    def __init__(self, task):
+        self.warn("odd")
+
+
+class CodeError(RunError):
+    def __init__(self, code):
+        self.code = code
+
+    def __str__(self):
+        return str(self.code)
+
+
+class RaisesItsOwnClass(BaseModule):
+    def run(self) -> None:
+        raise CodeError(41)

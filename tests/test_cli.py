@@ -18,6 +18,11 @@ from tests.supervised import BENIGN, CLIENT, Supervised, job, until
         ('{"tasks": [\n  {"module": }', "job.json: line 2, column 14: is not JSON: Expecting value"),
         ("", "job.json: line 1, column 1: is not JSON"),
         ('{"tasks": [{"module": "benign", "data": {"x": NaN}}]}', "job.json: is not JSON: NaN is no number in JSON"),
+        ('{"tasks": [], "tasks": []}', "job.json: is not JSON: the key 'tasks' stands twice in one object"),
+        (
+            '{"tasks": [{"module": "benign"}], "job_id": "a\\n\\u001b[31m"}',
+            "job.json: job_id: expected letters, digits",
+        ),
         ("[" * 100_000, "job.json: is not JSON: maximum recursion"),
         ("[]", "job.json: a job is an object with the keys job_title and tasks"),
         ("{}", "job.json: tasks: the job has no tasks"),
@@ -298,6 +303,25 @@ def test_record_that_cannot_be_written(supervised: Supervised) -> None:
 
     assert done.returncode == 1
     assert done.stderr.endswith("the record cannot be written: No space left on device\n")
+
+
+def test_title_that_is_not_unicode(supervised: Supervised) -> None:
+    """A title with a lone surrogate, which no message can carry, is shown escaped and harms nothing."""
+    assert supervised.record({"job_title": "a\ud800b", "tasks": [{"module": "benign"}]})["completed"]
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGHUP", 129), ("SIGQUIT", 131)])
+def test_lost_terminal_stops_the_job(supervised: Supervised, tmp_path: Path, name: str, status: int) -> None:
+    """A terminal that goes away, or Ctrl-\\, stops the job like the first Ctrl-C."""
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("hostile", {"step": "run", "act": "quiet", "ready": str(ready)})), "--json")
+    until(ready.exists, "the module to run")
+
+    client.send_signal(signal.Signals[name])
+    out, _ = client.communicate()
+
+    assert client.returncode == status
+    assert json.loads(out)["error"]["reason"] == "cancelled"
 
 
 def test_version_and_help() -> None:

@@ -19,6 +19,7 @@ ENABLED = '[tool.client.modules.enabled]\nffmpeg = "modules.ffmpeg.Ffmpeg"\n'
         ("[tool.client", "is not TOML"),
         ("tool = 1", "has no [tool.client] table"),
         ("[tool]\nclient = 1", "tool.client: expected a table"),
+        ("[tool.client.limts]\nmemory = 1", "tool.client.limts: unknown table (known: limits, modules)"),
         ("[tool.client]\nmodules = 1", "tool.client.modules: expected a table"),
         ("[tool.client.modules]\nenabled = 1", "tool.client.modules.enabled: expected a table"),
         ("[tool.client.modules]\npath = []", "tool.client.modules.path: unknown key"),

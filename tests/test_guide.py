@@ -43,6 +43,27 @@ def test_snippet_fails_as_it_says(supervised: Supervised, name: str, error: str,
     assert record["error"]["reason"] == "exception"
 
 
+@pytest.mark.parametrize("name", ["ManyHeartbeats", "NamesOfItsOwn", "ForksWorkers", "WarnsWithoutItsBase"])
+def test_unusual_module_works(supervised: Supervised, name: str) -> None:
+    """What the guide does not forbid works."""
+    supervised.configure(modules={"cool": f"tests.guide.{name}"})
+
+    done = supervised.run(job(*[("cool", {})] * 5))
+
+    assert done.returncode == 0, done.stderr
+    assert "Asked" not in done.stderr
+    assert "secret" not in done.stdout
+
+
+def test_error_of_an_authors_own_class(supervised: Supervised) -> None:
+    """An error class that derives from one of the four and forgets its base's __init__ is an error like it."""
+    supervised.configure(modules={"cool": "tests.guide.RaisesItsOwnClass"})
+
+    error = supervised.record(job(("cool", {})))["error"]
+
+    assert (error["type"], error["reason"], error["message"]) == ("RunError", "exception", "41")
+
+
 def test_progress_and_information_arrive(supervised: Supervised) -> None:
     """What a module tells its heartbeat reaches the supervisor, the last of it too."""
     supervised.configure(modules={"cool": "tests.guide.MyCustomModule"})

@@ -117,13 +117,16 @@ def test_scratch_directories_are_removed(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     stale = tmp_path / f"{scratch.PREFIX}stale"
     (stale / "task" / "deep").mkdir(parents=True)
+    (stale / scratch.MARK).touch()
+    other = tmp_path / f"{scratch.PREFIX}of-somebody-else"
+    other.mkdir()
     (stale / "task" / "deep").chmod(0)
 
     with scratch.scratch_directory() as first, scratch.scratch_directory() as second:
         assert not stale.exists()
         assert first.exists()
         assert second.exists()
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [other]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def states(client: "subprocess.Popen[str]") -> set[str]:
 
 def pause(client: "subprocess.Popen[str]") -> None:
     client.send_signal(signal.SIGUSR2)
-    until(lambda: states(client) == {"T"} or is_frozen(client), "everything to be stopped")
+    until(lambda: states(client) <= {"T", "D"} or is_frozen(client), "everything to be stopped")
 
 
 def is_frozen(client: "subprocess.Popen[str]") -> bool:
@@ -106,6 +106,19 @@ def test_cancel_works_while_paused(supervised: Supervised, tmp_path: Path, times
     client.communicate()
 
     assert client.returncode == 130
+
+
+def test_pause_does_not_hold_up_a_stop(supervised: Supervised, tmp_path: Path) -> None:
+    """A pause that comes when the job is being stopped changes nothing."""
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("stubborn", {"step": "run", "act": "quiet", "ready": str(ready)})))
+    until(ready.exists, "the module to run")
+
+    client.send_signal(signal.SIGTERM)
+    client.send_signal(signal.SIGUSR2)
+    client.communicate(timeout=30)
+
+    assert client.returncode == 143
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "zygote"])
