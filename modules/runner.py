@@ -5,9 +5,12 @@ print, replace signal handlers or leave threads behind. What it cannot report fr
 supervisor learns from the exit status.
 """
 
+import atexit
 import contextlib
 import faulthandler
+import gc
 import importlib
+import io
 import json
 import os
 import resource
@@ -269,7 +272,17 @@ def _rehearse() -> None:
 def main(connection: socket.socket) -> int:
     """Be the task process at the other end of `connection`; returns its exit status."""
     TaskProcess(Queue(connection, ToTask)).serve()
+    _leave()
     return 0
+
+
+def _leave() -> None:
+    """Do what the interpreter would at its end: modules count on it for what they have left open."""
+    atexit._run_exitfuncs()
+    for thing in gc.get_objects():
+        if issubclass(type(thing), io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom):
+            with contextlib.suppress(Exception):  # closed, or nobody reads it any more
+                thing.flush()
 
 
 def _load(start: Start) -> Callable[[dict[str, Any]], Any]:
@@ -280,6 +293,7 @@ def _load(start: Start) -> Callable[[dict[str, Any]], Any]:
     """
     sys.path += start.paths
     modules.__path__ += start.paths
+    os.environ[modules.PATHS] = os.pathsep.join(start.paths)  # for processes that the module spawns
     package, _, name = start.target.rpartition(".")
     try:
         found = getattr(importlib.import_module(package), name, None)

@@ -55,6 +55,39 @@ def test_unusual_module_works(supervised: Supervised, name: str) -> None:
     assert "secret" not in done.stdout
 
 
+def test_spawned_workers_find_their_module(supervised: Supervised, tmp_path: Path) -> None:
+    """A module from a directory of its own may use multiprocessing with spawn."""
+    (tmp_path / "spawning.py").write_text(
+        "import multiprocessing\nfrom modules.base import BaseModule\n"
+        "def double(x):\n    return 2 * x\n"
+        "class Spawning(BaseModule):\n    def run(self):\n"
+        "        with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "            assert pool.map(double, [1]) == [2]\n"
+    )
+    supervised.configure({"run_timeout": "60s"}, {"cool": "modules.spawning.Spawning"}, paths=(str(tmp_path),))
+
+    done = supervised.run(job(("cool", {})))
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_a_module_left_open_is_written(supervised: Supervised, tmp_path: Path) -> None:
+    """Files that a module has not closed, and what it registered for the end, are as after an interpreter's end."""
+    (tmp_path / "sloppy.py").write_text(
+        "import atexit\nfrom modules.base import BaseModule\nkept = []\n"
+        "class Sloppy(BaseModule):\n    def run(self):\n"
+        "        kept.append(open(self.task.out, 'w'))\n        kept[0].write('text')\n"
+        "        atexit.register(open, self.task.out + '2', 'w')\n"
+    )
+    supervised.configure(modules={"cool": "sloppy.Sloppy"}, paths=(str(tmp_path),))
+
+    done = supervised.run(job(("cool", {"out": str(tmp_path / "out")})))
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").read_text() == "text"
+    assert (tmp_path / "out2").exists()
+
+
 def test_error_of_an_authors_own_class(supervised: Supervised) -> None:
     """An error class that derives from one of the four and forgets its base's __init__ is an error like it."""
     supervised.configure(modules={"cool": "tests.guide.RaisesItsOwnClass"})
