@@ -21,7 +21,7 @@ from loguru import logger
 from app.exceptions import CleanupError, RunError, ValidationError
 from modules import schema as task_schema
 from modules.base import BaseModule, location
-from modules.output import Output, sync
+from modules.output import SPECIAL, Output, is_special, sync
 
 CHUNK = 4 << 20
 """Bytes copied between two reports of progress."""
@@ -70,15 +70,24 @@ class Cleanup(BaseModule):
         return [action.source for action in removed if location(action.source) != location(action.target or "/")]
 
     def plan(self) -> list[str]:
-        programs = {"delete": ["rm", "--"], "copy": ["cp", "--"], "move": ["mv", "--"]}
-        return [
-            shlex.join([*programs[action.verb], action.source, *([action.target] if action.destination else [])])
-            for action in self._actions()
-        ]
+        lines: list[list[str]] = []
+        made: set[str] = set()
+        for action in self._actions():
+            if action.verb == "delete":
+                path = _bare(action.source)
+                is_directory = os.path.isdir(path) and not os.path.islink(path)
+                lines.append(["rmdir" if is_directory else "rm", "--", path])
+                continue
+            parent = os.path.dirname(action.target)
+            if parent and parent not in made and not os.path.isdir(parent):
+                made.add(parent)
+                lines.append(["mkdir", "-p", "--", parent])
+            lines.append(["cp" if action.verb == "copy" else "mv", "--", action.source, action.target])
+        return [shlex.join(line) for line in lines]
 
     def validate(self) -> None:
         super().validate()
-        if problems := list(self._missing_sources()):
+        if problems := [*self._missing_sources(), *self._doubled_targets()]:
             raise ValidationError(message="; ".join(problems))
 
     def run(self) -> None:
@@ -131,6 +140,20 @@ class Cleanup(BaseModule):
             if action.destination:
                 stands[location(action.target)] = True
 
+    def _doubled_targets(self) -> Iterator[str]:
+        """Targets that would be written twice, so that what was there first is lost."""
+        written: dict[str, str] = {}
+        indices: dict[str, int] = {}
+        for action in self._actions():
+            index = indices[action.verb] = indices.get(action.verb, -1) + 1
+            source, target = location(action.source), location(action.target) if action.destination else ""
+            if source == target:
+                continue
+            if action.verb != "copy":
+                written.pop(source, None)
+            if target and (first := written.setdefault(target, f"{action.verb}[{index}]")) != f"{action.verb}[{index}]":
+                yield f"{action.verb}[{index}].destination: {action.target} is written by {first} already"
+
     def _carry_out(self, action: Action) -> None:
         if action.verb == "delete":
             self._delete(action.source)
@@ -144,6 +167,10 @@ class Cleanup(BaseModule):
         if location(action.source) == location(target) or (action.verb == "copy" and _same_file(action.source, target)):
             self.warn(f"{action.source} and {target} are the same file: nothing to do")
             return
+        if is_special(target):
+            raise RunError(message=f"{target} {SPECIAL}")
+        if self._is_loss(status, target):
+            self.warn(f"{target} was there already: {action.verb} {action.source} replaces it")
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         if action.verb == "move" and self._rename(action.source, target):
             return
@@ -154,12 +181,24 @@ class Cleanup(BaseModule):
         if action.verb == "move":
             os.unlink(action.source)
 
-    def _delete(self, path: str) -> None:
+    def _is_loss(self, source: os.stat_result, target: str) -> bool:
+        """Whether another file is at `target`: not a second name of the source, nor what an earlier attempt copied."""
+        try:
+            there = os.lstat(target)
+        except OSError:
+            return False
+        is_copy = (there.st_size, there.st_mtime_ns) == (source.st_size, source.st_mtime_ns)
+        return not os.path.samestat(there, source) and not (self.resumed and is_copy)
+
+    def _delete(self, named: str) -> None:
+        path = _bare(named)
         try:
             is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
             (os.rmdir if is_directory else os.unlink)(path)
         except (FileNotFoundError, NotADirectoryError):
-            self.warn(f"{path} is not there to delete")
+            if os.path.lexists(path):
+                raise
+            self.warn(f"{named} is not there to delete")
 
     def _rename(self, source: str, target: str) -> bool:
         """Move within a file system; false if `target` is on another."""
@@ -176,13 +215,8 @@ class Cleanup(BaseModule):
         return True
 
     def _move_link(self, action: Action) -> None:
-        output = _output(action)
-        output.discard()
-        try:
-            os.symlink(os.readlink(action.source), output.temporary)
-            os.rename(output.temporary, action.target)
-        finally:
-            output.discard()
+        with _output(action) as output:
+            output.commit_link(os.readlink(action.source))
         os.unlink(action.source)
 
     def _copy(self, action: Action) -> None:
@@ -213,7 +247,7 @@ class Cleanup(BaseModule):
 
     def _copy_bytes(self, source: int, destination: int, action: Action) -> None:
         copy = _copy_in_kernel
-        self.status.info = {"current_file": action.source, "bytes_total": self._total}
+        self.status.info = {"current_file": _printable(action.source), "bytes_total": self._total}
         while True:
             try:
                 count = copy(source, destination)
@@ -237,7 +271,17 @@ class Cleanup(BaseModule):
 
 def _output(action: Action) -> Output:
     """Where a copy is written. Like mv(1), a move replaces a link of that name, where a copy goes through it."""
-    return Output(action.target, overwrite=True, follow=action.verb == "copy")
+    return Output(action.target, overwrite=True, follow=action.verb == "copy", keep_mode=False)
+
+
+def _bare(path: str) -> str:
+    """`path` without slashes at its end, where they would mean what a link leads to."""
+    return path.rstrip("/") or "/"
+
+
+def _printable(path: str) -> str:
+    """`path` as text that can be sent: bytes that are none are written out."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _copy_in_kernel(source: int, destination: int) -> int:

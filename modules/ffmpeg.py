@@ -25,7 +25,7 @@ from app.exceptions import CleanupError, RunError, ValidationError
 from modules import schema as task_schema
 from modules import tool
 from modules.base import BaseModule, location
-from modules.output import Output
+from modules.output import SPECIAL, Output, is_special
 
 Options = Mapping[str, Any]
 
@@ -43,8 +43,20 @@ _NOT_A_FILE = re.compile(
 )
 _DEVICES = {"alsa", "decklink", "fbdev", "jack", "kmsgrab", "lavfi", "openal", "oss", "pulse", "v4l2", "x11grab"}
 
-_CERTAIN_FORMATS = {"avi", "flac", "matroska", "mov", "mxf", "wav"}
+_CERTAIN_FORMATS = {"flac", "matroska", "mov", "mxf", "wav"}
 """Containers that state durations. Those of raw streams and transport streams are estimated from a part of the file."""
+
+_MEASURED_FORMATS = _CERTAIN_FORMATS | {"mpegts", "ogg"}
+"""Containers of whose durations ffprobe can tell whether they are long enough. ADTS and MP3, say, are guesses."""
+
+_MANY_FILES = {"dash", "hds", "hls", "segment", "smoothstreaming", "ssegment", "stream_segment", "tee"}
+"""Muxers that write more than the file they are given."""
+
+_IMAGES = frozenset(
+    "bmp dpx exr hdr im1 im24 im8 j2c j2k jls jp2 jpeg jpg jxl ljpg pam pbm pcx pfm pgm pgmyuv phm pix png ppm qoi ras "
+    "rs sgi sun sunras tga tif tiff vbn wbmp xbm xface xwd y".split()
+)
+"""Extensions for which ffmpeg writes each frame to a file of its own, and counts in the name."""
 
 
 def _names(text: str) -> frozenset[str]:
@@ -52,8 +64,8 @@ def _names(text: str) -> frozenset[str]:
 
 
 _RETIMING = _names("""
-    af aframes bsf copyts filter filter_complex filter_complex_script filter_script framerate frames fs isync
-    itsoffset itsscale lavfi loop output_ts_offset r seek_timestamp shortest skip_frame start_at_zero vf vframes
+    af aframes bsf copyts filter filter_complex filter_complex_script filter_script fps_mode framerate frames fs isync
+    itsoffset itsscale lavfi loop output_ts_offset r seek_timestamp shortest skip_frame start_at_zero vf vframes vsync
 """)
 """Options after which the duration is anybody's guess. Of filters and `r`, some are harmless: see `_is_retiming`."""
 
@@ -173,6 +185,8 @@ class Ffmpeg(BaseModule):
         directory = os.path.dirname(name) or "."
         if os.path.isdir(name) or name.endswith("/"):
             yield f"output_file: {name}: is a directory"
+        elif is_special(name):
+            yield f"output_file: {name}: {SPECIAL}"
         elif self.will_exist(name) and not task.get("overwrite", False):
             yield f"output_file: {name}: exists, and overwrite is not true"
         if not os.path.isdir(directory):
@@ -180,11 +194,28 @@ class Ffmpeg(BaseModule):
                 yield f"output_file: {name}: there is no directory {directory}"
         elif not os.access(directory, os.W_OK | os.X_OK):
             yield f"output_file: {name}: the directory {directory} cannot be written"
+        if self._writes_several(task):
+            yield f"output_file: {name}: ffmpeg writes several files, which the ffmpeg module does not support"
+
+    def _writes_several(self, task: Mapping[str, Any]) -> bool:
+        name = task["output_file"]
+        extension = os.path.splitext(name)[1][1:].lower()
+        formats = {
+            _text(value)
+            for entry in task["output_maps"]
+            if entry.get("option_set") is None or entry["option_set"] in self._sets
+            for key, value in output_options(entry, self._sets).items()
+            if key.split(":")[0] == "f"
+        }
+        is_image = "image2" in formats if formats else extension in _IMAGES
+        return bool(
+            extension in {"m3u8", "mpd"} or formats & _MANY_FILES or (is_image and re.search(r"%\d*d", name, re.ASCII))
+        )
 
     def _will_be_made(self, directory: str) -> bool:
         """Whether an earlier task of the job writes a file there, and makes the directory with it."""
         inside = location(directory) + "/"
-        return any(stands and path.startswith(inside) for path, stands in self._files.items())
+        return any(stands and path.startswith(inside) for path, stands in self.sisyphus_files.items())
 
     def _need_sets(self, error: type[ValidationError | RunError]) -> None:
         if problems := list(self._fetch_sets()):
@@ -412,6 +443,8 @@ def verify(name: str, expected: Expected) -> None:
             raise RunError(message=f"the output has {counts[kind]} {kind} streams of {expected.streams[kind]}")
     if not any(counts[kind] for kind in ("video", "audio", "subtitle")):
         raise RunError(message="the output has no streams")
+    if str(found.get("format", {}).get("format_name")).split(",")[0] not in _MEASURED_FORMATS:
+        return
     for kind, least in expected.lengths.items():
         # Where they end, not how long they are: not every container tells that a stream begins late.
         length = max((_bounds(stream, found)[1] for stream in streams if stream.get("codec_type") == kind), default=0.0)

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 from types import TracebackType
 
 from loguru import logger
@@ -22,6 +23,12 @@ from app.heartbeat import heartbeat
 
 MAX_NAME = 255
 """Bytes in a file's name that Linux file systems take."""
+
+SPECIAL = "is no regular file (a device or a pipe): it is not replaced"
+"""What to tell a person of a target for which `is_special`."""
+
+_MARK = ".sisyphus-part"
+"""In the name of each temporary file, and in no other's: what bears it is removed when nobody holds it."""
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
 
@@ -39,15 +46,25 @@ class Output:
         temporary: Where to write until then. It exists, empty and locked, inside the `with` statement.
     """
 
-    def __init__(self, target: str, *, overwrite: bool = False, tag: str | None = None, follow: bool = True) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        overwrite: bool = False,
+        tag: str | None = None,
+        follow: bool = True,
+        keep_mode: bool = True,
+    ) -> None:
         self.target = os.path.realpath(target) if follow and os.path.islink(target) else target
         self._named = target
         self._overwrite = overwrite
+        self._keep_mode = keep_mode and overwrite
+        self._mode: int | None = None
         self._directory, name = os.path.split(self.target)
         self._directory = self._directory or "."  # "./-x.mkv" is no option, and "./a:b.mkv" no protocol
         self._stem, self._extension = os.path.splitext(name)
         tag = job_tag() if tag is None else tag
-        while len(os.fsencode(self._name(tag))) > MAX_NAME:
+        while len(os.fsencode(self._name(tag))) >= MAX_NAME:  # the name for a link has one more
             self._stem, self._extension = self._stem[:-1], self._extension[: None if self._stem else -1]
         self.temporary = os.path.join(self._directory, self._name(tag))
         self._descriptor = -1
@@ -60,6 +77,8 @@ class Output:
         """
         if os.path.isdir(self.target):
             raise RunError(message=f"{self._named}: is a directory")
+        if is_special(self.target):
+            raise RunError(message=f"{self._named}: {SPECIAL}")
         if not self._overwrite and os.path.lexists(self._named):
             raise self._exists()
         if not os.path.isdir(self._directory):
@@ -68,6 +87,7 @@ class Output:
         try:
             while not self._create():
                 pass
+            self._take_mode()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -88,6 +108,8 @@ class Output:
             RunError: it cannot, or `overwrite` is false and the target has appeared meanwhile.
         """
         try:
+            if self._mode is not None:
+                os.chmod(self.temporary, self._mode)
             sync(self.temporary)
             if self._overwrite:
                 os.rename(self.temporary, self.target)
@@ -97,13 +119,33 @@ class Output:
         except OSError as error:
             raise RunError(message=f"{self._named}: cannot be written: {error.strerror}") from error
 
+    def commit_link(self, text: str) -> None:
+        """Put a symbolic link to `text` in the target's place. What was written goes with the `with` statement."""
+        link = _link_beside(self.temporary)
+        _unlink_link(link)  # a killed process's: ours is the lock
+        os.symlink(text, link)
+        os.rename(link, self.target)
+        sync(self._directory)
+
     def discard(self) -> None:
-        """Remove the temporary file, whoever left it: also one that another process made for this job."""
+        """Remove the temporary file, also one that a killed process left for this job, but none that is in use."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(self.temporary)
+            if self._descriptor < 0:
+                _remove_unlocked(self.temporary)
+            else:
+                _unlink_link(_link_beside(self.temporary))
+                os.unlink(self.temporary)
 
     def _name(self, tag: str) -> str:
-        return f".{self._stem}.{tag}.part{self._extension}"
+        return f".{self._stem}.{tag}{_MARK}{self._extension}"
+
+    def _take_mode(self) -> None:
+        """Let nobody read the new file who must not read the old one. `commit` sets the mode to the letter."""
+        with contextlib.suppress(OSError):
+            if self._keep_mode:
+                mode = stat.S_IMODE(os.stat(self.target).st_mode) & 0o777
+                os.fchmod(self._descriptor, mode | 0o600)  # the tool has to open it
+                self._mode = mode
 
     def _create(self) -> bool:
         """Make the file and lock it; false if another task took it for a stale one in between."""
@@ -144,12 +186,21 @@ class Output:
 
     def _remove_stale(self) -> None:
         """Remove what a killed process left of this target: a lock ends with the process that holds it."""
-        ours = re.compile(re.escape(f".{self._stem}.") + r"[A-Za-z0-9_-]+" + re.escape(f".part{self._extension}"))
+        ours = re.compile(re.escape(f".{self._stem}.") + r"[A-Za-z0-9_-]+" + re.escape(f"{_MARK}{self._extension}"))
         with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
             stale = [entry.path for entry in entries if ours.fullmatch(entry.name)]
             for path in stale:
                 with contextlib.suppress(OSError):
                     _remove_unlocked(path)
+
+
+def is_special(path: str) -> bool:
+    """Whether `path` is there, or leads to something, that is neither a regular file nor a directory."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def sync(path: str) -> None:
@@ -175,8 +226,20 @@ def _lock(descriptor: int) -> bool:
 def _remove_unlocked(path: str) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if _lock(descriptor):
+        if _lock(descriptor) and os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+            _unlink_link(_link_beside(path))
             os.unlink(path)
             logger.info("Removed {}, which a killed task left", path)
     finally:
         os.close(descriptor)
+
+
+def _link_beside(temporary: str) -> str:
+    """Where a link is made that is to replace the target. It is there only while the temporary file is."""
+    directory, name = os.path.split(temporary)
+    return os.path.join(directory, f".{name}")
+
+
+def _unlink_link(path: str) -> None:
+    if os.path.islink(path):
+        os.unlink(path)

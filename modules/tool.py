@@ -201,12 +201,14 @@ def _serve(
     process: subprocess.Popen[bytes], selector: selectors.BaseSelector, sinks: _Sinks, timeout: float | None
 ) -> None:
     """Pass on what the program writes until it has exited."""
-    deadline = float("inf") if timeout is None else time.monotonic() + timeout
+    left = float("inf") if timeout is None else timeout
     while process.poll() is None:
-        if time.monotonic() >= deadline:
+        if left <= 0:
             name = os.path.basename(str(process.args[0]))  # type: ignore[index]  # it is the list we gave
             raise RunError(message=f"{name} did not end within {timeout:g} s")
+        begin = time.monotonic()
         _pass_on(process, selector, sinks, POLL_INTERVAL)
+        left -= min(time.monotonic() - begin, 2 * POLL_INTERVAL)  # more than that, and we were paused meanwhile
     # All that the program wrote is in the pipes by now: what select does not show, only a grandchild could write.
     deadline = time.monotonic() + DRAIN_TIME
     while selector.get_map() and _pass_on(process, selector, sinks, 0) and time.monotonic() < deadline:

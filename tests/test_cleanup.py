@@ -71,7 +71,7 @@ def test_delete(files: Path) -> None:
     module = carry_out({"delete": [str(files / name) for name in ("file", "directory", "link", "none", "file/x")]})
 
     assert names(files) == ["kept"]
-    assert module._warnings == [f"{files}/{name} is not there to delete" for name in ("none", "file/x")]
+    assert list(module.sisyphus_warnings) == [f"{files}/{name} is not there to delete" for name in ("none", "file/x")]
     assert module.status.progress == 100
 
 
@@ -227,7 +227,7 @@ def test_resumed_move(files: Path) -> None:
     module.validate()
     module.run()
 
-    assert module._warnings == [f"{files}/a is gone and {files}/done/a is there: taken for moved before"]
+    assert list(module.sisyphus_warnings) == [f"{files}/a is gone and {files}/done/a is there: taken for moved before"]
     assert (files / "done" / "a").read_text() == "x"
 
 
@@ -251,7 +251,7 @@ def test_same_file(verb: str, files: Path) -> None:
     module = carry_out({verb: [transfer(files / "a", files / "." / "a"), transfer(files / "a", f"{files}/")]})
 
     assert (files / "a").read_text() == "x"
-    assert len(module._warnings) == 2
+    assert len(module.sisyphus_warnings) == 2
 
 
 def test_move_between_hard_links(files: Path) -> None:
@@ -353,7 +353,7 @@ def test_missing_sources(files: Path) -> None:
 def test_files_of_earlier_tasks(files: Path) -> None:
     """A source that an earlier task of the job writes need not be there yet."""
     module = Cleanup({"move": [transfer(files / "soon", files / "b")]})
-    module._files = {location(str(files / "soon")): True}
+    module.sisyphus_files = {location(str(files / "soon")): True}
 
     module.validate()
 

@@ -439,14 +439,14 @@ def test_existing_target(clip: Path, tmp_path: Path) -> None:
     assert refusal(task(clip, target)) == f"output_file: {target}: exists, and overwrite is not true"
     Ffmpeg(task(clip, target, overwrite=True)).validate()
     later = Ffmpeg(task(clip, target))
-    later._files = {location(str(target)): False}
+    later.sisyphus_files = {location(str(target)): False}
     later.validate()
 
 
 def test_files_of_earlier_tasks(tmp_path: Path) -> None:
     """A source or a directory that an earlier task makes need not be there yet."""
     module = Ffmpeg(task(tmp_path / "soon.mkv", tmp_path / "new" / "out.mkv"))
-    module._files = {location(str(tmp_path / "soon.mkv")): True, location(str(tmp_path / "new" / "other")): True}
+    module.sisyphus_files = {location(str(tmp_path / "soon.mkv")): True, location(str(tmp_path / "new" / "other")): True}
 
     module.validate()
 

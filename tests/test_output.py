@@ -32,7 +32,7 @@ def test_commit(tmp_path: Path) -> None:
     finally:
         os.umask(old)
 
-    assert during == [".a.job.part.mkv"]
+    assert during == [".a.job.sisyphus-part.mkv"]
     assert names(tmp_path) == ["a.mkv"]
     assert (tmp_path / "a.mkv").read_text() == "new"
     assert stat.S_IMODE((tmp_path / "a.mkv").stat().st_mode) == 0o640
@@ -111,7 +111,7 @@ def test_long_names(tmp_path: Path) -> None:
 
     name = os.path.basename(output.temporary)
     assert name.startswith(".é")
-    assert name.endswith("é." + "job" * 10 + ".part.mkv")
+    assert name.endswith("é." + "job" * 10 + ".sisyphus-part.mkv")
     assert names(tmp_path) == [target.name]
 
 
@@ -147,17 +147,17 @@ def test_stale(tmp_path: Path) -> None:
         "import os, sys; from modules.output import Output; Output(sys.argv[1], tag='dead').__enter__(); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script, target], check=False)
-    assert names(tmp_path) == [".a.dead.part.mkv"]
-    others = [".a.b.dead.part.mkv", ".a.dead.part.mp4", ".b.dead.part.mkv", "a.dead.part.mkv"]
-    for name in (*others, ".a.live.part.mkv"):
+    assert names(tmp_path) == [".a.dead.sisyphus-part.mkv"]
+    others = [".a.b.dead.sisyphus-part.mkv", ".a.dead.sisyphus-part.mp4", ".b.dead.sisyphus-part.mkv", "a.dead.sisyphus-part.mkv"]
+    for name in (*others, ".a.live.sisyphus-part.mkv"):
         (tmp_path / name).touch()
-    with open(tmp_path / ".a.live.part.mkv", "r+b") as held:
+    with open(tmp_path / ".a.live.sisyphus-part.mkv", "r+b") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with Output(target, tag="mine") as output:
             write(output)
             output.commit()
 
-    assert names(tmp_path) == sorted([*others, ".a.live.part.mkv", "a.mkv"])
+    assert names(tmp_path) == sorted([*others, ".a.live.sisyphus-part.mkv", "a.mkv"])
 
 
 def test_two_at_once(tmp_path: Path) -> None:
