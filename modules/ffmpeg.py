@@ -52,16 +52,16 @@ _MEASURED_FORMATS = _CERTAIN_FORMATS | {"mpegts", "ogg"}
 _MANY_FILES = {"dash", "hds", "hls", "segment", "smoothstreaming", "ssegment", "stream_segment", "tee"}
 """Muxers that write more than the file they are given."""
 
-_IMAGES = frozenset(
-    "bmp dpx exr hdr im1 im24 im8 j2c j2k jls jp2 jpeg jpg jxl ljpg pam pbm pcx pfm pgm pgmyuv phm pix png ppm qoi ras "
-    "rs sgi sun sunras tga tif tiff vbn wbmp xbm xface xwd y".split()
-)
-"""Extensions for which ffmpeg writes each frame to a file of its own, and counts in the name."""
-
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
+
+_IMAGES = _names("""
+    bmp dpx exr hdr im1 im24 im8 j2c j2k jls jp2 jpeg jpg jxl ljpg pam pbm pcx pfm pgm pgmyuv phm pix png ppm qoi ras rs
+    sgi sun sunras tga tif tiff vbn wbmp xbm xface xwd y
+""")
+"""Extensions for which ffmpeg writes each frame to a file of its own, and counts in the name."""
 
 _RETIMING = _names("""
     af aframes bsf copyts filter filter_complex filter_complex_script filter_script fps_mode framerate frames fs isync

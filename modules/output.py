@@ -224,7 +224,11 @@ def _lock(descriptor: int) -> bool:
 
 
 def _remove_unlocked(path: str) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR | flags)  # some network file systems lock only what can be written
+    except PermissionError:  # it has its target's mode already
+        descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         if _lock(descriptor) and os.path.samestat(os.fstat(descriptor), os.lstat(path)):
             _unlink_link(_link_beside(path))

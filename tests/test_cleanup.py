@@ -75,6 +75,22 @@ def test_delete(files: Path) -> None:
     assert module.status.progress == 100
 
 
+def test_delete_with_slash(files: Path) -> None:
+    """A slash at the end changes nothing: a link, a file or an empty directory is deleted."""
+    for name in ("file", "kept"):
+        (files / name).touch()
+    (files / "directory").mkdir()
+    (files / "there").mkdir()
+    (files / "link").symlink_to("there")
+    data = {"delete": [f"{files}/{name}/" for name in ("file", "directory", "link")]}
+    plan = Cleanup(data).plan()
+
+    carry_out(data)
+
+    assert names(files) == ["kept", "there"]
+    assert plan == [f"rm -- {files}/file", f"rmdir -- {files}/directory", f"rm -- {files}/link"]
+
+
 def test_delete_full_directory(files: Path) -> None:
     """A directory with something in it is not deleted, and the error names it."""
     (files / "directory").mkdir()
@@ -280,6 +296,56 @@ def test_directories(files: Path, elsewhere: Path) -> None:
     assert names(elsewhere) == []
 
 
+@pytest.mark.parametrize("verb", ["copy", "move"])
+def test_target_is_no_file(verb: str, files: Path, elsewhere: Path) -> None:
+    """A device or a pipe at the destination is not replaced, behind a link neither."""
+    os.mkfifo(files / "pipe")
+    (files / "link").symlink_to("/dev/null")
+    (files / "a").write_text("x")
+    (elsewhere / "a").write_text("x")
+    for source, target in ((files, "pipe"), (elsewhere, "pipe"), (files, "link")):
+        with pytest.raises(RunError, match=f"{files}/{target} is no regular file"):
+            carry_out({verb: [transfer(source / "a", files / target)]})
+
+    assert (files / "pipe").is_fifo()
+    assert names(files) == ["a", "link", "pipe"]
+
+
+def test_replaced_file(files: Path) -> None:
+    """That a file was replaced is on the record, unless an earlier attempt had copied it."""
+    for name in "abcd":
+        (files / name).write_text(name)
+    data = {"copy": [transfer(files / "a", files / "b")], "move": [transfer(files / "c", files / "d")]}
+
+    module = carry_out(data)
+
+    assert list(module.sisyphus_warnings) == [
+        f"{files}/b was there already: copy {files}/a replaces it",
+        f"{files}/d was there already: move {files}/c replaces it",
+    ]
+    again = Cleanup(data)
+    again.resumed = True
+    again.run()
+    assert list(again.sisyphus_warnings) == [f"{files}/c is gone and {files}/d is there: taken for moved before"]
+
+
+def test_link_beside_another_client(files: Path, elsewhere: Path) -> None:
+    """A link is moved under the target's lock, and what a killed process left of another is replaced."""
+    (files / "link").symlink_to("new")
+    data = {"move": [transfer(files / "link", elsewhere / "b")]}
+    with Output(str(elsewhere / "b")), pytest.raises(RunError, match="another task is writing it"):
+        Cleanup(data).run()
+    temporary = Output(str(elsewhere / "b")).temporary
+    Path(temporary).touch()
+    (elsewhere / f".{os.path.basename(temporary)}").symlink_to("old")
+
+    Cleanup(data).cleanup()
+    assert names(elsewhere) == []
+    Cleanup(data).run()
+    assert os.readlink(elsewhere / "b") == "new"
+    assert names(elsewhere) == ["b"]
+
+
 def test_pipe(files: Path) -> None:
     """A named pipe is not copied, nor waited for."""
     os.mkfifo(files / "pipe")
@@ -303,9 +369,20 @@ def test_odd_names(name: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert os.listdir() == ["done"]
     assert [shlex.split(line) for line in plan] == [
         ["cp", "--", name, name + "2"],
+        ["mkdir", "-p", "--", "done"],
         ["mv", "--", name, f"done/{name}"],
         ["rm", "--", name + "2"],
     ]
+
+
+def test_odd_name_on_the_heartbeat(files: Path) -> None:
+    """The name in the status is text that can be sent."""
+    source = files / "a\udcff"
+    source.write_text("x")
+
+    module = carry_out({"copy": [transfer(source, files / "b")]})
+
+    assert module.status.info.current_file == f"{files}/a\\udcff"
 
 
 def test_empty_file(files: Path) -> None:
@@ -348,6 +425,18 @@ def test_missing_sources(files: Path) -> None:
     }
 
     assert refusal(data) == (f"copy[0].source: {files}/a: no such file; copy[1].source: {files}/none: no such file")
+
+
+def test_doubled_targets(files: Path) -> None:
+    """Two files that would get one name are a problem, unless the first has been taken away by then."""
+    for name in "abc":
+        (files / name).touch()
+    copies = [transfer(files / "a", f"{files}/done/x"), transfer(files / "b", f"{files}/done/x")]
+    chain = {"copy": copies[:1], "move": [transfer(f"{files}/done/x", files / "y"), copies[1]]}
+
+    assert refusal({"move": copies}) == f"move[1].destination: {files}/done/x is written by move[0] already"
+    assert refusal({"copy": copies[:1], "move": copies[1:]}).endswith("done/x is written by copy[0] already")
+    Cleanup(chain).validate()
 
 
 def test_files_of_earlier_tasks(files: Path) -> None:

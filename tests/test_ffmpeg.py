@@ -17,7 +17,7 @@ import pytest
 from app.config import Config
 from app.exceptions import RunError, ValidationError
 from modules.base import location
-from modules.ffmpeg import Ffmpeg, arguments, expect, probe
+from modules.ffmpeg import Expected, Ffmpeg, arguments, expect, probe, verify
 from modules.output import Output
 from tests.media import Interrupted, look, make_clip, terminated_when
 
@@ -280,6 +280,27 @@ def test_containers(extension: str, clip: Path, tmp_path: Path) -> None:
     assert duration(tmp_path / "back.mkv") == pytest.approx(2, abs=0.2)
 
 
+def test_guessed_length(clip: Path, tmp_path: Path) -> None:
+    """An output whose container states no duration is not judged by the guess at one."""
+    output = tmp_path / "out.aac"
+    data = task(clip, output)
+    data["source_maps"] = data["source_maps"][1:]
+    data["output_maps"] = [{"specifier": "a", "stream": 0, "options": {"codec": "aac"}}]
+    carry_out(data)
+
+    verify(str(output), Expected(lengths={"audio": 1000.0}))
+    with pytest.raises(RunError, match="cut short"):
+        verify(str(clip), Expected(lengths={"audio": 1000.0}))
+
+
+def test_retiming_options(clip: Path, tmp_path: Path) -> None:
+    """Options that let frames go make the duration uncertain."""
+    for name in ("vsync", "fps_mode"):
+        data = task(clip, tmp_path / "out.mkv")
+        data["output_maps"][0]["options"] = FAST | {name: "drop"}
+        assert expect(data, {}, [probe(str(clip))]).lengths == {}
+
+
 # --- failures ---
 
 
@@ -443,10 +464,35 @@ def test_existing_target(clip: Path, tmp_path: Path) -> None:
     later.validate()
 
 
+def test_special_target(clip: Path, tmp_path: Path) -> None:
+    """A device or a pipe is not overwritten."""
+    os.mkfifo(tmp_path / "pipe")
+    for target in (tmp_path / "pipe", Path("/dev/null")):
+        message = refusal(task(clip, target, overwrite=True))
+        assert message.startswith(f"output_file: {target}: is no regular file (a device or a pipe)")
+
+
+@pytest.mark.parametrize(
+    ("name", "muxer"), [("a%03d.png", None), ("a.m3u8", None), ("a.mpd", None), ("a.ts", "hls"), ("%d", "image2")]
+)
+def test_several_files(name: str, muxer: str | None, clip: Path, tmp_path: Path) -> None:
+    """What would leave files beside the output is refused."""
+    data = task(clip, tmp_path / name)
+    if muxer:
+        data["output_maps"][0]["options"] = {"f": muxer}
+
+    assert refusal(data) == (
+        f"output_file: {tmp_path / name}: ffmpeg writes several files, which the ffmpeg module does not support"
+    )
+
+
 def test_files_of_earlier_tasks(tmp_path: Path) -> None:
     """A source or a directory that an earlier task makes need not be there yet."""
     module = Ffmpeg(task(tmp_path / "soon.mkv", tmp_path / "new" / "out.mkv"))
-    module.sisyphus_files = {location(str(tmp_path / "soon.mkv")): True, location(str(tmp_path / "new" / "other")): True}
+    module.sisyphus_files = {
+        location(str(tmp_path / "soon.mkv")): True,
+        location(str(tmp_path / "new" / "other")): True,
+    }
 
     module.validate()
 

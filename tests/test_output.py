@@ -148,7 +148,13 @@ def test_stale(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", script, target], check=False)
     assert names(tmp_path) == [".a.dead.sisyphus-part.mkv"]
-    others = [".a.b.dead.sisyphus-part.mkv", ".a.dead.sisyphus-part.mp4", ".b.dead.sisyphus-part.mkv", "a.dead.sisyphus-part.mkv"]
+    others = [
+        ".a.b.dead.sisyphus-part.mkv",
+        ".a.dead.sisyphus-part.mp4",
+        ".b.dead.sisyphus-part.mkv",
+        "a.dead.sisyphus-part.mkv",
+    ]
+    others.append(".a.backup.part.mkv")
     for name in (*others, ".a.live.sisyphus-part.mkv"):
         (tmp_path / name).touch()
     with open(tmp_path / ".a.live.sisyphus-part.mkv", "r+b") as held:
@@ -170,6 +176,43 @@ def test_two_at_once(tmp_path: Path) -> None:
         first.commit()
 
     assert names(tmp_path) == ["a.mkv"]
+
+
+def test_discard_in_use(tmp_path: Path) -> None:
+    """What another client is writing stays, though its tag is the same."""
+    target = str(tmp_path / "a.mkv")
+    with Output(target, tag="job") as first:
+        write(first)
+        Output(target, tag="job").discard()
+        first.commit()
+
+    assert (tmp_path / "a.mkv").read_text() == "new"
+
+
+def test_special_target(tmp_path: Path) -> None:
+    """A pipe or a device is not replaced, behind a link neither."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        with pytest.raises(RunError, match="is no regular file"), Output(str(tmp_path / name), overwrite=True):
+            pass
+
+    assert names(tmp_path) == ["link", "pipe"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o755])
+def test_mode(mode: int, tmp_path: Path) -> None:
+    """A file that is overwritten keeps its mode, and is no more readable meanwhile."""
+    target = tmp_path / "a.mkv"
+    target.touch()
+    target.chmod(mode)
+    with Output(str(target), overwrite=True) as output:
+        write(output)
+        during = stat.S_IMODE(os.stat(output.temporary).st_mode)
+        output.commit()
+
+    assert during == mode | 0o600
+    assert stat.S_IMODE(target.stat().st_mode) == mode
 
 
 def test_discard(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Running one external program."""
 
+import itertools
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -230,6 +232,14 @@ def test_capture_is_bounded() -> None:
 
     assert time.monotonic() - start < 100
     assert children() == []
+
+
+def test_pause_is_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that goes by while the process is stopped does not count."""
+    clock = itertools.count(step=1000.0)
+    monkeypatch.setattr(tool, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+    assert tool.capture(["sleep", "0.3"], timeout=60).returncode == 0
 
 
 def test_handler_is_put_back() -> None:
