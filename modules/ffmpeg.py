@@ -110,7 +110,7 @@ class Ffmpeg(BaseModule):
         logger.debug("Data: {}", self.task)
 
     def outputs(self) -> list[str]:
-        return [self.task["output_file"]]
+        return [] if self._is_discarded() else [self.task["output_file"]]
 
     def plan(self) -> list[str]:
         """The command line that `run` would use, and the renaming that follows. Fetches the option sets.
@@ -119,8 +119,10 @@ class Ffmpeg(BaseModule):
             ValidationError: an option set cannot be had.
         """
         self._need_sets(ValidationError)
+        if self._is_discarded():
+            return [shlex.join(self._argv(os.devnull))]
         output = self._output()
-        return [shlex.join(self._argv(output)), shlex.join(["mv", "--", output.temporary, output.target])]
+        return [shlex.join(self._argv(output.temporary)), shlex.join(["mv", "--", output.temporary, output.target])]
 
     def validate(self) -> None:
         super().validate()
@@ -137,21 +139,28 @@ class Ffmpeg(BaseModule):
         for name in ("ffmpeg", "ffprobe"):
             tool.require(name, RunError)
         self._need_sets(RunError)
-        with self._output() as output:
-            argv = self._argv(output)
-            expected = expect(self.task.to_dict(), self._sets, [self._probe_source(s) for s in self._sources()])
-            self._encode(argv, expected)
-            verify(output.temporary, expected)
-            output.commit()
+        expected = expect(self.task.to_dict(), self._sets, [self._probe_source(s) for s in self._sources()])
+        if self._is_discarded():
+            self._encode(self._argv(os.devnull), expected)
+        else:
+            with self._output() as output:
+                self._encode(self._argv(output.temporary), expected)
+                verify(output.temporary, expected)
+                output.commit()
+            logger.info("Wrote {}", output.target)
         self._report(progress=100.0)
-        logger.info("Wrote {}", output.target)
 
     def cleanup(self) -> None:
         """Remove the temporary file that a killed process of this job left; otherwise there is none."""
         try:
-            self._output().discard()
+            if not self._is_discarded():
+                self._output().discard()
         except OSError as error:
             raise CleanupError(message=f"temporary file of {self.task['output_file']}: {error}") from error
+
+    def _is_discarded(self) -> bool:
+        """Whether nobody wants the output: the first of two passes only takes notes."""
+        return bool(os.path.realpath(self.task["output_file"]) == os.devnull)
 
     def _output(self) -> Output:
         return Output(self.task["output_file"], overwrite=self.task.to_dict().get("overwrite", False))
@@ -159,8 +168,8 @@ class Ffmpeg(BaseModule):
     def _sources(self) -> list[tuple[str, Options]]:
         return sources(self.task.to_dict())
 
-    def _argv(self, output: Output) -> list[str]:
-        return arguments(self.task.to_dict(), self._sets, output.temporary, self.will_exist)
+    def _argv(self, target: str) -> list[str]:
+        return arguments(self.task.to_dict(), self._sets, target, self.will_exist)
 
     def _source_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, (name, options) in enumerate(self._sources()):
@@ -183,6 +192,8 @@ class Ffmpeg(BaseModule):
     def _output_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         name = task["output_file"]
         directory = os.path.dirname(name) or "."
+        if self._is_discarded():
+            return
         if os.path.isdir(name) or name.endswith("/"):
             yield f"output_file: {name}: is a directory"
         elif is_special(name):

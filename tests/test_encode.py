@@ -169,3 +169,26 @@ def test_missing_tool_is_explained(supervised: Supervised, clip: Path, monkeypat
 
     assert record["error"]["type"] == "ValidationError"
     assert "ffmpeg is not installed" in record["message"]
+
+
+def test_two_passes(supervised: Supervised, clip: Path) -> None:
+    """The first of two passes writes to /dev/null, which stays a device; the second uses its notes."""
+    before = os.stat(os.devnull)
+
+    def encode(number: int, target: str, more: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        options = {"codec": "libx264", "b": "200k", "pass": number, "passlogfile": "notes"} | more
+        data = {
+            "sources": [str(clip)],
+            "source_maps": [{"source": 0, "specifier": "v"}],
+            "output_maps": [{"specifier": "v", "stream": 0, "options": options}],
+            "output_file": target,
+            "overwrite": True,
+        }
+        return ("ffmpeg", data)
+
+    done = supervised.run(job(encode(1, "/dev/null", {"f": "null"}), encode(2, "demo/out.mkv", {})))
+
+    assert done.returncode == 0, done.stderr
+    assert os.stat(os.devnull).st_rdev == before.st_rdev
+    assert (clip.parent / "out.mkv").exists()
+    assert "Output: /dev/null" not in done.stdout

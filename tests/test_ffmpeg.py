@@ -467,7 +467,7 @@ def test_existing_target(clip: Path, tmp_path: Path) -> None:
 def test_special_target(clip: Path, tmp_path: Path) -> None:
     """A device or a pipe is not overwritten."""
     os.mkfifo(tmp_path / "pipe")
-    for target in (tmp_path / "pipe", Path("/dev/null")):
+    for target in (tmp_path / "pipe", Path("/dev/zero")):
         message = refusal(task(clip, target, overwrite=True))
         assert message.startswith(f"output_file: {target}: is no regular file (a device or a pipe)")
 
