@@ -16,8 +16,12 @@ from supervisor import kernel
 
 PREFIX = "sisyphus-"
 
-THREADS = 128
+THREADS = 8
 """Threads that a process of a task may have on average, where `processes` is limited: pids.max counts threads."""
+
+SPARE_THREADS = 128 + 8 * (os.cpu_count() or 1)
+"""What encoders have above that: some threads for every processor. Not many more, for a fork bomb that may fill
+thousands of places takes the processor from the supervisor before it can act (seen with 4600, without autogroups)."""
 
 EMPTY_TIMEOUT = 2.0
 """Seconds to wait until what was killed in a cgroup is gone."""
@@ -36,7 +40,7 @@ class Cgroup:
             self._write("memory.oom.group", "1")
         if processes is not None:
             # Only what stops a fork bomb at once: the limit itself is of processes, and held by measuring.
-            self._write("pids.max", str(processes * THREADS))
+            self._write("pids.max", str(processes * THREADS + SPARE_THREADS))
 
     def add(self, pid: int) -> None:
         """Put a process in; what it starts from then on is in as well.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.cgroup import PREFIX, Cgroups, probe
+from supervisor.cgroup import PREFIX, SPARE_THREADS, THREADS, Cgroups, probe
 from tests.supervised import BENIGN, Supervised, job, until
 
 
@@ -62,7 +62,7 @@ def test_limits_of_the_kernel(cgroups: Cgroups) -> None:
 
     assert found == {
         name: value
-        for name, value in {"memory.max": str(1 << 30), "pids.max": "1280"}.items()
+        for name, value in {"memory.max": str(1 << 30), "pids.max": str(10 * THREADS + SPARE_THREADS)}.items()
         if name.split(".")[0] in cgroups.controllers
     }
 
