@@ -70,7 +70,6 @@ class TaskProcess:
 
     def __init__(self, queue: Queue[ToTask]) -> None:
         self._queue = queue
-        self._pid = os.getpid()
         self._module: Any = None
         self._title = ""
         self._in_step = False
@@ -182,11 +181,7 @@ class TaskProcess:
 
         Not while a frame is half sent: the rest of it must follow, or the supervisor reads garbage.
         """
-        del frame
-        if os.getpid() != self._pid:  # a process that the module forked: for it, this is the signal that ends it
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
+        del number, frame
         if self._main_is_putting:
             self._asked = True
         elif self._in_step:
@@ -271,9 +266,32 @@ def _rehearse() -> None:
 
 def main(connection: socket.socket) -> int:
     """Be the task process at the other end of `connection`; returns its exit status."""
+    _spare_forks()
     TaskProcess(Queue(connection, ToTask)).serve()
     _leave()
     return 0
+
+
+def _spare_forks() -> None:
+    """Let SIGTERM end a process that the module forks, as it would in any program.
+
+    It is blocked meanwhile: what arrives in the child before it has its own handling, the interpreter forgets, and
+    who sent it (`multiprocessing.Pool`, for one) waits for the child for ever.
+    """
+    mask: set[signal.Signals] = set()
+
+    def before() -> None:
+        mask.clear()
+        mask.update(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))  # type: ignore[arg-type]  # or plain ints
+
+    def in_child() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    os.register_at_fork(before=before, after_in_child=in_child, after_in_parent=in_parent)
 
 
 def _leave() -> None:
