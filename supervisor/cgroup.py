@@ -16,12 +16,11 @@ from supervisor import kernel
 
 PREFIX = "sisyphus-"
 
-THREADS = 8
-"""Threads that a process of a task may have on average, where `processes` is limited: pids.max counts threads."""
+SUPERVISOR = f"{PREFIX}supervisor"
+"""Where the client goes itself, beside its tasks' cgroups, if that is what it takes to have controllers."""
 
-SPARE_THREADS = 128 + 8 * (os.cpu_count() or 1)
-"""What encoders have above that: some threads for every processor. Not many more, for a fork bomb that may fill
-thousands of places takes the processor from the supervisor before it can act (seen with 4600, without autogroups)."""
+THREADS = 128
+"""Threads that a process of a task may have on average, where `processes` is limited: pids.max counts threads."""
 
 EMPTY_TIMEOUT = 2.0
 """Seconds to wait until what was killed in a cgroup is gone."""
@@ -40,7 +39,7 @@ class Cgroup:
             self._write("memory.oom.group", "1")
         if processes is not None:
             # Only what stops a fork bomb at once: the limit itself is of processes, and held by measuring.
-            self._write("pids.max", str(processes * THREADS + SPARE_THREADS))
+            self._write("pids.max", str(processes * THREADS))
 
     def add(self, pid: int) -> None:
         """Put a process in; what it starts from then on is in as well.
@@ -49,6 +48,10 @@ class Cgroup:
             OSError: it is gone, or the cgroup is.
         """
         (self._path / "cgroup.procs").write_text(str(pid))
+
+    def takes_processes(self) -> bool:
+        """Whether it is not `domain invalid`, as all children of a threaded domain are at first."""
+        return (self._path / "cgroup.type").read_text().strip() == "domain"
 
     def freeze(self, frozen: bool) -> None:
         """Stop everything in it, or let it go on. Killing works either way.
@@ -63,8 +66,12 @@ class Cgroup:
         self._write("cgroup.kill", "1")
 
     def out_of_memory_kills(self) -> int:
-        """How many processes the kernel has killed for want of memory."""
+        """How many processes the kernel has killed for want of memory, be it this cgroup's limit or one above it."""
         return self._event("memory.events", "oom_kill")
+
+    def over_its_memory(self) -> bool:
+        """Whether memory ran out at this cgroup's own limit."""
+        return self._event("memory.events", "oom") > 0
 
     def await_empty(self) -> None:
         """Wait until no process is left in it, but not for ever."""
@@ -116,19 +123,26 @@ class Cgroups:
         return None
 
     def close(self) -> None:
-        """Remove what is there of ours."""
+        """Remove what is there of ours, and go back to where this process was started: another may be started there."""
         Cgroup(self._base).remove()
+        own = self._base.parent
+        with contextlib.suppress(OSError):  # not moved, or another client needs it still
+            if str(os.getpid()) in (own / SUPERVISOR / "cgroup.procs").read_text().split():
+                (own / "cgroup.subtree_control").write_text("-memory -pids")
+                (own / "cgroup.procs").write_text(str(os.getpid()))
+                (own / SUPERVISOR).rmdir()
 
 
-def probe(root: Path | None = None) -> tuple[Cgroups | None, str]:
+def probe(own: Path | None = None) -> tuple[Cgroups | None, str]:
     """Try to make a cgroup, after removing what killed clients left; what came of it, and in words.
 
     Also moves this process into a cgroup of its own, if that is what it takes to have controllers.
     """
-    mount = root or _mount()
-    if mount is None:
+    own = own or _own_path()
+    if own is None:
         return None, "no cgroups: version 2 is not mounted"
-    own = mount / _own_path().lstrip("/")
+    if own.name == SUPERVISOR:  # an earlier probe has moved this process, or its parent, there
+        own = own.parent
     try:
         _remove_stale(own)
         controllers = _enable_controllers(own)
@@ -140,7 +154,7 @@ def probe(root: Path | None = None) -> tuple[Cgroups | None, str]:
         Cgroup(base)._write("cgroup.subtree_control", f"+{name}")
     found = Cgroups(base, frozenset((base / "cgroup.subtree_control").read_text().split()) & {"memory", "pids"})
     trial = found.make(0)
-    if trial is None:
+    if trial is None or not trial.takes_processes():
         found.close()
         return None, f"no cgroups: {base} does not take any"
     trial.remove()
@@ -148,21 +162,32 @@ def probe(root: Path | None = None) -> tuple[Cgroups | None, str]:
 
 
 def _enable_controllers(own: Path) -> list[str]:
-    """Hand down what controllers there are. A cgroup that does must have no process itself (but for the root)."""
-    wanted = sorted({"memory", "pids"} & set((own / "cgroup.controllers").read_text().split()))
-    for name in wanted:
+    """Hand down what controllers there are. A cgroup that does must have no process itself (but for the root).
+
+    All in one write: `pids` alone would be accepted beside processes, and make a threaded domain of the cgroup, whose
+    other children can then hold no process at all.
+    """
+    wanted = {"memory", "pids"} & set((own / "cgroup.controllers").read_text().split())
+    if _is_kept_by_systemd(own):
+        return []
+    processes = (own / "cgroup.procs").read_text().split() if (own / "cgroup.type").exists() else []
+    if processes == [str(os.getpid())]:
+        inner = own / SUPERVISOR
+        inner.mkdir(exist_ok=True)
+        (inner / "cgroup.procs").write_text(str(os.getpid()))
+        processes = []
+    if wanted and not processes:
         with contextlib.suppress(OSError):
-            (own / "cgroup.subtree_control").write_text(f"+{name}")
-    there = set((own / "cgroup.subtree_control").read_text().split())
-    if set(wanted) <= there or (own / "cgroup.procs").read_text().split() != [str(os.getpid())]:
-        return sorted(set(wanted) & there)
-    inner = own / f"{PREFIX}supervisor"
-    inner.mkdir(exist_ok=True)
-    (inner / "cgroup.procs").write_text(str(os.getpid()))
-    for name in wanted:
-        with contextlib.suppress(OSError):
-            (own / "cgroup.subtree_control").write_text(f"+{name}")
-    return sorted(set(wanted) & set((own / "cgroup.subtree_control").read_text().split()))
+            (own / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(wanted)))
+    return sorted(wanted & set((own / "cgroup.subtree_control").read_text().split()))
+
+
+def _is_kept_by_systemd(own: Path) -> bool:
+    """Whether it is that of a unit without `Delegate=`: systemd then puts other processes of the unit (ExecReload=,
+    ExecStop=) in it, which is impossible beside controllers, and stops a service in which one is killed for memory.
+    """
+    names = {name.partition(".")[2] for name in os.listxattr(own)}
+    return "invocation_id" in names and "delegate" not in names
 
 
 def _remove_stale(own: Path) -> None:
@@ -175,16 +200,13 @@ def _remove_stale(own: Path) -> None:
             stale.remove()
 
 
-def _own_path() -> str:
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        if line.startswith("0::"):
-            return line[3:]
-    return "/"
-
-
-def _mount() -> Path | None:
+def _own_path() -> Path | None:
+    """This process's cgroup, if version 2 is mounted so that it is seen."""
+    path = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"), "/")
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         if after.startswith("cgroup2 "):
-            return Path(before.split()[4])
+            top, mount = before.split()[3:5]  # containers may see a part of the hierarchy, or the host's, as "/../.."
+            if f"{path}/".startswith(f"{top.rstrip('/')}/"):
+                return Path(mount, path.removeprefix(top.rstrip("/")).lstrip("/"))
     return None

@@ -229,9 +229,14 @@ class TaskProcess:
         limits = confines.limits
         if confines.cgroups and (cgroup := confines.cgroups.make(self._child.number)):
             cgroup.limit(limits.memory.bytes if limits.memory else None, limits.processes)
-            cgroup.add(self.pid)
-            self._cgroup = cgroup
-            self._memory_limit = limits.memory.text if limits.memory else None
+            try:
+                cgroup.add(self.pid)
+            except OSError as error:
+                logger.debug("Task process {} gets no cgroup: {}", self.pid, error.strerror)
+                cgroup.remove()
+            else:
+                self._cgroup = cgroup
+                self._memory_limit = limits.memory.text if limits.memory else None
         apply_limits(limits, self.pid)
 
     async def _wait(self, ends: list["asyncio.Future[Any]"], seconds: float) -> None:
@@ -406,7 +411,7 @@ class TaskProcess:
         if not in_cgroup and kernel.out_of_memory_kills() == self._memory_kills:
             return ending, None
         message = f"{ending.message}: the kernel's out-of-memory killer took it"
-        limit = self._memory_limit if in_cgroup else None
+        limit = self._memory_limit if self._cgroup and self._cgroup.over_its_memory() else None
         if limit:
             message += f", over the limit of {limit}"
         return msgspec.structs.replace(ending, reason="memory", message=message), limit

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.cgroup import PREFIX, SPARE_THREADS, THREADS, Cgroups, probe
+from supervisor.cgroup import PREFIX, Cgroups, probe
 from tests.supervised import BENIGN, Supervised, job, until
 
 
@@ -62,7 +62,7 @@ def test_limits_of_the_kernel(cgroups: Cgroups) -> None:
 
     assert found == {
         name: value
-        for name, value in {"memory.max": str(1 << 30), "pids.max": str(10 * THREADS + SPARE_THREADS)}.items()
+        for name, value in {"memory.max": str(1 << 30), "pids.max": "1280"}.items()
         if name.split(".")[0] in cgroups.controllers
     }
 
@@ -101,7 +101,7 @@ def test_cgroups_of_a_killed_client_are_removed(supervised: Supervised, cgroups:
 def test_without_cgroups(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are none, that is said in one line, and is no error."""
     if what == "not mounted":
-        monkeypatch.setattr("supervisor.cgroup._mount", lambda: None)
+        monkeypatch.setattr("supervisor.cgroup._own_path", lambda: None)
         found, words = probe()
     else:
         found, words = probe(tmp_path / "nowhere")
