@@ -75,11 +75,9 @@ class TaskProcess:
 
     Attributes:
         pid: Its process id.
-        exited: How it ended; `None` while it lives.
     """
 
     def __init__(self, zygote: Zygote, clock: Clock, on_status: Callable[[msgspec.Raw], None]) -> None:
-        self.exited: Exited | Lost | None = None
         self._zygote = zygote
         self._clock = clock
         self._cgroup: Cgroup | None = None
@@ -333,9 +331,8 @@ class TaskProcess:
 
     def _on_exited(self, future: asyncio.Future[Exited | Lost]) -> None:
         self._drain()
-        self.exited = future.result()
         if self._ending is None:
-            self._settle(_ending(self.exited))
+            self._settle(_ending(future.result()))
 
     def _drain(self) -> None:
         """Take what the process had sent before it ended: an answer among it stands."""
