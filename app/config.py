@@ -9,10 +9,11 @@ import re
 import socket
 import tomllib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -22,6 +23,12 @@ VERSION = "1.4.0"
 
 MODULE_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 """A class named by its import path, such as `modules.ffmpeg.Ffmpeg`."""
+
+MAX_SLOTS = 64
+"""Jobs at once in one client; each slot has a worker of its own on the server, and some threads."""
+
+SECRETS = frozenset({"API_TOKEN"})
+"""Settings that are shown nowhere, and that tasks and their tools do not get."""
 
 
 class ConfigError(Exception):
@@ -41,14 +48,29 @@ class Config:
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """The settings from the environment. Intervals are in seconds."""
+    """The settings from the environment, in the order of `SETTINGS`. Intervals are in seconds."""
 
     api_url: str
+    api_token: str
+    """The bearer token for the API, or nothing. Never leaves the supervisor: see `without_secrets`."""
     api_timezone: str
     hostname: str
     host_uuid: str
     heartbeat_interval: float
+    queue_poll_interval: float
+    network_retry_interval: float
+    worker_slots: int
+    on_restart: str
+    """What becomes of jobs that a crash of the client interrupted: `resume`, `requeue` or `fail`."""
+    shutdown_grace: float | None
+    """How long a first SIGTERM lets the jobs in hand go on; `None`: to their end."""
+    cancel_deleted_jobs: bool
     log_level: str
+    state_directory: str
+
+    def without_secrets(self) -> "Settings":
+        """These, for processes that run modules."""
+        return msgspec.structs.replace(self, api_token="")
 
     def apply(self) -> None:
         """Make these the settings that modules of this process see in `Config`."""
@@ -63,6 +85,8 @@ class Client(msgspec.Struct, frozen=True):
     """The `[tool.client]` tables of the configuration file."""
 
     file: Path
+    chosen_by: str
+    """What made this the file, for a person."""
     modules: dict[str, str]
     """Enabled modules: the name a task uses, and the class that serves it."""
     paths: tuple[str, ...]
@@ -71,36 +95,43 @@ class Client(msgspec.Struct, frozen=True):
     """`[tool.client.limits]` as it stands in the file; `supervisor.limits` gives it meaning."""
 
 
+class Setting(NamedTuple):
+    """A setting of the environment."""
+
+    name: str
+    default: str
+    read: Callable[[str], Any]
+    """Makes a value of its text; raises `ValueError` with what the text is not."""
+
+
 def load_settings(environ: Mapping[str, str], state_directory: Path) -> Settings:
     """Read the settings from `environ`. One that is present but empty counts as absent.
 
     Raises:
         ConfigError: a value makes no sense.
     """
+    values: dict[str, Any] = {"state_directory": str(state_directory)}
+    for field, setting in SETTINGS.items():
+        text = environ.get(setting.name, "").strip()
+        shown = "what it holds" if setting.name in SECRETS else repr(text)
+        try:
+            values[field] = setting.read(text or setting.default)
+        except ValueError as error:
+            raise ConfigError(f"{setting.name}: {shown} is not {error}") from error
+        _require_utf8(setting.name, text)
+    values["host_uuid"] = values["host_uuid"] or _kept_uuid(state_directory)
+    return Settings(**values)
 
-    def setting(name: str, default: str) -> str:
-        return environ.get(name, "").strip() or default
 
-    timezone = setting("API_TIMEZONE", "UTC")
-    try:
-        ZoneInfo(timezone)
-    except (KeyError, ValueError, OSError) as error:
-        raise ConfigError(
-            f"API_TIMEZONE: {timezone!r} is not a time zone of this system (such as Europe/Berlin)"
-        ) from error
-    level = setting("LOGURU_LEVEL", "INFO").upper()
-    if level not in {"TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"}:
-        raise ConfigError(f"LOGURU_LEVEL: {level!r} is no log level (TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL)")
-    for name in ("API_URL", "HOSTNAME_OVERRIDE", "HOST_UUID"):
-        _require_utf8(name, environ.get(name, ""))
-    return Settings(
-        api_url=setting("API_URL", "http://localhost:5000").rstrip("/"),
-        api_timezone=timezone,
-        hostname=setting("HOSTNAME_OVERRIDE", socket.gethostname()),
-        host_uuid=setting("HOST_UUID", "") or _kept_uuid(state_directory),
-        heartbeat_interval=_seconds("HEARTBEAT_INTERVAL", setting("HEARTBEAT_INTERVAL", "5")),
-        log_level=level,
-    )
+def is_set(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether a setting comes from the environment, and is no default."""
+    return bool(environ.get(name, "").strip())
+
+
+def shown_url(url: str) -> str:
+    """An address without the user's name and password that may stand in it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
@@ -109,7 +140,7 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
     Raises:
         ConfigError: no such file, not TOML, or a table that is not as it should be.
     """
-    file = _find_file(option, environ)
+    file, chosen_by = _find_file(option, environ)
     table = _read(file)
     if not isinstance(table, dict):
         raise ConfigError(f"{file}: tool.client: expected a table")
@@ -140,13 +171,14 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
     places = tuple(os.path.normpath(base / path) for path in paths)
     for place in places:
         _require_utf8(f"{file}: tool.client.modules.paths", place)
-    return Client(file, dict(enabled), places, limits)
+    return Client(file, chosen_by, dict(enabled), places, limits)
 
 
-def _find_file(option: str | None, environ: Mapping[str, str]) -> Path:
-    named = option or environ.get("SISYPHUS_CONFIG", "").strip()
-    if named:
-        return Path(named)
+def _find_file(option: str | None, environ: Mapping[str, str]) -> tuple[Path, str]:
+    if option:
+        return Path(option), "--config"
+    if named := environ.get("SISYPHUS_CONFIG", "").strip():
+        return Path(named), "SISYPHUS_CONFIG"
     here = Path("pyproject.toml")
     if here.is_file():
         try:
@@ -154,10 +186,10 @@ def _find_file(option: str | None, environ: Mapping[str, str]) -> Path:
         except (OSError, ValueError):
             tools = None  # somebody else's project in the working directory, broken or not, is not our business
         if isinstance(tools, dict) and "client" in tools:
-            return here
+            return here, "the working directory"
     package = Path(__file__).parent.parent
     in_wheel = package / "supervisor" / "pyproject.toml"
-    return in_wheel if in_wheel.is_file() else package / "pyproject.toml"
+    return (in_wheel if in_wheel.is_file() else package / "pyproject.toml"), "default"
 
 
 def _read(file: Path) -> Any:
@@ -181,16 +213,6 @@ def _require_utf8(where: str, text: str) -> None:
         raise ConfigError(f"{where}: {os.fsencode(text)!r} is not UTF-8") from error
 
 
-def _seconds(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise ConfigError(f"{name}: {text!r} is not a number of seconds greater than 0")
-    return value
-
-
 def _kept_uuid(state_directory: Path) -> str:
     """The id of this worker, made once and kept in the state directory."""
     file = state_directory / "host_uuid"
@@ -208,3 +230,85 @@ def _kept_uuid(state_directory: Path) -> str:
             f"{state_directory}: the state directory cannot be written: {error.strerror} (set SISYPHUS_STATE_DIR)"
         ) from error
     return made
+
+
+def _url(text: str) -> str:
+    expected = "the address of a server (such as http://farm:5000)"
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - raises if it is none
+    except ValueError as error:
+        raise ValueError(expected) from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(expected)
+    return text.rstrip("/")
+
+
+def _token(text: str) -> str:
+    if not re.fullmatch(r"[!-~]*", text):
+        raise ValueError("a bearer token (printable ASCII without spaces)")
+    return text
+
+
+def _time_zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError("a time zone of this system (such as Europe/Berlin)") from error
+    return text
+
+
+def _id(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9._@+-]{1,200}", text):
+        raise ValueError("an id (letters, digits and . _ - @ +, at most 200 of them)")
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ValueError("a number of seconds greater than 0")
+    return value
+
+
+def _slots(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_SLOTS:
+        raise ValueError(f"a number of slots from 1 to {MAX_SLOTS}")
+    return int(text)
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        for choice in choices:
+            if text.lower() == choice.lower():
+                return choice
+        raise ValueError(f"one of {', '.join(choices)}")
+
+    return read
+
+
+def _yes_or_no(text: str) -> bool:
+    return _one_of("0", "1")(text) == "1"
+
+
+SETTINGS = {
+    "api_url": Setting("API_URL", "http://localhost:5000", _url),
+    "api_token": Setting("API_TOKEN", "", _token),
+    "api_timezone": Setting("API_TIMEZONE", "UTC", _time_zone),
+    "hostname": Setting("HOSTNAME_OVERRIDE", "", lambda text: text or socket.gethostname()),
+    "host_uuid": Setting("HOST_UUID", "", _id),
+    "heartbeat_interval": Setting("HEARTBEAT_INTERVAL", "5", _seconds),
+    "queue_poll_interval": Setting("QUEUE_POLL_INTERVAL", "10", _seconds),
+    "network_retry_interval": Setting("NETWORK_RETRY_INTERVAL", "20", _seconds),
+    "worker_slots": Setting("WORKER_SLOTS", "1", _slots),
+    "on_restart": Setting("ON_RESTART", "resume", _one_of("resume", "requeue", "fail")),
+    "shutdown_grace": Setting("SHUTDOWN_GRACE", "", lambda text: _seconds(text) if text else None),
+    "cancel_deleted_jobs": Setting("CANCEL_DELETED_JOBS", "0", _yes_or_no),
+    "log_level": Setting(
+        "LOGURU_LEVEL", "INFO", _one_of("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
+    ),
+}
+"""The settings of the environment by the field of `Settings` that they fill, as the README lists them."""

@@ -1,14 +1,24 @@
 """The messages, small frozen types named for what they say. They travel as JSON, told apart by their `type`.
 
-supervisor → task process   Start, Step
-task process → supervisor   Ready, Said, Done, Failed
+supervisor → task process   Start, Step, Data
+task process → supervisor   Ready, Said, Get, Put, Done, Failed
 supervisor → zygote         Prepare, Spawn, Terminate, Kill
 zygote → supervisor         Spawned, Exited
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+MAX_NAME = 1000
+"""Characters in a name of server-side data."""
+
+MAX_BODY = 4 << 20
+"""Characters of server-side data that a task process may send."""
+
+DataName = Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern="[^.]")]
+"""Becomes a part of a path. What is nothing but dots would lead to another one: `/data/../queue`, with the
+supervisor's token, and `requests` takes dots that are quoted for dots."""
 
 StepName = Literal["init", "validate", "run", "cleanup"]
 
@@ -53,6 +63,8 @@ class Start(Message, frozen=True):
     what the process opens and closes to become a task process."""
     environment: dict[str, str]
     """Variables that are the task's own; the others are the supervisor's."""
+    resumed: bool = False
+    """Whether the client was killed in an earlier attempt at this task, which may have done a part of it."""
 
 
 class Step(Message, frozen=True):
@@ -61,6 +73,17 @@ class Step(Message, frozen=True):
     step: Literal["validate", "run", "cleanup", "plan"]
     files: tuple[tuple[bytes, bool], ...] = ()
     """What the earlier tasks of the job do to files, as (absolute path, stands afterwards)."""
+
+
+class Data(Message, frozen=True):
+    """Answers a `Get` or a `Put`, unless the step ends before."""
+
+    status: int
+    """The HTTP status; 0 if there was no answer."""
+    body: str = ""
+    """The answer's text."""
+    error: str = ""
+    """Why there was no answer, for a person."""
 
 
 # --- task process → supervisor ---
@@ -80,6 +103,22 @@ class Said(Message, frozen=True):
     """What the module last told its heartbeat."""
 
     status: msgspec.Raw
+
+
+class Get(Message, frozen=True):
+    """Fetch `/data/{module}/{name}` from the API server. Only during a step, and one `Get` or `Put` at a time."""
+
+    module: DataName
+    name: DataName
+
+
+class Put(Message, frozen=True):
+    """Store `body` as `/data/{module}/{name}` on the API server, under the same rules."""
+
+    module: DataName
+    name: DataName
+    body: Annotated[str, msgspec.Meta(max_length=MAX_BODY)]
+    """JSON text in ASCII."""
 
 
 class Done(Message, frozen=True):
@@ -159,7 +198,7 @@ class Exited(Message, frozen=True):
     """How many processes were still alive after it and were killed."""
 
 
-FromTask = Ready | Said | Done | Failed
-ToTask = Start | Step
+FromTask = Ready | Said | Get | Put | Done | Failed
+ToTask = Start | Step | Data
 FromZygote = Spawned | Exited
 ToZygote = Prepare | Spawn | Terminate | Kill

@@ -12,6 +12,7 @@ from app.config import Config
 from app.exceptions import ValidationError
 from app.heartbeat import Heartbeat, heartbeat
 from modules import schema as task_schema
+from modules.data import server_data
 
 
 class BaseModule:
@@ -38,6 +39,7 @@ class BaseModule:
     cleanup_on_failure: ClassVar[bool] = False
 
     # The client's own, named so that no module's attributes clash with them.
+    sisyphus_module: str = ""
     sisyphus_warnings: tuple[str, ...] = ()
     sisyphus_files: Mapping[str, bool] = {}
 
@@ -98,6 +100,27 @@ class BaseModule:
     def plan(self) -> list[str]:
         """What `run` would do, for `--dry-run`: command lines as one could paste them into a shell."""
         return []
+
+    def get_data(self, name: str) -> dict[str, Any] | None:
+        """What the API server keeps for this module under `name`, or `None` if there is nothing.
+
+        The module is known there by the name under which it is enabled; outside the client, by its class's name in
+        lower case. Any thread may ask.
+
+        Raises:
+            ClientError: The server does not answer, or not with a JSON object; the message says which.
+        """
+        return server_data.get(self.sisyphus_module or type(self).__name__.lower(), name)
+
+    def put_data(self, name: str, object: Mapping[str, Any]) -> None:
+        """Have the API server keep `object` for this module under `name`, for all clients, in the place of what it has.
+
+        The keys `_id` and `name` are the server's own. The object may take 4 MiB as JSON.
+
+        Raises:
+            ClientError: The server did not take it, or JSON cannot hold it; the message says which.
+        """
+        server_data.put(self.sisyphus_module or type(self).__name__.lower(), name, object)
 
     def warn(self, message: str) -> None:
         """Log a warning and put it on the job's record."""

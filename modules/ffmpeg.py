@@ -15,22 +15,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from box import Box
 from loguru import logger
 
-from app.config import Config
-from app.exceptions import CleanupError, RunError, ValidationError
+from app.exceptions import CleanupError, ClientError, RunError, ValidationError
 from modules import schema as task_schema
 from modules import tool
 from modules.base import BaseModule, location
+from modules.data import address, server_data
 from modules.output import SPECIAL, Output, is_special
 
 Options = Mapping[str, Any]
-
-FETCH_TIMEOUT = (5, 30)
-"""Seconds for connecting to the API server, and between two bytes of its answer."""
 
 _TRUNCATED = re.compile(r"\[\S+ @ 0x[0-9a-f]+\] (File ended prematurely|stream \d+, offset \S+: partial file)")
 """What the Matroska and MP4 demuxers say of a source that ends in the middle."""
@@ -350,22 +346,13 @@ def fetch_option_set(name: str) -> Options:
     Raises:
         ValidationError: they cannot be had, and why.
     """
-    import requests  # takes 50 ms, and few tasks need it
-
     what = f"option set {name!r}"
-    url = f"{Config.API_URL}/data/ffmpeg/{quote(name, safe='', errors='surrogateescape')}"
     try:
-        answer = requests.get(url, timeout=FETCH_TIMEOUT)
-    except (requests.RequestException, ValueError) as error:
-        raise ValidationError(message=f"{what}: {Config.API_URL} does not answer: {error}") from error
-    if answer.status_code == requests.codes.not_found:
-        raise ValidationError(message=f"{what}: there is none at {url}")
-    if not answer.ok:
-        raise ValidationError(message=f"{what}: {url} answers with status {answer.status_code}")
-    try:
-        record = answer.json()
-    except (ValueError, RecursionError) as error:
-        raise ValidationError(message=f"{what}: {url} does not answer with JSON: {error}") from error
+        record = server_data.get("ffmpeg", name)
+    except ClientError as error:
+        raise ValidationError(message=f"{what}: {error.message}") from error
+    if record is None:
+        raise ValidationError(message=f"{what}: there is none at {address('ffmpeg', name)}")
     form = {
         "type": "object",
         "properties": {"options": {"$ref": "#/$defs/options"}},

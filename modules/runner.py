@@ -19,7 +19,9 @@ import socket
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +35,10 @@ import modules.tool
 from app.config import Config, Settings
 from app.exceptions import ClientError, InitializationError
 from app.heartbeat import heartbeat
-from ipc.messages import Done, Failed, Ready, Said, Start, Step, ToTask
+from ipc.messages import Data, Done, Failed, Get, Put, Ready, Said, Start, Step, ToTask
 from ipc.queue import MAX_FRAME, Queue, encode
 from modules.base import BaseModule, location
+from modules.data import server_data
 
 WARM = (modules.output, modules.tool)
 """Imported for the zygote's sake: the bundled modules need it, and its memory is shared. Not `requests`, which would
@@ -74,14 +77,25 @@ class TaskProcess:
         self._title = ""
         self._in_step = False
         self._putting = threading.Lock()
-        self._main_is_putting = False
+        self._undisturbed = False
         self._asked = False
+        self._requests: SimpleQueue[Start | Step | None] | None = None
+        self._exchanging = threading.Lock()
+        self._may_exchange = False
+        self._exchanges: deque[tuple[Get | Put, SimpleQueue[Data]]] = deque()
 
     def serve(self) -> None:
         """Answer requests until the supervisor closes the queue."""
         signal.signal(signal.SIGTERM, self._on_terminate)
-        while (request := self._queue.get()) is not None:
+        while (request := self._next()) is not None:
             self._put(self._answer(request))
+
+    def _next(self) -> Start | Step | None:
+        if self._requests is not None:
+            return self._requests.get()
+        while isinstance(message := self._queue.get(), Data):
+            pass  # nobody here asked: the module has written to the queue by itself
+        return message
 
     def _answer(self, request: Start | Step) -> Ready | Done | Failed:
         try:
@@ -143,6 +157,8 @@ class TaskProcess:
         self._show("init")
         heartbeat.job_id, heartbeat.job_title = start.job_id, start.job_title
         heartbeat.connect(self._say)
+        server_data.connect(self._exchange)
+        BaseModule.sisyphus_module, BaseModule.resumed = start.module, start.resumed
         self._module = _load(start)(json.loads(start.data))
         return Ready(
             _paths(_strings(self._module, "outputs")),
@@ -166,11 +182,13 @@ class TaskProcess:
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
         self._asked = False
+        self._may_exchange = True
         self._in_step = True
         try:
             yield
         finally:
             self._in_step = False
+            self._end_exchanges("the step ended before")
             heartbeat.flush()  # what was said last must not come after the answer
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):  # the module may have put anything in its place
@@ -182,10 +200,25 @@ class TaskProcess:
         Not while a frame is half sent: the rest of it must follow, or the supervisor reads garbage.
         """
         del number, frame
-        if self._main_is_putting:
+        if self._undisturbed:
             self._asked = True
         elif self._in_step:
             raise Asked
+
+    @contextlib.contextmanager
+    def _asked_later(self) -> Iterator[None]:
+        """Let `Asked` be raised only when this is done."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signal handlers run in the main thread, and in no other
+            return
+        before, self._undisturbed = self._undisturbed, True
+        try:
+            yield
+        finally:
+            self._undisturbed = before
+            if self._asked and self._in_step and not before:
+                self._asked = False
+                raise Asked
 
     def _say(self, status: bytes) -> None:
         if len(status) > MAX_FRAME // 2:
@@ -193,21 +226,70 @@ class TaskProcess:
         else:
             self._put(Said(msgspec.Raw(status)))
 
-    def _put(self, message: Ready | Said | Done | Failed) -> None:
-        is_main = threading.current_thread() is threading.main_thread()  # where signal handlers run, and no other
-        if is_main:
-            self._main_is_putting = True
+    def _put(self, message: Ready | Said | Get | Put | Done | Failed) -> None:
         try:
-            with self._putting:  # the heartbeat's timer sends, too
+            with self._asked_later(), self._putting:  # the heartbeat's timer sends, too
                 self._queue.put(message)
         except OSError:
             os._exit(1)  # the supervisor is gone, and the kernel is about to say so
-        finally:
-            if is_main:
-                self._main_is_putting = False
-        if is_main and self._asked and self._in_step:
-            self._asked = False
-            raise Asked
+
+    # --- server-side data ---
+    #
+    # The main thread reads the queue between steps, and nobody during one. The first exchange starts a thread that
+    # does all the reading from then on: `Asked` is raised in the main thread only, so it can tear no frame, and
+    # several threads may wait at once. The supervisor takes one exchange at a time, answers each, and none of a step
+    # that is over; so an answer is the first waiting exchange's, whether anybody still waits for it or not, and one
+    # that comes between two steps is nobody's.
+
+    def _exchange(self, request: Get | Put) -> Data:
+        """Have the supervisor ask the API server, after what was asked before this."""
+        if len(encode(request)) > MAX_FRAME:  # backslashes and quotes take two bytes there
+            return Data(0, error="what is to be stored takes too many bytes to be sent")
+        answer: SimpleQueue[Data] = SimpleQueue()
+        with self._asked_later(), self._exchanging:
+            if not self._may_exchange:
+                return Data(0, error="it can be asked only during a step of the task")
+            try:
+                self._start_reader()
+            except RuntimeError as error:
+                return Data(0, error=f"it takes a thread to ask it: {error}")
+            self._exchanges.append((request, answer))
+            if len(self._exchanges) == 1:
+                self._put(request)
+        return answer.get()  # where `Asked` may be raised: the answer then finds nobody
+
+    def _start_reader(self) -> None:
+        if self._requests is None:
+            requests: SimpleQueue[Start | Step | None] = SimpleQueue()
+            threading.Thread(target=self._read, args=(requests,), name="reader", daemon=True).start()
+            self._requests = requests
+
+    def _read(self, requests: "SimpleQueue[Start | Step | None]") -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread is to have them
+        while (message := self._queue.get()) is not None:
+            if isinstance(message, Data):
+                self._pass_on(message)
+            else:
+                requests.put(message)
+        self._end_exchanges("the supervisor is gone")
+        requests.put(None)
+
+    def _pass_on(self, data: Data) -> None:
+        with self._exchanging:
+            if not self._exchanges:
+                return
+            _, answer = self._exchanges.popleft()
+            if self._exchanges:
+                self._put(self._exchanges[0][0])
+        answer.put(data)
+
+    def _end_exchanges(self, reason: str) -> None:
+        """Answer threads that still wait, and let no more ask until the next step."""
+        with self._exchanging:
+            self._may_exchange = False
+            waiting, self._exchanges = self._exchanges, deque()
+        for _, answer in waiting:
+            answer.put(Data(0, error=reason))
 
 
 def _limit_open_files(count: int) -> None:

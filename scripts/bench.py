@@ -1,7 +1,8 @@
 """Measures what the client costs, beside the alternatives. Prints tables, and asserts nothing.
 
 The parts: `start` (a process per task), `encode` (a supervised encode beside the bare command), `memory`, `heartbeat`,
-`watch` (measuring a task's process tree).
+`watch` (measuring a task's process tree), `drain` (jobs a second from a server), `idle` (a client without work),
+`restart` (from a killed task to the next job).
 All of a part is measured in one run, in turns, so that its ratios hold on a machine whose speed drifts.
 """
 
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bench_worker
 import msgspec
 import psutil
 from bench_rivals import MISSING
@@ -41,7 +43,7 @@ from supervisor.means import Means, means
 from supervisor.task_process import Confines, TaskProcess
 from supervisor.tree import EXACT_EVERY, Sampler
 
-PARTS = ("start", "encode", "memory", "heartbeat", "watch")
+PARTS = ("start", "encode", "memory", "heartbeat", "watch", "drain", "idle", "restart")
 
 MODULES = '''
 import os
@@ -62,7 +64,9 @@ class Waiting(Empty):
     """Says that it runs, and waits to be stopped."""
 
     def run(self):
-        open(self.task["started"], "w").close()
+        now = time.monotonic()
+        with open(self.task["started"], "w") as file:
+            file.write(f"[{os.getpid()}, {now}]")
         time.sleep(600)
 
 
@@ -112,14 +116,19 @@ class Size:
     video_seconds: int
     encodes: int
     calls: int
+    jobs: int
+    idle_seconds: float
+    kills: int
 
     def of(self, runs: int) -> int:
         """The share of a round in `runs`, which is meant for 200 of ours."""
         return max(3, runs * self.runs // 200 // self.rounds)
 
 
-FULL = Size(runs=200, rounds=2, warm_up=10, video_seconds=60, encodes=3, calls=1_000_000)
-QUICK = Size(runs=20, rounds=1, warm_up=3, video_seconds=10, encodes=1, calls=100_000)
+FULL = Size(
+    runs=200, rounds=2, warm_up=10, video_seconds=60, encodes=3, calls=1_000_000, jobs=1000, idle_seconds=60, kills=20
+)
+QUICK = Size(runs=20, rounds=1, warm_up=3, video_seconds=10, encodes=1, calls=100_000, jobs=50, idle_seconds=5, kills=3)
 
 
 @dataclass(frozen=True)
@@ -468,6 +477,44 @@ async def watch(bench: Bench) -> Report:
         rows,
         (f"Memory is measured exactly every {EXACT_EVERY} times, and whenever it may be over its limit.",),
     )
+
+
+# --- the daemon ---
+
+
+async def drain(bench: Bench) -> Report:
+    """Empty jobs a second from an API server: few and many, with one slot and with four."""
+    rows = []
+    for jobs, slots in ((bench.size.jobs // 10, 1), (bench.size.jobs, 1), (bench.size.jobs, 4)):
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            seconds = bench_worker.drain(Path(name), bench.configuration, jobs, slots)
+        rows.append((f"{jobs} jobs of one task, {slots} slots", f"{jobs / seconds:.1f}", _ms(seconds / jobs)))
+    return Report("Draining the queue of an API server on the same machine", ("", "jobs a second", "ms a job"), rows)
+
+
+async def idle(bench: Bench) -> Report:
+    """What a client without work takes, with the default intervals."""
+    seconds = bench.size.idle_seconds
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        cpu, memory = bench_worker.idle(Path(name), bench.configuration, seconds)
+    rows = [(f"CPU of supervisor and zygote in {seconds:g} s", f"{cpu:.2f} s", f"{cpu / seconds:.2%} of a processor")]
+    rows += [
+        (f"memory of the {name}: USS, RSS", f"{uss / 1e6:.1f} MB", f"{rss / 1e6:.1f} MB") for name, uss, rss in memory
+    ]
+    return Report("An idle client", ("", "", ""), rows)
+
+
+async def restart(bench: Bench) -> Report:
+    """From SIGKILL of a task process until the next job runs: explained, reported, the next one taken."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        taken = bench_worker.restart(Path(name), bench.configuration, bench.size.kills)
+    row = (
+        "from SIGKILL of a task process to the next job's run",
+        str(len(taken)),
+        _ms(statistics.median(taken)),
+        _ms(_p95(taken)),
+    )
+    return Report("After a crash", ("", "runs", "median ms", "p95 ms"), [row])
 
 
 # --- the rest ---

@@ -1,37 +1,42 @@
 """The command line, `sisyphus-client`.
 
-Exit statuses: 0 the job completed, 1 it failed, 2 the file, the arguments or the settings are wrong, 128 + n it was
-interrupted by signal n (130 for Ctrl-C).
+Exit statuses: 0 all is well (`run`: the job completed), 1 it failed, 2 the file, the arguments or the settings are
+wrong, 128 + n interrupted by signal n (130 for Ctrl-C).
 """
 
 import asyncio
 import io
 import json
 import os
-import signal
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-import msgspec
 import platformdirs
 import setproctitle
 from loguru import logger
 
-from app.config import VERSION, Client, ConfigError, Settings, load_client, load_settings
-from supervisor import display, signals
-from supervisor.failure import Failure
-from supervisor.job import Job, JobError, JobRun, Verdict, Watcher, read_job
+from app.config import VERSION, Client, ConfigError, Settings, is_set, load_client, load_settings
+from supervisor import display
+from supervisor.foreground import FAILED, WRONG, Foreground
+from supervisor.job import Job, JobError, read_job
 from supervisor.limits import Limits, load_limits
-from supervisor.means import means
-from supervisor.task_process import Stop
 
-COMPLETED, FAILED, WRONG = 0, 1, 2
+if TYPE_CHECKING:
+    from supervisor.worker import Worker
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""What stops a job, a terminal that goes away among it."""
+STANDALONE_POLL = "1"
+"""QUEUE_POLL_INTERVAL with --standalone: asking a server in the same process costs nothing."""
+
+DEFAULT_PORT = 5000
+"""Of the API server, as in API_URL's default."""
+
+_config = click.option("--config", metavar="FILE", help="The configuration file (default: see the README).")
+_port = click.option("--port", type=click.IntRange(0, 65535), help="The server's port (default: 5000).")
+_database = click.option("--database", metavar="FILE", help="The server's database (default: in the state directory).")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,101 +48,178 @@ def main() -> None:
 
 @main.command()
 @click.argument("job_file", metavar="JOB.json")
-@click.option("--config", metavar="FILE", help="The configuration file (default: see the README).")
+@_config
 @click.option("--json", "as_json", is_flag=True, help="Print the job's record on standard output, and nothing else.")
 @click.option("--dry-run", is_flag=True, help="Print the exact command lines and run nothing.")
 def run(job_file: str, config: str | None, as_json: bool, dry_run: bool) -> None:
     """Run one job from a file, without a server."""
     try:
-        settings, client, limits = _configure(config)
+        settings = load_settings(os.environ, _state_directory())
+        client, limits = _configuration(config)
         job = _read_job_file(job_file, client)
     except (ConfigError, JobError) as error:
         _give_up(str(error))
     try:
-        status = asyncio.run(_Run(job, job_file, settings, client, limits).main(as_json, dry_run))
+        status = asyncio.run(Foreground(job, job_file, settings, client, limits).main(as_json, dry_run))
         _let_go_of_standard_streams()
         sys.exit(status)
     except OSError as error:  # no temporary directory, no process to be had: what a job itself meets is on its record
         _give_up(f"the client cannot start: {error}")
 
 
-class _Run:
-    """One `run` command."""
+@main.command()
+@_config
+@click.option("--standalone", is_flag=True, help="Run an API server, too: one machine, one command.")
+@_port
+@_database
+def start(config: str | None, standalone: bool, port: int | None, database: str | None) -> None:
+    """Take jobs from the API server's queue and run them, until told to stop."""
+    if not standalone and (port is not None or database):
+        raise click.UsageError("--port and --database are for the server that --standalone runs")
+    from supervisor.journal import Journal, JournalError  # these take their time, and `run` does without
+    from supervisor.worker import Worker
 
-    def __init__(self, job: Job, job_file: str, settings: Settings, client: Client, limits: dict[str, Limits]) -> None:
-        self._job = job
-        self._job_file = job_file
-        self._settings = settings
-        self._client = client
-        self._limits = limits
-        self._interrupted_by: signal.Signals | None = None
-        self._paused = False
-        self._pausing: asyncio.Future[None] | None = None  # kept, or it could be collected half-way
+    try:
+        state = _state_directory()
+        settings = load_settings(os.environ, state)
+        configuration = _configuration(config)
+        setproctitle.setproctitle("sisyphus-client: supervisor")
+        with ExitStack() as stack:
+            journal = Journal(state)
+            stack.callback(journal.close)
+            stack.enter_context(display.logging_in_background(settings.log_level))
+            if standalone:
+                url = stack.enter_context(_server(port, database, state, settings))
+                settings = load_settings(_standalone(os.environ, url), state)
+            worker = Worker(settings, configuration, lambda: _configuration(config), journal)
+            status = _run_worker(worker)
+    except (ConfigError, JournalError) as error:
+        _give_up(str(error))
+    except OSError as error:
+        _give_up(f"the client cannot start: {error}")
+    _let_go_of_standard_streams()
+    os._exit(status)  # a thread may wait for an answer still, or for a name server
 
-    async def main(self, as_json: bool, dry_run: bool) -> int:
-        """Run the job and show it; returns the exit status."""
-        setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
-        console = display.Terminal(stderr=True, highlight=False)
-        with display.logging_to(console, "WARNING" if dry_run else self._settings.log_level):
-            watcher = display.Bars(console) if console.is_terminal else display.Lines()
-            async with means(self._client, self._settings, self._limits) as shared:
-                if dry_run:
-                    return await self._plan(JobRun(self._job, shared, Watcher()))
-                job = JobRun(self._job, shared, watcher)
-                with watcher.showing(job), self._interruptible(job):
-                    verdict = await job.run()
-        return self._show(verdict, as_json)
 
-    def _interruptible(self, job: JobRun) -> AbstractContextManager[None]:
-        def act(number: signal.Signals) -> None:
-            if number == signal.SIGUSR2:
-                self._paused = not self._paused
-                logger.info("SIGUSR2: {}", "pausing; again to go on" if self._paused else "going on")
-                self._pausing = asyncio.ensure_future(job.pause() if self._paused else job.resume())
-                return
-            again = self._interrupted_by is not None
-            logger.warning("{}: {}", number.name, "killing the job" if again else "stopping the job; again to kill it")
-            self._interrupted_by = self._interrupted_by or number
-            self._paused = False
-            job.stop(Stop("cancelled", f"cancelled by {number.name}", now=again))
-
-        return signals.handling([*STOPPING, signal.SIGUSR2], act)
-
-    async def _plan(self, job: JobRun) -> int:
-        with self._interruptible(job):
-            failure, plans = await job.plan()
-        if self._interrupted_by:
-            return 128 + self._interrupted_by
-        if failure and failure.unusable:
-            return self._complain(failure)
-        if failure:
-            click.echo(failure.headline, err=True)
-            return FAILED
-        for task, lines in plans:
-            for line in lines or (f"# {task.task.module}: no command line; it works in its own process",):
-                click.echo(line)
-        return COMPLETED
-
-    def _show(self, verdict: Verdict, as_json: bool) -> int:
-        failure = verdict.failure
-        if failure and failure.unusable:
-            return self._complain(failure)
-        if as_json:
+@main.command()
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 is all of them."
+)
+@_port
+@_database
+@click.option(
+    "--vanished-after",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="How long a worker may be silent before its job goes back to the queue.",
+)
+def serve(host: str, port: int | None, database: str | None, vanished_after: float) -> None:
+    """Run an API server for one machine or a few, with its data in one file."""
+    try:
+        state = _state_directory()
+        settings = load_settings(os.environ, state)
+        setproctitle.setproctitle("sisyphus-client: API server")
+        with display.logging_in_background(settings.log_level):
+            server = _server_package()
             try:
-                click.echo(msgspec.json.format(msgspec.json.encode(verdict.info)))
-                sys.stdout.flush()
-            except OSError as error:
-                click.echo(f"the record cannot be written: {error.strerror}", err=True)
-                return FAILED
-        else:
-            display.show_verdict(verdict, _outputs(verdict))
-        if failure and self._interrupted_by:
-            return 128 + self._interrupted_by
-        return FAILED if failure else COMPLETED
+                server.serve(_server_settings(server, port, database, state, settings, host, vanished_after))
+            except server.ServerError as error:
+                raise ConfigError(str(error)) from error
+    except ConfigError as error:
+        _give_up(str(error))
+    _let_go_of_standard_streams()
 
-    def _complain(self, failure: Failure) -> int:
-        click.echo(f"{self._job_file}: tasks[{failure.task}].module: {failure.message}", err=True)
-        return WRONG
+
+@main.command()
+@click.argument("job_file", metavar="JOB.json")
+@click.option("--wait", is_flag=True, help="Wait until the job has ended, and show how; status 1 if it failed.")
+def submit(job_file: str, wait: bool) -> None:
+    """Put a job into the API server's queue, and print its id."""
+    from supervisor.submit import submit as submit_job
+
+    try:
+        settings = load_settings(os.environ, _state_directory())
+        document = _read_document(job_file)
+        job = _read_job(job_file, document, _modules_of(document))
+    except (ConfigError, JobError) as error:
+        _give_up(str(error))
+    logger.remove()  # what went wrong is told once, and not as a daemon would
+    body = {"job_title": job.job_title, "tasks": document["tasks"]}
+    sys.exit(0 if asyncio.run(submit_job(settings, body, wait)) else FAILED)
+
+
+@main.command("config")
+@_config
+def show_config(config: str | None) -> None:
+    """Print all settings, limits and modules, and where each comes from."""
+    try:
+        settings = load_settings(os.environ, _state_directory())
+        client, limits = _configuration(config)
+    except ConfigError as error:
+        _give_up(str(error))
+    display.show_configuration(settings, client, limits, os.environ)
+
+
+def _run_worker(worker: "Worker") -> int:
+    try:
+        status = asyncio.run(worker.main())
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - outermost frame: a defect of ours
+        logger.opt(exception=error).critical("A defect of the client ended it; the next start goes on with its jobs")
+        return FAILED
+    logger.info("Stopped")
+    return status
+
+
+@contextmanager
+def _server(port: int | None, database: str | None, state: Path, settings: Settings) -> Iterator[str]:
+    """An API server in a thread of this process; its address."""
+    server = _server_package()
+    try:
+        with server.in_background(_server_settings(server, port, database, state, settings)) as url:
+            yield url
+    except server.ServerError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _server_package() -> Any:
+    try:
+        import server.main
+    except ImportError as error:
+        raise ConfigError(
+            f"the API server needs packages that are not installed: pip install 'sisyphus-client[server]' ({error})"
+        ) from error
+    return server.main
+
+
+def _server_settings(
+    server: Any,
+    port: int | None,
+    database: str | None,
+    state: Path,
+    settings: Settings,
+    host: str = "127.0.0.1",
+    vanished_after: float = 30.0,
+) -> Any:
+    return server.ServerSettings(
+        database=Path(database) if database else state / "server.sqlite3",
+        host=host,
+        port=DEFAULT_PORT if port is None else port,
+        vanished_after=vanished_after,
+        token=settings.api_token,
+    )
+
+
+def _standalone(environ: Mapping[str, str], url: str) -> dict[str, str]:
+    if is_set("API_URL", environ):
+        logger.warning("API_URL is not used with --standalone, which has a server of its own")
+    changed = {"API_URL": url}
+    if not is_set("QUEUE_POLL_INTERVAL", environ):
+        changed["QUEUE_POLL_INTERVAL"] = STANDALONE_POLL
+    return dict(environ) | changed
 
 
 def _open_standard_streams() -> None:
@@ -161,19 +243,25 @@ def _let_go_of_standard_streams() -> None:
             setattr(sys, name, None)
 
 
-def _configure(config: str | None) -> tuple[Settings, Client, dict[str, Limits]]:
+def _state_directory() -> Path:
     try:
-        state = os.environ.get("SISYPHUS_STATE_DIR", "").strip() or platformdirs.user_state_path("sisyphus-client")
+        return Path(os.environ.get("SISYPHUS_STATE_DIR", "").strip() or platformdirs.user_state_path("sisyphus-client"))
     except RuntimeError as error:  # no HOME, and no such user
         raise ConfigError(f"SISYPHUS_STATE_DIR: is not set, and there is no place for state: {error}") from error
-    settings = load_settings(os.environ, Path(state))
+
+
+def _configuration(config: str | None) -> tuple[Client, dict[str, Limits]]:
     client = load_client(config, os.environ)
-    return settings, client, load_limits(client)
+    return client, load_limits(client)
 
 
 def _read_job_file(name: str, client: Client) -> Job:
+    return _read_job(name, _read_document(name), client.modules)
+
+
+def _read_document(name: str) -> Any:
     try:
-        document = json.loads(
+        return json.loads(
             Path(name).read_bytes(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates
         )
     except OSError as error:
@@ -184,10 +272,20 @@ def _read_job_file(name: str, client: Client) -> Job:
         raise JobError(f"{name}: byte {error.start}: is not JSON: not UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise JobError(f"{name}: is not JSON: {error}") from error
+
+
+def _read_job(name: str, document: Any, modules: Iterable[str]) -> Job:
     try:
-        return read_job(document, client.modules, default_title=Path(name).stem)
+        return read_job(document, modules, default_title=Path(name).stem)
     except JobError as error:
         raise JobError(f"{name}: {error}") from error
+
+
+def _modules_of(document: Any) -> set[str]:
+    """The modules that a job names: which of them are enabled, each worker has its own answer to."""
+    tasks = document.get("tasks") if isinstance(document, dict) else None
+    named = [task.get("module") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
+    return {name for name in named if isinstance(name, str)}
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -201,17 +299,6 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number in JSON")
-
-
-def _outputs(verdict: Verdict) -> list[tuple[str, int]]:
-    """The files that completed tasks wrote and that are still there."""
-    found: dict[str, int] = {}
-    for run in verdict.tasks:
-        for name in run.ready.outputs if run.result == "completed" else ():
-            path = os.fsdecode(name)
-            if os.path.isfile(path):
-                found[path] = os.path.getsize(path)
-    return list(found.items())
 
 
 def _give_up(message: str) -> NoReturn:

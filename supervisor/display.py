@@ -1,10 +1,15 @@
 """What a person sees of a job: live bars on a terminal, plain lines elsewhere, and the table at the end."""
 
+import os
+import queue
+import select
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import click
 from loguru import logger
 from rich.console import Console
 from rich.filesize import decimal
@@ -12,8 +17,10 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from app.config import SECRETS, SETTINGS, Client, Settings, is_set, shown_url
 from ipc.messages import StepName
 from supervisor.job import JobRun, TaskRun, Verdict, Watcher
+from supervisor.limits import IoPriority, Limits
 from supervisor.tree import Usage
 
 if TYPE_CHECKING:
@@ -21,6 +28,15 @@ if TYPE_CHECKING:
 
 LINE_INTERVAL = 10.0
 """Seconds between two lines about a task's progress where there is no terminal."""
+
+
+LINES_WAITING = 10_000
+"""Lines of the log that wait for a slow reader; what is more is counted, and lost."""
+
+LOG_PATIENCE = 2.0
+"""Seconds that the end waits for somebody to read the last lines."""
+
+STDERR = 2
 
 
 class Terminal(Console):
@@ -48,6 +64,47 @@ def logging_to(console: Console, level: str) -> Iterator[None]:
         yield
     finally:
         logger.remove(handler)
+
+
+@contextmanager
+def logging_in_background(level: str) -> Iterator[None]:
+    """Log to standard error, in the same form, through a thread: a reader that does not read stops nothing."""
+    lines: queue.Queue[str | None] = queue.Queue(LINES_WAITING)
+    writer = threading.Thread(target=_write_lines, args=(lines,), name="log", daemon=True)
+    writer.start()
+    lost = 0
+
+    def put(message: "Message") -> None:
+        nonlocal lost
+        try:
+            if lost:
+                lines.put_nowait(f"{lost} lines of the log were lost: nobody read it\n")
+                lost = 0
+            lines.put_nowait(str(message))
+        except queue.Full:
+            lost += 1
+
+    logger.remove()
+    handler = logger.add(put, level=level, format=_format, diagnose=False)
+    try:
+        yield
+    finally:
+        logger.remove(handler)
+        with suppress(queue.Full):
+            lines.put(None, timeout=LOG_PATIENCE)
+        writer.join(LOG_PATIENCE)
+
+
+def _write_lines(lines: "queue.Queue[str | None]") -> None:
+    while (line := lines.get()) is not None:
+        data = line.encode("utf-8", "backslashreplace")
+        while data:
+            try:
+                data = data[os.write(STDERR, data) :]
+            except BlockingIOError:  # whoever shares the terminal made it so
+                select.select([], [STDERR], [], 1.0)
+            except OSError:
+                break  # nobody there to read it
 
 
 def _format(record: "Record") -> str:
@@ -93,7 +150,7 @@ class Bars(Watcher):
     def used(self, run: TaskRun, usage: Usage) -> None:
         self._progress.update(self._bars[run.place], memory=decimal(usage.memory))
 
-    def ended(self, run: TaskRun) -> None:
+    async def ended(self, run: TaskRun) -> None:
         percent = 100.0 if run.result == "completed" else run.status.progress
         self._progress.update(self._bars[run.place], completed=percent, step=run.result, left="")
 
@@ -127,7 +184,7 @@ class Lines(Watcher):
         del run
         self._memory = usage.memory
 
-    def ended(self, run: TaskRun) -> None:
+    async def ended(self, run: TaskRun) -> None:
         self._log(run).info("Task {}", run.result)
 
     def _log(self, run: TaskRun) -> "Logger":
@@ -173,3 +230,65 @@ def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
         console.print(Text(verdict.failure.headline))
         for line in verdict.failure.stderr or verdict.failure.log:
             console.print(Text(f"    {line}"))
+
+
+def show_configuration(
+    settings: Settings, client: Client, limits: Mapping[str, Limits], environ: Mapping[str, str]
+) -> None:
+    """Print everything that can be set, as it is, and where each comes from. Secrets are not shown."""
+    rows = [
+        (setting.name, _setting(setting.name, getattr(settings, field)), _source(setting.name, environ))
+        for field, setting in SETTINGS.items()
+    ]
+    rows.append(("SISYPHUS_STATE_DIR", settings.state_directory, _source("SISYPHUS_STATE_DIR", environ)))
+    rows.append(("SISYPHUS_CONFIG", str(client.file), client.chosen_by))
+    _show_rows("Settings", rows)
+    _show_rows("Places to import modules from", [(path, "", "configuration file") for path in client.paths])
+    for name, target in client.modules.items():
+        own = client.limits.get(name, {})
+        _show_rows(
+            f"Module {name}: {target}, and its limits",
+            [
+                (field, _limit(getattr(limits[name], field)), _limit_source(field, name, own, client.limits))
+                for field in Limits.__struct_fields__
+            ],
+        )
+
+
+def _show_rows(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
+    if not rows:
+        return
+    click.echo(f"{title}:")
+    width = max(len(name) for name, _, _ in rows)
+    for name, value, source in rows:
+        click.echo(f"  {name:<{width}}  {value or '-'}  ({source})")
+
+
+def _setting(name: str, value: object) -> str:
+    if name in SECRETS:
+        return "set, and not shown" if value else ""
+    if name == "API_URL":
+        return shown_url(str(value))
+    if isinstance(value, bool):
+        return str(int(value))
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _source(name: str, environ: Mapping[str, str]) -> str:
+    if is_set(name, environ):
+        return "environment"
+    return "kept in the state directory" if name == "HOST_UUID" else "default"
+
+
+def _limit(value: object) -> str:
+    if isinstance(value, IoPriority):
+        return value.io_class if value.level is None else f"{value.io_class}:{value.level}"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "off" if value is None else str(getattr(value, "text", value))
+
+
+def _limit_source(field: str, name: str, own: Mapping[str, object], general: Mapping[str, object]) -> str:
+    if field in own:
+        return f"configuration file, for {name}"
+    return "configuration file" if field in general else "default"

@@ -1,6 +1,7 @@
 """One job, step by step: initialise and validate every task, then run them one after the other."""
 
 import asyncio
+import html
 import json
 import os
 import re
@@ -16,17 +17,18 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import psutil
+from loguru import logger
 
 from app.config import VERSION
-from ipc.messages import Done, Ready, Start, Step, StepName
+from ipc.messages import Data, Done, Get, Put, Ready, Start, Step, StepName
 from ipc.queue import MAX_REQUEST
 from supervisor import scratch
 from supervisor.clock import Clock
 from supervisor.failure import Failure
 from supervisor.guard import Guard
-from supervisor.heartbeat import Status, read_status
 from supervisor.limits import Duration, LimitError, Limits
 from supervisor.means import Means
+from supervisor.status import Status, read_status
 from supervisor.task_process import Answer, Confines, Stop, TaskProcess
 from supervisor.tree import Sampler, Usage
 from supervisor.zygote import Lost, SpawnError
@@ -44,7 +46,17 @@ Result = Literal["completed", "failed", "not run"]
 
 
 class JobError(Exception):
-    """A job is not as it should be; the text is one line that says where."""
+    """A job is not as it should be; the text is one line that says where.
+
+    Attributes:
+        task: The place of the task at fault, from 0, if it is one task's.
+        module: What that task gives as its module, if it is a name.
+    """
+
+    def __init__(self, message: str, task: int | None = None, module: str = "") -> None:
+        super().__init__(message)
+        self.task = task
+        self.module = module
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -83,23 +95,51 @@ def read_job(document: Any, enabled: Iterable[str], default_title: str = "") -> 
     if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
         raise JobError("job_id: expected letters, digits and . _ - @ +, at most 200 of them")
     names = sorted(enabled)
-    return Job(job_id, title, tuple(_read_task(task, f"tasks[{place}]", names) for place, task in enumerate(tasks)))
+    return Job(job_id, title, tuple(_read_task(task, place, names) for place, task in enumerate(tasks)))
 
 
-def _read_task(document: Any, where: str, enabled: list[str]) -> Task:
+def _read_task(document: Any, place: int, enabled: list[str]) -> Task:
+    where = f"tasks[{place}]"
     if not isinstance(document, dict):
-        raise JobError(f"{where}: expected an object with the keys module and data")
+        raise JobError(f"{where}: expected an object with the keys module and data", place)
     module = document.get("module")
     if not isinstance(module, str) or not module:
-        raise JobError(f"{where}.module: a task needs the name of a module")
+        raise JobError(f"{where}.module: a task needs the name of a module", place)
     if module not in enabled:
-        raise JobError(f"{where}.module: {module!r} is not enabled (enabled: {', '.join(enabled) or 'none'})")
+        known = ", ".join(enabled) or "none"
+        raise JobError(f"{where}.module: {module[:100]!r} is not enabled (enabled: {known})", place, module)
     data = document.get("data", {})
     if not isinstance(data, dict):
-        raise JobError(f"{where}.data: expected an object")
+        raise JobError(f"{where}.data: expected an object", place, module)
     if len(json.dumps(data)) > MAX_REQUEST - (1 << 20):
-        raise JobError(f"{where}.data: is larger than a task's data may be ({MAX_REQUEST >> 20} MiB)")
+        size = MAX_REQUEST >> 20
+        raise JobError(f"{where}.data: is larger than a task's data may be ({size} MiB)", place, module)
     return Task(module, data)
+
+
+def unescape(document: Any) -> Any:
+    """A job as it was meant, of one whose strings a submitter may have escaped for HTML: `&amp;` is `&`.
+
+    A string that names an existing path stays as it is if what it would become names none. Keys stay as they are.
+    Asks the file system: not for the loop.
+    """
+    match document:
+        case str():
+            meant = html.unescape(document)
+            return document if meant == document or (_exists(document) and not _exists(meant)) else meant
+        case list():
+            return list(map(unescape, document))
+        case dict():
+            return {key: unescape(value) for key, value in document.items()}
+        case _:
+            return document
+
+
+def _exists(path: str) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # NUL
+        return False
 
 
 @dataclass(slots=True)
@@ -121,6 +161,8 @@ class TaskRun:
     peak_memory: int = 0
     attempts: int = 0
     warnings: list[str] = field(default_factory=list)
+    earlier: dict[str, Any] | None = None
+    """Its record, if it was completed before the client was interrupted: it is not run again."""
 
     @property
     def label(self) -> str:
@@ -129,6 +171,8 @@ class TaskRun:
 
     def record(self) -> dict[str, Any]:
         """As it stands on the job's record."""
+        if self.earlier:
+            return self.earlier
         record: dict[str, Any] = {"module": self.task.module, "result": self.result}
         if self.seconds is not None:
             record["seconds"] = round(self.seconds, 3)
@@ -139,7 +183,7 @@ class TaskRun:
 
 
 class Watcher:
-    """Is told how a job goes on. Does nothing; `cli` has one that shows it."""
+    """Is told how a job goes on. Does nothing; `display` has ones that show it."""
 
     def began(self, run: TaskRun, step: StepName) -> None:
         """A step of a task begins."""
@@ -150,8 +194,8 @@ class Watcher:
     def used(self, run: TaskRun, usage: Usage) -> None:
         """The task's tree was measured."""
 
-    def ended(self, run: TaskRun) -> None:
-        """The task has its result."""
+    async def ended(self, run: TaskRun) -> None:
+        """The task has its result. The next one does not begin before this returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +208,25 @@ class Verdict:
     """The job's record, as the server gets it."""
 
 
-class JobRun:
-    """Runs one job, once."""
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a job had come to when the client was interrupted."""
 
-    def __init__(self, job: Job, means: Means, watcher: Watcher) -> None:
+    began: datetime
+    """When the job was first begun."""
+    tasks: tuple[dict[str, Any], ...]
+    """The records of the tasks that were completed."""
+
+
+class JobRun:
+    """Runs one job, once; or goes on with it after the tasks that were completed `earlier`."""
+
+    def __init__(self, job: Job, means: Means, watcher: Watcher, earlier: Earlier | None = None) -> None:
         self.job = job
         self.tasks = tuple(TaskRun(place, task, means.limits[task.module]) for place, task in enumerate(job.tasks))
+        self._earlier = earlier
+        for run, record in zip(self.tasks, earlier.tasks if earlier else (), strict=False):
+            run.earlier, run.result = record, "completed"
         self._means = means
         self._watcher = watcher
         self._order: Stop | None = None
@@ -188,7 +245,11 @@ class JobRun:
             await asyncio.gather(*map(self._end, self.tasks))
         if failure:
             self.tasks[failure.task].result = "failed"
-        return Verdict(failure, self.tasks, self._record(failure, began, time.monotonic() - clock))
+        seconds = time.monotonic() - clock
+        if self._earlier:  # what was before is known by the wall clock only
+            seconds += max(0.0, (began - self._earlier.began).total_seconds())
+            began = self._earlier.began
+        return Verdict(failure, self.tasks, self._record(failure, began, seconds))
 
     async def plan(self) -> tuple[Failure | None, list[tuple[TaskRun, tuple[str, ...]]]]:
         """Initialise and validate every task, and ask each what it would run."""
@@ -239,7 +300,9 @@ class JobRun:
 
     async def _run_tasks(self) -> Failure | None:
         for run in self.tasks:
-            if failure := self._stopped(run, "run") or await self._run_task(run):
+            if run.earlier:
+                await self._end(run)
+            elif failure := self._stopped(run, "run") or await self._run_task(run):
                 return failure
         return None
 
@@ -250,7 +313,13 @@ class JobRun:
 
         async def one(run: TaskRun) -> Failure | None:
             async with self._parallel:
-                return self._stopped(run, step) or await prepare(run)
+                failure = self._stopped(run, step) or await prepare(run)
+            if failure and run.earlier and self._order is None:
+                logger.bind(job=self.job.job_id, task=run.label).debug(
+                    "Completed earlier, and now: {}", failure.message
+                )
+                return None  # what it had used may rightly be gone
+            return failure
 
         preparations = [asyncio.create_task(one(run)) for run in self.tasks]
         try:
@@ -272,6 +341,7 @@ class JobRun:
                 run.label,
                 self.job.job_id,
                 lambda raw: self._on_status(run, raw),
+                self._exchange,
             )
         except LimitError as error:
             return self._failure(run, Failure("exception", "init", str(error)))
@@ -286,6 +356,8 @@ class JobRun:
         return self._note(run, answer)
 
     async def _validate(self, run: TaskRun) -> Failure | None:
+        if run.process is None:
+            return None  # completed earlier, and what it was could not even be started again
         request = Step("validate", tuple(self._files_before(run).items()))
         return self._note(run, await self._step(run, request, run.limits.validate_timeout))
 
@@ -300,7 +372,7 @@ class JobRun:
             run.warnings.append(f"{leftovers} of its processes were still alive after it and were killed")
         run.seconds = time.monotonic() - clock
         run.result = "failed" if failure else "completed"
-        self._watcher.ended(run)
+        await self._watcher.ended(run)
         return failure
 
     def _may_try_again(self, run: TaskRun, failure: Failure) -> bool:
@@ -395,6 +467,10 @@ class JobRun:
             return None
         return self._failure(run, Failure(self._order.reason, step, self._order.message))
 
+    async def _exchange(self, request: Get | Put) -> Data:
+        """Fetch or store server-side data for a module."""
+        return await self._means.session().exchange(request)
+
     def _on_status(self, run: TaskRun, raw: msgspec.Raw) -> None:
         run.status = read_status(raw)
         run.reports += 1
@@ -404,6 +480,8 @@ class JobRun:
         """What the tasks before this one do to files: whether each will be there."""
         files: dict[bytes, bool] = {}
         for earlier in self.tasks[: run.place]:
+            if earlier.earlier:
+                continue  # what it did to files is to be seen
             files |= dict.fromkeys(earlier.ready.removes, False) | dict.fromkeys(earlier.ready.outputs, True)
         return files
 
@@ -420,6 +498,7 @@ class JobRun:
             modules=means.client.modules,
             open_files=run.limits.open_files,
             environment={"TMPDIR": str(directory)},
+            resumed=self._earlier is not None and run.place == len(self._earlier.tasks),
         )
 
     def _now(self) -> datetime:

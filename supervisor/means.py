@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import signal
-import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
@@ -16,7 +15,11 @@ from supervisor import cgroup, kernel
 from supervisor.cgroup import Cgroups
 from supervisor.limits import Limits
 from supervisor.scratch import scratch_directory
+from supervisor.threads import started_threads
 from supervisor.zygote import Zygote
+
+if TYPE_CHECKING:
+    from supervisor.session import Session
 
 THREADS = 4
 """For what blocks: measuring, removing directories, waiting for a lost zygote."""
@@ -32,11 +35,34 @@ class Means:
     settings: Settings
     limits: dict[str, Limits]
     scratch: Path
+    session: "LazySession"
+
+
+class LazySession:
+    """The session for the API, made when it is first wanted: importing `requests` takes 50 ms, which few jobs need."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session: Session | None = None
+
+    def __call__(self) -> "Session":
+        from supervisor.session import Session
+
+        self._session = self._session or Session(self._settings)
+        return self._session
+
+    def close(self) -> None:
+        """Close it, if there is one."""
+        if self._session:
+            self._session.close()
 
 
 @contextlib.asynccontextmanager
 async def means(
-    client: Client, settings: Settings, limits: dict[str, Limits], with_cgroups: bool = True
+    client: Client,
+    settings: Settings,
+    limits: dict[str, Limits],
+    with_cgroups: bool = True,
 ) -> AsyncIterator[Means]:
     """Make this process a supervisor, finish off what a killed predecessor left, and start the zygote."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose exit statuses
@@ -45,23 +71,15 @@ async def means(
         logger.warning("Killed {} processes that an earlier run had left behind", len(survivors))
     cgroups, words = cgroup.probe() if with_cgroups else (None, "no cgroups: not wanted")
     logger.debug("{}{}", words[0].upper(), words[1:])
-    asyncio.get_running_loop().set_default_executor(_started_threads())
+    asyncio.get_running_loop().set_default_executor(started_threads(THREADS, "supervisor"))
+    session = LazySession(settings)
     zygote = Zygote(settings)
     zygote.start()
     try:
         with scratch_directory() as scratch:
-            yield Means(zygote, cgroups, client, settings, limits, scratch)
+            yield Means(zygote, cgroups, client, settings, limits, scratch, session)
     finally:
+        session.close()
         await zygote.stop()
         if cgroups:
             cgroups.close()
-
-
-def _started_threads() -> ThreadPoolExecutor:
-    """Threads that are there already: during a fork bomb there may be none to be had."""
-    executor = ThreadPoolExecutor(THREADS, thread_name_prefix="supervisor")
-    all_started = threading.Barrier(THREADS + 1)
-    for _ in range(THREADS):
-        executor.submit(all_started.wait)
-    all_started.wait()
-    return executor

@@ -7,15 +7,29 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from loguru import logger
 
-from ipc.messages import Done, Exited, Failed, FromTask, Ready, Reason, Said, Start, Step, StepName
-from ipc.queue import MAX_FRAME, Decoder, encode
+from ipc.messages import (
+    Data,
+    Done,
+    Exited,
+    Failed,
+    FromTask,
+    Get,
+    Put,
+    Ready,
+    Reason,
+    Said,
+    Start,
+    Step,
+    StepName,
+)
+from ipc.queue import MAX_FRAME, MAX_REQUEST, Decoder, encode
 from supervisor import kernel, tree
 from supervisor.cgroup import Cgroup, Cgroups
 from supervisor.clock import Clock
@@ -28,6 +42,9 @@ from supervisor.zygote import Child, Lost, Zygote
 MESSAGES_PER_SECOND = 100
 MESSAGES_BURST = 400
 """What a task process may send: its heartbeat sends four messages a second, so this is no module's honest doing."""
+
+MESSAGES_KEPT = 200
+"""Of the burst, for heartbeats: a module that asks for server-side data in a loop waits for its answers, and lives."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds in which a task process whose steps are done must have exited."""
@@ -44,6 +61,15 @@ EXIT_PATIENCE = 1.0
 _SYSLOG_LEVELS = {"7": "DEBUG", "6": "INFO", "4": "WARNING", "3": "ERROR"}
 
 Answer = Ready | Done | Failure
+
+Exchange = Callable[[Get | Put], Awaitable[Data]]
+"""Asks the API server on a task's behalf."""
+
+
+async def without_server(request: Get | Put) -> Data:
+    """The exchange where there is no API server."""
+    del request
+    return Data(0, error="the client runs without an API server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +103,9 @@ class TaskProcess:
         pid: Its process id.
     """
 
-    def __init__(self, zygote: Zygote, clock: Clock, on_status: Callable[[msgspec.Raw], None]) -> None:
+    def __init__(
+        self, zygote: Zygote, clock: Clock, on_status: Callable[[msgspec.Raw], None], exchange: Exchange
+    ) -> None:
         self._zygote = zygote
         self._clock = clock
         self._cgroup: Cgroup | None = None
@@ -85,8 +113,11 @@ class TaskProcess:
         self._frozen: list[int] | None = None
         self._memory_kills = kernel.out_of_memory_kills()
         self._on_status = on_status
+        self._exchange = exchange
+        self._exchanging: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._messages: Decoder[FromTask] = Decoder(FromTask, MAX_FRAME)
+        self._unsent = bytearray()
         self._answer: asyncio.Future[Ready | Done | Failed | Ending] | None = None
         self._ending: Ending | None = None
         self._reading = False
@@ -103,16 +134,23 @@ class TaskProcess:
 
     @classmethod
     async def start(
-        cls, confines: Confines, label: str, job_id: str, on_status: Callable[[msgspec.Raw], None]
+        cls,
+        confines: Confines,
+        label: str,
+        job_id: str,
+        on_status: Callable[[msgspec.Raw], None],
+        exchange: Exchange | None = None,
     ) -> "TaskProcess":
         """Have the zygote fork a task process; it waits for its `Start`. `label` names the task in the log.
+
+        `exchange` asks the API server for the task, one thing at a time, and is cancelled when the step ends.
 
         Raises:
             SpawnError: it could not be started.
             LimitError: one of its limits cannot be applied.
             OSError: there are too few descriptors.
         """
-        self = cls(confines.zygote, confines.clock, on_status)
+        self = cls(confines.zygote, confines.clock, on_status, exchange or without_server)
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             self._socket, queue = socket.socketpair()
             ours.enter_context(self._socket)
@@ -190,7 +228,8 @@ class TaskProcess:
         self._answer = self._loop.create_future()
         if self._ending:
             self._answer.set_result(self._ending)
-        sending = asyncio.create_task(self._send(encode(request)))
+        else:
+            self._send(encode(request))
         ends: list[asyncio.Future[Any]] = [self._answer, self._stop]
         try:
             await self._wait(ends, timeout.seconds)
@@ -202,7 +241,7 @@ class TaskProcess:
             stop = self._stop.result()
             return self._failure(name, Ending(stop.reason, stop.message), stop)
         finally:
-            sending.cancel()
+            self._end_exchange()
             self._answer = None
             if self._stop.done():
                 self._stop = self._loop.create_future()
@@ -214,7 +253,9 @@ class TaskProcess:
                 self._socket.shutdown(socket.SHUT_WR)
             await asyncio.wait([self._child.exited], timeout=CLOSE_TIMEOUT)
         exited = await self._kill()
+        self._end_exchange()
         self._stop_reading()
+        self._stop_sending()
         self._socket.close()
         self._log.close()
         self._output.close()
@@ -265,9 +306,26 @@ class TaskProcess:
         if order.now or not self._answer.done():
             await self._kill()
 
-    async def _send(self, frame: bytes) -> None:
-        with contextlib.suppress(OSError):  # it is gone, and the zygote is about to say how
-            await self._loop.sock_sendall(self._socket, frame)
+    def _send(self, frame: bytes) -> None:
+        """Send `frame` whole, after what the process has not taken yet; a step's end must tear none."""
+        self._unsent += frame
+        self._send_on()
+
+    def _send_on(self) -> None:
+        try:
+            del self._unsent[: self._socket.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:  # it is gone, and the zygote is about to say how
+            self._unsent.clear()
+        if self._unsent:
+            self._loop.add_writer(self._socket, self._send_on)
+        else:
+            self._stop_sending()
+
+    def _stop_sending(self) -> None:
+        self._unsent.clear()
+        self._loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
         try:
@@ -309,11 +367,40 @@ class TaskProcess:
         match message:
             case Said(status):
                 self._on_status(status)
+            case Get() | Put():
+                self._begin_exchange(message)
             case _ if self._answer is None or self._answer.done() or not isinstance(message, self._due):
                 self._break(f"answered ({type(message).__name__}) without being asked for that")
             case _:
                 self._busy = False
                 self._answer.set_result(message)
+
+    def _begin_exchange(self, request: Get | Put) -> None:
+        """Ask the API server, if the process may: in a step, and when it has taken the answer before this."""
+        asked = f"asked for server-side data ({type(request).__name__})"
+        if self._answer is None or self._answer.done():
+            self._break(f"{asked} without having a step to do")
+        elif self._exchanging or self._unsent:
+            self._break(f"{asked} before it had its last answer")
+        else:
+            self._exchanging = asyncio.create_task(self._serve(request))
+
+    async def _serve(self, request: Get | Put) -> None:
+        await asyncio.sleep(max(0.0, MESSAGES_KEPT - self._allowed) / MESSAGES_PER_SECOND)
+        try:
+            frame = _answer_frame(await self._exchange(request))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - outermost frame, and another's code
+            if self._exchanging is asyncio.current_task():
+                logger.opt(exception=error).error("Asking the API server for a task failed")
+            frame = encode(Data(0, error=f"asking it failed: {type(error).__name__}"))
+        if self._exchanging is asyncio.current_task():  # else the step is over, and this would be taken for another's
+            self._exchanging = None
+            self._send(frame)
+
+    def _end_exchange(self) -> None:
+        exchanging, self._exchanging = self._exchanging, None
+        if exchanging:
+            exchanging.cancel()
 
     def _within_rate(self, count: int) -> bool:
         now = self._loop.time()
@@ -412,6 +499,12 @@ class TaskProcess:
         if limit:
             message += f", over the limit of {limit}"
         return msgspec.structs.replace(ending, reason="memory", message=message), limit
+
+
+def _answer_frame(data: Data) -> bytes:
+    if len(data.body) > MAX_REQUEST or len(frame := encode(data)) > MAX_REQUEST:
+        return encode(Data(0, error=f"what it sends is more than a task process can take ({MAX_REQUEST >> 20} MiB)"))
+    return frame
 
 
 def _ending(exited: Exited | Lost) -> Ending:

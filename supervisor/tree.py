@@ -8,6 +8,7 @@ import time
 
 import msgspec
 import psutil
+from rich.filesize import decimal
 
 from supervisor import kernel
 
@@ -135,3 +136,17 @@ def _is_stopped(pid: int) -> bool:
 
 def _is_zombie(pid: int) -> bool:
     return kernel.state(pid) in "ZX"
+
+
+def describe(pid: int) -> list[str]:
+    """A line for each process of the tree, for a person."""
+    lines = []
+    with contextlib.suppress(psutil.Error):
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error), process.oneshot():
+                seconds = sum(process.cpu_times()[:2])
+                memory = decimal(process.memory_info().rss)
+                state = f"{process.status()}, {memory}, {seconds:.1f} s of CPU time"
+                lines.append(f"process {process.pid} ({process.name()}), {state}")
+    return lines

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import msgspec
 from loguru import logger
 
-from app.config import Settings
+from app.config import SECRETS, Settings
 from ipc.messages import Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import Decoder, encode
-from supervisor import kernel
+from supervisor import kernel, notify
 
 ANSWER_TIMEOUT = 30.0
 """Seconds in which the zygote must have started a task process; it needs 0.3 s for itself and 1 ms for each."""
@@ -25,10 +25,6 @@ ANSWER_TIMEOUT = 30.0
 KILL_TIMEOUT = 10.0
 """Seconds in which a killed task must be reported gone: the zygote's own patience with what will not die, and a margin.
 A zygote that does not is stopped or stuck, and is replaced."""
-
-
-SECRETS = frozenset({"API_TOKEN"})
-"""Environment variables that tasks and their tools do not get."""
 
 
 class SpawnError(Exception):
@@ -94,7 +90,7 @@ class Zygote:
         self._control = ours
         self._answers = Decoder(FromZygote, 1 << 16)
         asyncio.get_running_loop().add_reader(ours, self._readable)
-        self._send(Prepare(msgspec.to_builtins(self._settings)))
+        self._send(Prepare(msgspec.to_builtins(self._settings.without_secrets())))
 
     async def spawn(self, descriptors: Sequence[int]) -> Child:
         """Fork a task process that is given `descriptors` (its queue, log and output).
@@ -191,10 +187,10 @@ class Zygote:
 
 
 def _environment() -> dict[str, str]:
-    """What the zygote, the tasks and their tools get: the supervisor's variables but its secrets."""
+    """What the zygote, the tasks and their tools get: the supervisor's variables but for its own affairs."""
     # SPT_NOENV: process titles must not overwrite the environment, where the marker is looked for.
     own = {kernel.MARKER: kernel.marker(os.getpid()), "SPT_NOENV": "1"}
-    return {name: value for name, value in os.environ.items() if name not in SECRETS} | own
+    return {name: value for name, value in os.environ.items() if name not in SECRETS | notify.VARIABLES} | own
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> int:

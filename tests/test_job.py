@@ -20,7 +20,7 @@ from app.heartbeat import Heartbeat
 from modules.base import BaseModule
 from supervisor import kernel, scratch
 from supervisor.failure import explain_status
-from supervisor.heartbeat import Status, read_status
+from supervisor.status import Status, read_status
 from supervisor.line_pipe import LINES_BURST, LinePipe, printable
 from supervisor.tree import Sampler
 from tests.conftest import living

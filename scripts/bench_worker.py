@@ -1,0 +1,149 @@
+"""Measures the daemon as a whole: `sisyphus-client start` with an API server of its own, both as processes."""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+CLIENT = os.path.join(os.path.dirname(sys.executable), "sisyphus-client")
+PATIENCE = 300.0
+
+
+class Farm:
+    """A server with `jobs` in its queue. Its worker starts with `start`."""
+
+    def __init__(self, directory: Path, configuration: str) -> None:
+        self._directory = directory
+        self._configuration = configuration
+        self._http = requests.Session()
+        self._url = ""
+
+    def post(self, module: str, data: dict[str, Any]) -> str:
+        """Put a job of one task into the queue."""
+        job = {"job_title": "bench", "tasks": [{"module": module, "data": data}]}
+        answer = self._http.post(f"{self._url}/queue", json=job, timeout=10)
+        answer.raise_for_status()
+        return str(answer.json()["job_id"])
+
+    def knows(self, job_id: str) -> bool:
+        """Whether a job is queued or running."""
+        return self._http.get(f"{self._url}/jobs/{job_id}", timeout=10).status_code == 200
+
+    def is_queued(self, job_id: str) -> bool:
+        """Whether nobody has taken a job yet."""
+        queue = self._http.get(f"{self._url}/queue", timeout=10).json()["queue"]
+        return any(job["job_id"] == job_id for job in queue)
+
+    def has_workers(self) -> bool:
+        """Whether a heartbeat has arrived."""
+        return bool(self._http.get(f"{self._url}/workers", timeout=10).json()["count"])
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator["Farm"]:
+        """Run the server."""
+        log = self._directory / "server.log"
+        with _process(["serve", "--port", "0", "--database", str(self._directory / "server.sqlite3")], {}, log):
+            self._url = await_that(lambda: _address(log), "the server")
+            yield self
+
+    @contextlib.contextmanager
+    def working(self, **settings: str) -> Iterator[psutil.Process]:
+        """Run a worker; its supervisor."""
+        own = {"API_URL": self._url, "SISYPHUS_STATE_DIR": str(self._directory / "state"), **settings}
+        command = ["start", "--config", self._configuration]
+        with _process(command, own, self._directory / "worker.log") as process:
+            yield psutil.Process(process.pid)
+
+
+def drain(directory: Path, configuration: str, jobs: int, slots: int) -> float:
+    """Seconds in which `slots` slots complete `jobs` empty jobs, from the first that is taken."""
+    with Farm(directory, configuration).serving() as farm:
+        ids = [farm.post("empty", {}) for _ in range(jobs)]
+        with farm.working(WORKER_SLOTS=str(slots), LOGURU_LEVEL="WARNING"):
+            await_that(lambda: not farm.knows(ids[0]), "the first job", 0.002)
+            began = time.perf_counter()
+            for job_id in ids[-slots:]:
+                await_that(lambda job_id=job_id: not farm.knows(job_id), "the last job", 0.02)
+            return time.perf_counter() - began
+
+
+def idle(directory: Path, configuration: str, seconds: float) -> tuple[float, list[tuple[str, int, int]]]:
+    """CPU seconds that an idle client takes in `seconds`, and the bytes (USS, RSS) of its two processes."""
+    with Farm(directory, configuration).serving() as farm, farm.working() as supervisor:
+        await_that(farm.has_workers, "the first heartbeat")
+        (zygote,) = await_that(supervisor.children, "the zygote")
+        processes = {"supervisor": supervisor, "zygote": zygote}
+        before = sum(_cpu_seconds(process) for process in processes.values())
+        time.sleep(seconds)
+        after = sum(_cpu_seconds(process) for process in processes.values())
+        memory = [(name, process.memory_full_info()) for name, process in processes.items()]
+        return after - before, [(name, full.uss, full.rss) for name, full in memory]
+
+
+def restart(directory: Path, configuration: str, kills: int) -> list[float]:
+    """Seconds from SIGKILL of a task process to the start of the next job's `run`, each time."""
+    started = [directory / f"started-{number}" for number in range(kills + 1)]
+    taken = []
+    with Farm(directory, configuration).serving() as farm:
+        for file in started:
+            farm.post("waiting", {"started": str(file)})
+        with farm.working(LOGURU_LEVEL="CRITICAL"):
+            for file, following in itertools.pairwise(started):
+                pid, _ = await_that(lambda file=file: _report(file), "a job to run", 0.002)
+                killed = time.monotonic()
+                os.kill(int(pid), signal.SIGKILL)
+                _, begun = await_that(lambda file=following: _report(file), "the next job to run", 0.002)
+                taken.append(begun - killed)
+            os.kill(int(_report(started[-1])[0]), signal.SIGKILL)
+    return taken
+
+
+def await_that(condition: Callable[[], Any], what: str, interval: float = 0.02) -> Any:
+    """Wait until `condition` gives something true, and return it."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"waited {PATIENCE:g} s for {what}")
+        time.sleep(interval)
+    return value
+
+
+@contextlib.contextmanager
+def _process(arguments: list[str], settings: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [CLIENT, *arguments], env=os.environ | settings, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _address(log: Path) -> str:
+    _, _, rest = log.read_text(encoding="utf-8").partition("Serving ")
+    return rest.split()[0] if rest.endswith("\n") else ""
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _report(file: Path) -> Any:
+    """What a waiting task has written: its pid, and the instant on the monotonic clock."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

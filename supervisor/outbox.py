@@ -1,0 +1,199 @@
+"""The outbox: what the server is still to be told, in order, for as long as it takes.
+
+Verdicts, and jobs that go back to the queue. Both are in the journal before they are here, so a restart changes
+nothing. The server has no route that gives a job back: it is posted again, and then its old record is deleted. What
+was posted bears a mark, for a crash or a lost answer can leave it open whether it was.
+"""
+
+import asyncio
+import collections
+import json
+from collections.abc import Collection
+from typing import Any
+
+import requests
+from loguru import logger
+
+from supervisor.journal import Debt, Journal, JournalError
+from supervisor.session import Session, SessionError
+
+MARK = "handed_back"
+"""The key in the first task of a job that was posted again, which the server takes; its value is the job's old id."""
+
+PATIENCE = 5
+"""How often something may be refused before it alone is held to be the trouble, and not the server."""
+
+_REFUSED = {requests.codes.bad_request, requests.codes.request_entity_too_large, requests.codes.unprocessable_entity}
+
+
+class Outbox:
+    """Holds what the server is owed, and sends it. `ours` are the ids of this client's workers."""
+
+    def __init__(self, session: Session, journal: Journal, ours: Collection[str], retry_interval: float) -> None:
+        self._session = session
+        self._journal = journal
+        self._ours = ours
+        self._retry_interval = retry_interval
+        self._debts: list[Debt] = []
+        self._refusals: collections.Counter[int] = collections.Counter()
+        self._filled = asyncio.Event()
+        self._sending = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._debts)
+
+    def add(self, debt: Debt) -> None:
+        """Owe this too."""
+        self._debts.append(debt)
+        self._filled.set()
+
+    def owes(self, job_id: str) -> bool:
+        """Whether something about this job is still to be told."""
+        return any(debt.job_id == job_id for debt in self._debts)
+
+    async def keep_sending(self) -> None:
+        """Send what there is and what comes, until cancelled."""
+        while True:
+            await self._filled.wait()
+            if not await self._send_all():
+                await self._rest()
+
+    async def flush(self, seconds: float) -> None:
+        """Try once to send everything, for at most `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._send_all()
+        except TimeoutError:
+            pass
+        if self._debts:
+            logger.warning("{} messages to the API server are kept for the next start", len(self._debts))
+
+    async def _rest(self) -> None:
+        """Until the retry interval is over, or the server can be reached again."""
+        back = not self._session.answered.is_set()
+        try:
+            async with asyncio.timeout(self._retry_interval):
+                await (self._session.answered.wait() if back else asyncio.Event().wait())
+        except TimeoutError:
+            pass
+
+    async def _send_all(self) -> bool:
+        """Send what there is now; returns whether nothing was refused."""
+        async with self._sending:
+            refused = False
+            for debt in list(self._debts):
+                try:
+                    await self._send(debt)
+                except (SessionError, JournalError) as error:
+                    refused = True
+                    self._note_refusal(debt, error)
+                    if self._refusals[debt.number] < PATIENCE:
+                        break  # those after it wait, for order's sake
+                else:
+                    self._debts.remove(debt)
+                    self._journal.settle(debt)
+            if not self._debts:
+                self._filled.clear()
+            return not refused
+
+    def _note_refusal(self, debt: Debt, error: SessionError | JournalError) -> None:
+        if debt.number not in self._refusals:
+            self._refusals[debt.number] = 0
+            what = "verdict" if debt.kind == "verdict" else "return to the queue"
+            logger.bind(job=debt.job_id).warning("The job's {} is not taken: {}; trying until it is", what, error)
+        if isinstance(error, SessionError) and error.status:
+            self._refusals[debt.number] += 1
+
+    async def _send(self, debt: Debt) -> None:
+        if debt.kind == "verdict":
+            await self._send_verdict(debt)
+        else:
+            await self._send_return(debt)
+
+    async def _send_verdict(self, debt: Debt) -> None:
+        verdict = json.loads(debt.body)
+        try:
+            await self._session.complete(debt.job_id, verdict)
+        except SessionError as error:
+            if error.status == requests.codes.not_found:
+                logger.bind(job=debt.job_id).warning("The server does not know the job any more")
+            elif error.status in _REFUSED:
+                await self._send_short(debt, verdict)
+            elif await self._session.job(debt.job_id) is not None:  # it has the job still: the verdict did not arrive
+                if error.status != requests.codes.server_error or self._refusals[debt.number] < PATIENCE:
+                    raise
+                await self._send_short(debt, verdict)
+
+    async def _send_short(self, debt: Debt, verdict: dict[str, Any]) -> None:
+        """Leave out what the server may fail at, and only then."""
+        await self._session.complete(debt.job_id, _shortened(verdict))
+        logger.bind(job=debt.job_id).warning("The server took a short record in place of the full one")
+
+    async def _send_return(self, debt: Debt) -> None:
+        new_id = debt.new_id or (await self._find_posted(debt.job_id) if debt.posting else None)
+        if new_id is None:
+            if gone := await why_not_ours(self._session, debt.job_id, self._ours):
+                logger.bind(job=debt.job_id).info("Not returned to the queue: {}", gone)
+                return
+            await self._note(debt, None)
+            new_id = await self._session.post(_to_post(debt))
+        await self._note(debt, new_id)
+        await self._session.delete(debt.job_id)
+        logger.bind(job=debt.job_id).info("Returned to the queue, as {}", new_id)
+
+    async def _note(self, debt: Debt, new_id: str | None) -> None:
+        """Write down how far a return has come, before the next call to the server."""
+        if debt.number > 0:
+            await (self._journal.has_posted(debt, new_id) if new_id else self._journal.begin_posting(debt))
+        debt.posting, debt.new_id = True, new_id
+
+    async def _find_posted(self, job_id: str) -> str | None:
+        """The new id of a job that may have been posted: it is in the queue, or a worker is at it."""
+        for queued in await self._session.queued():
+            if _mark(queued.tasks) == job_id:
+                return queued.job_id
+        for worker in await self._session.workers():
+            answer = await self._session.job(worker.job_id) if worker.job_id else None
+            document = answer.json() if answer else None
+            if isinstance(document, dict) and _mark(document.get("tasks")) == job_id:
+                return worker.job_id
+        return None
+
+
+async def why_not_ours(session: Session, job_id: str, ours: Collection[str]) -> str | None:
+    """Why a job that was begun here is not this client's any more, in words; `None` if it is.
+
+    Raises:
+        SessionError: the server does not tell.
+    """
+    if await session.job(job_id) is None:
+        return "it was completed or deleted meanwhile"
+    if any(queued.job_id == job_id for queued in await session.queued()):
+        return "it is in the queue again"
+    for worker in await session.workers():
+        if worker.job_id == job_id and worker.worker_id not in ours:
+            return f"worker {worker.worker_id} has it now"
+    return None
+
+
+def _to_post(debt: Debt) -> dict[str, Any]:
+    document = json.loads(debt.body)
+    title = document.get("job_title", document.get("job_name"))
+    tasks = [dict(task) if isinstance(task, dict) else task for task in document.get("tasks") or ()]
+    if tasks and isinstance(tasks[0], dict):
+        tasks[0][MARK] = debt.job_id
+    return {"job_title": title, "tasks": tasks}
+
+
+def _mark(tasks: object) -> object:
+    match tasks:
+        case [{**first}, *_]:
+            return first.get(MARK)
+    return None
+
+
+def _shortened(verdict: dict[str, Any]) -> dict[str, Any]:
+    info = {key: value for key, value in verdict["info"].items() if not isinstance(value, dict | list)}
+    if "message" in info:
+        info["message"] = info["message"][:1000].encode("ascii", "replace").decode()
+    return {"failed": verdict["failed"], "info": info}

@@ -1,0 +1,480 @@
+"""All HTTP of the supervisor: one session for the API, a deadline for every call, and nothing that blocks the loop.
+
+`requests` blocks, so each call takes one of the session's own threads. Its timeouts are those of single socket
+operations, which a server that sends a byte now and then never exceeds; so the loop holds the deadline of the whole
+call and, when it has passed, shuts the connection's socket down, which frees the thread.
+
+What the server may do (sisyphus-server 1.3.3 was observed) is dealt with here as far as one call goes; what a doubtful
+answer means for a job is for `outbox` and `worker`.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote
+
+import msgspec
+import requests
+import requests.auth
+from loguru import logger
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from app.config import VERSION, Settings, shown_url
+from ipc.messages import Data, Get, Put
+from supervisor.threads import started_threads
+
+CALL_TIMEOUT = 30.0
+"""Seconds in which a call must have its whole answer."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds in which a connection must stand. This is not cut short by a call's end: it bounds how long that holds a
+thread."""
+
+MAX_ANSWER = 256 << 20
+"""Bytes of an answer that are read: `GET /queue` has every queued job in full."""
+
+IDLE_CONNECTION = 1.0
+"""Seconds after which a poll takes a new connection: the server may close an old one at the very moment it is used, and
+a poll, which takes a job, is not repeated."""
+
+THREADS, THREADS_PER_SLOT = 4, 6
+"""For the outbox and modules' data; for each slot's beats in flight, its poll, and its questions."""
+
+NOT_JSON = "what it answers is not JSON"
+
+
+_T = TypeVar("_T")
+
+
+class SessionError(Exception):
+    """A call failed; the text is for a person, and names neither the address nor a secret.
+
+    Attributes:
+        status: What the server answered; 0 if there was no whole answer.
+        partial: What there was of an answer.
+    """
+
+    def __init__(self, message: str, status: int = 0, partial: bytes = b"") -> None:
+        super().__init__(message)
+        self.status = status
+        self.partial = partial
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer of the server."""
+
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        """The body's content.
+
+        Raises:
+            SessionError: it is not JSON.
+        """
+        try:
+            return json.loads(self.body, parse_constant=refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise SessionError(f"{NOT_JSON}: {error}", self.status, self.body) from error
+
+
+class _Flags(msgspec.Struct):
+    disabled: bool = False
+
+
+class _Disabled(msgspec.Struct):
+    """The one thing that is wanted of `GET /queue` and `GET /workers/{id}`, however long the rest."""
+
+    attributes: _Flags | None = None
+
+
+class WorkerStatus(msgspec.Struct):
+    """What a worker last said of itself, as far as it is wanted."""
+
+    worker_id: str = ""
+    hostname: str = ""
+    job_id: str | None = None
+    task: str | None = None
+    progress: float | None = None
+
+
+class _Workers(msgspec.Struct):
+    workers: list[WorkerStatus] | None = None
+
+
+class QueuedJob(msgspec.Struct):
+    """A job in the queue, as far as it is wanted."""
+
+    job_id: str = ""
+    tasks: Any = None
+
+
+class _Queue(msgspec.Struct):
+    queue: list[QueuedJob] | None = None
+
+
+class Session:
+    """Talks to the API server at `settings.api_url`. Close it at the end.
+
+    Every call raises `SessionError` if it did not succeed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.api_url
+        self._threads = started_threads(THREADS + THREADS_PER_SLOT * settings.worker_slots, "session")
+        self._current = threading.local()
+        self._polls = _Adapter(self._current)
+        self._polling = 0
+        self._polled_at = float("-inf")
+        self._troubles = _Troubles(shown_url(settings.api_url))
+        self._session = requests.Session()
+        self._session.auth = _Bearer(settings.api_token)
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # threads share it: no state
+        self._session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
+        self._session.mount("http://", _Adapter(self._current))
+        self._session.mount("https://", _Adapter(self._current))
+        self._session.mount(f"{self._url}/queue/poll", self._polls)
+
+    @property
+    def answered(self) -> asyncio.Event:
+        """Set while the server answers."""
+        return self._troubles.answered
+
+    def close(self) -> None:
+        """Close all connections. Calls under way fail."""
+        self._session.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # --- the calls ---
+
+    async def beat(self, worker_id: str, message: Mapping[str, Any]) -> None:
+        """Send a heartbeat."""
+        await self._succeed("POST", f"/workers/{_quoted(worker_id)}", message, again=True)
+
+    async def queue_disabled(self) -> bool:
+        """Whether the operator has disabled the queue."""
+        return _disabled(await self._succeed("GET", "/queue", again=True))
+
+    async def worker_disabled(self, worker_id: str) -> bool:
+        """Whether the operator has disabled this worker. One that the server does not know is not disabled."""
+        answer = await self._succeed("GET", f"/workers/{_quoted(worker_id)}", accept=(404,), again=True)
+        return answer.status != requests.codes.not_found and _disabled(answer)
+
+    async def poll(self) -> Answer | None:
+        """Take a job from the queue; `None` if there is none. Must not be repeated: if it fails, a job may be gone."""
+        if not self._polling and time.monotonic() - self._polled_at > IDLE_CONNECTION:
+            self._polls.close()
+        self._polling += 1
+        try:
+            answer = await self._succeed("GET", "/queue/poll", accept=(404,))
+        finally:
+            self._polling -= 1
+            self._polled_at = time.monotonic()
+        empty = answer.status == requests.codes.not_found or answer.body.strip() in (b"null", b"")
+        return None if empty else answer
+
+    async def job(self, job_id: str) -> Answer | None:
+        """A job that is queued or running; `None` for one that is completed, deleted or unknown."""
+        answer = await self._succeed("GET", f"/jobs/{_quoted(job_id)}", accept=(404,), again=True)
+        return None if answer.status == requests.codes.not_found else answer
+
+    async def complete(self, job_id: str, verdict: Mapping[str, Any]) -> None:
+        """Tell how a job ended. What status 500 and no answer mean, `job` tells."""
+        await self._succeed("PATCH", f"/jobs/{_quoted(job_id)}/completed", verdict, doubtful=True)
+
+    async def post(self, job: Mapping[str, Any]) -> str:
+        """Put a job into the queue; returns its id."""
+        answer = await self._succeed("POST", "/queue", job)
+        match answer.json():
+            case {"job_id": str(job_id)}:
+                return job_id
+        raise SessionError("what it answers has no job_id", answer.status)
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job and its record. One that is not there is deleted."""
+        await self._succeed("DELETE", f"/jobs/{_quoted(job_id)}", accept=(404,), again=True)
+
+    async def queued(self) -> list[QueuedJob]:
+        """The jobs in the queue. Costs more, the more there are."""
+        return _decode(await self._succeed("GET", "/queue", again=True), _Queue).queue or []
+
+    async def workers(self) -> list[WorkerStatus]:
+        """The workers that have been heard of lately."""
+        return _decode(await self._succeed("GET", "/workers", again=True), _Workers).workers or []
+
+    async def completed(self, job_id: str) -> Any:
+        """How a job ended, as the embedded server tells; `None` if it does not know, or is another server."""
+        answer = await self._succeed("GET", f"/jobs/{_quoted(job_id)}/completed", accept=(404, 405), again=True)
+        return answer.json() if answer.status == requests.codes.ok else None
+
+    async def exchange(self, request: Get | Put) -> Data:
+        """Fetch or store server-side data for a module. Never raises."""
+        path = f"/data/{_quoted(request.module)}/{_quoted(request.name)}"
+        try:
+            match request:
+                case Get():
+                    answer = await self._call("GET", path, again=True)
+                case Put(body=body):
+                    answer = await self._call("POST", path, body.encode("ascii", "replace"))
+            return Data(answer.status, answer.body.decode("utf-8", "replace"))
+        except SessionError as error:
+            return Data(0, error=str(error))
+
+    # --- how they are made ---
+
+    async def _succeed(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        accept: tuple[int, ...] = (),
+        again: bool = False,
+        doubtful: bool = False,
+    ) -> Answer:
+        """A call that is to be answered with a 2xx status, or one of `accept`.
+
+        Anything else is logged, once; unless it is `doubtful` whether that means trouble. `again`: may be repeated.
+        """
+        route = None if doubtful else f"{method} {_ONE_OF_MANY.sub('/…', path)}"
+        content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        try:
+            answer = await self._call(method, path, content, again=again)
+        except SessionError as error:
+            self._troubles.add(route, error)
+            raise
+        if answer.status // 100 != 2 and answer.status not in accept:
+            complaint = SessionError(_complaint(answer), answer.status, answer.body)
+            self._troubles.add(route, complaint)
+            raise complaint
+        self._troubles.remove(route)
+        return answer
+
+    async def _call(self, method: str, path: str, content: bytes | None = None, again: bool = False) -> Answer:
+        call = _Call(method, self._url + path, content, again)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._perform, call)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            call.cut()
+            with contextlib.suppress(TimeoutError, SessionError):
+                async with asyncio.timeout(1):
+                    await asyncio.shield(future)
+            raise SessionError(f"no answer within {CALL_TIMEOUT:g} s", 0, bytes(call.received)) from None
+        finally:
+            if not future.done():
+                call.cut()
+                future.cancel()
+
+    def _perform(self, call: "_Call") -> Answer:
+        """Make the call, in a thread."""
+        self._current.call = call
+        try:
+            try:
+                return self._send(call)
+            except requests.ConnectionError as error:
+                if not call.again or call.is_cut or call.received or not _is_dropped(error):
+                    raise
+                return self._send(call)  # the server had closed a connection that was kept open
+        except requests.RequestException as error:
+            raise SessionError(_reason(error), 0, bytes(call.received)) from error
+        except (OSError, ValueError) as error:  # what requests lets through, now and then
+            raise SessionError(str(error), 0, bytes(call.received)) from error
+
+    def _send(self, call: "_Call") -> Answer:
+        with self._session.request(
+            call.method,
+            call.url,
+            data=call.content,
+            headers={"Content-Type": "application/json"} if call.content is not None else None,
+            timeout=(CONNECT_TIMEOUT, CALL_TIMEOUT),
+            allow_redirects=False,  # a POST would become a GET, and the token would go elsewhere
+            stream=True,
+        ) as response:
+            for chunk in response.iter_content(1 << 16):
+                call.received += chunk
+                if len(call.received) > MAX_ANSWER:
+                    raise SessionError(f"an answer of more than {MAX_ANSWER >> 20} MiB", 0)
+            return Answer(response.status_code, bytes(call.received))
+
+
+class _Call:
+    """One call: what is asked, what has come of the answer, and a way to cut it short from another thread."""
+
+    def __init__(self, method: str, url: str, content: bytes | None, again: bool) -> None:
+        self.method = method
+        self.url = url
+        self.content = content
+        self.again = again
+        self.received = bytearray()
+        self.is_cut = False
+        self.connection: HTTPConnection | None = None
+
+    def cut(self) -> None:
+        self.is_cut = True
+        connection = self.connection
+        with contextlib.suppress(OSError, AttributeError):  # no connection yet, or no more
+            connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+
+class _Adapter(HTTPAdapter):
+    """Makes connections that tell the call of their thread that they serve it, which is how it can be cut short."""
+
+    def __init__(self, current: threading.local) -> None:
+        def noting(base: type[HTTPConnection]) -> type[HTTPConnection]:
+            class Noting(base):  # type: ignore[misc, valid-type]
+                def request(self, *args: Any, **kwargs: Any) -> None:
+                    current.call.connection = self
+                    super().request(*args, **kwargs)
+
+            return Noting
+
+        class Plain(HTTPConnectionPool):
+            ConnectionCls = noting(HTTPConnection)
+
+        class Secure(HTTPSConnectionPool):
+            ConnectionCls = noting(HTTPSConnection)  # type: ignore[assignment]
+
+        self._pools = {"http": Plain, "https": Secure}
+        super().__init__(pool_maxsize=64)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+class _Troubles:
+    """Logs each trouble with the server once when it begins and once when it ends, not at every call."""
+
+    def __init__(self, server: str) -> None:
+        self._server = f"The API server at {server}"
+        self._since: dict[str, float] = {}
+        self.answered = asyncio.Event()
+        self.answered.set()
+
+    def add(self, route: str | None, error: SessionError) -> None:
+        if _is_unreachable(error.__cause__):
+            self.answered.clear()
+            self._begin(_ALL, f"{self._server} cannot be reached: {error}; trying until it can")
+            return
+        if error.status:
+            self._end(_ALL, f"{self._server} can be reached again")
+        if route:
+            self._begin(route, f"{self._server} does not do {route}: {error}; trying again")
+
+    def remove(self, route: str | None) -> None:
+        self._end(_ALL, f"{self._server} can be reached again")
+        if route:
+            self._end(route, f"{self._server} does {route} again")
+
+    def _begin(self, what: str, message: str) -> None:
+        if what not in self._since:
+            self._since[what] = time.monotonic()
+            logger.warning("{}", message)
+
+    def _end(self, what: str, message: str) -> None:
+        if what == _ALL:
+            self.answered.set()
+        since = self._since.pop(what, None)
+        if since is not None:
+            logger.info("{}, after {:.0f} s", message, time.monotonic() - since)
+
+
+_ALL = ""
+"""The trouble that is not that of one route."""
+
+_ONE_OF_MANY = re.compile(r"(?<=^/jobs)/[^/]+|(?<=^/workers)/[^/]+|(?<=^/data)/.*")
+"""The part of a path that names one thing of many."""
+
+
+class _Bearer(requests.auth.AuthBase):
+    """Set as the session's authentication, or a `.netrc` of the machine would take its place."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _quoted(text: str) -> str:
+    # A path of dots would be taken for a relative one, and disappear.
+    quoted = quote(text, safe="", errors="surrogatepass")
+    return quoted.replace(".", "%2E") if set(text) == {"."} else quoted
+
+
+def _decode(answer: Answer, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise SessionError(f"{NOT_JSON} of the expected form: {error}", answer.status) from error
+
+
+def _disabled(answer: Answer) -> bool:
+    attributes = _decode(answer, _Disabled).attributes
+    return attributes is not None and attributes.disabled
+
+
+def _complaint(answer: Answer) -> str:
+    """What a status that means failure says, with the server's own words if it has any."""
+    words = ""
+    with contextlib.suppress(SessionError):
+        said = answer.json()
+        words = str(said.get("message", "") if isinstance(said, dict) else "")[:300]
+    hint = {
+        requests.codes.unauthorized: "API_TOKEN is missing or wrong",
+        requests.codes.forbidden: "API_TOKEN is not the right one",
+    }.get(answer.status, "it redirects; API_URL must be its real address" if answer.status // 100 == 3 else "")
+    return ": ".join(filter(None, (f"it answers with status {answer.status}", words, hint)))
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause of a failed request, in words."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    if isinstance(error, requests.Timeout):
+        return "it does not answer in time"
+    innermost = list(_causes(error))[-1]
+    return str(innermost) or type(innermost).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it is about: requests and urllib3 put that into `args`, `reason` or `__context__`."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        inner = [getattr(error, "reason", None), *error.args, error.__cause__, error.__context__]
+        error = next((one for one in inner if isinstance(one, BaseException) and id(one) not in seen), None)
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    return any(isinstance(cause, NewConnectionError | ConnectTimeoutError) for cause in _causes(error))
+
+
+def _is_dropped(error: BaseException) -> bool:
+    """Whether the server closed the connection before it answered."""
+    return any(isinstance(cause, ConnectionResetError | BrokenPipeError) for cause in _causes(error))
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """For `json`: NaN and the infinities are no JSON."""
+    raise ValueError(f"{name} is no number in JSON")
