@@ -93,8 +93,12 @@ class Cleanup(BaseModule):
     def run(self) -> None:
         self.set_start_time()
         actions = self._actions()
-        self._done, self._total = 0, sum(_bytes_to_copy(action) for action in actions)
+        before = self._done_before()
+        self._done, self._total = 0, sum(_bytes_to_copy(action) for action in actions[before:])
         for number, action in enumerate(actions):
+            if number < before:
+                self.warn(f"{action}: taken for done by an earlier attempt")
+                continue
             words = str(action)  # before it is done: a directory that is moved changes what its destination means
             try:
                 self._carry_out(action)
@@ -128,17 +132,36 @@ class Cleanup(BaseModule):
         """Sources that will not be there when their turn comes, what the actions before them do considered."""
         stands: dict[str, bool] = {}
         indices: dict[str, int] = {}
-        for action in self._actions():
+        before = self._done_before()
+        for number, action in enumerate(self._actions()):
             index = indices[action.verb] = indices.get(action.verb, -1) + 1
             here = stands.get(location(action.source), self.will_exist(action.source))
-            if action.destination:
-                done = stands.get(location(action.target), self.will_exist(action.target))
-                if not here and not (self.resumed and action.verb == "move" and done):
-                    yield f"{action.verb}[{index}].source: {action.source}: no such file"
-            if action.verb != "copy":
-                stands[location(action.source)] = False
-            if action.destination:
-                stands[location(action.target)] = True
+            if number >= before and action.destination and not here:
+                yield f"{action.verb}[{index}].source: {action.source}: no such file"
+            stands |= _effect(action)
+
+    def _done_before(self) -> int:
+        """How many of the actions an earlier attempt has done: as few as agree with what is there.
+
+        They are done in order, so what a later one has left shows that those before it were done. To do one again that
+        was done can lose a file: a second `move` of `a` to `a.bak` after one of `new` to `a`.
+        """
+        actions = self._actions()
+        counts = range(len(actions) + 1) if self.resumed else ()
+        return next((count for count in counts if self._agrees(actions, count)), 0)
+
+    def _agrees(self, actions: list[Action], count: int) -> bool:
+        """Whether what is there is what the first `count` actions leave, and what the others need."""
+        stands: dict[str, bool] = {}
+        for action in actions[:count]:
+            stands |= _effect(action)
+        if any(os.path.lexists(path) != there for path, there in stands.items()):
+            return False
+        for action in actions[count:]:
+            if action.destination and not stands.get(location(action.source), self.will_exist(action.source)):
+                return False
+            stands |= _effect(action)
+        return True
 
     def _doubled_targets(self) -> Iterator[str]:
         """Targets that would be written twice, so that what was there first is lost."""
@@ -159,10 +182,6 @@ class Cleanup(BaseModule):
             self._delete(action.source)
             return
         target = action.target
-        gone = not os.path.lexists(action.source)
-        if self.resumed and action.verb == "move" and gone and os.path.lexists(target):
-            self.warn(f"{action.source} is gone and {target} is there: taken for moved before")
-            return
         status = os.lstat(action.source) if action.verb == "move" else os.stat(action.source)
         if location(action.source) == location(target) or (action.verb == "copy" and _same_file(action.source, target)):
             self.warn(f"{action.source} and {target} are the same file: nothing to do")
@@ -267,6 +286,12 @@ class Cleanup(BaseModule):
     def _report(self, share: float) -> None:
         self.status.progress = round(min(share * 100, 99.9), 2)
         self.heartbeat.set_data(self.status)
+
+
+def _effect(action: Action) -> dict[str, bool]:
+    """What the action does to files: whether each is there afterwards."""
+    removed = {location(action.source): False} if action.verb != "copy" else {}
+    return removed | ({location(action.target): True} if action.destination else {})
 
 
 def _output(action: Action) -> Output:

@@ -138,7 +138,7 @@ class Ffmpeg(BaseModule):
         expected = expect(self.task.to_dict(), self._sets, [self._probe_source(s) for s in self._sources()])
         if self._is_discarded():
             self._encode(self._argv(os.devnull), expected)
-        else:
+        elif not self._was_written(expected):
             with self._output() as output:
                 self._encode(self._argv(output.temporary), expected)
                 verify(output.temporary, expected)
@@ -153,6 +153,22 @@ class Ffmpeg(BaseModule):
                 self._output().discard()
         except OSError as error:
             raise CleanupError(message=f"temporary file of {self.task['output_file']}: {error}") from error
+
+    def _was_written(self, expected: Expected) -> bool:
+        """Whether an earlier attempt has written the output. It got its name only when it was whole, as it is now.
+
+        Raises:
+            RunError: there is a file of that name, and it is something else.
+        """
+        output = self._output()
+        if not self.resumed or self.task.to_dict().get("overwrite", False) or not os.path.lexists(output.target):
+            return False
+        try:
+            verify(output.target, expected)
+        except RunError as error:
+            raise RunError(message=f"{output.target}: exists, and is not to be overwritten: {error.message}") from error
+        self.warn(f"{output.target} is there and whole: taken for written by an earlier attempt")
+        return True
 
     def _is_discarded(self) -> bool:
         """Whether nobody wants the output: the first of two passes only takes notes."""
@@ -194,7 +210,7 @@ class Ffmpeg(BaseModule):
             yield f"output_file: {name}: is a directory"
         elif is_special(name):
             yield f"output_file: {name}: {SPECIAL}"
-        elif self.will_exist(name) and not task.get("overwrite", False):
+        elif self.will_exist(name) and not task.get("overwrite", False) and not self.resumed:
             yield f"output_file: {name}: exists, and overwrite is not true"
         if not os.path.isdir(directory):
             if not self._will_be_made(directory):

@@ -194,6 +194,9 @@ class Watcher:
     def used(self, run: TaskRun, usage: Usage) -> None:
         """The task's tree was measured."""
 
+    async def running(self, run: TaskRun) -> None:
+        """The task is about to be run, and is not before this returns."""
+
     async def ended(self, run: TaskRun) -> None:
         """The task has its result. The next one does not begin before this returns."""
 
@@ -216,6 +219,8 @@ class Earlier:
     """When the job was first begun."""
     tasks: tuple[dict[str, Any], ...]
     """The records of the tasks that were completed."""
+    interrupted: bool
+    """Whether the task after those had been begun."""
 
 
 class JobRun:
@@ -341,7 +346,7 @@ class JobRun:
                 run.label,
                 self.job.job_id,
                 lambda raw: self._on_status(run, raw),
-                self._exchange,
+                lambda request: self._exchange(run, request),
             )
         except LimitError as error:
             return self._failure(run, Failure("exception", "init", str(error)))
@@ -363,6 +368,7 @@ class JobRun:
 
     async def _run_task(self, run: TaskRun) -> Failure | None:
         clock = time.monotonic()
+        await self._watcher.running(run)
         failure = await self._attempt(run)
         while failure and self._may_try_again(run, failure):
             run.warnings.append(f"attempt {run.attempts} of {run.limits.max_attempts}: {failure.message}")
@@ -467,8 +473,10 @@ class JobRun:
             return None
         return self._failure(run, Failure(self._order.reason, step, self._order.message))
 
-    async def _exchange(self, request: Get | Put) -> Data:
-        """Fetch or store server-side data for a module."""
+    async def _exchange(self, run: TaskRun, request: Get | Put) -> Data:
+        """Fetch server-side data for a module, or store its own."""
+        if isinstance(request, Put) and request.module != run.task.module:
+            return Data(0, error=f"a task of module {run.task.module} may not store data of {request.module}")
         return await self._means.session().exchange(request)
 
     def _on_status(self, run: TaskRun, raw: msgspec.Raw) -> None:
@@ -498,8 +506,12 @@ class JobRun:
             modules=means.client.modules,
             open_files=run.limits.open_files,
             environment={"TMPDIR": str(directory)},
-            resumed=self._earlier is not None and run.place == len(self._earlier.tasks),
+            resumed=self._was_interrupted(run),
         )
+
+    def _was_interrupted(self, run: TaskRun) -> bool:
+        """Whether an earlier attempt at this task may have done a part of it."""
+        return self._earlier is not None and self._earlier.interrupted and run.place == len(self._earlier.tasks)
 
     def _now(self) -> datetime:
         return datetime.now(tz=ZoneInfo(self._means.settings.api_timezone))

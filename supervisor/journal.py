@@ -27,7 +27,8 @@ CREATE TABLE jobs (
     job_id TEXT PRIMARY KEY,
     document TEXT NOT NULL,               -- as the server gave it
     began TEXT NOT NULL,
-    starts INTEGER NOT NULL DEFAULT 1     -- how often the supervisor has begun or resumed it
+    starts INTEGER NOT NULL DEFAULT 1,    -- how often the supervisor has begun or resumed it
+    running INTEGER                       -- the place of the task that was run last
 ) WITHOUT ROWID;
 CREATE TABLE tasks (                      -- those that are completed
     job_id TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE,
@@ -61,8 +62,10 @@ class Entry(msgspec.Struct, frozen=True):
     """The job as the server gave it, as JSON text."""
     began: str
     starts: int
-    tasks: tuple[dict[str, Any], ...]
+    tasks: tuple[dict[str, Any], ...] = ()
     """The records of the tasks that are completed."""
+    running: int | None = None
+    """The place of the task that was run last, completed or not."""
 
 
 class Debt(msgspec.Struct, eq=False):
@@ -118,6 +121,10 @@ class Journal:
     async def excuse(self, job_id: str) -> None:
         """The job is interrupted on purpose: this start does not count against it."""
         await self._write("UPDATE jobs SET starts = starts - 1 WHERE job_id = ?", job_id)
+
+    async def run_task(self, job_id: str, place: int) -> None:
+        """A task is about to be run: what it does is not to be taken for another's work after a crash."""
+        await self._write("UPDATE jobs SET running = ? WHERE job_id = ?", place, job_id)
 
     async def finish_task(self, job_id: str, place: int, record: dict[str, Any]) -> None:
         """A task is completed."""
@@ -203,10 +210,10 @@ class Journal:
         tasks: dict[str, list[dict[str, Any]]] = {}
         for job_id, record in self._database.execute("SELECT job_id, record FROM tasks ORDER BY job_id, place"):
             tasks.setdefault(job_id, []).append(json.loads(record))
-        rows = self._database.execute("SELECT job_id, document, began, starts FROM jobs ORDER BY began")
+        rows = self._database.execute("SELECT job_id, document, began, starts, running FROM jobs ORDER BY began")
         return [
-            Entry(job_id, document, began, starts, tuple(tasks.get(job_id, ())))
-            for job_id, document, began, starts in rows
+            Entry(job_id, document, began, starts, tuple(tasks.get(job_id, ())), running)
+            for job_id, document, began, starts, running in rows
         ]
 
     def _read_debts(self) -> list[Debt]:

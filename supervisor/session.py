@@ -163,12 +163,12 @@ class Session:
 
     async def queue_disabled(self) -> bool:
         """Whether the operator has disabled the queue."""
-        return _disabled(await self._succeed("GET", "/queue", again=True))
+        return await self._disabled(await self._succeed("GET", "/queue", again=True))
 
     async def worker_disabled(self, worker_id: str) -> bool:
         """Whether the operator has disabled this worker. One that the server does not know is not disabled."""
         answer = await self._succeed("GET", f"/workers/{_quoted(worker_id)}", accept=(404,), again=True)
-        return answer.status != requests.codes.not_found and _disabled(answer)
+        return answer.status != requests.codes.not_found and await self._disabled(answer)
 
     async def poll(self) -> Answer | None:
         """Take a job from the queue; `None` if there is none. Must not be repeated: if it fails, a job may be gone."""
@@ -190,7 +190,7 @@ class Session:
 
     async def complete(self, job_id: str, verdict: Mapping[str, Any]) -> None:
         """Tell how a job ended. What status 500 and no answer mean, `job` tells."""
-        await self._succeed("PATCH", f"/jobs/{_quoted(job_id)}/completed", verdict, doubtful=True)
+        await self._succeed("PATCH", f"/jobs/{_quoted(job_id)}/completed", verdict, again=True, doubtful=True)
 
     async def post(self, job: Mapping[str, Any]) -> str:
         """Put a job into the queue; returns its id."""
@@ -206,11 +206,11 @@ class Session:
 
     async def queued(self) -> list[QueuedJob]:
         """The jobs in the queue. Costs more, the more there are."""
-        return _decode(await self._succeed("GET", "/queue", again=True), _Queue).queue or []
+        return (await self._decode(await self._succeed("GET", "/queue", again=True), _Queue)).queue or []
 
     async def workers(self) -> list[WorkerStatus]:
         """The workers that have been heard of lately."""
-        return _decode(await self._succeed("GET", "/workers", again=True), _Workers).workers or []
+        return (await self._decode(await self._succeed("GET", "/workers", again=True), _Workers)).workers or []
 
     async def completed(self, job_id: str) -> Any:
         """How a job ended, as the embedded server tells; `None` if it does not know, or is another server."""
@@ -225,10 +225,22 @@ class Session:
                 case Get():
                     answer = await self._call("GET", path, again=True)
                 case Put(body=body):
-                    answer = await self._call("POST", path, body.encode("ascii", "replace"))
+                    answer = await self._call("POST", path, body.encode("ascii", "replace"), again=True)
             return Data(answer.status, answer.body.decode("utf-8", "replace"))
         except SessionError as error:
             return Data(0, error=str(error))
+
+    async def _disabled(self, answer: Answer) -> bool:
+        attributes = (await self._decode(answer, _Disabled)).attributes
+        return attributes is not None and attributes.disabled
+
+    async def _decode(self, answer: Answer, kind: type[_T]) -> _T:
+        """What is wanted of an answer; in a thread, for a long queue's takes a while."""
+        decoding = asyncio.get_running_loop().run_in_executor(self._threads, _decode, answer.body, kind)
+        try:
+            return await decoding
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise SessionError(f"{NOT_JSON} of the expected form: {error}", answer.status) from error
 
     # --- how they are made ---
 
@@ -420,16 +432,8 @@ def _quoted(text: str) -> str:
     return quoted.replace(".", "%2E") if set(text) == {"."} else quoted
 
 
-def _decode(answer: Answer, kind: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(answer.body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise SessionError(f"{NOT_JSON} of the expected form: {error}", answer.status) from error
-
-
-def _disabled(answer: Answer) -> bool:
-    attributes = _decode(answer, _Disabled).attributes
-    return attributes is not None and attributes.disabled
+def _decode(body: bytes, kind: type[_T]) -> _T:
+    return msgspec.json.decode(body, type=kind)
 
 
 def _complaint(answer: Answer) -> str:

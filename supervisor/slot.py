@@ -174,9 +174,9 @@ class Slot:
     def describe(self) -> list[str]:
         """What it is doing, for a person: a line for the job, and one for each process. Looks at every process."""
         job, watcher = self.job, self.watcher
-        if job is None or watcher is None or watcher.running is None:
+        if job is None or watcher is None or watcher.at is None:
             return ["no job"]
-        run = watcher.running
+        run = watcher.at
         progress = "" if run.status.progress is None else f", {run.status.progress:.1f} %"
         lines = [
             f"job {job.job.job_id} {job.job.job_title!r}, task {run.label}, step {watcher.step}{progress}, "
@@ -226,7 +226,7 @@ class Slot:
         """Write a job down that the server has given, and run it."""
         farm = self._farm
         text = taken.body.decode("utf-8", "replace")
-        job_id = _job_id(taken)
+        job_id = await asyncio.to_thread(_job_id, taken)
         if job_id is None:
             logger.error("The server gave a job without an id, of which nothing can be told: {:.500}", text)
             return
@@ -234,7 +234,7 @@ class Slot:
         if farm.outbox.owes(job_id):
             log.warning("The server gave a job again that has ended here; how, it is about to be told")
             return
-        entry = Entry(job_id, text, farm.now(), 1, ())
+        entry = Entry(job_id, text, farm.now(), 1)
         try:
             if self._orders.stage is Stage.WORK:
                 await farm.journal.begin(job_id, text, entry.began)
@@ -266,7 +266,8 @@ class Slot:
         else:
             log.info("Resumed after {} of its tasks", len(entry.tasks))
             await self._write(farm.journal.resume(entry.job_id))
-            await self._run(entry, Earlier(datetime.fromisoformat(entry.began), entry.tasks))
+            interrupted = entry.running == len(entry.tasks)
+            await self._run(entry, Earlier(datetime.fromisoformat(entry.began), entry.tasks, interrupted))
 
     # --- run it ---
 
@@ -379,29 +380,35 @@ class SlotWatcher(Watcher):
     """Tells the heartbeat which task runs, and the journal which are completed."""
 
     def __init__(self, job: Job, heartbeat: Heartbeat, journal: Journal) -> None:
-        self.running: TaskRun | None = None
+        self.at: TaskRun | None = None
         self.step: StepName = "init"
         self.usage = Usage()
         self._job = job
         self._heartbeat = heartbeat
         self._journal = journal
 
+    async def running(self, run: TaskRun) -> None:
+        await self._note(self._journal.run_task(self._job.job_id, run.place))
+
     def began(self, run: TaskRun, step: StepName) -> None:
-        self.running, self.step = run, step
+        self.at, self.step = run, step
         self._heartbeat.be_running(run, step)
         logger.bind(job=self._job.job_id, task=run.label).debug("Step {}", step)
 
     def used(self, run: TaskRun, usage: Usage) -> None:
-        if run is self.running:
+        if run is self.at:
             self.usage = usage
 
     async def ended(self, run: TaskRun) -> None:
         logger.bind(job=self._job.job_id, task=run.label).info("Task {}", run.result)
         if run.result == "completed":
-            try:
-                await self._journal.finish_task(self._job.job_id, run.place, run.record())
-            except JournalError as error:
-                logger.error("{}", error)
+            await self._note(self._journal.finish_task(self._job.job_id, run.place, run.record()))
+
+    async def _note(self, writing: Coroutine[Any, Any, None]) -> None:
+        try:
+            await writing
+        except JournalError as error:
+            logger.error("{}", error)
 
 
 def _job_id(answer: Answer) -> str | None:

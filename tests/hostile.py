@@ -8,20 +8,23 @@ import itertools
 import json
 import os
 import resource
+import select
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from loguru import logger
 
 import modules.tool
 from app.config import Config
-from app.exceptions import CleanupError, InitializationError, RunError, ValidationError
+from app.exceptions import CleanupError, ClientError, InitializationError, RunError, ValidationError
 from app.heartbeat import heartbeat
 from modules.base import BaseModule
 
@@ -66,6 +69,134 @@ class Curious(BaseModule):
             os.getcwd(),
         ]
         Path(self.task.out).write_text(json.dumps(found))
+
+
+class Clerk(BaseModule):
+    """Uses server-side data: the task's data names what to do in each step, and the file `out` to note it in."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        super().__init__(task)
+        self._do("init")
+
+    def validate(self) -> None:
+        self._do("validate")
+
+    def run(self) -> None:
+        self._do("run")
+
+    def cleanup(self) -> None:
+        self._do("cleanup")
+
+    def _do(self, step: str) -> None:
+        for verb, *arguments in self.task.get(step, []):
+            getattr(self, verb)(*arguments)
+
+    def note(self, what: Any) -> None:
+        with Path(self.task.out).open("a") as file:
+            file.write(json.dumps(what) + "\n")
+
+    def get(self, name: str) -> None:
+        self.note(self.get_data(name))
+
+    def put(self, name: str, object: dict[str, Any]) -> None:
+        self.put_data(name, object)
+
+    def try_to_get(self, name: str) -> None:
+        try:
+            self.get(name)
+        except ClientError as error:
+            self.note(error.message)
+
+    def get_for_ever(self) -> None:
+        for number in itertools.count():
+            name = f"number {number}"
+            found = self.get_data(name)
+            if found != {"for": name}:
+                self.note(f"wrong: {found} for {name}")
+
+    def get_many(self, count: int) -> None:
+        for number in range(count):
+            assert self.get_data(str(number)) == {"for": str(number)}
+
+    def get_in_threads(self, count: int) -> None:
+        threads = [threading.Thread(target=self.get_many, args=(20,)) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        self.get_many(20)
+        for thread in threads:
+            thread.join()
+
+    def get_when_asked_to_stop(self, slow: str, other: str) -> None:
+        """Asks, and when it is stopped meanwhile, waits until there is a file, and asks for something else."""
+        try:
+            self.get(slow)
+        finally:
+            self.note("unwinding")
+            self.wait_for(self.task.go)
+            self.get(other)
+
+    def wait_when_asked_to_stop(self, slow: str) -> None:
+        try:
+            self.get(slow)
+        finally:
+            self.note("unwinding")
+            self.wait_for(self.task.go)
+
+    def wait_for(self, path: str) -> None:
+        while not os.path.exists(path):
+            time.sleep(0.005)
+
+    def leave_thread_asking(self, name: str) -> None:
+        """Returns while a thread still waits for an answer."""
+        self.thread = threading.Thread(target=self.try_to_get, args=(name,))
+        self.thread.start()
+        self.wait_for(self.task.go)
+
+    def leave_thread_asking_later(self, name: str) -> None:
+        """Leaves a thread that asks when there is a file."""
+
+        def ask() -> None:
+            self.wait_for(self.task.go)
+            self.try_to_get(name)
+
+        self.thread = threading.Thread(target=ask)
+        self.thread.start()
+
+    def join_thread(self) -> None:
+        self.thread.join()
+
+    def get_interrupted(self, name: str, at: int | None = None) -> None:
+        """Asks, and gets SIGTERM before one instruction of the interpreter's: each time one later, if not `at`."""
+        self.instruction = getattr(self, "instruction", 0) + 1 if at is None else at
+        left = self.instruction
+
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal left
+            frame.f_trace_opcodes = True
+            left -= event == "opcode"
+            if not left:
+                left = -1
+                signal.raise_signal(signal.SIGTERM)
+            return trace
+
+        sys.settrace(trace)
+        try:
+            found = self.get_data(name)
+        finally:
+            sys.settrace(None)
+        assert found == {"for": name}
+        self.note("through")
+
+    def get_in_fork(self, name: str) -> None:
+        if os.fork() == 0:
+            try:
+                self.try_to_get(name)
+            finally:
+                os._exit(0)
+        os.wait()
+
+    def tell(self) -> None:
+        self.note({"resumed": self.resumed, "requests": "requests" in sys.modules, "threads": threading.active_count()})
 
 
 class Hostile(BaseModule):
@@ -212,6 +343,77 @@ def unasked_answer(module: Hostile, step: str) -> None:
     time.sleep(1000)
 
 
+def flood_of_gets(module: Hostile, step: str) -> None:
+    while True:
+        _write(_frame("get", name="x") * 1000)
+
+
+def gets_without_reading(module: Hostile, step: str) -> None:
+    """Asks again and again, each time when the first of an answer is there, and takes none."""
+    while True:
+        _write(_frame("get", name="large"))
+        select.select([QUEUE], [], [])
+
+
+def two_gets(module: Hostile, step: str) -> None:
+    _write(_frame("get", name="slow") * 2)
+    time.sleep(1000)
+
+
+def put_after_get(module: Hostile, step: str) -> None:
+    _write(_frame("get", name="slow") + _frame("put", name="x", body="{}"))
+    time.sleep(1000)
+
+
+def get_with_a_huge_name(module: Hostile, step: str) -> None:
+    _write(_frame("get", name="x" * (7 << 20)))
+    time.sleep(1000)
+
+
+def get_of_another_path(module: Hostile, step: str) -> None:
+    _write(_frame("get", of="..", name="queue"))
+    time.sleep(1000)
+
+
+def put_of_another_path(module: Hostile, step: str) -> None:
+    _write(_frame("put", name="..", body="{}"))
+    time.sleep(1000)
+
+
+def put_of_a_huge_body(module: Hostile, step: str) -> None:
+    _write(_frame("put", name="x", body="x" * (7 << 20)))
+    time.sleep(1000)
+
+
+def get_after_the_answer(module: Hostile, step: str) -> None:
+    answer = "ready" if step == "init" else "done"
+    _write(_frame(answer) + _frame("get", name="x"))
+    time.sleep(1000)
+
+
+def half_a_get(module: Hostile, step: str) -> None:
+    _write(_frame("get", name="x" * 900)[:500])
+    os.closerange(3, 1000)
+    time.sleep(1000)
+
+
+def get_and_close(module: Hostile, step: str) -> None:
+    _write(_frame("get", name="slow"))
+    os.closerange(3, 1000)
+    time.sleep(1000)
+
+
+def get_and_die(module: Hostile, step: str) -> None:
+    _write(_frame("get", name="slow"))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def get_and_return(module: Hostile, step: str) -> None:
+    """Asks by itself, and leaves the answer, when the first of it is there, to whom it may concern."""
+    _write(_frame("get", name="large"))
+    select.select([QUEUE], [], [])
+
+
 def flood_stdout(module: Hostile, step: str) -> None:
     for _ in range(100):
         _write(b"spam and eggs\n" * (1_000_000 // 14), 1)
@@ -292,8 +494,6 @@ def ignore_everything(module: Hostile, step: str) -> None:
 
 
 def warn_and_leave_threads(module: Hostile, step: str) -> None:
-    import threading
-
     threading.Thread(target=time.sleep, args=(1000,)).start()
     module.warn("odd")
     print("printed")
@@ -408,6 +608,12 @@ ACTS = {name: value for name, value in globals().items() if callable(value) and 
 def _write(data: bytes, descriptor: int = QUEUE) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
+
+
+def _frame(kind: str, of: str = "hostile", **fields: str) -> bytes:
+    """A message as it travels."""
+    body = json.dumps({"type": kind, **({"module": of} if fields else {}), **fields}).encode()
+    return struct.pack("!I", len(body)) + body
 
 
 def _say_ready(module: Hostile) -> None:

@@ -243,8 +243,58 @@ def test_resumed_move(files: Path) -> None:
     module.validate()
     module.run()
 
-    assert list(module.sisyphus_warnings) == [f"{files}/a is gone and {files}/done/a is there: taken for moved before"]
+    assert list(module.sisyphus_warnings) == [f"move {files}/a to {files}/done/a: taken for done by an earlier attempt"]
     assert (files / "done" / "a").read_text() == "x"
+
+
+RESUMED = {
+    "copy, then delete": {"copy": [("a", "b")], "delete": ["a"]},
+    "copy, then move": {"copy": [("a", "b")], "move": [("a", "c")]},
+    "chain": {"move": [("a", "b")], "copy": [("b", "c")], "delete": ["b"]},
+    "rotation": {"move": [("f", "f.bak"), ("new", "f")]},
+}
+
+
+@pytest.mark.parametrize("actions", RESUMED.values(), ids=RESUMED)
+def test_resumed_after_each_action(actions: dict[str, Any], tmp_path: Path) -> None:
+    """Whichever action was the last that an earlier attempt has done, the end is that of an attempt that did all."""
+
+    def files(name: str) -> Path:
+        directory = tmp_path / name
+        directory.mkdir()
+        for file in ("a", "f", "new"):
+            (directory / file).write_text(f"was {file}")
+        return directory
+
+    def data(directory: Path, most: int) -> dict[str, Any]:
+        steps = [(verb, entry) for verb, entries in actions.items() for entry in entries][:most]
+        return {
+            verb: [
+                f"{directory}/{entry}" if verb == "delete" else transfer(directory / entry[0], directory / entry[1])
+                for kind, entry in steps
+                if kind == verb
+            ]
+            for verb in dict.fromkeys(kind for kind, _ in steps)
+        }
+
+    def found(directory: Path) -> dict[str, str]:
+        return {file.name: file.read_text() for file in directory.iterdir()}
+
+    count = sum(map(len, actions.values()))
+    whole = files("whole")
+    carry_out(data(whole, count))
+    ends = []
+    for done in range(count + 1):
+        directory = files(f"after {done}")
+        if done:
+            carry_out(data(directory, done))
+        again = Cleanup(data(directory, count))
+        again.resumed = True
+        again.validate()
+        again.run()
+        ends.append(found(directory))
+
+    assert ends == [found(whole)] * (count + 1)
 
 
 def test_move_of_nothing_is_no_success(files: Path) -> None:
@@ -326,7 +376,10 @@ def test_replaced_file(files: Path) -> None:
     again = Cleanup(data)
     again.resumed = True
     again.run()
-    assert list(again.sisyphus_warnings) == [f"{files}/c is gone and {files}/d is there: taken for moved before"]
+    assert list(again.sisyphus_warnings) == [
+        f"copy {files}/a to {files}/b: taken for done by an earlier attempt",
+        f"move {files}/c to {files}/d: taken for done by an earlier attempt",
+    ]
 
 
 def test_link_beside_another_client(files: Path, elsewhere: Path) -> None:

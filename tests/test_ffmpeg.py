@@ -412,6 +412,24 @@ def test_cleanup_of_a_killed_run(clip: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out.mkv"]
 
 
+def test_resumed_after_the_output_had_its_name(clip: Path, tmp_path: Path) -> None:
+    """A resumed attempt takes a whole output for its own, and anything else of that name for somebody's."""
+    data = task(clip, tmp_path / "out.mkv", overwrite=False)
+    written = carry_out(data).task.output_file
+    before = os.stat(written)
+    again = Ffmpeg(data)
+    again.resumed = True
+
+    again.validate()
+    again.run()
+    Path(written).write_bytes(b"something else")
+
+    with pytest.raises(RunError, match="exists, and is not to be overwritten"):
+        again.run()
+    assert list(again.sisyphus_warnings) == [f"{written} is there and whole: taken for written by an earlier attempt"]
+    assert os.stat(written).st_ino == before.st_ino
+
+
 def test_target_appears(clip: Path, tmp_path: Path) -> None:
     """A file that appears under the target's name during the encode is not replaced."""
     target = tmp_path / "out.mkv"
@@ -626,7 +644,8 @@ def test_option_set_name_is_quoted(server: Server, clip: Path, tmp_path: Path) -
         ("none", "there is none at http://127.0.0.1"),
         ("broken", "answers with status 500"),
         ("text", "does not answer with JSON"),
-        ("list", "expected an object, got a list"),
+        ("list", "does not answer with a JSON object"),
+        ("..", "'..' cannot be a name of server-side data"),
         ("bad", "options.crf: expected a string, a number, true or false or an object, got null"),
     ],
 )
