@@ -1,0 +1,218 @@
+"""What every request passes: its address, its token, its body; and the form of every answer.
+
+Bodies are parsed here and not by the framework, whose parser takes NaN and whose answers to what it cannot parse differ
+from case to case. What is wrong is an answer 4xx with `{"message": …}`, never a 500.
+"""
+
+import hmac
+import json
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from email.message import Message
+from typing import Annotated, Any, Never
+from urllib.parse import quote, unquote
+
+from fastapi import HTTPException, Path, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import AfterValidator
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.store import to_text
+
+MAX_BODY = 64 << 20
+"""Bytes in the largest body."""
+
+MAX_DEPTH = 100
+"""Levels of lists and objects within each other; deeper ones could be stored, but not every client could read them."""
+
+SMALL_BODY = 64 << 10
+"""Bytes that are parsed at once, for less than the way to another thread would cost."""
+
+MAX_NAME = 60
+"""Characters of a key that a message shows."""
+
+_EXPECTED = {
+    "bool_type": "expected true or false",
+    "extra_forbidden": "unknown key",
+    "float_type": "expected a number",
+    "list_type": "expected a list",
+    "missing": "missing key",
+    "model_attributes_type": "expected an object",
+    "model_type": "expected an object",
+    "string_unicode": "expected keys without lone surrogates",
+}
+_EXPECTED_INSTANCE = {"dict": "expected an object", "str": "expected a string"}
+
+
+class Json(Response):
+    """An answer in JSON, in ASCII: a lone surrogate has no bytes in UTF-8."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """`content` as JSON; text is JSON already."""
+        return (content if isinstance(content, str) else to_text(content)).encode("ascii")
+
+
+def problem(status: int, message: str, **headers: str) -> Json:
+    """An answer that says what is wrong."""
+    return Json({"message": message}, status, headers)
+
+
+def in_words(errors: Sequence[Any]) -> str:
+    """What is wrong with a body, and which key it is about, from pydantic's errors."""
+    return "; ".join(_in_words(error) for error in errors[:3])
+
+
+def _in_words(error: Any) -> str:
+    path = ""
+    for part in error["loc"][1:]:
+        path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part[:MAX_NAME]}"
+    if not path:
+        return "body: expected an object"
+    if error["type"] == "is_instance_of":
+        return f"{path}: {_EXPECTED_INSTANCE[error['ctx']['class']]}"
+    words = error["msg"].replace("Input should be", "expected")
+    return f"{path}: {_EXPECTED.get(error['type'], words)}"
+
+
+# --- addresses and the token ---
+
+Name = Annotated[str, Path(), AfterValidator(unquote)]
+"""A part of the address, whatever is in it."""
+
+
+class Gate:
+    """Lets a request in whose token is right, with its address in one spelling.
+
+    Routes are matched with the address's parts still quoted, each part in one spelling, or a name with a slash in it
+    would be two parts.
+    """
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = None
+        try:
+            parts = [unquote(part, errors="strict") for part in scope["raw_path"].decode("ascii").split("/")]
+        except UnicodeDecodeError:
+            refusal = problem(400, "The address is not UTF-8.")
+        else:
+            scope["path"] = "/".join(quote(part, safe="") for part in parts)
+            if not self._is_open(parts) and not self._has_token(scope):
+                refusal = problem(401, "The token is missing or wrong.", **{"WWW-Authenticate": "Bearer"})
+        await (refusal or self._app)(scope, receive, send)
+
+    def _is_open(self, parts: Sequence[str]) -> bool:
+        return not self._token or parts[1:2] == ["doc"] or parts == ["", "status", "health"]
+
+    def _has_token(self, scope: Scope) -> bool:
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = given.partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+
+# --- bodies ---
+
+
+class StrictRoute(APIRoute):
+    """A route whose body is JSON by its content type and by the letter of the standard, neither large nor deep."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The framework's handler, with requests that read their bodies like this."""
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            # Also for safety: a page in a browser may send other types to another site, without being asked.
+            if self.body_field and not _is_json(request.headers.get("content-type", "")):
+                raise HTTPException(415, "The body must be JSON, with the header Content-Type: application/json.")
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return checked
+
+
+class _StrictRequest(Request):
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            self._body = await self._read()
+        return self._body
+
+    async def json(self) -> Any:
+        body = await self.body()
+        return decode(body) if len(body) <= SMALL_BODY else await run_in_threadpool(decode, body)
+
+    async def _read(self) -> bytes:
+        length = self.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > MAX_BODY:
+            raise _too_large()
+        body = bytearray()
+        async for chunk in self.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise _too_large()
+        return bytes(body)
+
+
+def decode(body: bytes) -> Any:
+    """What `body` says in JSON.
+
+    Raises:
+        HTTPException: 400; it is not JSON, or nested too deeply.
+    """
+    try:
+        value = json.loads(body, parse_float=_finite, parse_constant=_refuse)
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:  # also for bytes that are not UTF-8, and numbers of thousands of digits
+        raise HTTPException(400, f"The body is not JSON: {error}") from None
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for item in level if isinstance(item, dict | list) for child in _children(item)]
+        if not level:
+            return value
+    raise _too_deep()
+
+
+def _children(item: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(item.values()) if isinstance(item, dict) else item
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def _refuse(text: str) -> Never:
+    raise ValueError(f"{text[:MAX_NAME]} is not a number that JSON can hold")
+
+
+def _is_json(content_type: str) -> bool:
+    message = Message()
+    message["content-type"] = content_type
+    kind = message.get_content_type()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"The body is larger than {MAX_BODY >> 20} MiB.")
+
+
+def _too_deep() -> HTTPException:
+    return HTTPException(400, f"The body is nested more than {MAX_DEPTH} levels deep.")
+
+
+# --- the framework's own errors, in the same form ---
+
+
+async def on_wrong_body(_request: Request, error: Exception) -> Response:
+    """A body that is JSON but not what the route takes."""
+    assert isinstance(error, RequestValidationError)
+    return problem(400, in_words(error.errors()))
