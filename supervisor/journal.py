@@ -41,7 +41,7 @@ CREATE TABLE debts (                      -- what the server is to be told, in t
     job_id TEXT NOT NULL,
     kind TEXT NOT NULL,                   -- 'verdict', or 'return': the job goes back to the queue
     body TEXT NOT NULL,                   -- the verdict, or the job as the server gave it
-    posting INTEGER NOT NULL DEFAULT 0,   -- a return may have been posted
+    posting INTEGER NOT NULL DEFAULT 0,   -- a return may have been posted already
     new_id TEXT                           -- a return has been posted, under this id
 );
 """
@@ -76,6 +76,7 @@ class Debt(msgspec.Struct, eq=False):
     kind: Literal["verdict", "return"]
     body: str
     posting: bool = False
+    """It may have been told already: that is to be found out first."""
     new_id: str | None = None
 
 

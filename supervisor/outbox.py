@@ -111,18 +111,28 @@ class Outbox:
             await self._send_return(debt)
 
     async def _send_verdict(self, debt: Debt) -> None:
+        if debt.posting and await self._was_heard(debt):
+            return
         verdict = json.loads(debt.body)
         try:
             await self._session.complete(debt.job_id, verdict)
         except SessionError as error:
-            if error.status == requests.codes.not_found:
-                logger.bind(job=debt.job_id).warning("The server does not know the job any more")
-            elif error.status in _REFUSED:
+            if error.status in _REFUSED:
                 await self._send_short(debt, verdict)
-            elif await self._session.job(debt.job_id) is not None:  # it has the job still: the verdict did not arrive
-                if error.status != requests.codes.server_error or self._refusals[debt.number] < PATIENCE:
-                    raise
-                await self._send_short(debt, verdict)
+                return
+            debt.posting = True
+            if await self._was_heard(debt):
+                return
+            if error.status != requests.codes.server_error or self._refusals[debt.number] < PATIENCE:
+                raise
+            await self._send_short(debt, verdict)
+
+    async def _was_heard(self, debt: Debt) -> bool:
+        """Whether the server has recorded a verdict whose answer was lost or doubtful: then it has the job no more."""
+        if await self._session.job(debt.job_id) is None:
+            return True
+        debt.posting = False
+        return False
 
     async def _send_short(self, debt: Debt, verdict: dict[str, Any]) -> None:
         """Leave out what the server may fail at, and only then."""

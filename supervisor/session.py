@@ -15,7 +15,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
@@ -27,7 +27,7 @@ from loguru import logger
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from app.config import VERSION, Settings, shown_url
 from ipc.messages import Data, Get, Put
@@ -44,8 +44,8 @@ MAX_ANSWER = 256 << 20
 """Bytes of an answer that are read: `GET /queue` has every queued job in full."""
 
 IDLE_CONNECTION = 1.0
-"""Seconds after which a poll takes a new connection: the server may close an old one at the very moment it is used, and
-a poll, which takes a job, is not repeated."""
+"""Seconds after which a call that must not be repeated takes a new connection: the server may close an old one at the
+very moment it is used."""
 
 THREADS, THREADS_PER_SLOT = 4, 6
 """For the outbox and modules' data; for each slot's beats in flight, its poll, and its questions."""
@@ -123,6 +123,14 @@ class _Queue(msgspec.Struct):
     queue: list[QueuedJob] | None = None
 
 
+class Given(msgspec.Struct, frozen=True):
+    """A job that the server has given to this client."""
+
+    job_id: str
+    document: str
+    """The whole of it, as JSON text."""
+
+
 class Session:
     """Talks to the API server at `settings.api_url`. Close it at the end.
 
@@ -133,175 +141,167 @@ class Session:
         self._url = settings.api_url
         self._threads = started_threads(THREADS + THREADS_PER_SLOT * settings.worker_slots, "session")
         self._current = threading.local()
-        self._polls = _Adapter(self._current)
-        self._polling = 0
-        self._polled_at = float("-inf")
+        self._once = _Adapter(self._current)
+        self._once_under_way = 0
+        self._once_used = float("-inf")
         self._troubles = _Troubles(shown_url(settings.api_url))
-        self._session = requests.Session()
+        self._session = _AdapterByCall(self._current, self._once)
         self._session.auth = _Bearer(settings.api_token)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # threads share it: no state
         self._session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
         self._session.mount("http://", _Adapter(self._current))
         self._session.mount("https://", _Adapter(self._current))
-        self._session.mount(f"{self._url}/queue/poll", self._polls)
 
     @property
     def answered(self) -> asyncio.Event:
-        """Set while the server answers."""
+        """Set while the server can be reached."""
         return self._troubles.answered
 
     def close(self) -> None:
         """Close all connections. Calls under way fail."""
         self._session.close()
+        self._once.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # --- the calls ---
 
     async def beat(self, worker_id: str, message: Mapping[str, Any]) -> None:
         """Send a heartbeat."""
-        await self._succeed("POST", f"/workers/{_quoted(worker_id)}", message, again=True)
+        await self._call("POST", f"/workers/{_quoted(worker_id)}", _nothing, message)
 
     async def queue_disabled(self) -> bool:
         """Whether the operator has disabled the queue."""
-        return await self._disabled(await self._succeed("GET", "/queue", again=True))
+        return await self._call("GET", "/queue", _read_disabled)
 
     async def worker_disabled(self, worker_id: str) -> bool:
         """Whether the operator has disabled this worker. One that the server does not know is not disabled."""
-        answer = await self._succeed("GET", f"/workers/{_quoted(worker_id)}", accept=(404,), again=True)
-        return answer.status != requests.codes.not_found and await self._disabled(answer)
+        return await self._call("GET", f"/workers/{_quoted(worker_id)}", _read_disabled, accept=(404,))
 
-    async def poll(self) -> Answer | None:
-        """Take a job from the queue; `None` if there is none. Must not be repeated: if it fails, a job may be gone."""
-        if not self._polling and time.monotonic() - self._polled_at > IDLE_CONNECTION:
-            self._polls.close()
-        self._polling += 1
-        try:
-            answer = await self._succeed("GET", "/queue/poll", accept=(404,))
-        finally:
-            self._polling -= 1
-            self._polled_at = time.monotonic()
-        empty = answer.status == requests.codes.not_found or answer.body.strip() in (b"null", b"")
-        return None if empty else answer
+    async def poll(self) -> Given | None:
+        """Take a job from the queue; `None` if there is none. Is not repeated: if it fails, a job may be gone."""
+        return await self._call_once("GET", "/queue/poll", _read_given, accept=(404,))
 
     async def job(self, job_id: str) -> Answer | None:
         """A job that is queued or running; `None` for one that is completed, deleted or unknown."""
-        answer = await self._succeed("GET", f"/jobs/{_quoted(job_id)}", accept=(404,), again=True)
-        return None if answer.status == requests.codes.not_found else answer
+        return await self._call("GET", f"/jobs/{_quoted(job_id)}", _read_found, accept=(404,))
 
     async def complete(self, job_id: str, verdict: Mapping[str, Any]) -> None:
-        """Tell how a job ended. What status 500 and no answer mean, `job` tells."""
-        await self._succeed("PATCH", f"/jobs/{_quoted(job_id)}/completed", verdict, again=True, doubtful=True)
+        """Tell how a job ended. If this fails, `job` tells whether it was heard."""
+        await self._call_once("PATCH", f"/jobs/{_quoted(job_id)}/completed", _nothing, verdict, quiet=True)
 
     async def post(self, job: Mapping[str, Any]) -> str:
-        """Put a job into the queue; returns its id."""
-        answer = await self._succeed("POST", "/queue", job)
-        match answer.json():
-            case {"job_id": str(job_id)}:
-                return job_id
-        raise SessionError("what it answers has no job_id", answer.status)
+        """Put a job into the queue; returns its id. If this fails, it may be there all the same."""
+        return await self._call_once("POST", "/queue", _read_job_id, job)
 
     async def delete(self, job_id: str) -> None:
         """Delete a job and its record. One that is not there is deleted."""
-        await self._succeed("DELETE", f"/jobs/{_quoted(job_id)}", accept=(404,), again=True)
+        await self._call("DELETE", f"/jobs/{_quoted(job_id)}", _nothing, accept=(404,))
 
     async def queued(self) -> list[QueuedJob]:
         """The jobs in the queue. Costs more, the more there are."""
-        return (await self._decode(await self._succeed("GET", "/queue", again=True), _Queue)).queue or []
+        return (await self._call("GET", "/queue", _reading(_Queue))).queue or []
 
     async def workers(self) -> list[WorkerStatus]:
         """The workers that have been heard of lately."""
-        return (await self._decode(await self._succeed("GET", "/workers", again=True), _Workers)).workers or []
+        return (await self._call("GET", "/workers", _reading(_Workers))).workers or []
 
     async def completed(self, job_id: str) -> Any:
         """How a job ended, as the embedded server tells; `None` if it does not know, or is another server."""
-        answer = await self._succeed("GET", f"/jobs/{_quoted(job_id)}/completed", accept=(404, 405), again=True)
-        return answer.json() if answer.status == requests.codes.ok else None
+        answer = await self._call("GET", f"/jobs/{_quoted(job_id)}/completed", _read_found, accept=(404, 405))
+        return answer.json() if answer else None
 
     async def exchange(self, request: Get | Put) -> Data:
         """Fetch or store server-side data for a module. Never raises."""
         path = f"/data/{_quoted(request.module)}/{_quoted(request.name)}"
+        method, content = ("POST", request.body.encode()) if isinstance(request, Put) else ("GET", None)
         try:
-            match request:
-                case Get():
-                    answer = await self._call("GET", path, again=True)
-                case Put(body=body):
-                    answer = await self._call("POST", path, body.encode("ascii", "replace"), again=True)
-            return Data(answer.status, answer.body.decode("utf-8", "replace"))
+            answer = await self._in_thread(_Call(method, self._url + path, content), _whole)
         except SessionError as error:
             return Data(0, error=str(error))
-
-    async def _disabled(self, answer: Answer) -> bool:
-        attributes = (await self._decode(answer, _Disabled)).attributes
-        return attributes is not None and attributes.disabled
-
-    async def _decode(self, answer: Answer, kind: type[_T]) -> _T:
-        """What is wanted of an answer; in a thread, for a long queue's takes a while."""
-        decoding = asyncio.get_running_loop().run_in_executor(self._threads, _decode, answer.body, kind)
-        try:
-            return await decoding
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise SessionError(f"{NOT_JSON} of the expected form: {error}", answer.status) from error
+        return Data(answer.status, answer.body.decode("utf-8", "replace"))
 
     # --- how they are made ---
 
-    async def _succeed(
+    async def _call_once(
         self,
         method: str,
         path: str,
+        read: Callable[[Answer], _T],
         body: Mapping[str, Any] | None = None,
+        *,
         accept: tuple[int, ...] = (),
-        again: bool = False,
-        doubtful: bool = False,
-    ) -> Answer:
-        """A call that is to be answered with a 2xx status, or one of `accept`.
-
-        Anything else is logged, once; unless it is `doubtful` whether that means trouble. `again`: may be repeated.
-        """
-        route = None if doubtful else f"{method} {_ONE_OF_MANY.sub('/…', path)}"
-        content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        quiet: bool = False,
+    ) -> _T:
+        """A call that must not be repeated. It has connections of its own, and none that has been idle for long."""
+        if not self._once_under_way and time.monotonic() - self._once_used > IDLE_CONNECTION:
+            self._once.close()
+        self._once_under_way += 1
         try:
-            answer = await self._call(method, path, content, again=again)
+            return await self._call(method, path, read, body, accept=accept, once=True, quiet=quiet)
+        finally:
+            self._once_under_way -= 1
+            self._once_used = time.monotonic()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Answer], _T],
+        body: Mapping[str, Any] | None = None,
+        *,
+        accept: tuple[int, ...] = (),
+        once: bool = False,
+        quiet: bool = False,
+    ) -> _T:
+        """What `read` makes of an answer that has a 2xx status, or one of `accept`.
+
+        Anything else is logged, once; but not if it is `quiet`, for then the caller finds out what it means.
+        """
+        route = None if quiet else f"{method} {_ONE_OF_MANY.sub('/…', path)}"
+        content = None if body is None else json.dumps(body, allow_nan=False).encode()
+
+        def read_success(answer: Answer) -> _T:
+            if answer.status // 100 != 2 and answer.status not in accept:
+                raise SessionError(_complaint(answer), answer.status, answer.body)
+            return read(answer)
+
+        try:
+            value = await self._in_thread(_Call(method, self._url + path, content, once), read_success)
         except SessionError as error:
             self._troubles.add(route, error)
             raise
-        if answer.status // 100 != 2 and answer.status not in accept:
-            complaint = SessionError(_complaint(answer), answer.status, answer.body)
-            self._troubles.add(route, complaint)
-            raise complaint
         self._troubles.remove(route)
-        return answer
+        return value
 
-    async def _call(self, method: str, path: str, content: bytes | None = None, again: bool = False) -> Answer:
-        call = _Call(method, self._url + path, content, again)
-        future = asyncio.get_running_loop().run_in_executor(self._threads, self._perform, call)
+    async def _in_thread(self, call: "_Call", read: Callable[[Answer], _T]) -> _T:
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._perform, call, read)
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
                 return await asyncio.shield(future)
         except TimeoutError:
             call.cut()
-            with contextlib.suppress(TimeoutError, SessionError):
-                async with asyncio.timeout(1):
-                    await asyncio.shield(future)
+            await asyncio.wait([future], timeout=1)  # what has come of an answer may name a job
             raise SessionError(f"no answer within {CALL_TIMEOUT:g} s", 0, bytes(call.received)) from None
         finally:
             if not future.done():
                 call.cut()
                 future.cancel()
+            elif not future.cancelled():
+                future.exception()  # retrieved, for nobody waits for it any more
 
-    def _perform(self, call: "_Call") -> Answer:
-        """Make the call, in a thread."""
+    def _perform(self, call: "_Call", read: Callable[[Answer], _T]) -> _T:
+        """Make the call, in a thread; the answer is read there, too, for a long queue's takes a while."""
         self._current.call = call
         try:
             try:
-                return self._send(call)
-            except requests.ConnectionError as error:
-                if not call.again or call.is_cut or call.received or not _is_dropped(error):
+                answer = self._send(call)
+            except (requests.ConnectionError, HTTPError) as error:
+                if call.once or call.is_cut or call.received or not _is_dropped(error):
                     raise
-                return self._send(call)  # the server had closed a connection that was kept open
-        except requests.RequestException as error:
+                answer = self._send(call)  # the server had closed a connection that was kept open
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise SessionError(_reason(error), 0, bytes(call.received)) from error
-        except (OSError, ValueError) as error:  # what requests lets through, now and then
-            raise SessionError(str(error), 0, bytes(call.received)) from error
+        return read(answer)
 
     def _send(self, call: "_Call") -> Answer:
         with self._session.request(
@@ -313,21 +313,22 @@ class Session:
             allow_redirects=False,  # a POST would become a GET, and the token would go elsewhere
             stream=True,
         ) as response:
-            for chunk in response.iter_content(1 << 16):
-                call.received += chunk
+            # Not `iter_content`: of an answer that is cut short it gives nothing (requests 2.34, urllib3 2.8).
+            while data := response.raw.read1(1 << 16, decode_content=True):
+                call.received += data
                 if len(call.received) > MAX_ANSWER:
-                    raise SessionError(f"an answer of more than {MAX_ANSWER >> 20} MiB", 0)
+                    raise SessionError(f"an answer of more than {MAX_ANSWER >> 20} MiB")
             return Answer(response.status_code, bytes(call.received))
 
 
 class _Call:
     """One call: what is asked, what has come of the answer, and a way to cut it short from another thread."""
 
-    def __init__(self, method: str, url: str, content: bytes | None, again: bool) -> None:
+    def __init__(self, method: str, url: str, content: bytes | None, once: bool = False) -> None:
         self.method = method
         self.url = url
         self.content = content
-        self.again = again
+        self.once = once
         self.received = bytearray()
         self.is_cut = False
         self.connection: HTTPConnection | None = None
@@ -337,6 +338,18 @@ class _Call:
         connection = self.connection
         with contextlib.suppress(OSError, AttributeError):  # no connection yet, or no more
             connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+
+class _AdapterByCall(requests.Session):
+    """Uses the adapter `once` for calls that must not be repeated."""
+
+    def __init__(self, current: threading.local, once: HTTPAdapter) -> None:
+        super().__init__()
+        self._current = current
+        self._once = once
+
+    def get_adapter(self, url: str) -> Any:
+        return self._once if self._current.call.once else super().get_adapter(url)
 
 
 class _Adapter(HTTPAdapter):
@@ -432,8 +445,49 @@ def _quoted(text: str) -> str:
     return quoted.replace(".", "%2E") if set(text) == {"."} else quoted
 
 
-def _decode(body: bytes, kind: type[_T]) -> _T:
-    return msgspec.json.decode(body, type=kind)
+def _reading(kind: type[_T]) -> Callable[[Answer], _T]:
+    """Reads an answer as JSON of this form."""
+
+    def read(answer: Answer) -> _T:
+        try:
+            return msgspec.json.decode(answer.body, type=kind)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise SessionError(f"{NOT_JSON} of the expected form: {error}", answer.status, answer.body) from error
+
+    return read
+
+
+def _whole(answer: Answer) -> Answer:
+    return answer
+
+
+def _nothing(answer: Answer) -> None:
+    del answer
+
+
+def _read_disabled(answer: Answer) -> bool:
+    if answer.status == requests.codes.not_found:
+        return False
+    attributes = _reading(_Disabled)(answer).attributes
+    return attributes is not None and attributes.disabled
+
+
+def _read_found(answer: Answer) -> Answer | None:
+    return answer if answer.status == requests.codes.ok else None
+
+
+def _read_given(answer: Answer) -> Given | None:
+    if answer.status == requests.codes.not_found or answer.body.strip() == b"null":
+        return None
+    return Given(_read_job_id(answer), answer.body.decode())
+
+
+def _read_job_id(answer: Answer) -> str:
+    document = answer.json()
+    job_id = document.get("job_id") if isinstance(document, dict) else None
+    if not isinstance(job_id, str) or not job_id:
+        raise SessionError("what it answers has no job_id", answer.status, answer.body)
+    return job_id
 
 
 def _complaint(answer: Answer) -> str:

@@ -30,7 +30,7 @@ from supervisor.job import Earlier, Job, JobError, JobRun, TaskRun, Watcher, rea
 from supervisor.journal import Debt, Entry, Journal, JournalError
 from supervisor.means import Means
 from supervisor.outbox import Outbox, why_not_ours
-from supervisor.session import Answer, Session, SessionError, refuse_constant
+from supervisor.session import Given, Session, SessionError, refuse_constant
 from supervisor.task_process import Stop
 from supervisor.tree import Usage
 
@@ -132,6 +132,8 @@ class Farm:
     settings: Settings
     unfinished: deque[Entry]
     """Jobs that an earlier run of the client left."""
+    in_hand: set[str]
+    """The ids of those and of the jobs that run."""
     workers: tuple[str, ...]
     """The ids of all slots."""
 
@@ -188,17 +190,17 @@ class Slot:
 
     # --- take a job ---
 
-    async def _take(self) -> Answer | None:
+    async def _take(self) -> Given | None:
         """Wait for a job; `None` when it is time to stop."""
         settings = self._farm.settings
         while self._orders.stage is Stage.WORK:
             interval = settings.queue_poll_interval
             try:
-                if self._orders.going.is_set() and (answer := await self._ask()):
-                    return answer
+                if self._orders.going.is_set() and (given := await self._ask()):
+                    return given
             except SessionError as error:
-                if answer := await self._salvage(error):
-                    return answer
+                if given := await self._salvage(error):
+                    return given
                 interval = settings.network_retry_interval
             if self._orders.going.is_set():
                 await self._orders.rest(interval)
@@ -206,38 +208,40 @@ class Slot:
                 await self._orders.stopping_or(self._orders.going)
         return None
 
-    async def _ask(self) -> Answer | None:
+    async def _ask(self) -> Given | None:
         if await self._farm.flags.disabled(self.worker_id):
             return None
         return await self._farm.session.poll()
 
-    async def _salvage(self, error: SessionError) -> Answer | None:
-        """The job of a poll whose answer was cut short, if what came of it names it: the server still tells of it."""
+    async def _salvage(self, error: SessionError) -> Given | None:
+        """The job of a poll whose answer was broken, if what came of it names it: the server still tells of it."""
         found = JOB_ID_KEY.search(error.partial)
         if not found:
             return None
         job_id = found[1].decode("utf-8", "replace")
-        logger.bind(job=job_id).warning("The answer that gave the job was cut short: asking for it again")
-        with contextlib.suppress(SessionError):
-            return await self._farm.session.job(job_id)
+        log = logger.bind(job=job_id)
+        log.warning("The answer that gave the job was broken: asking for it again")
+        while self._orders.stage is Stage.WORK:
+            try:
+                answer = await self._farm.session.job(job_id)
+            except SessionError:
+                await self._orders.rest(self._farm.settings.network_retry_interval)
+            else:
+                return Given(job_id, answer.body.decode("utf-8", "replace")) if answer else None
+        log.error("The job may be lost: the server has given it, and it could not be fetched before the client stops")
         return None
 
-    async def _begin(self, taken: Answer) -> None:
+    async def _begin(self, given: Given) -> None:
         """Write a job down that the server has given, and run it."""
-        farm = self._farm
-        text = taken.body.decode("utf-8", "replace")
-        job_id = await asyncio.to_thread(_job_id, taken)
-        if job_id is None:
-            logger.error("The server gave a job without an id, of which nothing can be told: {:.500}", text)
+        farm, job_id = self._farm, given.job_id
+        if farm.outbox.owes(job_id) or job_id in farm.in_hand:
+            logger.bind(job=job_id).warning("The server gave a job again that this client has")
             return
-        log = logger.bind(job=job_id)
-        if farm.outbox.owes(job_id):
-            log.warning("The server gave a job again that has ended here; how, it is about to be told")
-            return
-        entry = Entry(job_id, text, farm.now(), 1)
+        farm.in_hand.add(job_id)
+        entry = Entry(job_id, given.document, farm.now(), 1)
         try:
             if self._orders.stage is Stage.WORK:
-                await farm.journal.begin(job_id, text, entry.began)
+                await farm.journal.begin(job_id, given.document, entry.began)
         except JournalError as error:
             logger.bind(job=job_id).error("The job cannot be written down, and goes back to the queue: {}", error)
             await self._owe_return(entry)
@@ -255,6 +259,7 @@ class Slot:
             if gone := await why_not_ours(farm.session, entry.job_id, farm.workers):
                 log.info("Not resumed: {}", gone)
                 await self._write(farm.journal.drop(entry.job_id))
+                farm.in_hand.discard(entry.job_id)
                 return
         if entry.starts >= MAX_STARTS:
             await self._give_up(entry, f"the client went down {entry.starts} times while this job ran")
@@ -335,10 +340,12 @@ class Slot:
         verdict = {"failed": not info["completed"], "info": info}
         debt = await self._write(self._farm.journal.owe_verdict(entry.job_id, verdict))
         self._farm.outbox.add(debt or Debt(-1, entry.job_id, "verdict", json.dumps(verdict)))
+        self._farm.in_hand.discard(entry.job_id)
 
     async def _owe_return(self, entry: Entry) -> None:
         debt = await self._write(self._farm.journal.owe_return(entry.job_id, entry.document))
         self._farm.outbox.add(debt or Debt(-1, entry.job_id, "return", entry.document))
+        self._farm.in_hand.discard(entry.job_id)
 
     async def _write(self, writing: Coroutine[Any, Any, _T]) -> _T | None:
         """Write to the journal; if that cannot be done, say so and go on without, which a crash now would show."""
@@ -409,16 +416,6 @@ class SlotWatcher(Watcher):
             await writing
         except JournalError as error:
             logger.error("{}", error)
-
-
-def _job_id(answer: Answer) -> str | None:
-    try:
-        document = answer.json()
-    except SessionError:
-        found = JOB_ID_KEY.search(answer.body)
-        return found[1].decode("utf-8", "replace") if found else None
-    job_id = document.get("job_id") if isinstance(document, dict) else None
-    return job_id if isinstance(job_id, str) and job_id else None
 
 
 def _read(entry: Entry, enabled: Iterable[str]) -> Job:

@@ -77,7 +77,8 @@ class Worker:
             outbox.add(debt)
         flags = Flags(session, settings.queue_poll_interval)
         unfinished = collections.deque(await journal.unfinished())
-        return Farm(session, journal, outbox, self._orders, flags, shared, settings, unfinished, workers)
+        in_hand = {entry.job_id for entry in unfinished}
+        return Farm(session, journal, outbox, self._orders, flags, shared, settings, unfinished, in_hand, workers)
 
     async def _work(self, farm: Farm) -> None:
         self._farm = farm

@@ -83,7 +83,7 @@ class Zygote:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone
                 # SPT_NOENV: process titles must not overwrite the environment, where the marker is looked for.
-                env=_environment(),
+                env=_environment(self._settings),
             )
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, self._open_files)
         ours.setblocking(False)
@@ -186,10 +186,15 @@ class Zygote:
         self._recovery = None
 
 
-def _environment() -> dict[str, str]:
+def _environment(settings: Settings) -> dict[str, str]:
     """What the zygote, the tasks and their tools get: the supervisor's variables but for its own affairs."""
-    # SPT_NOENV: process titles must not overwrite the environment, where the marker is looked for.
-    own = {kernel.MARKER: kernel.marker(os.getpid()), "SPT_NOENV": "1"}
+    own = {
+        kernel.MARKER: kernel.marker(os.getpid()),
+        # Process titles must not overwrite the environment, where the marker is looked for.
+        "SPT_NOENV": "1",
+        # As it was understood: loguru fails at what is no level.
+        "LOGURU_LEVEL": settings.log_level,
+    }
     return {name: value for name, value in os.environ.items() if name not in SECRETS | notify.VARIABLES} | own
 
 
