@@ -15,7 +15,7 @@ import requests
 from loguru import logger
 
 from supervisor.journal import Debt, Journal, JournalError
-from supervisor.session import Session, SessionError
+from supervisor.session import Given, Session, SessionError
 
 MARK = "handed_back"
 """The key in the first task of a job that was posted again, which the server takes; its value is the job's old id."""
@@ -50,6 +50,20 @@ class Outbox:
     def owes(self, job_id: str) -> bool:
         """Whether something about this job is still to be told."""
         return any(debt.job_id == job_id for debt in self._debts)
+
+    async def recognize(self, given: Given) -> None:
+        """See whether a job that the server gives is one that was posted, while it was not known whether it was.
+
+        Raises:
+            JournalError: that could not be written down.
+        """
+        doubtful = [debt for debt in self._debts if debt.kind == "return" and debt.posting and not debt.new_id]
+        if not doubtful:
+            return
+        mark = _mark(_tasks(given.document))
+        for debt in doubtful:
+            if debt.job_id == mark:
+                await self._note(debt, given.job_id)
 
     async def keep_sending(self) -> None:
         """Send what there is and what comes, until cancelled."""
@@ -164,8 +178,7 @@ class Outbox:
                 return queued.job_id
         for worker in await self._session.workers():
             answer = await self._session.job(worker.job_id) if worker.job_id else None
-            document = answer.json() if answer else None
-            if isinstance(document, dict) and _mark(document.get("tasks")) == job_id:
+            if answer and _mark(_tasks(answer.body)) == job_id:
                 return worker.job_id
         return None
 
@@ -193,6 +206,14 @@ def _to_post(debt: Debt) -> dict[str, Any]:
     if tasks and isinstance(tasks[0], dict):
         tasks[0][MARK] = debt.job_id
     return {"job_title": title, "tasks": tasks}
+
+
+def _tasks(document: str | bytes) -> object:
+    try:
+        decoded = json.loads(document)
+    except (ValueError, RecursionError):
+        return None
+    return decoded.get("tasks") if isinstance(decoded, dict) else None
 
 
 def _mark(tasks: object) -> object:

@@ -209,7 +209,7 @@ class Slot:
         return None
 
     async def _ask(self) -> Given | None:
-        if await self._farm.flags.disabled(self.worker_id):
+        if await self._farm.flags.disabled(self.worker_id) or self._orders.stage is not Stage.WORK:
             return None
         return await self._farm.session.poll()
 
@@ -242,6 +242,7 @@ class Slot:
         try:
             if self._orders.stage is Stage.WORK:
                 await farm.journal.begin(job_id, given.document, entry.began)
+            await farm.outbox.recognize(given)
         except JournalError as error:
             logger.bind(job=job_id).error("The job cannot be written down, and goes back to the queue: {}", error)
             await self._owe_return(entry)

@@ -78,6 +78,7 @@ class Worker:
         flags = Flags(session, settings.queue_poll_interval)
         unfinished = collections.deque(await journal.unfinished())
         in_hand = {entry.job_id for entry in unfinished}
+        shared = replace(shared, client=self._client, limits=self._limits)  # SIGHUP may have come meanwhile
         return Farm(session, journal, outbox, self._orders, flags, shared, settings, unfinished, in_hand, workers)
 
     async def _work(self, farm: Farm) -> None:
@@ -123,6 +124,8 @@ class Worker:
                 self._reload()
             case signal.SIGUSR1:
                 self._do(self._log_snapshot())
+            case signal.SIGUSR2 if stage >= Stage.CANCEL:
+                logger.info("SIGUSR2: there is nothing to pause, the jobs are being stopped")
             case signal.SIGUSR2:
                 self._pause(self._orders.going.is_set())
 
@@ -161,13 +164,13 @@ class Worker:
     def _reload(self) -> None:
         """Take the configuration as it is now, for the jobs that begin from now on; a wrong one is not taken."""
         try:
-            client, limits = self._read_again()
+            self._client, self._limits = self._read_again()
         except ConfigError as error:
             logger.error("SIGHUP: the configuration is left as it was: {}", error)
             return
         if self._farm:
-            self._farm.means = replace(self._farm.means, client=client, limits=limits)
-        logger.info("SIGHUP: read {} again; modules: {}", client.file, ", ".join(client.modules) or "none")
+            self._farm.means = replace(self._farm.means, client=self._client, limits=self._limits)
+        logger.info("SIGHUP: read {} again; modules: {}", self._client.file, ", ".join(self._client.modules) or "none")
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         """Have the loop do it, and keep it until it is done, or it could be collected half-way."""

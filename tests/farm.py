@@ -433,7 +433,10 @@ def _read(stream: BinaryIO, number: int) -> Request | None:
     at = time.monotonic()
     method, path, _ = line.decode("latin-1").split()
     headers = http.client.parse_headers(stream)
-    body = stream.read(int(headers.get("Content-Length", "0")))
+    length = int(headers.get("Content-Length", "0"))
+    body = stream.read(length)
+    if len(body) < length:
+        return None  # the client was killed in the middle of it
     return Request(at, number, method, path, headers, body)
 
 
