@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -29,13 +29,16 @@ CREATE TABLE jobs (
     began TEXT NOT NULL,
     starts INTEGER NOT NULL DEFAULT 1,    -- how often the supervisor has begun or resumed it
     running INTEGER                       -- the place of the task that was run last
-) WITHOUT ROWID;
+);
 CREATE TABLE tasks (                      -- those that are completed
     job_id TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE,
     place INTEGER NOT NULL,
     record TEXT NOT NULL,
     PRIMARY KEY (job_id, place)
 ) WITHOUT ROWID;
+CREATE TABLE workers (                    -- the ids that this client's workers have, or have had
+    worker_id TEXT PRIMARY KEY
+);
 CREATE TABLE debts (                      -- what the server is to be told, in this order
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id TEXT NOT NULL,
@@ -110,6 +113,16 @@ class Journal:
             self._thread.submit(self._database.close).result()
         self._thread.shutdown()
         os.close(self._lock)
+
+    async def know(self, workers: Iterable[str]) -> frozenset[str]:
+        """These are ids of this client's workers. Returns those and all that they were before."""
+
+        def know() -> frozenset[str]:
+            with self._transaction() as database:
+                database.executemany("INSERT OR IGNORE INTO workers VALUES (?)", [(worker,) for worker in workers])
+                return frozenset(worker for (worker,) in database.execute("SELECT worker_id FROM workers"))
+
+        return await self._do(know)
 
     async def begin(self, job_id: str, document: str, began: str) -> None:
         """A job is about to be started."""
@@ -188,7 +201,7 @@ class Journal:
         future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
             return await asyncio.shield(future)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeEncodeError) as error:  # the latter: half a character, which JSON can hold
             raise JournalError(f"{self._file}: cannot be written: {error}") from error
 
     # --- in the journal's thread ---
@@ -211,7 +224,9 @@ class Journal:
         tasks: dict[str, list[dict[str, Any]]] = {}
         for job_id, record in self._database.execute("SELECT job_id, record FROM tasks ORDER BY job_id, place"):
             tasks.setdefault(job_id, []).append(json.loads(record))
-        rows = self._database.execute("SELECT job_id, document, began, starts, running FROM jobs ORDER BY began")
+        rows = self._database.execute(
+            "SELECT job_id, document, began, starts, running FROM jobs ORDER BY julianday(began), rowid"
+        )
         return [
             Entry(job_id, document, began, starts, tuple(tasks.get(job_id, ())), running)
             for job_id, document, began, starts, running in rows
@@ -239,7 +254,7 @@ def _open(file: Path) -> sqlite3.Connection:
 
 
 def _prepare(database: sqlite3.Connection) -> None:
-    database.execute("PRAGMA journal_mode = WAL")
+    """Make it a journal. One that cannot be used, or is something else, is left as it is."""
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA foreign_keys = ON")
     ((version,),) = database.execute("PRAGMA user_version")
@@ -250,6 +265,7 @@ def _prepare(database: sqlite3.Connection) -> None:
     ((words,),) = database.execute("PRAGMA quick_check(1)")
     if words != "ok":
         raise sqlite3.DatabaseError(words)
+    database.execute("PRAGMA journal_mode = WAL")
 
 
 def _lock(directory: Path) -> int:

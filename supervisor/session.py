@@ -449,9 +449,11 @@ def _reading(kind: type[_T]) -> Callable[[Answer], _T]:
     """Reads an answer as JSON of this form."""
 
     def read(answer: Answer) -> _T:
-        try:
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
             return msgspec.json.decode(answer.body, type=kind)
-        except (msgspec.DecodeError, RecursionError) as error:
+        try:  # at half a character, such as a file name that is not UTF-8 has become, msgspec gives up
+            return msgspec.convert(answer.json(), kind)
+        except msgspec.ValidationError as error:
             raise SessionError(f"{NOT_JSON} of the expected form: {error}", answer.status, answer.body) from error
 
     return read

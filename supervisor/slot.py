@@ -136,6 +136,8 @@ class Farm:
     """The ids of those and of the jobs that run."""
     workers: tuple[str, ...]
     """The ids of all slots."""
+    ours: frozenset[str]
+    """Those, and the ids that this client's workers had before: with more slots, or another HOST_UUID."""
 
     def now(self) -> str:
         """The time, in the zone that the settings want."""
@@ -198,9 +200,7 @@ class Slot:
             try:
                 if self._orders.going.is_set() and (given := await self._ask()):
                     return given
-            except SessionError as error:
-                if given := await self._salvage(error):
-                    return given
+            except SessionError:  # the session has logged it
                 interval = settings.network_retry_interval
             if self._orders.going.is_set():
                 await self._orders.rest(interval)
@@ -211,7 +211,12 @@ class Slot:
     async def _ask(self) -> Given | None:
         if await self._farm.flags.disabled(self.worker_id) or self._orders.stage is not Stage.WORK:
             return None
-        return await self._farm.session.poll()
+        try:
+            return await self._farm.session.poll()
+        except SessionError as error:
+            if given := await self._salvage(error):
+                return given
+            raise
 
     async def _salvage(self, error: SessionError) -> Given | None:
         """The job of a poll whose answer was broken, if what came of it names it: the server still tells of it."""
@@ -257,7 +262,7 @@ class Slot:
         """Go on with a job that an earlier run of the client left, or do with it what the operator wants."""
         farm, log = self._farm, logger.bind(job=entry.job_id)
         with contextlib.suppress(SessionError):  # unreachable: the work is not to wait for it
-            if gone := await why_not_ours(farm.session, entry.job_id, farm.workers):
+            if gone := await why_not_ours(farm.session, entry.job_id, farm.ours):
                 log.info("Not resumed: {}", gone)
                 await self._write(farm.journal.drop(entry.job_id))
                 farm.in_hand.discard(entry.job_id)

@@ -72,14 +72,15 @@ class Worker:
     async def _make_farm(self, shared: Means) -> Farm:
         settings, journal, session = self._settings, self._journal, shared.session()
         workers = worker_ids(settings)
-        outbox = Outbox(session, journal, workers, settings.network_retry_interval)
+        ours = await journal.know(workers)
+        outbox = Outbox(session, journal, ours, settings.network_retry_interval)
         for debt in await journal.debts():
             outbox.add(debt)
         flags = Flags(session, settings.queue_poll_interval)
         unfinished = collections.deque(await journal.unfinished())
         in_hand = {entry.job_id for entry in unfinished}
         shared = replace(shared, client=self._client, limits=self._limits)  # SIGHUP may have come meanwhile
-        return Farm(session, journal, outbox, self._orders, flags, shared, settings, unfinished, in_hand, workers)
+        return Farm(session, journal, outbox, self._orders, flags, shared, settings, unfinished, in_hand, workers, ours)
 
     async def _work(self, farm: Farm) -> None:
         self._farm = farm
