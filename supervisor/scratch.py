@@ -34,7 +34,10 @@ def scratch_directory() -> Iterator[Path]:
 def _make_locked() -> tuple[Path, int]:
     while True:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # as below
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):
             (directory / MARK).touch()
@@ -60,9 +63,13 @@ def _remove_stale(parent: Path) -> None:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 # Another user's, or one in use: opening or locking fails, and it stays.
-                if os.fstat(descriptor).st_uid == os.getuid() and (directory / MARK).is_file():
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(descriptor).st_uid != os.getuid():
+                    continue
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if (directory / MARK).is_file():
                     remove(directory)
                     logger.info("Removed {}, which a killed client had left", directory)
+                else:
+                    directory.rmdir()  # fails if it is not empty: a client may be killed before it has marked its own
             finally:
                 os.close(descriptor)

@@ -389,7 +389,7 @@ def test_the_stump_of_one(state: Path, size: int) -> None:
 
 
 def test_a_second_client_is_refused(supervised: Supervised) -> None:
-    """A second client with the same state directory is one line and status 2; `run` is none; a killed one is not there."""
+    """A second client with the same state directory is one line and status 2; `run` is none, nor is a killed one."""
     with contextlib.closing(Farm()) as farm, contextlib.closing(Client(farm, supervised)) as client:
         client.start()
         await_idle(farm)

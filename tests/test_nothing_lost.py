@@ -11,6 +11,7 @@ import itertools
 import random
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,10 +22,10 @@ import psutil
 import pytest
 import requests
 
-from tests.farm import Farm
+from tests.farm import Farm, Fault
 from tests.media import look, make_clip
 from tests.supervised import BENIGN, CLIENT, Supervised, job, until
-from tests.test_worker import Client, await_beats, await_idle
+from tests.test_worker import Client, await_beats, await_calls, await_idle
 
 KILLS = 100
 
@@ -79,37 +80,18 @@ class Killer(Noter):
 '''
 
 
-class Server:
-    """`sisyphus-client serve`: the API server in a process of its own, always at the same address."""
+class Api:
+    """An API server at `url`, of which `log` is the file with its log."""
 
-    def __init__(self, directory: Path) -> None:
-        self._log = directory / "server.log"
-        self._command = [CLIENT, "serve", "--database", str(directory / "jobs.db"), "--vanished-after", "1.5"]
-        self._process: subprocess.Popen[bytes]
-        self._port = "0"
+    def __init__(self, url: str, log: Path) -> None:
+        self.url = url
         self.posted: dict[str, str] = {}
-        self.start()
-        (line,) = until(lambda: [line for line in self.log if "Serving http" in line], "the server to serve")
-        self.url = line.split()[4]
-        self._port = self.url.rpartition(":")[2]
+        self._log = log
 
     @property
     def log(self) -> list[str]:
         """The lines of its log."""
         return self._log.read_text(errors="replace").splitlines()
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen([*self._command, "--port", self._port], stdout=log, stderr=log)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> int:
-        """Ask it to stop, and wait; returns its exit status."""
-        self._process.terminate()
-        return self._process.wait(30)
 
     def get(self, path: str) -> Any:
         """What it answers, or nothing."""
@@ -142,6 +124,33 @@ class Server:
         """The verdicts of all jobs that have one."""
         found = {job_id: self.get(f"/jobs/{job_id}/completed") for job_id in self.titles()}
         return {job_id: verdict for job_id, verdict in found.items() if verdict}
+
+
+class Server(Api):
+    """`sisyphus-client serve`: the API server in a process of its own, always at the same address."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("", directory / "server.log")
+        self._command = [CLIENT, "serve", "--database", str(directory / "jobs.db"), "--vanished-after", "1.5"]
+        self._process: subprocess.Popen[bytes]
+        self._port = "0"
+        self.start()
+        (line,) = until(lambda: [line for line in self.log if "Serving http" in line], "the server to serve")
+        self.url = line.split()[4]
+        self._port = self.url.rpartition(":")[2]
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([*self._command, "--port", self._port], stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """Ask it to stop, and wait; returns its exit status."""
+        self._process.terminate()
+        return self._process.wait(30)
 
 
 class Works:
@@ -221,7 +230,7 @@ def farm() -> Iterator[Farm]:
     assert not farm.violations
 
 
-def a_client(server: Server | Farm, supervised: Supervised, directory: Path) -> Client:
+def a_client(server: Api | Farm, supervised: Supervised, directory: Path) -> Client:
     """A client of a server, not yet started, with the modules above and a place of its own for temporary files."""
     (directory / "noting.py").write_text(MODULES)
     configure(supervised, directory)
@@ -252,7 +261,7 @@ def instants(chance: random.Random, count: int, longest: float) -> list[float]:
     return chance.sample(early + late, count)
 
 
-def await_all_told(server: Server) -> None:
+def await_all_told(server: Api) -> None:
     """Wait until no job is in the queue, and none without a verdict or deleted."""
 
     def pending() -> list[str]:
@@ -261,7 +270,7 @@ def await_all_told(server: Server) -> None:
     until(lambda: not server.queue() and not pending(), "all jobs to be told of", PATIENCE)
 
 
-def check(server: Server, works: Works, hint: str, excusable: tuple[str, ...] = ()) -> dict[str, bool]:
+def check(server: Api, works: Works, hint: str, excusable: tuple[str, ...] = ()) -> dict[str, bool]:
     """Each job has one verdict, and what came of it is there, whole. Returns which jobs have failed, by title.
 
     A job may have failed for a reason that is `excusable`.
@@ -363,7 +372,7 @@ def test_kills_of_the_server(server: Server, supervised: Supervised, tmp_path: P
     assert "Traceback" not in log, hint
 
 
-def answers(server: Server) -> bool:
+def answers(server: Api) -> bool:
     with contextlib.suppress(requests.ConnectionError):
         return bool(server.get("/status/health"))
     return False
@@ -398,6 +407,38 @@ def test_kills_with_other_ways_to_restart(
 
     assert ended == 0, hint
     assert any(failed.values()) == (on_restart == "fail"), hint
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_kills_of_both_in_one(supervised: Supervised, tmp_path: Path) -> None:
+    """The same with --standalone, where client and server are one process and die at one instant."""
+    seed = random.randrange(1 << 32)
+    hint = f"seed {seed}"
+    chance = random.Random(seed)
+    works = Works(tmp_path, supervised)
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    server = Api(f"http://127.0.0.1:{port}", tmp_path / "log")
+    with contextlib.closing(a_client(server, supervised, tmp_path)) as client:
+        client._command += ["--standalone", "--port", str(port)]
+        for seconds in instants(chance, 12, 1.5):
+            client.start()
+            until(lambda: answers(server), "the server to serve")
+            while len(server.queue()) < 6:
+                server.post(works.next())
+            await_instant(seconds, time.monotonic())
+            client.kill()
+        client.start()
+        until(lambda: answers(server), "the server to serve")
+        await_all_told(server)
+        failed = check(server, works, hint, (CRASHED_THRICE,))
+        ended = client.stop()
+        check_left_over(works, failed, client, hint)
+        log = "\n".join(client.log)
+
+    assert ended == 0, hint
+    assert "Traceback" not in log, hint
 
 
 # --- resuming ---
@@ -638,6 +679,32 @@ def test_a_job_that_was_deleted_meanwhile_is_not_resumed(farm: Farm, client: Cli
     farm.await_verdict(farm.post(BENIGN))
 
     assert not (tmp_path / "noted").exists()
+
+
+def test_a_job_that_was_not_yet_resumed_waits_for_the_next_start(farm: Farm, client: Client, tmp_path: Path) -> None:
+    """A client that is told to stop while it still asks about an interrupted job does not begin it again."""
+    noted = Noted(tmp_path)
+    job_id = farm.post(noted.job)
+    client.start()
+    noted.await_waiting()
+    client.kill()
+    noted.take()
+    noted.let_go()
+    farm.misbehave("GET /jobs/*", Fault(delay=1.0), 1)
+    since = time.monotonic()
+    client.start()
+    await_calls(farm, "GET /jobs/*", 1, since)
+    ended = client.stop()
+    begun = (tmp_path / "noted").exists()
+    told = list(farm.verdicts)
+    client.start()
+    verdict = farm.await_verdict(job_id)
+
+    assert ended == 0
+    assert not begun
+    assert not told
+    assert not verdict.failed
+    assert farm.taken == [job_id]
 
 
 def test_a_job_is_resumed_without_a_server(farm: Farm, client: Client, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from tests.farm import LOST, SILENCE, Farm, Fault, status
 from tests.supervised import BENIGN, CLIENT, Supervised, job, until
 from tests.test_worker import Client, await_beats, await_calls, await_idle
 
+pytestmark = pytest.mark.slow
+
 LEEWAY = 10.0
 """Seconds that a busy machine may take for what takes milliseconds."""
 
@@ -563,7 +565,14 @@ def owes_a_verdict(scene: Scene) -> None:
     await_calls(scene.farm, "PATCH /jobs/*")
 
 
-ORDERS = {"drain": ([], 0), "cancel": (["TERM"], 0), "QUIT": (["QUIT"], 0), "kill": (["TERM", "TERM"], 143)}
+ORDERS: dict[str, tuple[list[str], int]] = {
+    "drain": ([], 0),
+    "cancel": (["TERM"], 0),
+    "QUIT": (["QUIT"], 0),
+    "kill": (["TERM", "TERM"], 143),
+    "pause": (["USR2"], 0),
+    "others": (["USR1", "HUP", "USR2", "USR2"], 0),
+}
 
 
 @pytest.mark.slow
