@@ -190,11 +190,11 @@ class Worker:
     def _log_start(self, farm: Farm) -> None:
         settings = self._settings
         logger.info(
-            "sisyphus-client {} on {}: server {}, {} slots, workers {}, modules {}, state in {}",
+            "sisyphus-client {} on {}: server {}, {}, workers {}, modules {}, state in {}",
             VERSION,
             settings.hostname,
             shown_url(settings.api_url),
-            len(farm.workers),
+            "1 slot" if len(farm.workers) == 1 else f"{len(farm.workers)} slots",
             ", ".join(farm.workers),
             ", ".join(self._client.modules) or "none",
             settings.state_directory,
