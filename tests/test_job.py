@@ -20,8 +20,8 @@ from app.heartbeat import Heartbeat
 from modules.base import BaseModule
 from supervisor import kernel, scratch
 from supervisor.failure import explain_status
-from supervisor.status import Status, read_status
 from supervisor.line_pipe import LINES_BURST, LinePipe, printable
+from supervisor.status import Status, read_status
 from supervisor.tree import Sampler
 from tests.conftest import living
 from tests.supervised import Supervised, job
