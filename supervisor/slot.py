@@ -267,6 +267,8 @@ class Slot:
                 await self._write(farm.journal.drop(entry.job_id))
                 farm.in_hand.discard(entry.job_id)
                 return
+        if self._orders.stage is not Stage.WORK:
+            return  # the order to stop came meanwhile: the journal keeps it for the next start
         if entry.starts >= MAX_STARTS:
             await self._give_up(entry, f"the client went down {entry.starts} times while this job ran")
         elif farm.settings.on_restart == "fail":
