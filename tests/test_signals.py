@@ -841,8 +841,12 @@ def test_usr2_pauses_and_resumes(scene: Scene) -> None:
 
 
 def is_stopped(process: psutil.Process) -> bool:
-    """Whether a process is stopped, or its cgroup frozen: it then seems to sleep."""
-    if kernel.state(process.pid) in "TtZX":
+    """Whether a process is stopped, or its cgroup frozen: it then seems to sleep.
+
+    One in vfork(2), as a shell is for an instant, sleeps uninterruptibly for as long as its child is stopped.
+    """
+    state = kernel.state(process.pid)
+    if state in "TtZX" or (state == "D" and "T" in map(kernel.state, kernel.children(process.pid))):
         return True
     own = Path(f"/proc/{process.pid}/cgroup").read_text()
     paths = [line[3:] for line in own.splitlines() if line.startswith("0::")]
