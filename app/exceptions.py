@@ -13,12 +13,14 @@ from collections.abc import Sequence
 class ClientError(Exception):
     """A step of a task failed, and `message` tells a person why.
 
-    `stderr` holds the last lines a tool wrote before it failed, if one did, and `exit_status` or `signal` how it
-    ended; all three go on the job's record.
+    Of several `problems` each is a line for a person, and the message, if it is not given, all of them. `stderr` holds
+    the last lines a tool wrote before it failed, if one did, and `exit_status` or `signal` how it ended. All of it goes
+    on the job's record.
     """
 
     # Also for a class of an author's own that does not call this one's __init__.
     message: str = ""
+    problems: Sequence[str] = ()
     stderr: Sequence[str] = ()
     exit_status: int | None = None
     signal: str | None = None
@@ -27,12 +29,15 @@ class ClientError(Exception):
         self,
         message: str = "",
         *,
+        problems: Sequence[str] = (),
         stderr: Sequence[str] = (),
         exit_status: int | None = None,
         signal: str | None = None,
     ) -> None:
+        message = message or "; ".join(problems)
         super().__init__(message)
         self.message = message
+        self.problems = tuple(problems)
         self.stderr = tuple(stderr)
         self.exit_status = exit_status
         self.signal = signal

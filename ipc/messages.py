@@ -54,8 +54,9 @@ class Start(Message, frozen=True):
     module: str
     target: str
     """The class that serves it, as `package.module.Class`."""
-    data: str
-    """The task's data as JSON text in ASCII: it may hold what UTF-8 cannot, such as lone surrogates."""
+    data: str | None
+    """The task's data as JSON text in ASCII: it may hold what UTF-8 cannot, such as lone surrogates. Without data
+    there is no task: the module is loaded, and not initialised, to be inspected."""
     paths: tuple[str, ...]
     modules: dict[str, str]
     open_files: int | None
@@ -63,14 +64,20 @@ class Start(Message, frozen=True):
     what the process opens and closes to become a task process."""
     environment: dict[str, str]
     """Variables that are the task's own; the others are the supervisor's."""
+    free_space: tuple[float, int] | None = None
+    """Share of the inputs' size, and bytes, that must be free where a task writes."""
     resumed: bool = False
     """Whether the client was killed in an earlier attempt at this task, which may have done a part of it."""
 
 
 class Step(Message, frozen=True):
-    """Do this step. Answered by `Done` or `Failed`. `plan` is no step of the task: it says what `run` would do."""
+    """Do this step. Answered by `Done` or `Failed`.
 
-    step: Literal["validate", "run", "cleanup", "plan"]
+    Three are no steps of a task: `plan` says what `run` would do, and `inspect` and `probe` what the module needs
+    and has.
+    """
+
+    step: Literal["validate", "run", "cleanup", "plan", "inspect", "probe"]
     files: tuple[tuple[bytes, bool], ...] = ()
     """What the earlier tasks of the job do to files, as (absolute path, stands afterwards)."""
 
@@ -121,12 +128,40 @@ class Put(Message, frozen=True):
     """JSON text in ASCII."""
 
 
+class Tool(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A program that a module needs."""
+
+    name: str
+    path: str = ""
+    version: str = ""
+    problem: str = ""
+    """Why it cannot be run."""
+
+
+class Encoder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An encoder that a module's tool has, and why it does not work here, if it does not."""
+
+    name: str
+    problem: str = ""
+
+
+class Inspection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a module is made of."""
+
+    file: str = ""
+    """Where its class was loaded from."""
+    tools: tuple[Tool, ...] = ()
+    encoders: tuple[Encoder, ...] = ()
+
+
 class Done(Message, frozen=True):
     """The step succeeded."""
 
     warnings: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     """For `plan`: what `run` would do, a line each."""
+    inspection: Inspection | None = None
+    """For `inspect` and `probe`, which also tries the encoders."""
 
 
 class Failed(Message, frozen=True):
@@ -140,6 +175,8 @@ class Failed(Message, frozen=True):
     """The module could not even be imported: a mistake in the configuration, not in the job."""
     exit_status: int | None = None
     signal: str | None = None
+    problems: tuple[str, ...] = ()
+    """What the message joins, if it is several things."""
     stderr: tuple[str, ...] = ()
     """The last lines of the tool that failed, if one did."""
     warnings: tuple[str, ...] = ()

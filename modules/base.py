@@ -1,7 +1,8 @@
 """The base of all modules: the contract of the module guide, and what the client offers besides."""
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from app.config import Config
 from app.exceptions import ValidationError
 from app.heartbeat import Heartbeat, heartbeat
 from modules import schema as task_schema
+from modules import tool
 from modules.data import server_data
 
 
@@ -26,6 +28,8 @@ class BaseModule:
         task: The task's data.
         start_time: When `run` began, or `None` before.
         schema: JSON schema (draft 2020-12) of the task's data, or `None`; `validate` reports all that it finds wrong.
+        tools: Names of the programs that `run` needs, the one that does the work first; `validate` reports which of
+            them are not installed, and `sisyphus-client modules` shows them.
         resumed: Whether an earlier attempt at this task may have done a part of it: the client was killed meanwhile.
         cleanup_on_failure: Whether `cleanup` is also to be called after `run` failed. It then runs on this instance, or
             if its process is gone, on a fresh one that was only initialised.
@@ -36,12 +40,15 @@ class BaseModule:
     start_time: datetime | None = None
     resumed: bool = False
     schema: ClassVar[Mapping[str, Any] | None] = None
+    tools: ClassVar[tuple[str, ...]] = ()
     cleanup_on_failure: ClassVar[bool] = False
 
     # The client's own, named so that no module's attributes clash with them.
     sisyphus_module: str = ""
     sisyphus_warnings: tuple[str, ...] = ()
     sisyphus_files: Mapping[str, bool] = {}
+    sisyphus_free_space: tuple[float, int] | None = None
+    sisyphus_status: Mapping[str, Any] = {}
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         """Take the task's data.
@@ -59,9 +66,26 @@ class BaseModule:
             ValidationError: What is wrong, all of it.
         """
         if self.schema is None:
-            logger.info("No validation actions, skipping")
-        elif problems := task_schema.problems(self.task.to_dict(), self.schema):
-            raise ValidationError(message="; ".join(problems))
+            logger.info("No schema, skipping")
+        found = [] if self.schema is None else task_schema.problems(self.task.to_dict(), self.schema)
+        found += [problem for name in self.tools if (problem := tool.missing(name))]
+        is_sound = not found
+        try:
+            found.extend(self.find_problems())  # what it has told before it raises stays
+        except Exception as error:
+            if is_sound:
+                raise
+            logger.debug("The other checks take sound data and all tools: {!r}", error)
+        if found:
+            raise ValidationError(problems=list(dict.fromkeys(found)))
+
+    def find_problems(self) -> Iterable[str]:
+        """What is wrong with the task's data besides what `schema` and `tools` tell, a line each, for `validate`.
+
+        It is asked even if those have found something, so that a person is told everything at once. What it raises
+        does not count then: it may take the data for sound.
+        """
+        return ()
 
     def run(self) -> None:
         """Do the work.
@@ -101,6 +125,34 @@ class BaseModule:
         """What `run` would do, for `--dry-run`: command lines as one could paste them into a shell."""
         return []
 
+    @classmethod
+    def probe_encoders(cls) -> Iterable[tuple[str, str]]:
+        """Try the tool's encoders, for `sisyphus-client modules --probe`: the name of each, and why it does not work."""
+        return ()
+
+    def report(
+        self, progress: float | None = None, info: Mapping[str, Any] | None = None, *, done: bool = False
+    ) -> None:
+        """Tell the heartbeat how the work is going; what is not given stays as it was.
+
+        Args:
+            progress: Percent. It never goes back within a phase, and stays below 100 until the work is done.
+            info: Its key `phase` names what is being done; a value that is `None` or no finite number is left out.
+            done: The work is done: 100 percent.
+        """
+        was = self.sisyphus_status
+        status = {"status": "in_progress", "task": self._name(), **was}
+        if known := {key: value for key, value in (info or {}).items() if _can_be_told(value)}:
+            status["info"] = known
+        if done:
+            status["progress"] = 100.0
+        elif progress is not None and _can_be_told(progress):
+            same_phase = was.get("info", {}).get("phase") == status.get("info", {}).get("phase")
+            least = was.get("progress", 0.0) if same_phase else 0.0
+            status["progress"] = max(least, round(min(progress, 99.9), 2))
+        self.sisyphus_status = status
+        self.heartbeat.set_data(status)
+
     def get_data(self, name: str) -> dict[str, Any] | None:
         """What the API server keeps for this module under `name`, or `None` if there is nothing.
 
@@ -110,7 +162,7 @@ class BaseModule:
         Raises:
             ClientError: The server does not answer, or not with a JSON object; the message says which.
         """
-        return server_data.get(self.sisyphus_module or type(self).__name__.lower(), name)
+        return server_data.get(self._name(), name)
 
     def put_data(self, name: str, object: Mapping[str, Any]) -> None:
         """Have the API server keep `object` for this module under `name`, for all clients, in the place of what it has.
@@ -120,12 +172,15 @@ class BaseModule:
         Raises:
             ClientError: The server did not take it, or JSON cannot hold it; the message says which.
         """
-        server_data.put(self.sisyphus_module or type(self).__name__.lower(), name, object)
+        server_data.put(self._name(), name, object)
 
     def warn(self, message: str) -> None:
         """Log a warning and put it on the job's record."""
         logger.warning("{}", message)
         self.sisyphus_warnings += (message,)
+
+    def _name(self) -> str:
+        return self.sisyphus_module or type(self).__name__.lower()
 
     def will_exist(self, path: str) -> bool:
         """Whether `path` will be there when `run` is called: it is now, or an earlier task of the job writes it."""
@@ -137,3 +192,7 @@ def location(path: str) -> str:
     """The absolute path of a directory entry: links in its directory resolved, and not the entry itself."""
     directory, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(directory), name)
+
+
+def _can_be_told(value: object) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

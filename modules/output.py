@@ -30,6 +30,10 @@ SPECIAL = "is no regular file (a device or a pipe): it is not replaced"
 _MARK = ".sisyphus-part"
 """In the name of each temporary file, and in no other's: what bears it is removed when nobody holds it."""
 
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_BLOCK = 4096
+"""Bytes that a tool may lose without a word: what the C library holds back until a file is closed."""
+
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
 
 
@@ -126,6 +130,19 @@ class Output:
         os.symlink(text, link)
         os.rename(link, self.target)
         sync(self._directory)
+
+    def find_no_space(self) -> str | None:
+        """What to tell a person if the file system is full: there is no room for what may be missing at the end."""
+        with open(self.temporary, "r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                os.posix_fallocate(file.fileno(), size, _BLOCK)
+            except OSError as error:
+                if error.errno in _NO_SPACE:
+                    return f"{self._named}: cannot be written: {error.strerror}"
+            finally:
+                file.truncate(size)
+        return None
 
     def discard(self) -> None:
         """Remove the temporary file, also one that a killed process left for this job, but none that is in use."""

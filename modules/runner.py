@@ -14,6 +14,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -35,7 +36,21 @@ import modules.tool
 from app.config import Config, Settings
 from app.exceptions import ClientError, InitializationError
 from app.heartbeat import heartbeat
-from ipc.messages import Data, Done, Failed, Get, Put, Ready, Said, Start, Step, ToTask
+from ipc.messages import (
+    Data,
+    Done,
+    Encoder,
+    Failed,
+    Get,
+    Inspection,
+    Put,
+    Ready,
+    Said,
+    Start,
+    Step,
+    Tool,
+    ToTask,
+)
 from ipc.queue import MAX_FRAME, Queue, encode
 from modules.base import BaseModule, location
 from modules.data import server_data
@@ -106,6 +121,8 @@ class TaskProcess:
                     case Step("plan"):
                         plan = getattr(self._module, "plan", list)
                         return Done(lines=tuple(map(_text, plan())))
+                    case Step("inspect" | "probe"):
+                        return Done(inspection=_inspect(self._module, request.step == "probe"))
                     case Step("validate", files):
                         if isinstance(self._module, BaseModule):
                             self._module.sisyphus_files = {os.fsdecode(path): stands for path, stands in files}
@@ -119,13 +136,14 @@ class TaskProcess:
                 return Done(warnings=self._take_warnings())
         except Asked:
             # Where it was the supervisor that asked, it has its own reason for the record.
-            return Failed("the task process was ended by SIGTERM from outside", "signal", signal="SIGTERM")
+            return Failed("the task process was ended by SIGTERM from outside", reason="signal", signal="SIGTERM")
         except UnusableError as error:
             return Failed(_text(error), unusable=True)
         except ClientError as error:
             return Failed(
                 _text(error.message) or _text(error) or type(error).__name__,
-                "signal" if error.signal else "exit" if isinstance(error.exit_status, int) else "exception",
+                problems=_texts(error.problems),
+                reason="signal" if error.signal else "exit" if isinstance(error.exit_status, int) else "exception",
                 exit_status=error.exit_status if isinstance(error.exit_status, int) else None,
                 signal=_text(error.signal) if error.signal else None,
                 tool_died=bool(error.signal),
@@ -136,7 +154,7 @@ class TaskProcess:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
             return Failed(
                 f"the module called sys.exit({_text(error.code)})",
-                "exit",
+                reason="exit",
                 exit_status=status,
                 warnings=self._take_warnings(),
             )
@@ -159,7 +177,12 @@ class TaskProcess:
         heartbeat.connect(self._say)
         server_data.connect(self._exchange)
         BaseModule.sisyphus_module, BaseModule.resumed = start.module, start.resumed
-        self._module = _load(start)(json.loads(start.data))
+        BaseModule.sisyphus_free_space = start.free_space
+        kind = _load(start)
+        if start.data is None:
+            self._module = kind
+            return Ready()
+        self._module = kind(json.loads(start.data))
         return Ready(
             _paths(_strings(self._module, "outputs")),
             _paths(_strings(self._module, "removes")),
@@ -405,6 +428,26 @@ def _load(start: Start) -> Callable[[dict[str, Any]], Any]:
     if not isinstance(found, type):
         raise UnusableError(f"module {start.module!r} ({start.target}) cannot be used: {package} has no class {name}")
     return found
+
+
+def _inspect(kind: Any, probe: bool) -> Inspection:
+    """What a module's class says it needs, and what of it is here. One that does not derive from the base says less."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    tools = getattr(kind, "tools", ()) if issubclass(kind, BaseModule) else ()
+    encoders = kind.probe_encoders() if probe and issubclass(kind, BaseModule) else ()
+    return Inspection(
+        _text(file),
+        tuple(_look_for(_text(name)) for name in tools),
+        tuple(Encoder(_text(name), _text(problem)) for name, problem in encoders),
+    )
+
+
+def _look_for(name: str) -> Tool:
+    path = shutil.which(name) or ""
+    try:
+        return Tool(name, _text(path), version=modules.tool.version(name))
+    except ClientError as error:
+        return Tool(name, _text(path), problem=_text(error.message))
 
 
 def _strings(module: Any, method: str) -> list[str]:

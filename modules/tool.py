@@ -7,6 +7,7 @@ could then never be joined. `subprocess.run` and `communicate` wait for end-of-f
 
 import contextlib
 import os
+import re
 import selectors
 import shlex
 import shutil
@@ -38,6 +39,9 @@ _PACKAGES = {
     "mkvextract": "mkvtoolnix",
     "HandBrakeCLI": "handbrake-cli",
 }
+
+_VERSION_FLAGS = {"ffmpeg": "-version", "ffprobe": "-version"}
+"""How a program is asked for its version, if not with `--version`."""
 
 _Sinks = Mapping[int, Callable[[bytes], None]]
 
@@ -88,12 +92,13 @@ def run(
     ask: signal.Signals = signal.SIGTERM,
     grace: float = 8.0,
     tail: int = 20,
+    environment: Mapping[str, str] | None = None,
 ) -> Finished:
     """Run `argv` to its end, passing each line of stdout to `on_line` and of stderr to `on_stderr`.
 
     Lines end in a line feed or a carriage return; empty ones are skipped. The last `tail` lines of stderr are in the
-    result. Any exception, from a callback or a signal handler, first stops the program: one signal `ask`, `grace`
-    seconds, then SIGKILL.
+    result. `environment` is laid over the task's own. Any exception, from a callback or a signal handler, first stops
+    the program: one signal `ask`, `grace` seconds, then SIGKILL.
 
     Raises:
         RunError: the program cannot be started. How it ends is for the caller to judge.
@@ -108,14 +113,21 @@ def run(
 
     out = _Lines(on_line or _ignore)
     err = _Lines(error_line)
-    returncode = _execute(argv, out.feed, err.feed, None, ask, grace)
+    returncode = _execute(_Command(argv, environment), out.feed, err.feed, None, ask, grace)
     out.end()
     err.end()
     return Finished(tuple(argv), returncode, tuple(kept))
 
 
-def capture(argv: Sequence[str], *, timeout: float = 60.0, limit: int = 16 << 20, tail: int = 20) -> Finished:
-    """Run a short command; its stdout is in the result.
+def capture(
+    argv: Sequence[str],
+    *,
+    timeout: float = 60.0,
+    limit: int = 16 << 20,
+    tail: int = 20,
+    environment: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run a short command; its stdout is in the result. `environment` is laid over the task's own.
 
     Raises:
         RunError: it cannot be started, takes longer than `timeout` seconds, or writes more than `limit` bytes.
@@ -129,7 +141,7 @@ def capture(argv: Sequence[str], *, timeout: float = 60.0, limit: int = 16 << 20
             raise RunError(message=f"{os.path.basename(argv[0])} wrote more than {limit} bytes: {shlex.join(argv)}")
 
     err = _Lines(kept.append)
-    returncode = _execute(argv, take, err.feed, timeout, signal.SIGTERM, 1.0)
+    returncode = _execute(_Command(argv, environment), take, err.feed, timeout, signal.SIGTERM, 1.0)
     err.end()
     return Finished(tuple(argv), returncode, tuple(kept), bytes(taken))
 
@@ -147,8 +159,21 @@ def require(name: str, error: type[ClientError] = ValidationError) -> None:
         raise error(message=problem)
 
 
+def version(name: str) -> str:
+    """The version that a program tells of itself, such as `5.1.9`.
+
+    Raises:
+        RunError: it cannot be started, or does not tell.
+    """
+    finished = capture([name, _VERSION_FLAGS.get(name, "--version")], timeout=10.0).check()
+    said = " ".join(finished.stdout.decode(errors="replace").split()) or " ".join(finished.stderr)
+    if found := re.search(r"\d+(\.\d+)+[\w.+~-]*|\b[nN]-\d\S*", said):
+        return found[0]
+    raise finished.error(f"{name} does not tell its version")
+
+
 def _execute(
-    argv: Sequence[str],
+    command: "_Command",
     out: Callable[[bytes], None],
     err: Callable[[bytes], None],
     timeout: float | None,
@@ -160,7 +185,7 @@ def _execute(
         selector = stack.enter_context(selectors.DefaultSelector())
         try:
             with _terminate_held():
-                process = _start(argv)
+                process = command.start()
                 stack.callback(_close, process)
             sinks = _register(process, selector, out, err)
             _serve(process, selector, sinks, timeout)
@@ -171,15 +196,22 @@ def _execute(
         return process.wait()
 
 
-def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    name = os.path.basename(argv[0])
-    try:
-        return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-        )
-    except (OSError, ValueError) as error:
-        reason = missing(argv[0]) or f"{name} cannot be started: {error}"
-        raise RunError(message=reason) from error
+@dataclass(frozen=True)
+class _Command:
+    argv: Sequence[str]
+    environment: Mapping[str, str] | None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        environment = {**os.environ, **self.environment} if self.environment else None
+        try:
+            return subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0, env=environment
+            )
+        except (OSError, ValueError) as error:
+            name = self.argv[0]
+            reason = missing(name) or f"{os.path.basename(name)} cannot be started: {error}"
+            raise RunError(message=reason) from error
 
 
 def _register(

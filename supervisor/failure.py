@@ -37,6 +37,8 @@ class Failure(msgspec.Struct, frozen=True):
     limit: str | None = None
     value: str | None = None
     progress: float | None = None
+    problems: tuple[str, ...] = ()
+    """What the message joins, if it is several things."""
     log: tuple[str, ...] = ()
     stderr: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

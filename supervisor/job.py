@@ -20,7 +20,7 @@ import psutil
 from loguru import logger
 
 from app.config import VERSION
-from ipc.messages import Data, Done, Get, Put, Ready, Start, Step, StepName
+from ipc.messages import Data, Done, Get, Inspection, Put, Ready, Start, Step, StepName
 from ipc.queue import MAX_REQUEST
 from supervisor import scratch
 from supervisor.clock import Clock
@@ -60,10 +60,10 @@ class JobError(Exception):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """One task of a job: a module's name and its data."""
+    """One task of a job: a module's name and its data; or a module alone, to be inspected."""
 
     module: str
-    data: dict[str, Any]
+    data: dict[str, Any] | None
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -74,11 +74,14 @@ class Job(msgspec.Struct, frozen=True):
     tasks: tuple[Task, ...]
 
 
-def read_job(document: Any, enabled: Iterable[str], default_title: str = "") -> Job:
+def read_job(
+    document: Any, enabled: Iterable[str], default_title: str = "", refused: list[JobError] | None = None
+) -> Job:
     """Make a job of decoded JSON. `job_name` is taken for `job_title`; unknown keys are the sender's own business.
 
     Raises:
         JobError: it has no tasks, no title, a task that is not well formed, or a module that is not in `enabled`.
+            With a list `refused`, what is wrong with single tasks goes there instead, and the job is without those.
     """
     if not isinstance(document, dict):
         raise JobError("a job is an object with the keys job_title and tasks")
@@ -95,7 +98,15 @@ def read_job(document: Any, enabled: Iterable[str], default_title: str = "") -> 
     if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
         raise JobError("job_id: expected letters, digits and . _ - @ +, at most 200 of them")
     names = sorted(enabled)
-    return Job(job_id, title, tuple(_read_task(task, place, names) for place, task in enumerate(tasks)))
+    read = []
+    for place, task in enumerate(tasks):
+        try:
+            read.append(_read_task(task, place, names))
+        except JobError as error:
+            if refused is None:
+                raise
+            refused.append(error)
+    return Job(job_id, title, tuple(read))
 
 
 def _read_task(document: Any, place: int, enabled: list[str]) -> Task:
@@ -256,6 +267,34 @@ class JobRun:
             began = self._earlier.began
         return Verdict(failure, self.tasks, self._record(failure, began, seconds))
 
+    async def check(self) -> list[Failure | None]:
+        """Initialise and validate every task, whatever is wrong with those before it; the failure of each, in order."""
+        try:
+            initialized = await asyncio.gather(*(self._one(run, "init", self._initialize) for run in self.tasks))
+
+            async def validate(run: TaskRun, failure: Failure | None) -> Failure | None:
+                return failure or await self._one(run, "validate", self._validate)
+
+            return await asyncio.gather(*map(validate, self.tasks, initialized))
+        finally:
+            await asyncio.gather(*map(self._end, self.tasks))
+
+    async def inspect(self, probe: bool) -> list[Inspection | Failure]:
+        """Load every task's module, and ask each what it needs and has. With `probe`, encoders are tried."""
+
+        async def one(run: TaskRun) -> Inspection | Failure:
+            if failure := await self._one(run, "init", self._initialize):
+                return failure
+            timeout = run.limits.run_timeout if probe else run.limits.validate_timeout
+            answer = await self._step(run, Step("probe" if probe else "inspect"), timeout)
+            found = answer.inspection if isinstance(answer, Done) else None
+            return self._note(run, answer) or found or Inspection()
+
+        try:
+            return [await one(run) for run in self.tasks]  # in turn: encoders are to have the machine for themselves
+        finally:
+            await asyncio.gather(*map(self._end, self.tasks))
+
     async def plan(self) -> tuple[Failure | None, list[tuple[TaskRun, tuple[str, ...]]]]:
         """Initialise and validate every task, and ask each what it would run."""
         lines: list[tuple[TaskRun, tuple[str, ...]]] = []
@@ -316,17 +355,7 @@ class JobRun:
     ) -> Failure | None:
         """Prepare all tasks, as many at once as there are processors; the first failure in their order decides."""
 
-        async def one(run: TaskRun) -> Failure | None:
-            async with self._parallel:
-                failure = self._stopped(run, step) or await prepare(run)
-            if failure and run.earlier and self._order is None:
-                logger.bind(job=self.job.job_id, task=run.label).debug(
-                    "Completed earlier, and now: {}", failure.message
-                )
-                return None  # what it had used may rightly be gone
-            return failure
-
-        preparations = [asyncio.create_task(one(run)) for run in self.tasks]
+        preparations = [asyncio.create_task(self._one(run, step, prepare)) for run in self.tasks]
         try:
             for preparation in preparations:
                 if failure := await preparation:
@@ -336,6 +365,16 @@ class JobRun:
             for preparation in preparations:
                 preparation.cancel()
             await asyncio.wait(preparations)
+
+    async def _one(
+        self, run: TaskRun, step: StepName, prepare: Callable[[TaskRun], Awaitable[Failure | None]]
+    ) -> Failure | None:
+        async with self._parallel:
+            failure = self._stopped(run, step) or await prepare(run)
+        if failure and run.earlier and self._order is None:
+            logger.bind(job=self.job.job_id, task=run.label).debug("Completed earlier, and now: {}", failure.message)
+            return None  # what it had used may rightly be gone
+        return failure
 
     async def _initialize(self, run: TaskRun, for_cleanup: bool = False) -> Failure | None:
         try:
@@ -417,7 +456,9 @@ class JobRun:
 
     async def _step(self, run: TaskRun, request: Start | Step, timeout: Duration) -> Answer:
         assert run.process is not None
-        name: StepName = "init" if isinstance(request, Start) else "run" if request.step == "plan" else request.step
+        name: StepName = "init" if isinstance(request, Start) else "run"
+        if isinstance(request, Step) and request.step in {"validate", "cleanup"}:
+            name = request.step
         await self._running.wait()
         self._watcher.began(run, name)
         guarding = asyncio.create_task(self._guard(run, run.process))
@@ -501,10 +542,11 @@ class JobRun:
             task=run.place,
             module=run.task.module,
             target=means.client.modules[run.task.module],
-            data=json.dumps(run.task.data),
+            data=None if run.task.data is None else json.dumps(run.task.data),
             paths=means.client.paths,
             modules=means.client.modules,
             open_files=run.limits.open_files,
+            free_space=(space.share, space.bytes) if (space := run.limits.free_space) else None,
             environment={"TMPDIR": str(directory)},
             resumed=self._was_interrupted(run),
         )

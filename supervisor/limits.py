@@ -50,6 +50,16 @@ class Size(msgspec.Struct, frozen=True):
     text: str
 
 
+class Space(msgspec.Struct, frozen=True):
+    """Room that must be free on a file system before something is written there, and how the operator wrote it."""
+
+    share: float
+    """Of the inputs' size; 1 is all of it."""
+    bytes: int
+    """Besides that share."""
+    text: str
+
+
 class IoPriority(msgspec.Struct, frozen=True):
     """An I/O scheduling class and, but for `idle`, the level in it (0 is served first): ioprio_set(2)."""
 
@@ -81,6 +91,8 @@ class Limits(msgspec.Struct, frozen=True):
     cpus: tuple[int, ...] | None = None
     max_attempts: int = 2
     """How often a task is tried whose tool dies of a signal."""
+    free_space: Space | None = Space(1.0, 0, "100%")
+    """Free on a target's file system before a task writes there; the modules see to it."""
 
 
 def load_limits(client: Client) -> dict[str, Limits]:
@@ -185,6 +197,17 @@ def _size(value: object) -> Size:
     return Size(int(amount), str(text).strip())
 
 
+def _space(value: object) -> Space:
+    text = value.strip() if isinstance(value, str) else ""
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text):
+        return Space(float(match[1]) / 100, 0, text)
+    try:
+        size = _size(value)
+    except _WrongError as error:
+        raise _WrongError('a share of the inputs\' size (such as "150%"), or an amount (such as "20GiB")') from error
+    return Space(0.0, size.bytes, size.text)
+
+
 def _whole(least: int, most: int) -> Callable[[object], int]:
     def parse(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -236,7 +259,10 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "ionice": _ionice,
     "cpus": _cpus,
     "max_attempts": _whole(1, 100),
+    "free_space": _space,
 }
 _OPTIONAL = {
-    field.name for field in msgspec.structs.fields(Limits) if field.default is None or field.name == "stall_timeout"
+    field.name
+    for field in msgspec.structs.fields(Limits)
+    if field.default is None or field.name in {"stall_timeout", "free_space"}
 }

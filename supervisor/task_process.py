@@ -453,6 +453,7 @@ class TaskProcess:
                 ending = Ending(answer.reason, answer.message, answer.signal, answer.exit_status)
                 return msgspec.structs.replace(
                     self._failure(step, ending, stderr=answer.stderr),
+                    problems=answer.problems if len(answer.problems) > 1 else (),
                     warnings=answer.warnings,
                     tool_died=answer.tool_died,
                     unusable=answer.unusable,

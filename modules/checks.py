@@ -1,0 +1,90 @@
+"""What is wrong with the files of a task, in words: sources that are not there, targets that cannot be written.
+
+For `find_problems` and `run` of modules. `where` is the place in the task's data, such as `sources[0]`.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+
+from rich.filesize import decimal
+
+from app.exceptions import RunError
+from modules.base import BaseModule, location
+from modules.output import SPECIAL, is_special
+
+
+def source_problems(module: BaseModule, where: str, name: str) -> Iterator[str]:
+    """A source that will not be there when its turn comes, or is a directory, or cannot be read."""
+    if not module.will_exist(name):
+        yield f"{where}: {name}: no such file"
+    elif os.path.isdir(name):
+        yield f"{where}: {name}: is a directory"
+    elif os.path.exists(name) and not os.access(name, os.R_OK):
+        yield f"{where}: {name}: cannot be read: permission denied"
+
+
+def target_problems(module: BaseModule, where: str, name: str, overwrite: bool = False) -> Iterator[str]:
+    """A target that stands and may not be overwritten, or a directory that is missing or cannot be written."""
+    directory = os.path.dirname(name) or "."
+    if os.path.isdir(name) or name.endswith("/"):
+        yield f"{where}: {name}: is a directory"
+    elif is_special(name):
+        yield f"{where}: {name}: {SPECIAL}"
+    elif not overwrite and module.will_exist(name):
+        yield f"{where}: {name}: exists, and overwrite is not true"
+    if not os.path.isdir(directory):
+        if not will_be_made(module, directory):
+            yield f"{where}: {name}: there is no directory {directory}"
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        yield f"{where}: {name}: the directory {directory} cannot be written"
+
+
+def same_file(one: str, other: str) -> bool:
+    """Whether two paths are one file, or will be."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one of them is not there yet
+        return location(one) == location(other)
+
+
+def will_be_made(module: BaseModule, directory: str) -> bool:
+    """Whether an earlier task of the job writes a file there, and makes the directory with it."""
+    inside = location(directory) + "/"
+    return any(stands and path.startswith(inside) for path, stands in module.sisyphus_files.items())
+
+
+def is_settled(module: BaseModule, name: str) -> bool:
+    """Whether a file is there, and no earlier task of the job will change it: then it can be looked into."""
+    return os.path.exists(name) and location(name) not in module.sisyphus_files
+
+
+def size_of(names: Mapping[str, float] | list[str]) -> int:
+    """Bytes of all those that are files, each but once; of a mapping, the share of each that is used."""
+    shares = names if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
+    return round(sum(os.path.getsize(name) * share for name, share in shares.items() if os.path.isfile(name)))
+
+
+def require_space(module: BaseModule, sizes: Mapping[str, int]) -> None:
+    """Check that there is room for targets, given how many bytes of input go into each: the limit `free_space`.
+
+    Raises:
+        RunError: there is not.
+    """
+    if module.sisyphus_free_space is None:
+        return
+    share, more = module.sisyphus_free_space
+    needs: dict[int, tuple[str, int]] = {}
+    for target, size in sizes.items():
+        directory = os.path.dirname(os.path.realpath(target))
+        while not os.path.isdir(directory):  # it will be made
+            directory = os.path.dirname(directory)
+        device = os.stat(directory).st_dev
+        needs[device] = (directory, needs.get(device, ("", more))[1] + round(size * share))
+    for directory, need in needs.values():
+        found = os.statvfs(directory)
+        free = found.f_bavail * found.f_frsize
+        if free < need and found.f_blocks:  # some network file systems know neither
+            raise RunError(
+                message=f"{directory}: has {decimal(free)} free, and the output may take {decimal(need)} "
+                f"({share:.0%} of its inputs' size{f' and {decimal(more)}' if more else ''}; see the limit free_space)"
+            )

@@ -1,0 +1,326 @@
+"""The `mkvextract` module: take tracks, attachments, chapters and the like out of a Matroska file, all in one pass.
+
+mkvextract's exit status says little: it is 0 where there are no chapters, where a file could not be opened, and where
+the last bytes of one found no room on the disk. So each file is written under a temporary name and looked at, and only
+when all of them are whole do they get their names.
+"""
+
+import contextlib
+import errno
+import os
+import shlex
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.exceptions import CleanupError, RunError, ValidationError
+from modules import schema as task_schema
+from modules import tool
+from modules.base import location
+from modules.checks import same_file, source_problems, target_problems
+from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine
+from modules.output import Output, sync
+
+_LISTS = {"tracks": "tracks", "attachments": "attachments", "timestamps": "timestamps_v2", "cues": "cues"}
+"""Keys of the task's data whose values are lists, and the modes of mkvextract that they stand for."""
+
+_NEED_ALL = {"tracks", "tags", "timestamps_v2", "cues"}
+"""Modes for which the source must be whole. Attachments and chapters are each in one place, and there or not."""
+
+_ENDINGS = {"chapters": b"</Chapters>", "tags": b"</Tags>", "timestamps_v2": b"\n", "cues": b"\n"}
+"""How files of a mode end if nothing is missing, white space at the end aside if it is not all."""
+
+_VOBSUB = (".idx", ".sub")
+"""What mkvextract writes of a VobSub track, whatever extension it is given."""
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_BLOCK = 4096
+"""Bytes that mkvextract may lose without a word: what the C library holds back until a file is closed."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """One thing to extract. `where` is its place in the task's data; `id` is empty for a mode that takes none."""
+
+    where: str
+    mode: str
+    id: str
+    files: tuple[str, ...]
+    track: Track | None = None
+
+
+class Mkvextract(MkvModule):
+    """Extracts parts of the task's source into files of their own."""
+
+    schema = task_schema.load("mkvextract")
+    program = "mkvextract"
+    phase = "extracting"
+
+    def outputs(self) -> list[str]:
+        """The files to be written. Their names tell whether a track is a VobSub one: the source may not be there."""
+        found = []
+        for extraction in extractions(self.task.to_dict(), None):
+            (name,) = extraction.files
+            stem, extension = os.path.splitext(name)
+            found += [stem + each for each in _VOBSUB] if extension in _VOBSUB else [name]
+        return list(dict.fromkeys(found))
+
+    def plan(self) -> list[str]:
+        """The command line that `run` would use, and the renaming that follows.
+
+        Where a track is given by its type or language and the source is not there yet, its number is not known.
+        """
+        wanted = list(extractions(self.task.to_dict(), self._identify_settled(self.task["source"])))
+        outputs = {name: _output(name) for extraction in wanted for name in extraction.files}
+        links = find_links(wanted, outputs)
+        lines = [["ln", "-s", "--", os.path.abspath(name), link] for name, link in links.items()]
+        lines.append(arguments(self.task["source"], wanted, _given(outputs, links)))
+        lines += [["mv", "--", output.temporary, output.target] for output in outputs.values()]
+        return [shlex.join(line) for line in lines]
+
+    def validate(self) -> None:
+        super().validate()
+        task = self.task.to_dict()
+        missing = [problem for name in ("mkvextract", "mkvmerge") if (problem := tool.missing(name))]
+        found = [*missing, *source_problems(self, "source", task["source"])]
+        media = None
+        if not found and self._is_settled(task["source"]):
+            media, problems = examine_source(task)
+            found += problems
+        found += self._problems_of_targets(task, media)
+        if found:
+            raise ValidationError(message="; ".join(found))
+
+    def run(self) -> None:
+        self.set_start_time()
+        for name in ("mkvextract", "mkvmerge"):
+            tool.require(name, RunError)
+        task = self.task.to_dict()
+        media, problems = examine_source(task)
+        if media is None or problems:
+            raise RunError(message="; ".join(problems))
+        wanted = list(extractions(task, media))
+        with contextlib.ExitStack() as stack:
+            outputs = {name: stack.enter_context(_output(name)) for each in wanted for name in each.files}
+            links = find_links(wanted, outputs)
+            for temporary, link in links.items():
+                os.symlink(os.path.abspath(temporary), link)
+                stack.callback(os.unlink, link)
+            self._extract(arguments(task["source"], wanted, _given(outputs, links)), outputs.values())
+            self._verify(wanted, outputs, media)
+            for output in outputs.values():  # what can still fail, fails before the first gets its name
+                _sync(output)
+            for output in outputs.values():
+                self._warn_of_loss(output.target)
+                output.commit()
+        self._report(progress=100.0)
+
+    def cleanup(self) -> None:
+        """Remove the temporary files that a killed process of this job left; otherwise there are none."""
+        for extraction in extractions(self.task.to_dict(), None):
+            (name,) = extraction.files
+            for each in (name, *_vobsub_files(name)):
+                try:
+                    _output(each).discard()
+                except OSError as error:
+                    raise CleanupError(message=f"temporary file of {each}: {error}") from error
+
+    def _extract(self, argv: Sequence[str], outputs: Iterable[Output]) -> None:
+        try:
+            self._execute(argv)
+        except RunError as error:
+            if problem := find_no_room(outputs):  # mkvextract aborts then, and does not say why
+                raise RunError(message=f"{problem}; {error.message}", stderr=error.stderr) from error
+            raise
+        if problem := find_no_room(outputs):
+            raise RunError(message=problem)
+
+    def _verify(self, wanted: Sequence[Extraction], outputs: Mapping[str, Output], media: Media) -> None:
+        for extraction in wanted:
+            for name in extraction.files:
+                problem = find_damage(extraction, outputs[name].temporary, media)
+                if problem and extraction.track and extraction.track.type in {"subtitles", "buttons"}:
+                    self.warn(f"{extraction.where}: {name}: {problem}")  # there may have been none to show
+                elif problem:
+                    raise RunError(message=f"{extraction.where}: {name}: {problem}")
+
+    def _problems_of_targets(self, task: Mapping[str, Any], media: Media | None) -> Iterator[str]:
+        wanted = list(extractions(task, media))
+        if not wanted:
+            yield "there is nothing to extract"
+        used: dict[tuple[str, str], str] = {}
+        written: dict[str, str] = {}
+        for extraction in wanted:
+            where = extraction.where
+            if extraction.id and (first := used.setdefault((extraction.mode, extraction.id), where)) != where:
+                yield f"{where}: is the same as {first}, and mkvextract extracts nothing twice"
+            for name in extraction.files:
+                yield from target_problems(self, where, name, overwrite=True)
+                if same_file(name, task["source"]):
+                    yield f"{where}: {name} is also the source"
+                if (first := written.setdefault(location(name), where)) != where:
+                    yield f"{where}: {name} is written by {first} already"
+
+
+# --- what is asked for ---
+
+
+def extractions(task: Mapping[str, Any], media: Media | None) -> Iterator[Extraction]:
+    """What the task wants, as it is to stand on the command line. `media` is what is in the source, if that is known.
+
+    The id of a track that is not there, or not known, is what it was asked for by.
+    """
+    for key in ("tracks", "attachments", "chapters", "tags", "timestamps", "cues"):
+        if key not in task:
+            continue
+        if key not in _LISTS:
+            yield Extraction(key, key, "", (task[key],))
+            continue
+        for index, entry in enumerate(task[key]):
+            track = find_track(entry, media) if media and key == "tracks" else None
+            name = entry["filename"]
+            files = _vobsub_files(name) if track and track.codec == "S_VOBSUB" else (name,)
+            yield Extraction(
+                f"{key}[{index}]", _LISTS[key], str(track.id) if track else _asked_for(entry), files, track
+            )
+
+
+def find_track(entry: Mapping[str, Any], media: Media) -> Track | None:
+    """The track that an entry of `tracks` means: by its id, or counted from 0 among those that match."""
+    kind, language, number = entry.get("track_type"), entry.get("language"), int(entry["id"])
+    if kind is None and language is None:
+        return next((track for track in media.tracks if track.id == number), None)
+    matching = [
+        track
+        for track in media.tracks
+        if kind in {None, track.type} and (language is None or language in track.languages)
+    ]
+    return matching[number] if number < len(matching) else None
+
+
+def examine_source(task: Mapping[str, Any]) -> tuple[Media | None, list[str]]:
+    """What is in the source, and what is wrong with it, or not in it although the task wants it."""
+    media, problems = examine("source", task["source"])
+    if media is None:
+        return None, problems
+    if media.format != "Matroska":
+        return None, [f"source: {task['source']}: is {media.format}; mkvextract reads Matroska only"]
+    wanted = list(extractions(task, media))
+    if not any(extraction.mode in _NEED_ALL for extraction in wanted):
+        problems = []
+    return media, [*problems, *_problems_of_ids(task, media)]
+
+
+def arguments(source: str, wanted: Sequence[Extraction], names: Mapping[str, str]) -> list[str]:
+    """The command line that extracts what is wanted. `names` are what mkvextract is told, by the files' own names."""
+    # A source could be called `tracks`, or as any other mode.
+    argv = ["mkvextract", f"./{source}" if source.isidentifier() else argument(source), "--gui-mode"]
+    mode = ""
+    for extraction in wanted:
+        if extraction.mode != mode:
+            mode = extraction.mode
+            argv.append(mode)
+        name = names[extraction.files[0]]
+        argv.append(f"{extraction.id}:{name}" if extraction.id else name)
+    return argv
+
+
+def _problems_of_ids(task: Mapping[str, Any], media: Media) -> Iterator[str]:
+    for key in ("tracks", "timestamps", "cues"):
+        for index, entry in enumerate(task.get(key, [])):
+            if find_track(entry, media) is None:
+                which = " ".join(str(entry[each]) for each in ("track_type", "language") if each in entry)
+                has = ", ".join(_described(track) for track in media.tracks) or "none"
+                what = f"number {int(entry['id'])} (from 0) of {which} tracks" if which else f"track {int(entry['id'])}"
+                yield f"{key}[{index}].id: the source has no {what}, only: {has}"
+    for index, entry in enumerate(task.get("attachments", [])):
+        if int(entry["id"]) not in media.attachments:
+            has = ", ".join(map(str, media.attachments)) or "none"
+            yield f"attachments[{index}].id: the source has no attachment {int(entry['id'])}, only: {has}"
+    for key, is_there in (("chapters", media.has_chapters), ("tags", media.has_tags)):
+        if key in task and not is_there:
+            yield f"{key}: the source has none"
+
+
+def _described(track: Track) -> str:
+    return f"{track.id} ({' '.join([track.type, *sorted(track.languages)])})"
+
+
+def _asked_for(entry: Mapping[str, Any]) -> str:
+    words = [entry[key] for key in ("track_type", "language") if key in entry]
+    return f"<{' '.join([*words, str(int(entry['id']))])}>" if words else str(int(entry["id"]))
+
+
+# --- the files ---
+
+
+def find_no_room(outputs: Iterable[Output]) -> str | None:
+    """What to tell a person if there is no room beside an output for what may be missing of it."""
+    for output in outputs:
+        with open(output.temporary, "r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                os.posix_fallocate(file.fileno(), size, _BLOCK)
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    return f"{output.target}: cannot be written: {error.strerror}"
+            finally:
+                file.truncate(size)
+    return None
+
+
+def find_damage(extraction: Extraction, name: str, media: Media) -> str | None:
+    """What is wrong with an extracted file."""
+    size = os.path.getsize(name)
+    if extraction.mode == "attachments":
+        stated = media.attachments[int(extraction.id)]
+        return f"mkvextract wrote {size} bytes of {stated}" if size != stated else None
+    if size == 0:
+        return "mkvextract wrote nothing"
+    with open(name, "rb") as file:
+        file.seek(max(size - 100, 0))
+        end = file.read()
+    ending = _ENDINGS.get(extraction.mode, b"")
+    return None if end.endswith(ending) or end.strip().endswith(ending) else "mkvextract did not write all of it"
+
+
+def _output(name: str) -> Output:
+    return Output(name, overwrite=True)
+
+
+def _vobsub_files(name: str) -> tuple[str, ...]:
+    return tuple(os.path.splitext(name)[0] + extension for extension in _VOBSUB)
+
+
+def find_links(wanted: Sequence[Extraction], outputs: Mapping[str, Output]) -> dict[str, str]:
+    """Links through which to write, by the temporary files that they lead to: where mkvextract would write elsewhere.
+
+    It takes no line feed after a track's number, puts another character in the place of a byte that is not UTF-8, and
+    writes the two files of a VobSub track side by side.
+    """
+    links: dict[str, str] = {}
+    for index, extraction in enumerate(wanted):
+        names = [outputs[name].temporary for name in extraction.files]
+        if all(map(_is_plain, names)) and len({os.path.splitext(name)[0] for name in names}) == 1:
+            continue
+        stem = os.path.join(tempfile.gettempdir(), f"mkvextract-{os.getpid()}-{index}")
+        extensions = _VOBSUB if len(names) > 1 else ("",)
+        links.update({name: stem + extension for name, extension in zip(names, extensions, strict=True)})
+    return links
+
+
+def _is_plain(name: str) -> bool:
+    return "\n" not in name and name == name.encode("utf-8", "replace").decode()
+
+
+def _given(outputs: Mapping[str, Output], links: Mapping[str, str]) -> dict[str, str]:
+    """What mkvextract is told to write to, by the files' own names."""
+    return {name: links.get(output.temporary, argument(output.temporary)) for name, output in outputs.items()}
+
+
+def _sync(output: Output) -> None:
+    try:
+        sync(output.temporary)
+    except OSError as error:
+        raise RunError(message=f"{output.target}: cannot be written: {error.strerror}") from error
