@@ -127,7 +127,7 @@ class BaseModule:
 
     @classmethod
     def probe_encoders(cls) -> Iterable[tuple[str, str]]:
-        """Try the tool's encoders, for `sisyphus-client modules --probe`: the name of each, and why it does not work."""
+        """Try the tool's encoders, for `modules --probe`: each one's name, and why it does not work, or nothing."""
         return ()
 
     def report(

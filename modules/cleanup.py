@@ -11,16 +11,17 @@ import os
 import shlex
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from box import Box
 from loguru import logger
 
-from app.exceptions import CleanupError, RunError, ValidationError
+from app.exceptions import CleanupError, RunError
 from modules import schema as task_schema
 from modules.base import BaseModule, location
+from modules.checks import require_space, same_file
 from modules.output import SPECIAL, Output, is_special, sync
 
 CHUNK = 4 << 20
@@ -58,8 +59,8 @@ class Cleanup(BaseModule):
         super().__init__(task)
         self._done = 0
         self._total = 0
-        self.status = Box({"status": "in_progress", "task": "cleanup"})
-        self.heartbeat.set_data(self.status)
+        self._began = 0.0
+        self.report()
         logger.debug("Data: {}", self.task)
 
     def outputs(self) -> list[str]:
@@ -85,16 +86,19 @@ class Cleanup(BaseModule):
             lines.append(["cp" if action.verb == "copy" else "mv", "--", action.source, action.target])
         return [shlex.join(line) for line in lines]
 
-    def validate(self) -> None:
-        super().validate()
-        if problems := [*self._missing_sources(), *self._doubled_targets()]:
-            raise ValidationError(message="; ".join(problems))
+    def find_problems(self) -> Iterator[str]:
+        """Sources that will not be there, targets that would be written twice, directories that cannot be written."""
+        yield from self._missing_sources()
+        yield from self._doubled_targets()
+        yield from self._closed_directories()
 
     def run(self) -> None:
         self.set_start_time()
         actions = self._actions()
         before = self._done_before()
-        self._done, self._total = 0, sum(_bytes_to_copy(action) for action in actions[before:])
+        sizes = {action.target: _bytes_to_copy(action) for action in actions[before:] if action.destination}
+        require_space(self, sizes)
+        self._done, self._total, self._began = 0, sum(sizes.values()), time.monotonic()
         for number, action in enumerate(actions):
             if number < before:
                 self.warn(f"{action}: taken for done by an earlier attempt")
@@ -108,9 +112,8 @@ class Cleanup(BaseModule):
                 raise RunError(message=f"cannot {words}: {error.message}") from error
             logger.info("Done: {}", words)
             if not self._total:
-                self._report((number + 1) / len(actions))
-        self.status.progress = 100.0
-        self.heartbeat.set_data(self.status)
+                self.report((number + 1) / len(actions) * 100)
+        self.report(done=True)
 
     def cleanup(self) -> None:
         """Remove the temporary copies that a killed process of this job left; otherwise there are none."""
@@ -177,13 +180,20 @@ class Cleanup(BaseModule):
             if target and (first := written.setdefault(target, f"{action.verb}[{index}]")) != f"{action.verb}[{index}]":
                 yield f"{action.verb}[{index}].destination: {action.target} is written by {first} already"
 
+    def _closed_directories(self) -> Iterator[str]:
+        """Directories in which something is to be made or removed, and that do not let us."""
+        touched = [action.target for action in self._actions() if action.destination] + self.removes()
+        for directory in dict.fromkeys(_standing(os.path.dirname(_bare(os.path.abspath(path)))) for path in touched):
+            if not os.access(directory, os.W_OK | os.X_OK):
+                yield f"{directory}: the directory cannot be written"
+
     def _carry_out(self, action: Action) -> None:
         if action.verb == "delete":
             self._delete(action.source)
             return
         target = action.target
         status = os.lstat(action.source) if action.verb == "move" else os.stat(action.source)
-        if location(action.source) == location(target) or (action.verb == "copy" and _same_file(action.source, target)):
+        if location(action.source) == location(target) or (action.verb == "copy" and same_file(action.source, target)):
             self.warn(f"{action.source} and {target} are the same file: nothing to do")
             return
         if is_special(target):
@@ -266,7 +276,6 @@ class Cleanup(BaseModule):
 
     def _copy_bytes(self, source: int, destination: int, action: Action) -> None:
         copy = _copy_in_kernel
-        self.status.info = {"current_file": _printable(action.source), "bytes_total": self._total}
         while True:
             try:
                 count = copy(source, destination)
@@ -280,12 +289,20 @@ class Cleanup(BaseModule):
                 copy = _copy_here  # some file systems say 0 where they cannot: see whether that was the end
                 continue
             self._done += count
-            self.status.info.bytes_done = self._done
-            self._report(self._done / self._total if self._total else 0.0)
+            self._report_bytes(action)
 
-    def _report(self, share: float) -> None:
-        self.status.progress = round(min(share * 100, 99.9), 2)
-        self.heartbeat.set_data(self.status)
+    def _report_bytes(self, action: Action) -> None:
+        seconds = time.monotonic() - self._began
+        rate = self._done / seconds if seconds else 0.0
+        info = {
+            "phase": "copying",
+            "current_file": _printable(action.source),
+            "bytes_done": self._done,
+            "bytes_total": self._total,
+            "bytes_per_second": round(rate),
+            "eta_seconds": round(max(self._total - self._done, 0) / rate, 1) if rate else None,
+        }
+        self.report(self._done / self._total * 100 if self._total else None, info)
 
 
 def _effect(action: Action) -> dict[str, bool]:
@@ -322,13 +339,6 @@ def _copy_here(source: int, destination: int) -> int:
     return len(data)
 
 
-def _same_file(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
-
-
 def _bytes_to_copy(action: Action) -> int:
     """The size of the file if its bytes have to be copied; 0 if not, or if it is not there yet."""
     with contextlib.suppress(OSError):
@@ -341,7 +351,11 @@ def _bytes_to_copy(action: Action) -> int:
 
 def _device(path: str) -> int:
     """The file system `path` will be on."""
-    directory = os.path.dirname(os.path.abspath(path))
+    return os.stat(_standing(os.path.dirname(os.path.abspath(path)))).st_dev
+
+
+def _standing(directory: str) -> str:
+    """The nearest directory above, or this one, that is there."""
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory)
-    return os.stat(directory).st_dev
+    return directory

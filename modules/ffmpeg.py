@@ -6,44 +6,30 @@ duration in it that the sources promise. Where they promise nothing certain (a f
 whose duration is an estimate), the duration is not checked: a good encode must never fail.
 """
 
-import json
 import math
 import os
 import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from box import Box
 from loguru import logger
 
 from app.exceptions import CleanupError, ClientError, RunError, ValidationError
+from modules import encoders, media, tool
 from modules import schema as task_schema
-from modules import tool
-from modules.base import BaseModule, location
+from modules.base import BaseModule
+from modules.checks import is_settled, require_space, same_file, size_of, source_problems, target_problems
 from modules.data import address, server_data
-from modules.output import SPECIAL, Output, is_special
+from modules.output import Output
 
 Options = Mapping[str, Any]
-
-_TRUNCATED = re.compile(r"\[\S+ @ 0x[0-9a-f]+\] (File ended prematurely|stream \d+, offset \S+: partial file)")
-"""What the Matroska and MP4 demuxers say of a source that ends in the middle."""
-
-_PROTOCOL = re.compile(r"[A-Za-z0-9+.-]+:|subfile,")
-"""A name that ffmpeg takes for a protocol's, as in its url_find_protocol()."""
 
 _NOT_A_FILE = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://|(async|bluray|cache|concatf?|crypto|data|fd|file|pipe|subfile)[:,]|.*%\d*d", re.DOTALL
 )
 _DEVICES = {"alsa", "decklink", "fbdev", "jack", "kmsgrab", "lavfi", "openal", "oss", "pulse", "v4l2", "x11grab"}
-
-_CERTAIN_FORMATS = {"flac", "matroska", "mov", "mxf", "wav"}
-"""Containers that state durations. Those of raw streams and transport streams are estimated from a part of the file."""
-
-_MEASURED_FORMATS = _CERTAIN_FORMATS | {"mpegts", "ogg"}
-"""Containers of whose durations ffprobe can tell whether they are long enough. ADTS and MP3, say, are guesses."""
 
 _MANY_FILES = {"dash", "hds", "hls", "segment", "smoothstreaming", "ssegment", "stream_segment", "tee"}
 """Muxers that write more than the file they are given."""
@@ -52,6 +38,13 @@ _MANY_FILES = {"dash", "hds", "hls", "segment", "smoothstreaming", "ssegment", "
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
+
+_KINDS = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
+
+_CODECS = _names("c codec vcodec acodec scodec")
+
+_TIMES = _names("ss t to sseof stream_loop accurate_seek")
+"""Input options that decide nothing about whether ffprobe can read the source."""
 
 _IMAGES = _names("""
     bmp dpx exr hdr im1 im24 im8 j2c j2k jls jp2 jpeg jpg jxl ljpg pam pbm pcx pfm pgm pgmyuv phm pix png ppm qoi ras rs
@@ -76,33 +69,17 @@ _HARMLESS_FILTERS = _names("""
 """)
 
 
-@dataclass(frozen=True)
-class Expected:
-    """What the output will be like, as far as the sources tell."""
-
-    duration: float | None = None
-    """Seconds, for the progress; perhaps not exact."""
-    frame_rate: float | None = None
-    """The first video stream's."""
-    frames: int | None = None
-    """As many the first video stream will have, if its rate stays."""
-    lengths: Mapping[str, float] = field(default_factory=dict)
-    """Least seconds of the longest video and audio stream, where that is certain."""
-    streams: Mapping[str, int] = field(default_factory=dict)
-    """Least number of streams of each type."""
-
-
 class Ffmpeg(BaseModule):
     """Encodes the task's sources into one output file."""
 
     schema = task_schema.load("ffmpeg")
+    tools = ("ffmpeg", "ffprobe")
     cleanup_on_failure = True
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         super().__init__(task)
         self._sets: dict[str, Options] = {}
-        self.status = Box({"status": "in_progress", "task": "ffmpeg"})
-        self.heartbeat.set_data(self.status)
+        self.report()
         logger.debug("Data: {}", self.task)
 
     def outputs(self) -> list[str]:
@@ -120,31 +97,39 @@ class Ffmpeg(BaseModule):
         output = self._output()
         return [shlex.join(self._argv(output.temporary)), shlex.join(["mv", "--", output.temporary, output.target])]
 
-    def validate(self) -> None:
-        super().validate()
+    def find_problems(self) -> Iterator[str]:
+        """Files first, then the server, then what takes asking ffmpeg and ffprobe."""
         task = self.task.to_dict()
-        found = [problem for name in ("ffmpeg", "ffprobe") if (problem := tool.missing(name))]
-        found += self._source_problems(task)
-        found += self._fetch_sets()
-        found += self._output_problems(task)
-        if found:
-            raise ValidationError(message="; ".join(found))
+        yield from self._source_problems(task)
+        yield from self._fetch_sets()
+        yield from self._output_problems(task)
+        if not any(map(tool.missing, self.tools)):
+            yield from self._encoder_problems(task)
+            yield from self._stream_problems(task)
+
+    @classmethod
+    def probe_encoders(cls) -> Iterator[tuple[str, str]]:
+        return encoders.probe()
 
     def run(self) -> None:
         self.set_start_time()
-        for name in ("ffmpeg", "ffprobe"):
+        for name in self.tools:
             tool.require(name, RunError)
         self._need_sets(RunError)
-        expected = expect(self.task.to_dict(), self._sets, [self._probe_source(s) for s in self._sources()])
+        task = self.task.to_dict()
+        probes = [self._probe_source(source) for source in self._sources()]
+        expected = expect(task, self._sets, probes)
         if self._is_discarded():
             self._encode(self._argv(os.devnull), expected)
         elif not self._was_written(expected):
+            require_space(self, {task["output_file"]: size_of(used_shares(task, probes, expected.duration))})
             with self._output() as output:
                 self._encode(self._argv(output.temporary), expected)
-                verify(output.temporary, expected)
+                self.report(info={"phase": "checking"})
+                media.verify(output.temporary, expected)
                 output.commit()
             logger.info("Wrote {}", output.target)
-        self._report(progress=100.0)
+        self.report(done=True)
 
     def cleanup(self) -> None:
         """Remove the temporary file that a killed process of this job left; otherwise there is none."""
@@ -154,7 +139,7 @@ class Ffmpeg(BaseModule):
         except OSError as error:
             raise CleanupError(message=f"temporary file of {self.task['output_file']}: {error}") from error
 
-    def _was_written(self, expected: Expected) -> bool:
+    def _was_written(self, expected: media.Expected) -> bool:
         """Whether an earlier attempt has written the output. It got its name only when it was whole, as it is now.
 
         Raises:
@@ -164,7 +149,7 @@ class Ffmpeg(BaseModule):
         if not self.resumed or self.task.to_dict().get("overwrite", False) or not os.path.lexists(output.target):
             return False
         try:
-            verify(output.target, expected)
+            media.verify(output.target, expected)
         except RunError as error:
             raise RunError(message=f"{output.target}: exists, and is not to be overwritten: {error.message}") from error
         self.warn(f"{output.target} is there and whole: taken for written by an earlier attempt")
@@ -185,16 +170,12 @@ class Ffmpeg(BaseModule):
 
     def _source_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, (name, options) in enumerate(self._sources()):
-            if not self.will_exist(name):
-                if (
-                    not _NOT_A_FILE.match(name)
-                    and str(options.get("f")) not in _DEVICES
-                    and "pattern_type" not in options
-                ):
-                    yield f"sources[{index}]: {name}: no such file"
-            elif os.path.isdir(name):
-                yield f"sources[{index}]: {name}: is a directory"
-            if _same_file(name, task["output_file"]):
+            is_file = (
+                not _NOT_A_FILE.match(name) and str(options.get("f")) not in _DEVICES and "pattern_type" not in options
+            )
+            if is_file or self.will_exist(name):
+                yield from source_problems(self, f"sources[{index}]", name)
+            if same_file(name, task["output_file"]):
                 yield f"output_file: {name} is also sources[{index}]"
         count = len(task["sources"])
         for index, entry in enumerate(task["source_maps"]):
@@ -203,20 +184,9 @@ class Ffmpeg(BaseModule):
 
     def _output_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         name = task["output_file"]
-        directory = os.path.dirname(name) or "."
         if self._is_discarded():
             return
-        if os.path.isdir(name) or name.endswith("/"):
-            yield f"output_file: {name}: is a directory"
-        elif is_special(name):
-            yield f"output_file: {name}: {SPECIAL}"
-        elif self.will_exist(name) and not task.get("overwrite", False) and not self.resumed:
-            yield f"output_file: {name}: exists, and overwrite is not true"
-        if not os.path.isdir(directory):
-            if not self._will_be_made(directory):
-                yield f"output_file: {name}: there is no directory {directory}"
-        elif not os.access(directory, os.W_OK | os.X_OK):
-            yield f"output_file: {name}: the directory {directory} cannot be written"
+        yield from target_problems(self, "output_file", name, overwrite=task.get("overwrite", False) or self.resumed)
         if self._writes_several(task):
             yield f"output_file: {name}: ffmpeg writes several files, which the ffmpeg module does not support"
 
@@ -235,14 +205,34 @@ class Ffmpeg(BaseModule):
             extension in {"m3u8", "mpd"} or formats & _MANY_FILES or (is_image and re.search(r"%\d*d", name, re.ASCII))
         )
 
-    def _will_be_made(self, directory: str) -> bool:
-        """Whether an earlier task of the job writes a file there, and makes the directory with it."""
-        inside = location(directory) + "/"
-        return any(stands and path.startswith(inside) for path, stands in self.sisyphus_files.items())
+    def _encoder_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
+        for index, entry in enumerate(task["output_maps"]):
+            name = entry.get("option_set")
+            for key, value in {**entry.get("options", {}), **self._sets.get(name, {})}.items():
+                if key.split(":")[0] in _CODECS and isinstance(value, str) and (why := encoders.find_problem(value)):
+                    is_of_set = key in self._sets.get(name, {})
+                    place = f"option_set: option set {name!r}: options" if is_of_set else "options"
+                    yield f"output_maps[{index}].{place}.{key}: {why}"
+
+    def _stream_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
+        """Streams that are mapped, not optional, and not in their source, as far as it can be looked into by now."""
+        found: dict[int, Mapping[str, Any]] = {}
+        for index, (name, options) in enumerate(self._sources()):
+            if is_settled(self, name) and os.path.isfile(name):
+                found[index] = self._probe_source((name, options))
+                if not found[index] and not set(options) - _TIMES:
+                    yield f"sources[{index}]: {name}: is no media that ffprobe can read"
+        for index, entry in enumerate(task["source_maps"]):
+            streams = found.get(entry["source"], {}).get("streams")
+            if streams and not entry.get("optional") and not _mapped(streams, entry):
+                kind = _KINDS.get(entry.get("specifier", "")[:1].lower(), "")
+                count = len(_mapped(streams, {key: entry[key] for key in entry if key != "stream"}))
+                has = f"{count} {kind} stream{'s' if count != 1 else ''}".replace("  ", " ")
+                yield f"source_maps[{index}]: {_source_map(entry)}, but sources[{entry['source']}] has {has}"
 
     def _need_sets(self, error: type[ValidationError | RunError]) -> None:
         if problems := list(self._fetch_sets()):
-            raise error(message="; ".join(problems))
+            raise error(problems=problems)
 
     def _fetch_sets(self) -> Iterator[str]:
         """Fetch the option sets that are not here yet; yields what is wrong with them."""
@@ -253,37 +243,30 @@ class Ffmpeg(BaseModule):
             try:
                 self._sets[name] = fetch_option_set(name)
             except ValidationError as error:
-                yield f"output_maps[{index}].option_set: {error.message}"
+                yield from (f"output_maps[{index}].option_set: {problem}" for problem in error.problems)
 
     def _probe_source(self, source: tuple[str, Options]) -> Mapping[str, Any]:
         """What ffprobe says of a source; nothing if it cannot tell. ffmpeg itself will say what is wrong with it."""
         name, options = source
         forced = ["-f", _text(options["f"])] if options.get("f") else []
         try:
-            return probe(source_argument(name, self.will_exist), forced)
+            return media.probe(source_argument(name, self.will_exist), forced)
         except RunError as error:
             logger.debug("{}", error.message)
             return {}
 
-    def _encode(self, argv: Sequence[str], expected: Expected) -> None:
+    def _encode(self, argv: Sequence[str], expected: media.Expected) -> None:
         truncated: list[str] = []
-        progress = _Progress(expected, self._report)
+        progress = _Progress(expected, phase(self.task.to_dict(), self._sets), self.report)
 
         def on_stderr(line: str) -> None:
-            if _TRUNCATED.match(line) and not truncated:
+            if media.TRUNCATED.match(line) and not truncated:
                 truncated.append(line)
 
         logger.info("Running {}", shlex.join(argv))
         finished = tool.run(argv, on_line=progress.take, on_stderr=on_stderr).check()
         if truncated:
             raise RunError(message=f"a source is cut short: {truncated[0]}", stderr=finished.stderr)
-
-    def _report(self, progress: float | None = None, info: Mapping[str, Any] | None = None) -> None:
-        if progress is not None:
-            self.status.progress = progress
-        if info:
-            self.status.info = info
-        self.heartbeat.set_data(self.status)
 
 
 # --- the command line ---
@@ -311,7 +294,7 @@ def arguments(
         argv += ["-map", _source_map(entry)]
     for entry in task["output_maps"]:
         argv += _flags(output_options(entry, sets), _specifier(entry))
-    return [*argv, _file_argument(temporary)]
+    return [*argv, media.file_argument(temporary)]
 
 
 def output_options(entry: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
@@ -321,11 +304,7 @@ def output_options(entry: Mapping[str, Any], sets: Mapping[str, Options]) -> Opt
 
 def source_argument(name: str, exists: Callable[[str], bool]) -> str:
     """`name` as written, unless it is a file's and ffmpeg would take it for something else."""
-    return _file_argument(name) if exists(name) else name
-
-
-def _file_argument(name: str) -> str:
-    return f"file:{name}" if name.startswith("-") or _PROTOCOL.match(name) else name
+    return media.file_argument(name) if exists(name) else name
 
 
 def _source_map(entry: Mapping[str, Any]) -> str:
@@ -366,9 +345,9 @@ def fetch_option_set(name: str) -> Options:
     try:
         record = server_data.get("ffmpeg", name)
     except ClientError as error:
-        raise ValidationError(message=f"{what}: {error.message}") from error
+        raise ValidationError(problems=[f"{what}: {error.message}"]) from error
     if record is None:
-        raise ValidationError(message=f"{what}: there is none at {address('ffmpeg', name)}")
+        raise ValidationError(problems=[f"{what}: there is none at {address('ffmpeg', name)}"])
     form = {
         "type": "object",
         "properties": {"options": {"$ref": "#/$defs/options"}},
@@ -376,7 +355,7 @@ def fetch_option_set(name: str) -> Options:
         "$defs": Ffmpeg.schema["$defs"],
     }
     if problems := task_schema.problems(record, form):
-        raise ValidationError(message="; ".join(f"{what}: {problem}" for problem in problems))
+        raise ValidationError(problems=[f"{what}: {problem}" for problem in problems])
     options: Options = record["options"]
     return options
 
@@ -384,23 +363,7 @@ def fetch_option_set(name: str) -> Options:
 # --- what comes out ---
 
 
-def probe(name: str, options: Sequence[str] = ()) -> Mapping[str, Any]:
-    """ffprobe's `format` and `streams` of a file.
-
-    Raises:
-        RunError: it is missing, or no media.
-    """
-    finished = tool.capture(
-        ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", *options, "-i", name]
-    ).check()
-    try:
-        answer = json.loads(finished.stdout.decode(errors="replace"))
-    except ValueError as error:
-        raise finished.error(f"ffprobe does not answer with JSON: {error}") from error
-    return answer if isinstance(answer, dict) else {}
-
-
-def expect(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]) -> Expected:
+def expect(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]) -> media.Expected:
     """What the task's output will be like, given what ffprobe says of each source."""
     inputs = [options for _, options in sources(task)]
     outputs = [output_options(entry, sets) for entry in task["output_maps"]]
@@ -416,58 +379,28 @@ def expect(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequenc
     frames: int | None = None
     for entry in task["source_maps"]:
         found = probes[entry["source"]]
-        chosen = _chosen(found, entry)
-        for stream in chosen:
+        streams_of = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
+        for stream in _mapped(streams_of, entry):
+            if stream.get("disposition", {}).get("attached_pic"):
+                continue  # not every container has those
             kind = stream.get("codec_type", "")
             streams[kind] += 1
             if kind not in {"video", "audio"}:
                 continue
             length, certain = _length(stream, found, inputs[entry["source"]], cut)
-            if kind == "video" and frame_rate is None and (frame_rate := _ratio(stream.get("avg_frame_rate"))):
+            if kind == "video" and frame_rate is None and (frame_rate := media.ratio(stream.get("avg_frame_rate"))):
                 frames = round(length * frame_rate) if 0 < length < math.inf else None
             longest[kind] = max(longest.get(kind, 0.0), length)
             if not certain or retimed:
                 uncertain.add(kind)
     duration = max(longest.values(), default=0.0)
-    return Expected(
+    return media.Expected(
         duration if 0 < duration < math.inf else None,
         frame_rate,
         frames,
         {kind: value for kind, value in longest.items() if kind not in uncertain and value < math.inf},
         {} if names & _DROPPING else streams,
     )
-
-
-def verify(name: str, expected: Expected) -> None:
-    """Check that the file is whole.
-
-    Raises:
-        RunError: it is not.
-    """
-    if os.path.getsize(name) == 0:
-        raise RunError(message="ffmpeg wrote nothing")
-    try:
-        found = probe(_file_argument(name))
-    except RunError as error:
-        raise RunError(message=f"the output cannot be read: {error.message}", stderr=error.stderr) from error
-    streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
-    counts = Counter(stream.get("codec_type") for stream in streams)
-    for kind in ("video", "audio", "subtitle"):
-        if counts[kind] < expected.streams.get(kind, 0):
-            raise RunError(message=f"the output has {counts[kind]} {kind} streams of {expected.streams[kind]}")
-    if not any(counts[kind] for kind in ("video", "audio", "subtitle")):
-        raise RunError(message="the output has no streams")
-    if str(found.get("format", {}).get("format_name")).split(",")[0] not in _MEASURED_FORMATS:
-        return
-    for kind, least in expected.lengths.items():
-        # Where they end, not how long they are: not every container tells that a stream begins late.
-        length = max((_bounds(stream, found)[1] for stream in streams if stream.get("codec_type") == kind), default=0.0)
-        # Headers round, encoders add or drop a frame, and rates such as 23.976 are written as 24: 7 s in two hours.
-        tolerance = max(0.5, min(least / 100, 10.0)) + 2 / (expected.frame_rate or 10.0)
-        if length < least - tolerance:
-            raise RunError(
-                message=f"the output is cut short: {length:.1f} s of {kind} where {least:.1f} s were expected"
-            )
 
 
 def _marked(inputs: Sequence[Options], outputs: Sequence[Options]) -> list[tuple[Options, bool]]:
@@ -492,92 +425,75 @@ def _is_retiming(options: Options, is_input: bool) -> bool:
     return bool(options.get("stream_loop"))
 
 
-def _chosen(found: Mapping[str, Any], entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The streams of a source that a source map selects, attached pictures left out: not every container has them."""
-    streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
+def _mapped(streams: Sequence[Mapping[str, Any]], entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The streams of a source that a source map selects."""
     if "specifier" in entry:
-        letter = entry["specifier"][0].lower()
-        kinds = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
-        streams = [stream for stream in streams if stream.get("codec_type") == kinds[letter]]
-    if "stream" in entry:
-        streams = streams[int(entry["stream"]) :][:1]
-    return [stream for stream in streams if not stream.get("disposition", {}).get("attached_pic")]
+        kind = _KINDS[entry["specifier"][0].lower()]
+        streams = [stream for stream in streams if stream.get("codec_type") == kind]
+    return list(streams[int(entry["stream"]) :][:1] if "stream" in entry else streams)
+
+
+def used_shares(
+    task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], duration: float | None
+) -> dict[str, float]:
+    """How much of each source that is mapped goes into an output of `duration` seconds: 1 is all of it."""
+    shares: dict[str, float] = {}
+    mapped = {int(entry["source"]) for entry in task["source_maps"]}
+    for index, (name, options) in enumerate(sources(task)):
+        total = media.number(probes[index].get("format", {}).get("duration"))
+        share = duration / total if duration and total else 1.0
+        if index in mapped:
+            shares[name] = max(shares.get(name, 0.0), share if options.get("stream_loop") else min(share, 1.0))
+    return shares
+
+
+def phase(task: Mapping[str, Any], sets: Mapping[str, Options]) -> str:
+    """What the encode is, for the status: a pass of several, if the options say which."""
+    for entry in task["output_maps"]:
+        for key, value in output_options(entry, sets).items():
+            inner = value.get("pass") if isinstance(value, Mapping) else re.search(r"(?:^|:)pass=(\d)", str(value))
+            number = value if key.split(":")[0] == "pass" else inner[1] if isinstance(inner, re.Match) else inner
+            if number:
+                return f"pass {_text(number)}"
+    return "encoding"
 
 
 def _length(stream: Mapping[str, Any], found: Mapping[str, Any], options: Options, cut: Options) -> tuple[float, bool]:
     """Seconds of a source's stream that go into the output (infinite if unknown), and whether that is certain."""
     container = found.get("format", {})
-    total = _number(container.get("duration"))
-    certain = str(container.get("format_name")).split(",")[0] in _CERTAIN_FORMATS
+    total = media.number(container.get("duration"))
+    certain = str(container.get("format_name")).split(",")[0] in media.CERTAIN_FORMATS
     # Without durations of its streams, a container's is that of the longest, which need not be this one.
-    certain = certain and ("duration" in stream or bool(_tag(stream)) or len(found.get("streams", [])) == 1)
-    start, end = _bounds(stream, found)
-    loops = _number(options.get("stream_loop"))
+    certain = certain and ("duration" in stream or bool(media.tag(stream)) or len(found.get("streams", [])) == 1)
+    start, end = media.bounds(stream, found)
+    loops = media.number(options.get("stream_loop"))
     if loops:
         end = math.inf if loops < 0 or total is None else end + loops * total
     if "sseof" in options and total is not None:
-        options = {**options, "ss": total + _clock(options["sseof"])}
+        options = {**options, "ss": total + media.clock(options["sseof"])}
     for window in (options, cut):
-        first = _clock(window["ss"]) if "ss" in window else 0.0
-        last = first + _clock(window["t"]) if "t" in window else _clock(window["to"]) if "to" in window else math.inf
+        first = media.clock(window["ss"]) if "ss" in window else 0.0
+        last = (
+            first + media.clock(window["t"])
+            if "t" in window
+            else media.clock(window["to"])
+            if "to" in window
+            else math.inf
+        )
         if math.isnan(first) or math.isnan(last):
             return math.inf, False
         start, end = max(start, first) - first, min(end, last) - first
     return max(end - start, 0.0), certain
 
 
-def _bounds(stream: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[float, float]:
-    """When a stream begins and ends, in seconds from the beginning of the file; the end is infinite if unknown."""
-    container = found.get("format", {})
-    total = _number(container.get("duration"))
-    start = max((_number(stream.get("start_time")) or 0.0) - (_number(container.get("start_time")) or 0.0), 0.0)
-    own = _number(stream.get("duration"))
-    if own is not None:
-        return start, start + own
-    # Matroska writes the end there, not the length. The tag may be left from a longer file it was made from.
-    ends = [value for value in (_tag(stream), total) if value is not None]
-    return start, max(min(ends), start) if ends else math.inf
-
-
-def _tag(stream: Mapping[str, Any]) -> float | None:
-    tags = stream.get("tags", {})
-    value = _clock(tags.get("DURATION", tags.get("DURATION-eng", "")))
-    return None if math.isnan(value) else value
-
-
-def _clock(value: object) -> float:
-    """Seconds of a time as ffmpeg writes it: `90`, `1:30`, `0:01:30.5`, `90000ms`; NaN if it is none."""
-    match = re.fullmatch(r"(-?)(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)(s|ms|us)?", str(value).strip(), re.ASCII)
-    if match is None:
-        return math.nan
-    sign, hours, minutes, seconds, unit = match.groups()
-    total = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
-    return total * {"ms": 1e-3, "us": 1e-6}.get(unit, 1.0) * (-1 if sign else 1)
-
-
-def _number(value: object) -> float | None:
-    """`value` as a finite number, if it is one."""
-    try:
-        number = float(value)  # type: ignore[arg-type]  # whatever it is, float says so
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _ratio(value: object) -> float | None:
-    above, _, below = str(value).partition("/")
-    over, under = _number(above), _number(below or "1")
-    return over / under if over and under else None
-
-
 class _Progress:
     """Reads ffmpeg's `-progress` lines, and reports each block of them."""
 
-    def __init__(self, expected: Expected, report: Callable[[float | None, Mapping[str, Any]], None]) -> None:
+    def __init__(self, expected: media.Expected, phase: str, report: Callable[..., None]) -> None:
         self._expected = expected
+        self._phase = phase
         self._report = report
         self._block: dict[str, str] = {}
-        self._reached = 0.0
 
     def take(self, line: str) -> None:
         key, _, value = line.partition("=")
@@ -585,32 +501,15 @@ class _Progress:
             self._block[key.strip()] = value.strip()
             return
         block, self._block = self._block, {}
-        self._report(self._percent(block), self._info(block))
-
-    def _percent(self, block: Mapping[str, str]) -> float | None:
-        if self._expected.duration is None:
-            return None
-        now = (_number(block.get("out_time_us")) or 0.0) / 1e6
-        # Less than 100 until the file has been verified; and an encoder that reorders may report an earlier time.
-        self._reached = max(self._reached, min(now / self._expected.duration * 100, 99.9))
-        return round(self._reached, 2)
-
-    def _info(self, block: Mapping[str, str]) -> Mapping[str, Any]:
         duration = self._expected.duration
-        frame, speed = _number(block.get("frame")), _number(block.get("speed", "").rstrip("x"))
-        now = _number(block.get("out_time_us"))
+        seconds = max((media.number(block.get("out_time_us")) or 0.0) / 1e6, 0.0)
+        frame, speed = media.number(block.get("frame")), media.number(block.get("speed", "").rstrip("x"))
         info = {
+            "phase": self._phase,
             "current_frame": None if frame is None else int(frame),
             "total_frames": None if frame is None else self._expected.frames,
-            "fps": _number(block.get("fps")),
+            "fps": media.number(block.get("fps")),
             "speed": speed,
-            "eta_seconds": round(max(duration - now / 1e6, 0) / speed, 1) if duration and speed and now else None,
+            "eta_seconds": round(max(duration - seconds, 0) / speed, 1) if duration and speed and seconds else None,
         }
-        return {key: value for key, value in info.items() if value is not None}
-
-
-def _same_file(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:  # one of them is not there yet
-        return location(one) == location(other)
+        self._report(None if duration is None else seconds / duration * 100, info)

@@ -100,10 +100,23 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Remove the temporary file, unless `commit` has given it its name."""
-        if self._descriptor >= 0:  # otherwise the file, if there is one, is another's
+        """Remove the temporary file, unless `commit` has given it its name. If the disk is full, the error says so.
+
+        Raises:
+            RunError: for an `OSError` of a full disk.
+        """
+        if self._descriptor < 0:
+            return  # the file, if there is one, is another's
+        try:
+            problem = self.find_no_space() if isinstance(error, RunError | OSError) else None
+        finally:
             self.discard()
             self._close()
+        if problem and isinstance(error, RunError) and problem not in error.message:
+            error.message = f"{problem}; {error.message}"
+            error.args = (error.message,)
+        elif problem and isinstance(error, OSError) and error.errno in _NO_SPACE:
+            raise RunError(message=problem) from error
 
     def commit(self) -> None:
         """Give the file its name, safe from a power cut.
@@ -133,15 +146,12 @@ class Output:
 
     def find_no_space(self) -> str | None:
         """What to tell a person if the file system is full: there is no room for what may be missing at the end."""
-        with open(self.temporary, "r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            try:
-                os.posix_fallocate(file.fileno(), size, _BLOCK)
-            except OSError as error:
-                if error.errno in _NO_SPACE:
-                    return f"{self._named}: cannot be written: {error.strerror}"
-            finally:
-                file.truncate(size)
+        size = os.fstat(self._descriptor).st_size
+        try:
+            os.posix_fallocate(self._descriptor, size, _BLOCK)
+        except OSError as error:
+            return f"{self._named}: cannot be written: {error.strerror}" if error.errno in _NO_SPACE else None
+        os.ftruncate(self._descriptor, size)
         return None
 
     def discard(self) -> None:

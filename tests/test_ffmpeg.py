@@ -3,10 +3,11 @@
 import json
 import math
 import os
+import resource
 import shlex
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import pytest
 
 from app.config import Config
 from app.exceptions import RunError, ValidationError
-from modules.base import location
-from modules.ffmpeg import Expected, Ffmpeg, arguments, expect, probe, verify
+from modules.base import BaseModule, location
+from modules.ffmpeg import Ffmpeg, arguments, expect, phase, used_shares
+from modules.media import Expected, probe, verify
 from modules.output import Output
 from tests.media import Interrupted, look, make_clip, terminated_when
 
@@ -55,8 +57,8 @@ def task(source: object, target: object, **more: Any) -> dict[str, Any]:
     }
 
 
-def carry_out(data: dict[str, Any]) -> Ffmpeg:
-    module = Ffmpeg(data)
+def carry_out(data: dict[str, Any], kind: type[Ffmpeg] = Ffmpeg) -> Ffmpeg:
+    module = kind(data)
     module.validate()
     module.run()
     module.cleanup()
@@ -171,17 +173,28 @@ def test_plan(tmp_path: Path) -> None:
 
 def test_encode(clip: Path, tmp_path: Path) -> None:
     """An encode leaves the whole file under its name, and nothing else; the progress ends at 100."""
-    module = carry_out(task(clip, tmp_path / "out.mkv"))
+    watched: list[Mapping[str, Any]] = []
+
+    class Watched(Ffmpeg):
+        def report(self, *args: Any, **kwargs: Any) -> None:
+            super().report(*args, **kwargs)
+            watched.append(self.sisyphus_status)
+
+    Watched(task(clip, tmp_path / "out.mkv")).run()
+    begun, *encoding, checking, done = watched
 
     assert os.listdir(tmp_path) == ["out.mkv"]
     assert duration(tmp_path / "out.mkv") == pytest.approx(2, abs=0.2)
     assert [stream["codec_type"] for stream in look(tmp_path / "out.mkv")["streams"]] == ["video", "audio"]
-    assert module.status.task == "ffmpeg"
-    assert module.status.progress == 100
+    assert begun == {"status": "in_progress", "task": "watched"}
+    assert checking["info"] == {"phase": "checking"}
+    assert done["progress"] == 100
+    info = encoding[-1]["info"]
+    assert info.pop("phase") == "encoding"
     # The total is an estimate from the duration; versions of ffmpeg write a frame more or less.
-    assert module.status.info.total_frames == pytest.approx(50, abs=1)
-    assert module.status.info.current_frame == pytest.approx(50, abs=1)
-    assert all(math.isfinite(value) for value in module.status.info.values())
+    assert info["total_frames"] == pytest.approx(50, abs=1)
+    assert info["current_frame"] == pytest.approx(50, abs=1)
+    assert all(math.isfinite(value) for value in info.values())
 
 
 def test_progress(clip: Path, tmp_path: Path) -> None:
@@ -189,9 +202,9 @@ def test_progress(clip: Path, tmp_path: Path) -> None:
     seen: list[tuple[float, bool]] = []
 
     class Watched(Ffmpeg):
-        def _report(self, *args: Any, **kwargs: Any) -> None:
-            super()._report(*args, **kwargs)
-            seen.append((self.status.progress, (tmp_path / "out.mkv").exists()))
+        def report(self, *args: Any, **kwargs: Any) -> None:
+            super().report(*args, **kwargs)
+            seen.append((self.sisyphus_status.get("progress", 0.0), (tmp_path / "out.mkv").exists()))
 
     Watched(task(clip, tmp_path / "out.mkv", input_options={"re": True})).run()
 
@@ -353,10 +366,11 @@ def test_missing_stream(tmp_path: Path) -> None:
     silent = make_clip(tmp_path / "silent.mkv", seconds=1, audio=False)
     data = task(silent, tmp_path / "out.mkv")
     data["source_maps"][1]["optional"] = False
+    module = Ffmpeg(data)
     with pytest.raises(
         RunError, match=r"ffmpeg exited with status \d+: .*; the command was: ffmpeg -nostdin"
     ) as caught:
-        carry_out(data)
+        module.run()
 
     assert any("matches no streams" in line for line in caught.value.stderr)
     assert caught.value.exit_status
@@ -367,9 +381,12 @@ def test_no_media(tmp_path: Path) -> None:
     """A source that is no media is an error that names it."""
     source = tmp_path / "text.mkv"
     source.write_text("no film")
+    data = task(source, tmp_path / "out.mkv")
+    said = refusal(data)
     with pytest.raises(RunError, match=r"text\.mkv"):
-        carry_out(task(source, tmp_path / "out.mkv"))
+        Ffmpeg(data).run()
 
+    assert said == f"sources[0]: {source}: is no media that ffprobe can read"
     assert os.listdir(tmp_path) == ["text.mkv"]
 
 
@@ -377,8 +394,9 @@ def test_killed(clip: Path, tmp_path: Path) -> None:
     """An ffmpeg that a signal kills is a RunError that names the signal; nothing is left."""
 
     class Killing(Ffmpeg):
-        def _report(self, *args: Any, **kwargs: Any) -> None:
-            psutil.Process().children()[0].kill()
+        def report(self, progress: float | None = None, *args: Any, **kwargs: Any) -> None:
+            for child in psutil.Process().children():
+                child.kill()
 
     with pytest.raises(RunError, match=r"ffmpeg was killed by SIGKILL \(killed\)") as caught:
         Killing(task(clip, tmp_path / "out.mkv", input_options={"re": True, "stream_loop": -1})).run()
@@ -435,17 +453,162 @@ def test_target_appears(clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
 
     class Racing(Ffmpeg):
-        def _report(self, *args: Any, **kwargs: Any) -> None:
+        def report(self, *args: Any, **kwargs: Any) -> None:
             target.write_text("someone else's")
 
+    module = Racing(task(clip, target))
+    target.unlink()
     with pytest.raises(RunError, match="exists, and is not to be overwritten"):
-        Racing(task(clip, target)).run()
+        module.run()
 
     assert target.read_text() == "someone else's"
     assert os.listdir(tmp_path) == ["out.mkv"]
 
 
+@pytest.mark.parametrize("share", [1e9, 0.0])
+def test_no_room(share: float, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room for the output, a share of the source's size and an amount, nothing is begun."""
+    monkeypatch.setattr(BaseModule, "sisyphus_free_space", (share, 1 << 60))
+    with pytest.raises(RunError, match=r"the output may take .*; see the limit free_space"):
+        Ffmpeg(task(clip, tmp_path / "out.mkv")).run()
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_room_for_a_part(clip: Path) -> None:
+    """What a cut leaves out needs no room, nor what is not mapped; what is looped needs more."""
+    data = task(clip, "out.mkv", input_options={"ss": "0.5", "t": "1"})
+    data["sources"] += ["unmapped.mkv", {"filename": "loop.mkv", "options": {"stream_loop": 3, "t": "8"}}]
+    probes = [{"format": {"duration": "2.0"}}] * 3
+    data["source_maps"].append({"source": 2})
+
+    assert used_shares(data, probes, 1.0) == {str(clip): 0.5, "loop.mkv": 0.5}
+    assert used_shares(data, probes, 8.0) == {str(clip): 1.0, "loop.mkv": 4.0}
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can grow beyond 16 KiB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk(clip: Path, tmp_path: Path, full_disk: None) -> None:
+    """That there was no more room comes first in the error, and then what ffmpeg says; nothing is left."""
+    target = tmp_path / "out.mkv"
+    with pytest.raises(
+        RunError, match=f"^{target}: cannot be written: File too large; ffmpeg .*the command was: ffmpeg"
+    ):
+        Ffmpeg(task(clip, target)).run()
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_passes(clip: Path, tmp_path: Path) -> None:
+    """Two passes of one encode are two tasks of a job, and each says which it is."""
+    told: list[str] = []
+
+    class Watched(Ffmpeg):
+        def report(self, *args: Any, **kwargs: Any) -> None:
+            super().report(*args, **kwargs)
+            told.append(self.sisyphus_status.get("info", {}).get("phase"))
+
+    notes = str(tmp_path / "notes")
+    for number, target in ((1, os.devnull), (2, tmp_path / "out.mkv")):
+        data = task(clip, target)
+        data["source_maps"], data["output_maps"] = data["source_maps"][:1], data["output_maps"][:1]
+        own = {"b": "200k", "pass": number, "passlogfile": notes} | ({"f": "null"} if number == 1 else {})
+        data["output_maps"][0]["options"] = FAST | own
+        carry_out(data, Watched)
+
+    assert list(dict.fromkeys(filter(None, told))) == ["pass 1", "pass 2", "checking"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"codec": "libx264"}, "encoding"),
+        ({"codec": "libx265", "x265-params": {"pass": 2, "bframes": 8}}, "pass 2"),
+        ({"codec": "libx265", "x265-params": "bframes=8:pass=1"}, "pass 1"),
+        ({"pass:v:0": "2"}, "pass 2"),
+        ({"codec": "libx264", "x264-params": {"bypass": 1}}, "encoding"),
+    ],
+)
+def test_phases(options: dict[str, Any], said: str) -> None:
+    """The status says which pass an encode is, wherever the options do."""
+    data = task("a.mkv", "b.mkv")
+    data["output_maps"] = [{"specifier": "v", "stream": 0, "options": options}]
+
+    assert phase(data, {}) == said
+
+
 # --- validation ---
+
+
+def test_schema_and_files_at_once(clip: Path, tmp_path: Path) -> None:
+    """What the schema finds does not hide what is wrong with files, encoders and streams."""
+    data = task(clip, tmp_path / "no" / "out.mkv")
+    data["overwrit"] = True
+    data["output_maps"][0]["options"] = {"codec": "libx256"}
+    data["source_maps"].append({"source": 0, "specifier": "a", "stream": 3})
+
+    assert refusal(data).split("; ") == [
+        "overwrit: unknown key (did you mean 'overwrite'?)",
+        f"output_file: {tmp_path}/no/out.mkv: there is no directory {tmp_path}/no",
+        "output_maps[0].options.codec: this ffmpeg has no encoder 'libx256' (did you mean 'libx265'?)",
+        "source_maps[2]: 0:a:3, but sources[0] has 1 audio stream",
+    ]
+
+
+def test_malformed_data() -> None:
+    """Data of a wrong shape are told by the schema, and no check that stumbles over them hides it."""
+    said = refusal({"sources": 5, "source_maps": [{"source": "x"}], "output_maps": [7], "output_file": ["a"]})
+
+    assert said.split("; ") == [
+        "output_file: expected a string, got a list",
+        "output_maps[0]: expected an object, got 7",
+        'source_maps[0].source: expected a whole number, got "x"',
+        "sources: expected a list, got 5",
+    ]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "h264", "copy", "aac"])
+def test_encoders_that_are_there(codec: str, clip: Path, tmp_path: Path) -> None:
+    """An encoder's name is right, a codec's that has one, and copy."""
+    data = task(clip, tmp_path / "out.mkv")
+    data["output_maps"][0]["options"] = {"c": codec}
+
+    Ffmpeg(data).validate()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"source": 0, "specifier": "video", "stream": 1}, "0:v:1, but sources[0] has 1 video stream"),
+        ({"source": 0, "specifier": "s"}, "0:s, but sources[0] has 0 subtitle streams"),
+        ({"source": 0, "stream": 2}, "0:2, but sources[0] has 2 streams"),
+    ],
+)
+def test_streams_that_are_missing(entry: dict[str, Any], said: str, clip: Path, tmp_path: Path) -> None:
+    """A stream that a present source lacks is found before the job, unless it is optional."""
+    data = task(clip, tmp_path / "out.mkv")
+    data["source_maps"] = [entry | {"optional": True}]
+    Ffmpeg(data).validate()
+    data["source_maps"] = [entry]
+
+    assert refusal(data) == f"source_maps[0]: {said}"
+
+
+def test_streams_of_a_file_that_will_change(clip: Path, tmp_path: Path) -> None:
+    """What an earlier task writes anew is not looked into, though it is there."""
+    data = task(clip, tmp_path / "out.mkv")
+    data["source_maps"] = [{"source": 0, "specifier": "s"}]
+    module = Ffmpeg(data)
+    module.sisyphus_files = {location(str(clip)): True}
+
+    module.validate()
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,11 @@ def test_paused_encode_gives_the_same_file(supervised: Supervised, tmp_path: Pat
         return job(("ffmpeg", data))
 
     def encoding(client: "subprocess.Popen[str]") -> bool:
-        return any(process.name() == "ffmpeg" for process in psutil.Process(client.pid).children(recursive=True))
+        with suppress(psutil.NoSuchProcess):  # one that looked into the source, and has ended
+            return any(
+                "-progress" in process.cmdline() for process in psutil.Process(client.pid).children(recursive=True)
+            )
+        return False
 
     plain = supervised.start(encode("plain.ts"))
     plain.communicate()

@@ -1,0 +1,109 @@
+"""The encoders of this build of ffmpeg: which there are, and which of them work on this machine.
+
+Being listed says little: builds list hardware encoders wherever they run. So each can be tried.
+"""
+
+import base64
+import difflib
+import functools
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from app.exceptions import RunError
+from modules import tool
+
+TIMEOUT = 60.0
+"""Seconds for a trial, which takes the slowest encoder 5 (ffmpeg 5.1)."""
+
+_LINE = re.compile(r" ([VAS])[A-Z.]{5} ([\w-]+) +(?:.*\(codec ([\w-]+)\))?")
+
+_SUBTITLE = base64.b64encode(b"1\n00:00:00,000 --> 00:00:01,000\nHello\n").decode()
+
+_SOURCES = {
+    "V": ["-f", "lavfi", "-i", "testsrc2=size=352x288:rate=25:duration=1"],
+    "A": ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000:duration=1"],
+    "S": ["-f", "srt", "-i", f"data:text/plain;base64,{_SUBTITLE}"],
+}
+"""A second of each type."""
+
+_NEEDS = {
+    "adpcm_ima_amv": ["-ar", "22050"],
+    "adpcm_swf": ["-ar", "22050"],
+    "avui": ["-s", "720x576"],
+    "dnxhd": ["-s", "1920x1080", "-pix_fmt", "yuv422p", "-b:v", "120M"],
+    "dvvideo": ["-s", "720x576", "-pix_fmt", "yuv420p"],
+    "g723_1": ["-ar", "8000"],
+    "libaom-av1": ["-cpu-used", "8"],  # 30 s without
+    "roq_dpcm": ["-ar", "22050"],
+    "s302m": ["-ac", "2"],
+    "vbn": ["-pix_fmt", "rgba"],
+    "vorbis": ["-ac", "2"],
+    "xface": ["-s", "48x48"],
+}
+"""Options without which an encoder takes no such picture or sound, or is slow."""
+
+
+_BITMAPS = {"dvbsub", "dvdsub", "xsub"}
+"""Subtitle encoders that take pictures, of which ffmpeg cannot make any."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One that `ffmpeg -encoders` lists. `kind` is V, A or S; `codec` is what it encodes to."""
+
+    name: str
+    kind: str
+    codec: str
+
+
+@functools.cache
+def listed() -> tuple[Encoder, ...]:
+    """All that this ffmpeg has.
+
+    Raises:
+        RunError: it cannot be asked.
+    """
+    finished = tool.capture(["ffmpeg", "-hide_banner", "-encoders"]).check()
+    lines = finished.stdout.decode(errors="replace").splitlines()
+    return tuple(Encoder(found[2], found[1], found[3] or found[2]) for found in map(_LINE.match, lines) if found)
+
+
+def find_problem(name: str) -> str | None:
+    """What to tell a person of an encoder that this ffmpeg does not have. It takes a codec's name for one, too."""
+    names = {text for encoder in listed() for text in (encoder.name, encoder.codec)}
+    if name in names or name == "copy":
+        return None
+    close = difflib.get_close_matches(name, sorted(names), n=1)
+    return f"this ffmpeg has no encoder {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+
+
+def probe() -> Iterator[tuple[str, str]]:
+    """Encode a second with each encoder: its name, and why it does not work, or nothing. Takes half a minute."""
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    try:
+        yield from zip((encoder.name for encoder in listed()), pool.map(_try, listed()), strict=True)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _try(encoder: Encoder) -> str:
+    if encoder.name in _BITMAPS:
+        return "not tried: it takes subtitles that are pictures"
+    argv = ["ffmpeg", "-nostdin", "-hide_banner", "-v", "error"]
+    needs = _NEEDS.get(encoder.name, [])
+    if encoder.name.endswith("_vaapi"):
+        argv += ["-init_hw_device", "vaapi=device", "-filter_hw_device", "device"]
+        needs = ["-vf", "format=nv12,hwupload"]
+    argv += [*_SOURCES[encoder.kind], "-map", "0", *needs, "-c", encoder.name, "-strict", "-2", "-f", "null", "-"]
+    try:
+        finished = tool.capture(argv, timeout=TIMEOUT)
+    except RunError as error:
+        return error.message
+    if not finished.returncode:
+        return ""
+    if finished.returncode < 0 or not finished.stderr:
+        return finished.described()
+    return re.sub(r"^\[.*?\] ", "", finished.stderr[0])

@@ -1,0 +1,142 @@
+"""What is in a media file, after ffprobe, and whether a file that was written is whole.
+
+An encoder's exit status does not say that: a source that ends in the middle gives ffmpeg's 0 and a short file. So the
+modules look into what was written, for the streams and the durations that the sources promise. Where they promise
+nothing certain, nothing is checked: a good encode must never fail.
+"""
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.exceptions import RunError
+from modules import tool
+
+TRUNCATED = re.compile(r"\[\S+ @ 0x[0-9a-f]+\] (File ended prematurely|stream \d+, offset \S+: partial file)")
+"""What the Matroska and MP4 demuxers say of a source that ends in the middle."""
+
+_PROTOCOL = re.compile(r"[A-Za-z0-9+.-]+:|subfile,")
+"""A name that ffmpeg takes for a protocol's, as in its url_find_protocol()."""
+
+CERTAIN_FORMATS = {"flac", "matroska", "mov", "mxf", "wav"}
+"""Containers that state durations. Those of raw streams and transport streams are estimated from a part of the file."""
+
+_MEASURED_FORMATS = CERTAIN_FORMATS | {"mpegts", "ogg"}
+"""Containers of whose durations ffprobe can tell whether they are long enough. ADTS and MP3, say, are guesses."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the output will be like, as far as the sources tell."""
+
+    duration: float | None = None
+    """Seconds, for the progress; perhaps not exact."""
+    frame_rate: float | None = None
+    """The first video stream's."""
+    frames: int | None = None
+    """As many the first video stream will have, if its rate stays."""
+    lengths: Mapping[str, float] = field(default_factory=dict)
+    """Least seconds of the longest video and audio stream, where that is certain."""
+    streams: Mapping[str, int] = field(default_factory=dict)
+    """Least number of streams of each type."""
+
+
+def probe(name: str, options: Sequence[str] = ()) -> Mapping[str, Any]:
+    """ffprobe's `format` and `streams` of a file.
+
+    Raises:
+        RunError: it is missing, or no media.
+    """
+    finished = tool.capture(
+        ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", *options, "-i", name]
+    ).check()
+    try:
+        answer = json.loads(finished.stdout.decode(errors="replace"))
+    except ValueError as error:
+        raise finished.error(f"ffprobe does not answer with JSON: {error}") from error
+    return answer if isinstance(answer, dict) else {}
+
+
+def verify(name: str, expected: Expected) -> None:
+    """Check that the file is whole.
+
+    Raises:
+        RunError: it is not.
+    """
+    if os.path.getsize(name) == 0:
+        raise RunError(message="the output is empty")
+    try:
+        found = probe(file_argument(name))
+    except RunError as error:
+        raise RunError(message=f"the output cannot be read: {error.message}", stderr=error.stderr) from error
+    streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
+    counts = Counter(stream.get("codec_type") for stream in streams)
+    for kind in ("video", "audio", "subtitle"):
+        if counts[kind] < expected.streams.get(kind, 0):
+            raise RunError(message=f"the output has {counts[kind]} {kind} streams of {expected.streams[kind]}")
+    if not any(counts[kind] for kind in ("video", "audio", "subtitle")):
+        raise RunError(message="the output has no streams")
+    if str(found.get("format", {}).get("format_name")).split(",")[0] not in _MEASURED_FORMATS:
+        return
+    for kind, least in expected.lengths.items():
+        # Where they end, not how long they are: not every container tells that a stream begins late.
+        length = max((bounds(stream, found)[1] for stream in streams if stream.get("codec_type") == kind), default=0.0)
+        # Headers round, encoders add or drop a frame, and rates such as 23.976 are written as 24: 7 s in two hours.
+        tolerance = max(0.5, min(least / 100, 10.0)) + 2 / (expected.frame_rate or 10.0)
+        if length < least - tolerance:
+            raise RunError(
+                message=f"the output is cut short: {length:.1f} s of {kind} where {least:.1f} s were expected"
+            )
+
+
+def file_argument(name: str) -> str:
+    return f"file:{name}" if name.startswith("-") or _PROTOCOL.match(name) else name
+
+
+def bounds(stream: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[float, float]:
+    """When a stream begins and ends, in seconds from the beginning of the file; the end is infinite if unknown."""
+    container = found.get("format", {})
+    total = number(container.get("duration"))
+    start = max((number(stream.get("start_time")) or 0.0) - (number(container.get("start_time")) or 0.0), 0.0)
+    own = number(stream.get("duration"))
+    if own is not None:
+        return start, start + own
+    # Matroska writes the end there, not the length. The tag may be left from a longer file it was made from.
+    ends = [value for value in (tag(stream), total) if value is not None]
+    return start, max(min(ends), start) if ends else math.inf
+
+
+def tag(stream: Mapping[str, Any]) -> float | None:
+    tags = stream.get("tags", {})
+    value = clock(tags.get("DURATION", tags.get("DURATION-eng", "")))
+    return None if math.isnan(value) else value
+
+
+def clock(value: object) -> float:
+    """Seconds of a time as ffmpeg writes it: `90`, `1:30`, `0:01:30.5`, `90000ms`; NaN if it is none."""
+    match = re.fullmatch(r"(-?)(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)(s|ms|us)?", str(value).strip(), re.ASCII)
+    if match is None:
+        return math.nan
+    sign, hours, minutes, seconds, unit = match.groups()
+    total = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
+    return total * {"ms": 1e-3, "us": 1e-6}.get(unit, 1.0) * (-1 if sign else 1)
+
+
+def number(value: object) -> float | None:
+    """`value` as a finite number, if it is one."""
+    try:
+        number = float(value)  # type: ignore[arg-type]  # whatever it is, float says so
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def ratio(value: object) -> float | None:
+    above, _, below = str(value).partition("/")
+    over, under = number(above), number(below or "1")
+    return over / under if over and under else None

@@ -1,0 +1,98 @@
+"""`sisyphus-client modules new`: a module that works and its test, for an author to begin with."""
+
+import builtins
+import contextlib
+import importlib.util
+import json
+import keyword
+import os
+import pkgutil
+import re
+import shlex
+import sys
+from pathlib import Path
+from string import Template
+
+from app.config import ConfigError
+
+ROOT = Path(__file__).parent.parent
+"""Where the packages are: a checkout of the project, or the place that it is installed in."""
+
+
+def write_module(name: str, directory: Path | None = None, root: Path = ROOT) -> list[str]:
+    """Write `NAME.py` and `test_NAME.py` into `directory`, or into `modules/` and `tests/` of the checkout at `root`.
+
+    A directory that is missing is made; a file that is there is not overwritten. Returns what to tell a person, a line
+    each: which files there are now, how to enable the module, how to try it.
+
+    Raises:
+        ConfigError: the name will not do, or the files cannot be written; nothing has been written then.
+    """
+    bundled = root / "modules"
+    if directory is not None:
+        places = (directory.absolute(), directory.absolute())
+    elif (root / "pyproject.toml").is_file() and (root / "tests").is_dir():
+        places = (bundled, root / "tests")
+    else:
+        raise ConfigError("the program does not run from a checkout: say with --directory where the files are to go")
+    needs_path = places[0].resolve() != bundled.resolve()
+    words = {"name": name, "class_name": "".join(part.capitalize() for part in name.split("_"))}
+    words["paths"] = "[str(Path(__file__).parent)]" if needs_path else "[]"
+    template = _template("module.py.txt")
+    if problem := _find_problem(name, words["class_name"], bundled, template):
+        raise ConfigError(f"{name!r} cannot be a module's name: {problem}")
+    module, test = places[0] / f"{name}.py", places[1] / f"test_{name}.py"
+    texts = {module: template, test: _template("test_module.py.txt")}
+    _write({file: Template(text).substitute(words) for file, text in texts.items()})
+    return [
+        f"Written: {module}",
+        f"         {test}",
+        "",
+        "To enable it, put this into the configuration file (into its tables, where it has them):",
+        "",
+        *(["[tool.client.modules]", f"paths = [{_toml(str(module.parent))}]", ""] if needs_path else []),
+        "[tool.client.modules.enabled]",
+        f'{name} = "modules.{name}.{words["class_name"]}"',
+        "",
+        f"To try it: pytest {shlex.quote(str(test))}",
+    ]
+
+
+def _find_problem(name: str, class_name: str, bundled: Path, template: str) -> str | None:
+    """Why a module cannot have this name: a task could not import it, or it would hide what it uses itself."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name):
+        return "expected lower-case letters, digits and _, at most 30"
+    if name == "conftest" or name.startswith("test_"):
+        return "pytest would take the file for one of its own"
+    if keyword.iskeyword(name):
+        return "it is a word of Python's own"
+    if any(module.name == name for module in pkgutil.iter_modules([str(bundled)])):
+        return f"the client has modules/{name}.py already"
+    if name in sys.stdlib_module_names or name in sys.modules or importlib.util.find_spec(name) is not None:
+        return "a Python package that is installed has it"
+    if hasattr(builtins, class_name) or re.search(rf"^from .*\b{class_name}\b", template, re.MULTILINE):
+        return f"its class {class_name} would hide another of that name"
+    return None
+
+
+def _template(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
+def _toml(text: str) -> str:
+    """A string as TOML has it, which is JSON's way but for one character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _write(files: dict[Path, str]) -> None:
+    """Write all of the files, or none."""
+    with contextlib.ExitStack() as stack:
+        for file, text in files.items():
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with open(file, "x", encoding="utf-8") as target:
+                    stack.callback(os.unlink, file)
+                    target.write(text)
+            except OSError as error:
+                raise ConfigError(f"{file}: cannot be written: {error.strerror}") from error
+        stack.pop_all()
