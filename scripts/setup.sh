@@ -1,7 +1,6 @@
 # Sourced by the other scripts: sets up what they need. `root` is the checkout, `venv` its environment.
 #   setup_environment LOCK  the client and the packages of that lock file, in .venv
-#   setup_ffmpeg            ffmpeg and ffprobe, with apt-get
-#   setup_faketime          libfaketime, which the tests step the clock with
+#   setup_tools NAME...     those programs, with apt-get: ffmpeg, mkvmerge, HandBrakeCLI, and for the tests faketime
 # They say what they do on standard error, a line for each thing, and nothing when all is in place.
 # shellcheck shell=bash
 
@@ -11,8 +10,7 @@ stamp=$venv/setup.stamp # what the environment was made for; there only while it
 log=$venv/setup.log
 
 setup_environment() { is_ready "$1" || alone install_environment "$1"; }
-setup_ffmpeg() { have_ffmpeg || alone install_ffmpeg; }
-setup_faketime() { have_faketime || alone install_faketime; }
+setup_tools() { have "$@" || alone install_tools "$@"; }
 
 install_environment() {
     if is_ready "$1"; then return; fi # another call has done it meanwhile
@@ -44,10 +42,16 @@ find_python() {
     give_up "Python 3.11 or newer is missing: install it, as python3 or python3.11 or the like on PATH"
 }
 
-have_ffmpeg() { command -v ffmpeg && command -v ffprobe; } >/dev/null
-install_ffmpeg() { have_ffmpeg || apt_install ffmpeg; }
-have_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1'; } >/dev/null
-install_faketime() { have_faketime || apt_install faketime; }
+declare -A package_of=([ffmpeg]=ffmpeg [mkvmerge]=mkvtoolnix [HandBrakeCLI]=handbrake-cli [faketime]=faketime)
+have() {
+    local name
+    for name; do command -v "$name" || return; done
+} >/dev/null
+install_tools() {
+    local name packages=()
+    for name; do have "$name" || packages+=("${package_of[$name]}"); done
+    ((${#packages[@]} == 0)) || apt_install "${packages[@]}"
+}
 
 # The stamp: where and with which Python the environment was made (moved, it does not work), how many files it has (fewer:
 # someone has deleted some), and a line for each lock file installed. All of requirements.lock is in the others too.
@@ -65,13 +69,13 @@ pip_install() { quietly "$venv/bin/python" -m pip install --quiet --no-input --d
 apt_install() {
     local as_root=() apt=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300)
     if ((EUID != 0)); then
-        as_root=(sudo -p "setup: password for sudo, to install $1: ")
+        as_root=(sudo -p "setup: password for sudo, to install $*: ")
         [[ -t 0 && -t 2 ]] || as_root+=(-n) # nobody is there to type it
     fi
-    "${as_root[@]}" "${apt[@]}" --version &>/dev/null || give_up "$1 is missing: as root, run apt-get install $1"
-    say "installing $1"
+    "${as_root[@]}" "${apt[@]}" --version &>/dev/null || give_up "missing: as root, run apt-get install $*"
+    say "installing $*"
     "${as_root[@]}" "${apt[@]}" update &>>"$log" || true # a broken source matters only if the install then fails
-    quietly "${as_root[@]}" "${apt[@]}" install -y --no-install-recommends "$1"
+    quietly "${as_root[@]}" "${apt[@]}" install -y --no-install-recommends "$@"
 }
 
 alone() { # while no other call does it

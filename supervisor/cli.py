@@ -1,7 +1,7 @@
 """The command line, `sisyphus-client`.
 
-Exit statuses: 0 all is well (`run`: the job completed), 1 it failed, 2 the file, the arguments or the settings are
-wrong, 128 + n interrupted by signal n (130 for Ctrl-C).
+Exit statuses: 0 all is well (`run`: the job completed), 1 it failed, or `validate` or `modules` has found something
+wrong, 2 the file, the arguments or the settings are wrong, 128 + n interrupted by signal n (130 for Ctrl-C).
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,7 +22,7 @@ from loguru import logger
 from app.config import VERSION, Client, ConfigError, Settings, is_set, load_client, load_settings
 from supervisor import display
 from supervisor.foreground import FAILED, WRONG, Foreground
-from supervisor.job import Job, JobError, read_job
+from supervisor.job import Job, JobError, Task, read_job
 from supervisor.limits import Limits, load_limits
 
 if TYPE_CHECKING:
@@ -59,12 +59,45 @@ def run(job_file: str, config: str | None, as_json: bool, dry_run: bool) -> None
         job = _read_job_file(job_file, client)
     except (ConfigError, JobError) as error:
         _give_up(str(error))
+    foreground = Foreground(job, job_file, settings, client, limits)
+    _exit_with(foreground.plan() if dry_run else foreground.run(as_json))
+
+
+@main.command()
+@click.argument("job_file", metavar="JOB.json")
+@_config
+def validate(job_file: str, config: str | None) -> None:
+    """Say everything that is wrong with a job, task by task, and run nothing; status 1 if something is."""
+    refused: list[JobError] = []
     try:
-        status = asyncio.run(Foreground(job, job_file, settings, client, limits).main(as_json, dry_run))
-        _let_go_of_standard_streams()
-        sys.exit(status)
-    except OSError as error:  # no temporary directory, no process to be had: what a job itself meets is on its record
-        _give_up(f"the client cannot start: {error}")
+        settings = load_settings(os.environ, _state_directory())
+        client, limits = _configuration(config)
+        document = _read_document(job_file)
+    except (ConfigError, JobError) as error:
+        _give_up(str(error))
+    try:
+        job = read_job(document, client.modules, Path(job_file).stem, refused)
+    except JobError as error:
+        click.echo(f"{job_file}: {error}")
+        sys.exit(FAILED)
+    _exit_with(Foreground(job, job_file, settings, client, limits).validate(refused))
+
+
+@main.group(invoke_without_command=True)
+@_config
+@click.option("--probe", is_flag=True, help="Try each encoder with a second of picture or sound. Takes a minute.")
+@click.pass_context
+def modules(context: click.Context, config: str | None, probe: bool) -> None:
+    """Show the modules that are enabled, their tools and limits, and what is wrong; status 1 if one cannot run."""
+    if context.invoked_subcommand:
+        return
+    try:
+        settings = load_settings(os.environ, _state_directory())
+        client, limits = _configuration(config)
+    except ConfigError as error:
+        _give_up(str(error))
+    job = Job("modules", "modules", tuple(Task(name, None) for name in client.modules))
+    _exit_with(Foreground(job, "", settings, client, limits).inspect(probe))
 
 
 @main.command()
@@ -160,6 +193,16 @@ def show_config(config: str | None) -> None:
     except ConfigError as error:
         _give_up(str(error))
     display.show_configuration(settings, client, limits, os.environ)
+
+
+def _exit_with(command: Coroutine[Any, Any, int]) -> NoReturn:
+    """Carry out a command of the foreground's and exit with its status."""
+    try:
+        status = asyncio.run(command)
+    except OSError as error:  # no temporary directory, no process to be had: what a job itself meets is on its record
+        _give_up(f"the client cannot start: {error}")
+    _let_go_of_standard_streams()
+    sys.exit(status)
 
 
 def _run_worker(worker: "Worker") -> int:

@@ -3,6 +3,7 @@
 import os
 import queue
 import select
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from app.config import SECRETS, SETTINGS, Client, Settings, is_set, shown_url
-from ipc.messages import StepName
+from ipc.messages import Inspection, StepName
+from supervisor.failure import Failure
 from supervisor.job import JobRun, TaskRun, Verdict, Watcher
 from supervisor.limits import IoPriority, Limits
+from supervisor.line_pipe import printable
 from supervisor.tree import Usage
 
 if TYPE_CHECKING:
@@ -37,6 +40,9 @@ LOG_PATIENCE = 2.0
 """Seconds that the end waits for somebody to read the last lines."""
 
 STDERR = 2
+
+NO_TERMINAL_WIDTH = 140
+"""Columns of a table where there is no terminal: paths are not to be broken."""
 
 
 class Terminal(Console):
@@ -223,13 +229,76 @@ def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
     console.print(table)
     for run in verdict.tasks:
         for warning in run.warnings:
-            console.print(Text(f"Warning of task {run.label}: {warning}"))
+            console.print(_plain(f"Warning of task {run.label}: {warning}"))
     for path, size in outputs:
-        console.print(Text(f"Output: {path} ({decimal(size)})"))
+        console.print(_plain(f"Output: {path} ({decimal(size)})"))
     if verdict.failure:
-        console.print(Text(verdict.failure.headline))
+        console.print(_plain(verdict.failure.headline))
         for line in verdict.failure.stderr or verdict.failure.log:
-            console.print(Text(f"    {line}"))
+            console.print(_plain(f"    {line}"))
+
+
+def show_problems(reports: Sequence[tuple[int, str, Sequence[str], Sequence[str]]]) -> None:
+    """Print what is wrong with each task of a job: its place, module, problems and warnings."""
+    console = Terminal(highlight=False, soft_wrap=True)
+    for place, module, problems, warnings in reports:
+        count = len(problems)
+        console.print(_plain(f"{place}:{module}: " + (f"{count} problem{'s' * (count > 1)}" if count else "ok")))
+        for line in (*problems, *(f"warning: {warning}" for warning in warnings)):
+            console.print(_plain(f"    {line}"))
+
+
+def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[Inspection | Failure]) -> bool:
+    """Print a table of the modules that are enabled, and what is wrong with them; whether nothing is."""
+    console = Terminal(highlight=False)
+    if not console.is_terminal:
+        console = Terminal(highlight=False, width=max(console.width, NO_TERMINAL_WIDTH))
+    table = Table("module", "from", "tools", "limits", "state", show_lines=True)
+    wrong: list[str] = []
+    inspections = [each if isinstance(each, Inspection) else Inspection() for each in found]
+    for (name, target), inspection, each in zip(client.modules.items(), inspections, found, strict=True):
+        problems = [tool.problem for tool in inspection.tools if tool.problem]
+        if isinstance(each, Failure):
+            problems = [each.message]
+        elif inspection.encoders and all(encoder.problem for encoder in inspection.encoders):
+            problems.append("none of its encoders works")
+        wrong += [f"{name}: {problem}" for problem in problems]
+        cells = name, f"{target}\n{inspection.file}", _tools(inspection), _limits(limits[name])
+        table.add_row(*map(Text, (*cells, "cannot run" if problems else "ready")))
+    console.print(table)
+    for line in wrong:
+        console.print(_plain(line), soft_wrap=True)
+    for name, inspection in zip(client.modules, inspections, strict=True):
+        _show_encoders(name, inspection)
+    return not wrong
+
+
+def _plain(text: str) -> Text:
+    """`text` without anything that could steer a terminal: much of it comes from jobs and files."""
+    return Text(printable(text.encode("utf-8", "backslashreplace")))
+
+
+def _tools(inspection: Inspection) -> str:
+    return "\n".join(f"{tool.name} {tool.version}\n{tool.path}".rstrip() for tool in inspection.tools) or "-"
+
+
+def _limits(limits: Limits) -> str:
+    values = {field: _limit(getattr(limits, field)) for field in Limits.__struct_fields__}
+    return "\n".join(f"{field} {value}" for field, value in values.items() if value != "off")
+
+
+def _show_encoders(name: str, inspection: Inspection) -> None:
+    """Say which of a tool's encoders work here, and why the others do not, if they were tried."""
+    if not inspection.encoders:
+        return
+    working = [encoder.name for encoder in inspection.encoders if not encoder.problem]
+    click.echo(f"\n{name}: {len(working)} of {len(inspection.encoders)} encoders work here:")
+    click.echo(textwrap.fill(", ".join(working), 110, initial_indent="    ", subsequent_indent="    "))
+    if len(working) < len(inspection.encoders):
+        click.echo("and these do not:")
+    for encoder in inspection.encoders:
+        if encoder.problem:
+            click.echo(f"    {encoder.name}: {encoder.problem}")
 
 
 def show_configuration(
@@ -281,11 +350,13 @@ def _source(name: str, environ: Mapping[str, str]) -> str:
 
 
 def _limit(value: object) -> str:
+    if value is None:
+        return "off"
     if isinstance(value, IoPriority):
         return value.io_class if value.level is None else f"{value.io_class}:{value.level}"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return "off" if value is None else str(getattr(value, "text", value))
+    return str(getattr(value, "text", value))
 
 
 def _limit_source(field: str, name: str, own: Mapping[str, object], general: Mapping[str, object]) -> str:

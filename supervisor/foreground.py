@@ -1,10 +1,13 @@
-"""`sisyphus-client run`: one job in the foreground, without a server."""
+"""`sisyphus-client run`, `validate` and `modules`: in the foreground, without a server."""
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from operator import itemgetter
 
 import click
 import msgspec
@@ -14,7 +17,7 @@ from loguru import logger
 from app.config import Client, Settings
 from supervisor import display, signals
 from supervisor.failure import Failure
-from supervisor.job import Job, JobRun, Verdict, Watcher
+from supervisor.job import Job, JobError, JobRun, Verdict, Watcher
 from supervisor.limits import Limits
 from supervisor.means import means
 from supervisor.task_process import Stop
@@ -27,7 +30,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Foreground:
-    """One `run` command: a job, its file's name, and how it is to be run."""
+    """One command: a job, its file's name, and how it is to be run."""
 
     def __init__(self, job: Job, job_file: str, settings: Settings, client: Client, limits: dict[str, Limits]) -> None:
         self._job = job
@@ -39,19 +42,68 @@ class Foreground:
         self._paused = False
         self._pausing: asyncio.Future[None] | None = None  # kept, or it could be collected half-way
 
-    async def main(self, as_json: bool, dry_run: bool) -> int:
+    async def run(self, as_json: bool) -> int:
         """Run the job and show it; returns the exit status."""
         setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
         console = display.Terminal(stderr=True, highlight=False)
-        with display.logging_to(console, "WARNING" if dry_run else self._settings.log_level):
+        with display.logging_to(console, self._settings.log_level):
             watcher = display.Bars(console) if console.is_terminal else display.Lines()
             async with means(self._client, self._settings, self._limits) as shared:
-                if dry_run:
-                    return await self._plan(JobRun(self._job, shared, Watcher()))
                 job = JobRun(self._job, shared, watcher)
                 with watcher.showing(job), self._interruptible(job):
                     verdict = await job.run()
         return self._show(verdict, as_json)
+
+    async def plan(self) -> int:
+        """Validate the job and print the command lines that it would run; returns the exit status."""
+        async with self._quiet() as job:
+            failure, plans = await job.plan()
+        if self._interrupted_by:
+            return 128 + self._interrupted_by
+        if failure and failure.unusable:
+            return self._complain(failure)
+        if failure:
+            click.echo(failure.headline, err=True)
+            return FAILED
+        for task, lines in plans:
+            for line in lines or (f"# {task.task.module}: no command line; it works in its own process",):
+                click.echo(line)
+        return COMPLETED
+
+    async def validate(self, refused: Sequence[JobError]) -> int:
+        """Validate every task and print what is wrong with each; returns the exit status. `refused` are left out of
+        the job: what is wrong with them is known."""
+        async with self._quiet() as job:
+            failures = await job.check()
+        if self._interrupted_by:
+            return 128 + self._interrupted_by
+        reports: list[tuple[int, str, Sequence[str], Sequence[str]]] = [
+            (error.task or 0, error.module or "?", (str(error),), ()) for error in refused
+        ]
+        places = (place for place in itertools.count() if place not in {error.task for error in refused})
+        for place, run, failure in zip(places, job.tasks, failures, strict=False):
+            problems = (failure.problems or (failure.message,)) if failure else ()
+            reports.append((place, run.task.module, problems, run.warnings))
+        display.show_problems(sorted(reports, key=itemgetter(0)))
+        return FAILED if any(problems for _, _, problems, _ in reports) else COMPLETED
+
+    async def inspect(self, probe: bool) -> int:
+        """Show the module of every task, what it needs and has; returns the exit status."""
+        async with self._quiet() as job:
+            found = await job.inspect(probe)
+        if self._interrupted_by:
+            return 128 + self._interrupted_by
+        return COMPLETED if display.show_modules(self._client, self._limits, found) else FAILED
+
+    @asynccontextmanager
+    async def _quiet(self) -> AsyncIterator[JobRun]:
+        """The job, to be looked into: only warnings are logged."""
+        setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
+        with display.logging_to(display.Terminal(stderr=True, highlight=False), "WARNING"):
+            async with means(self._client, self._settings, self._limits) as shared:
+                job = JobRun(self._job, shared, Watcher())
+                with self._interruptible(job):
+                    yield job
 
     def _interruptible(self, job: JobRun) -> AbstractContextManager[None]:
         def act(number: signal.Signals) -> None:
@@ -67,21 +119,6 @@ class Foreground:
             job.stop(Stop("cancelled", f"cancelled by {number.name}", now=again))
 
         return signals.handling([*STOPPING, signal.SIGUSR2], act)
-
-    async def _plan(self, job: JobRun) -> int:
-        with self._interruptible(job):
-            failure, plans = await job.plan()
-        if self._interrupted_by:
-            return 128 + self._interrupted_by
-        if failure and failure.unusable:
-            return self._complain(failure)
-        if failure:
-            click.echo(failure.headline, err=True)
-            return FAILED
-        for task, lines in plans:
-            for line in lines or (f"# {task.task.module}: no command line; it works in its own process",):
-                click.echo(line)
-        return COMPLETED
 
     def _show(self, verdict: Verdict, as_json: bool) -> int:
         failure = verdict.failure

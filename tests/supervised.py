@@ -81,6 +81,15 @@ class Supervised:
         self._started.append(process)
         return process
 
+    def command(self, *words: str, **popen: Any) -> "subprocess.CompletedProcess[str]":
+        """Run another command of the console script to its end, with the configuration."""
+        command = [CLIENT, *words, "--config", str(self.config)]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
+        self._started.append(process)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
     def close(self) -> None:
         """End what a test that failed has left running."""
         for process in self._started:
