@@ -64,10 +64,10 @@ class Start(Message, frozen=True):
     what the process opens and closes to become a task process."""
     environment: dict[str, str]
     """Variables that are the task's own; the others are the supervisor's."""
-    free_space: tuple[float, int] | None = None
-    """Share of the inputs' size, and bytes, that must be free where a task writes."""
     resumed: bool = False
     """Whether the client was killed in an earlier attempt at this task, which may have done a part of it."""
+    free_space: tuple[float, int] | None = None
+    """Share of the inputs' size, and bytes, that must be free where a task writes."""
 
 
 class Step(Message, frozen=True):

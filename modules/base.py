@@ -27,7 +27,8 @@ class BaseModule:
         heartbeat: Takes the status that the server is to see.
         task: The task's data.
         start_time: When `run` began, or `None` before.
-        schema: JSON schema (draft 2020-12) of the task's data, or `None`; `validate` reports all that it finds wrong.
+        schema: JSON schema (draft 2020-12) of the task's data; `validate` reports all that it finds wrong. A class
+            without one has that of `NAME.schema.json` beside its file `NAME.py`, if there is one, or `None`.
         tools: Names of the programs that `run` needs, the one that does the work first; `validate` reports which of
             them are not installed, and `sisyphus-client modules` shows them.
         resumed: Whether an earlier attempt at this task may have done a part of it: the client was killed meanwhile.
@@ -49,6 +50,11 @@ class BaseModule:
     sisyphus_files: Mapping[str, bool] = {}
     sisyphus_free_space: tuple[float, int] | None = None
     sisyphus_status: Mapping[str, Any] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.schema is None:
+            cls.schema = task_schema.beside(cls.__module__)
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         """Take the task's data.

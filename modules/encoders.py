@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from loguru import logger
+
 from app.exceptions import RunError
 from modules import tool
 
@@ -73,7 +75,11 @@ def listed() -> tuple[Encoder, ...]:
 
 def find_problem(name: str) -> str | None:
     """What to tell a person of an encoder that this ffmpeg does not have. It takes a codec's name for one, too."""
-    names = {text for encoder in listed() for text in (encoder.name, encoder.codec)}
+    try:
+        names = {text for encoder in listed() for text in (encoder.name, encoder.codec)}
+    except RunError as error:  # it will fail at the work, too, and say why
+        logger.debug("The encoders are not known: {}", error.message)
+        return None
     if name in names or name == "copy":
         return None
     close = difflib.get_close_matches(name, sorted(names), n=1)

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shlex
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -79,6 +80,7 @@ class Ffmpeg(BaseModule):
     def __init__(self, task: Mapping[str, Any]) -> None:
         super().__init__(task)
         self._sets: dict[str, Options] = {}
+        self._probed: dict[str, tuple[tuple[int, int], Mapping[str, Any]]] = {}
         self.report()
         logger.debug("Data: {}", self.task)
 
@@ -249,11 +251,18 @@ class Ffmpeg(BaseModule):
         """What ffprobe says of a source; nothing if it cannot tell. ffmpeg itself will say what is wrong with it."""
         name, options = source
         forced = ["-f", _text(options["f"])] if options.get("f") else []
+        key = shlex.join([name, *forced])
+        stamp = _stamp(name)
+        if stamp and key in self._probed and self._probed[key][0] == stamp:
+            return self._probed[key][1]  # as at validation: a probe takes as long as a short task's whole start
         try:
-            return media.probe(source_argument(name, self.will_exist), forced)
+            found = media.probe(source_argument(name, self.will_exist), forced)
         except RunError as error:
             logger.debug("{}", error.message)
-            return {}
+            found = {}
+        if stamp:
+            self._probed[key] = stamp, found
+        return found
 
     def _encode(self, argv: Sequence[str], expected: media.Expected) -> None:
         truncated: list[str] = []
@@ -423,6 +432,15 @@ def _is_retiming(options: Options, is_input: bool) -> bool:
         return True
     # Where a loop begins, and whether a stream's late start counts in each, depends on container and version.
     return bool(options.get("stream_loop"))
+
+
+def _stamp(name: str) -> tuple[int, int] | None:
+    """What tells whether a file has changed; `None` if it is none."""
+    try:
+        found = os.stat(name)
+    except (OSError, ValueError):
+        return None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def _mapped(streams: Sequence[Mapping[str, Any]], entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -6,21 +6,19 @@ when all of them are whole do they get their names.
 """
 
 import contextlib
-import errno
 import os
+import resource
 import shlex
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.exceptions import CleanupError, RunError, ValidationError
+from app.exceptions import RunError
 from modules import schema as task_schema
-from modules import tool
-from modules.base import location
-from modules.checks import same_file, source_problems, target_problems
-from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine
-from modules.output import Output, sync
+from modules.checks import is_settled, require_space, same_file, source_problems, target_problems
+from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine, output
+from modules.output import Output
 
 _LISTS = {"tracks": "tracks", "attachments": "attachments", "timestamps": "timestamps_v2", "cues": "cues"}
 """Keys of the task's data whose values are lists, and the modes of mkvextract that they stand for."""
@@ -33,10 +31,6 @@ _ENDINGS = {"chapters": b"</Chapters>", "tags": b"</Tags>", "timestamps_v2": b"\
 
 _VOBSUB = (".idx", ".sub")
 """What mkvextract writes of a VobSub track, whatever extension it is given."""
-
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_BLOCK = 4096
-"""Bytes that mkvextract may lose without a word: what the C library holds back until a file is closed."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class Mkvextract(MkvModule):
     """Extracts parts of the task's source into files of their own."""
 
     schema = task_schema.load("mkvextract")
-    program = "mkvextract"
+    tools = ("mkvextract", "mkvmerge")
     phase = "extracting"
 
     def outputs(self) -> list[str]:
@@ -72,73 +66,53 @@ class Mkvextract(MkvModule):
         Where a track is given by its type or language and the source is not there yet, its number is not known.
         """
         wanted = list(extractions(self.task.to_dict(), self._identify_settled(self.task["source"])))
-        outputs = {name: _output(name) for extraction in wanted for name in extraction.files}
+        outputs = {name: output(name) for extraction in wanted for name in extraction.files}
         links = find_links(wanted, outputs)
         lines = [["ln", "-s", "--", os.path.abspath(name), link] for name, link in links.items()]
         lines.append(arguments(self.task["source"], wanted, _given(outputs, links)))
         lines += [["mv", "--", output.temporary, output.target] for output in outputs.values()]
         return [shlex.join(line) for line in lines]
 
-    def validate(self) -> None:
-        super().validate()
+    def find_problems(self) -> Iterator[str]:
         task = self.task.to_dict()
-        missing = [problem for name in ("mkvextract", "mkvmerge") if (problem := tool.missing(name))]
-        found = [*missing, *source_problems(self, "source", task["source"])]
-        media = None
-        if not found and self._is_settled(task["source"]):
+        missing = list(source_problems(self, "source", task["source"]))
+        yield from missing
+        yield from self._problems_of_targets(task, None)
+        if not missing and is_settled(self, task["source"]):
             media, problems = examine_source(task)
-            found += problems
-        found += self._problems_of_targets(task, media)
-        if found:
-            raise ValidationError(message="; ".join(found))
+            yield from problems
+            yield from self._problems_of_targets(task, media)  # now it is known what is a VobSub track
 
-    def run(self) -> None:
-        self.set_start_time()
-        for name in ("mkvextract", "mkvmerge"):
-            tool.require(name, RunError)
-        task = self.task.to_dict()
+    def _possible_outputs(self) -> list[str]:
+        wanted = extractions(self.task.to_dict(), None)
+        return [name for each in wanted for name in (*each.files, *_vobsub_files(each.files[0]))]
+
+    def _work(self, task: Mapping[str, Any]) -> None:
         media, problems = examine_source(task)
         if media is None or problems:
-            raise RunError(message="; ".join(problems))
+            raise RunError(problems=problems)
         wanted = list(extractions(task, media))
+        require_space(self, sizes(task["source"], wanted, media))
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each output is held open, and there may be 1000
         with contextlib.ExitStack() as stack:
-            outputs = {name: stack.enter_context(_output(name)) for each in wanted for name in each.files}
+            outputs = {name: stack.enter_context(output(name)) for each in wanted for name in each.files}
             links = find_links(wanted, outputs)
             for temporary, link in links.items():
                 os.symlink(os.path.abspath(temporary), link)
                 stack.callback(os.unlink, link)
-            self._extract(arguments(task["source"], wanted, _given(outputs, links)), outputs.values())
+            argv = arguments(task["source"], wanted, _given(outputs, links))
+            self._execute(argv, {argv[1]: media.duration} if _needs_all(wanted) else {})
             self._verify(wanted, outputs, media)
-            for output in outputs.values():  # what can still fail, fails before the first gets its name
-                _sync(output)
-            for output in outputs.values():
-                self._warn_of_loss(output.target)
-                output.commit()
-        self._report(progress=100.0)
-
-    def cleanup(self) -> None:
-        """Remove the temporary files that a killed process of this job left; otherwise there are none."""
-        for extraction in extractions(self.task.to_dict(), None):
-            (name,) = extraction.files
-            for each in (name, *_vobsub_files(name)):
-                try:
-                    _output(each).discard()
-                except OSError as error:
-                    raise CleanupError(message=f"temporary file of {each}: {error}") from error
-
-    def _extract(self, argv: Sequence[str], outputs: Iterable[Output]) -> None:
-        try:
-            self._execute(argv)
-        except RunError as error:
-            if problem := find_no_room(outputs):  # mkvextract aborts then, and does not say why
-                raise RunError(message=f"{problem}; {error.message}", stderr=error.stderr) from error
-            raise
-        if problem := find_no_room(outputs):
-            raise RunError(message=problem)
+            for each in outputs.values():
+                self._warn_of_loss(each.target)
+                each.commit()
 
     def _verify(self, wanted: Sequence[Extraction], outputs: Mapping[str, Output], media: Media) -> None:
         for extraction in wanted:
             for name in extraction.files:
+                if problem := outputs[name].find_no_space():  # mkvextract exits with 0 then
+                    raise RunError(message=problem)
                 problem = find_damage(extraction, outputs[name].temporary, media)
                 if problem and extraction.track and extraction.track.type in {"subtitles", "buttons"}:
                     self.warn(f"{extraction.where}: {name}: {problem}")  # there may have been none to show
@@ -159,7 +133,7 @@ class Mkvextract(MkvModule):
                 yield from target_problems(self, where, name, overwrite=True)
                 if same_file(name, task["source"]):
                     yield f"{where}: {name} is also the source"
-                if (first := written.setdefault(location(name), where)) != where:
+                if (first := written.setdefault(os.path.realpath(name), where)) != where:
                     yield f"{where}: {name} is written by {first} already"
 
 
@@ -207,7 +181,7 @@ def examine_source(task: Mapping[str, Any]) -> tuple[Media | None, list[str]]:
     if media.format != "Matroska":
         return None, [f"source: {task['source']}: is {media.format}; mkvextract reads Matroska only"]
     wanted = list(extractions(task, media))
-    if not any(extraction.mode in _NEED_ALL for extraction in wanted):
+    if not _needs_all(wanted):
         problems = []
     return media, [*problems, *_problems_of_ids(task, media)]
 
@@ -224,6 +198,10 @@ def arguments(source: str, wanted: Sequence[Extraction], names: Mapping[str, str
         name = names[extraction.files[0]]
         argv.append(f"{extraction.id}:{name}" if extraction.id else name)
     return argv
+
+
+def _needs_all(wanted: Sequence[Extraction]) -> bool:
+    return any(extraction.mode in _NEED_ALL for extraction in wanted)
 
 
 def _problems_of_ids(task: Mapping[str, Any], media: Media) -> Iterator[str]:
@@ -255,19 +233,24 @@ def _asked_for(entry: Mapping[str, Any]) -> str:
 # --- the files ---
 
 
-def find_no_room(outputs: Iterable[Output]) -> str | None:
-    """What to tell a person if there is no room beside an output for what may be missing of it."""
-    for output in outputs:
-        with open(output.temporary, "r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            try:
-                os.posix_fallocate(file.fileno(), size, _BLOCK)
-            except OSError as error:
-                if error.errno in _NO_ROOM:
-                    return f"{output.target}: cannot be written: {error.strerror}"
-            finally:
-                file.truncate(size)
-    return None
+def sizes(source: str, wanted: Sequence[Extraction], media: Media) -> dict[str, int]:
+    """Bytes that will be written, as far as that can be told, by the files' names.
+
+    Of video and audio that nobody has counted, all of it together may take as much as the source.
+    """
+    counted = {each.files[-1]: _size(each, media) for each in wanted}
+    share = os.path.getsize(source) // max(list(counted.values()).count(None), 1)
+    return {name: share if size is None else size for name, size in counted.items()}
+
+
+def _size(extraction: Extraction, media: Media) -> int | None:
+    """Bytes of one file; `None` if it is large, and nobody knows how large."""
+    if extraction.mode == "attachments":
+        return media.attachments[int(extraction.id)]
+    track = extraction.track
+    if extraction.mode != "tracks" or track is None:
+        return 0
+    return track.bytes if track.type in {"video", "audio"} else track.bytes or 0
 
 
 def find_damage(extraction: Extraction, name: str, media: Media) -> str | None:
@@ -283,10 +266,6 @@ def find_damage(extraction: Extraction, name: str, media: Media) -> str | None:
         end = file.read()
     ending = _ENDINGS.get(extraction.mode, b"")
     return None if end.endswith(ending) or end.strip().endswith(ending) else "mkvextract did not write all of it"
-
-
-def _output(name: str) -> Output:
-    return Output(name, overwrite=True)
 
 
 def _vobsub_files(name: str) -> tuple[str, ...]:
@@ -317,10 +296,3 @@ def _is_plain(name: str) -> bool:
 def _given(outputs: Mapping[str, Output], links: Mapping[str, str]) -> dict[str, str]:
     """What mkvextract is told to write to, by the files' own names."""
     return {name: links.get(output.temporary, argument(output.temporary)) for name, output in outputs.items()}
-
-
-def _sync(output: Output) -> None:
-    try:
-        sync(output.temporary)
-    except OSError as error:
-        raise RunError(message=f"{output.target}: cannot be written: {error.strerror}") from error

@@ -16,12 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.exceptions import CleanupError, RunError, ValidationError
+from app.exceptions import RunError
 from modules import schema as task_schema
-from modules import tool
 from modules.base import location
-from modules.checks import same_file, source_problems, target_problems
-from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine, find_shortage, identify
+from modules.checks import (
+    is_settled,
+    require_space,
+    same_file,
+    size_of,
+    source_problems,
+    target_problems,
+    will_be_made,
+)
+from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine, find_shortage, identify, output
 from modules.output import Output
 
 Options = Mapping[str, Any]
@@ -47,7 +54,7 @@ _FLAGS = {
 }
 """Options that take a track's number alone, too. Bare, they would swallow what comes after them."""
 
-_RETIMING = {"default-duration", "sync", "timecodes", "timestamps"}
+_RETIMING = {"default-duration", "stop-after-video-ends", "sync", "timecodes", "timestamps"}
 """Options after which a track's length is anybody's guess: a negative offset, for one, cuts its beginning off."""
 
 _SELECTING = {f"no-{name}" for name in _TYPES} | {f"{singular}-tracks" for singular in _TYPES.values()}
@@ -73,7 +80,7 @@ class Mkvmerge(MkvModule):
     """Muxes the task's sources into one output file."""
 
     schema = task_schema.load("mkvmerge")
-    program = "mkvmerge"
+    tools = ("mkvmerge",)
     phase = "muxing"
 
     def outputs(self) -> list[str]:
@@ -85,58 +92,56 @@ class Mkvmerge(MkvModule):
         The types of tracks are not known of a source that is not there yet: its tracks are then selected whatever
         their type, which copies the same.
         """
-        task, output = self.task.to_dict(), self._output()
+        task, written = self.task.to_dict(), output(self.task["output_file"])
         media = [self._identify_settled(source["filename"]) for source in task["sources"]]
         attached: list[str] = []
         with contextlib.suppress(RunError):  # an earlier task will make the directory
-            attached = self._files(output)
-        argv, files = shielded(arguments(task, media, attached, output.temporary))
+            attached = self._files(written)
+        argv, files = shielded(arguments(task, media, attached, written.temporary))
         lines = [f"printf %s {shlex.quote(text)} > {shlex.quote(name)}" for name, text in files.items()]
-        return [*lines, shlex.join(argv), shlex.join(["mv", "--", output.temporary, output.target])]
+        return [*lines, shlex.join(argv), shlex.join(["mv", "--", written.temporary, written.target])]
 
-    def validate(self) -> None:
-        super().validate()
+    def find_problems(self) -> Iterator[str]:
         task = self.task.to_dict()
-        missing = tool.missing("mkvmerge")
-        found = [missing] if missing else []
-        found += self._problems_of_sources(task, is_installed=not missing)
-        found += self._problems_of_attachments(task)
-        found += _problems_of_options("options", task.get("options", {}))
+        media: dict[int, Media] = {}
+        settled = []
         for index, source in enumerate(task["sources"]):
-            found += _problems_of_options(f"sources[{index}].options", source.get("options", {}))
-        found += self._problems_of_output(task)
-        if found:
-            raise ValidationError(message="; ".join(found))
+            where, name = f"sources[{index}].filename", source["filename"]
+            problems = list(source_problems(self, where, name))
+            yield from problems
+            if not problems and is_settled(self, name):
+                settled.append((index, where, name))
+        yield from self._problems_of_output(task)
+        yield from self._problems_of_attachments(task)
+        yield from _problems_of_options(task)
+        for index, where, name in settled:
+            content, problems = examine(where, name)
+            yield from problems
+            if content:
+                media[index] = content
+        yield from track_problems(task, media)
 
-    def run(self) -> None:
-        self.set_start_time()
-        tool.require("mkvmerge", RunError)
-        task = self.task.to_dict()
+    def _work(self, task: Mapping[str, Any]) -> None:
         media = self._examine_all(task)
+        expected = expect(task, media)
         with contextlib.ExitStack() as stack:
-            output = stack.enter_context(self._output())
-            attached = self._files(output)
-            argv, files = shielded(arguments(task, media, attached, output.temporary))
-            for name, text in files.items():
+            written = stack.enter_context(output(task["output_file"]))
+            attached = self._files(written)
+            files = [*(entry["filename"] for entry in task.get("attachments", [])), *attached]
+            require_space(self, {written.target: size_of(shares(task, media, expected)) + size_of(files)})
+            argv, option_files = shielded(arguments(task, media, attached, written.temporary))
+            for name, text in option_files.items():
                 stack.callback(os.unlink, name)
                 Path(name).write_text(text, encoding="utf-8")
-            has_warned = self._execute(argv)
+            durations = {
+                argument(source["filename"]): each.duration for source, each in zip(task["sources"], media, strict=True)
+            }
+            has_warned = self._execute(argv, durations)
             if has_warned and "--abort-on-warnings" in argv:
                 raise RunError(message="mkvmerge gave up at a warning, as abort-on-warnings tells it to")
-            verify(output.temporary, expect(task, media), attachment_names(task, attached), media if has_warned else ())
-            self._warn_of_loss(output.target)
-            output.commit()
-        self._report(progress=100.0)
-
-    def cleanup(self) -> None:
-        """Remove the temporary file that a killed process of this job left; otherwise there is none."""
-        try:
-            self._output().discard()
-        except OSError as error:
-            raise CleanupError(message=f"temporary file of {self.task['output_file']}: {error}") from error
-
-    def _output(self) -> Output:
-        return Output(self.task["output_file"], overwrite=True)
+            verify(written.temporary, expected, attachment_names(task, attached))
+            self._warn_of_loss(written.target)
+            written.commit()
 
     def _examine_all(self, task: Mapping[str, Any]) -> list[Media]:
         """What is in the sources, now that they are all there."""
@@ -147,35 +152,23 @@ class Mkvmerge(MkvModule):
             found += problems
         found = found or list(track_problems(task, dict(enumerate(media))))
         if found:
-            raise RunError(message="; ".join(found))
+            raise RunError(problems=found)
         return media
-
-    def _problems_of_sources(self, task: Mapping[str, Any], *, is_installed: bool) -> Iterator[str]:
-        media: dict[int, Media] = {}
-        for index, source in enumerate(task["sources"]):
-            where, name = f"sources[{index}].filename", source["filename"]
-            problems = list(source_problems(self, where, name))
-            if is_installed and not problems and self._is_settled(name):
-                content, problems = examine(where, name)
-                if content:
-                    media[index] = content
-            yield from problems
-        yield from track_problems(task, media)
 
     def _problems_of_attachments(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, entry in enumerate(task.get("attachments", [])):
             where, name = f"attachments[{index}].filename", entry["filename"]
             yield from source_problems(self, where, name)
-            if self._is_settled(name) and os.path.getsize(name) == 0:
+            if is_settled(self, name) and os.path.getsize(name) == 0:
                 yield f"{where}: {name}: is empty, which mkvmerge does not attach"
         for index, directory in enumerate(task.get("attachment_directories", [])):
-            where, inside = f"attachment_directories[{index}]", location(directory) + "/"
+            where = f"attachment_directories[{index}]"
             if os.path.isdir(directory):
                 if not os.access(directory, os.R_OK | os.X_OK):
                     yield f"{where}: {directory}: cannot be read: permission denied"
             elif os.path.lexists(directory):
                 yield f"{where}: {directory}: is no directory"
-            elif not any(stands and path.startswith(inside) for path, stands in self.sisyphus_files.items()):
+            elif not will_be_made(self, directory):
                 yield f"{where}: {directory}: no such directory"
 
     def _problems_of_output(self, task: Mapping[str, Any]) -> Iterator[str]:
@@ -185,14 +178,17 @@ class Mkvmerge(MkvModule):
                 if same_file(entry["filename"], task["output_file"]):
                     yield f"output_file: {task['output_file']} is also {key}[{index}]"
 
-    def _files(self, output: Output) -> list[str]:
-        """The files of the attachment directories, by directory and name, but for the output itself."""
-        ours = {location(output.temporary), location(output.target)}
+    def _files(self, written: Output) -> list[str]:
+        """The files of the attachment directories, by directory and name, but for the output itself and empty ones.
+
+        mkvmerge refuses to attach what is empty, and a directory may well have a `.nomedia` or the like.
+        """
+        ours = {location(written.temporary), location(written.target)}
         found: list[str] = []
         for index, directory in enumerate(self.task.to_dict().get("attachment_directories", [])):
             try:
                 with os.scandir(directory) as entries:
-                    files = sorted(entry.path for entry in entries if entry.is_file())
+                    files = sorted(entry.path for entry in entries if entry.is_file() and entry.stat().st_size)
             except OSError as error:
                 raise RunError(message=f"attachment_directories[{index}]: {directory}: {error.strerror}") from error
             found += [name for name in files if location(name) not in ours]
@@ -283,8 +279,11 @@ def _attachment(entry: Mapping[str, Any]) -> Iterator[str]:
     yield from ("--attach-file", argument(entry["filename"]))
 
 
-def _problems_of_options(where: str, options: Options) -> Iterator[str]:
-    return (f"{where}.{key}: {why}" for key, why in _REFUSED.items() if _is_set(options, key))
+def _problems_of_options(task: Mapping[str, Any]) -> Iterator[str]:
+    places = {"options": task} | {f"sources[{index}].options": entry for index, entry in enumerate(task["sources"])}
+    for where, entry in places.items():
+        options = entry.get("options", {})
+        yield from (f"{where}.{key}: {why}" for key, why in _REFUSED.items() if _is_set(options, key))
 
 
 def _is_set(options: Options, key: str) -> bool:
@@ -319,8 +318,7 @@ def expect(task: Mapping[str, Any], media: Sequence[Media]) -> list[Expected]:
     found: dict[tuple[int, int], Expected] = {}
     for index, source in enumerate(task["sources"]):
         options = source.get("options", {})
-        # What stands before the first source is for that one, if it is for any.
-        names = {*options, *(task.get("options", {}) if index == 0 else ())}
+        names = _option_names(task, index)
         if names & _SELECTING:
             continue
         for track in media[index].tracks:
@@ -332,14 +330,33 @@ def expect(task: Mapping[str, Any], media: Sequence[Media]) -> list[Expected]:
     return [found[key] for key in order]
 
 
+def shares(task: Mapping[str, Any], media: Sequence[Media], expected: Sequence[Expected]) -> dict[str, float]:
+    """How much of each source goes into the output: all of it, where nobody has counted the bytes of its tracks."""
+    found: dict[str, float] = {}
+    for index, source in enumerate(task["sources"]):
+        name = source["filename"]
+        counts = [entry.track.bytes for entry in expected if entry.source == index]
+        counts += media[index].attachments.values()
+        known = [count for count in counts if count is not None]
+        is_known = len(known) == len(counts) and not _option_names(task, index) & _SELECTING
+        share = sum(known) / max(os.path.getsize(name), 1) if is_known else 1.0
+        found[name] = min(found.get(name, 0.0) + share, 1.0)
+    return found
+
+
+def _option_names(task: Mapping[str, Any], index: int) -> set[str]:
+    """Options that may be for a source: its own, and those of all."""
+    return {*task["sources"][index].get("options", {}), *task.get("options", {})}
+
+
 def attachment_names(task: Mapping[str, Any], attached: Sequence[str]) -> set[str]:
     """Under which names files will be attached. Of two that are alike in name, type and size, mkvmerge keeps one."""
     named = {entry.get("name") or os.path.basename(entry["filename"]) for entry in task.get("attachments", [])}
     return named | {os.path.basename(name) for name in attached}
 
 
-def verify(name: str, expected: Sequence[Expected], attachments: set[str], suspects: Sequence[Media]) -> None:
-    """Check that the file is whole. `suspects` are the sources if mkvmerge had something to warn of.
+def verify(name: str, expected: Sequence[Expected], attachments: set[str]) -> None:
+    """Check that the file is whole.
 
     Raises:
         RunError: it is not.
@@ -355,7 +372,8 @@ def verify(name: str, expected: Sequence[Expected], attachments: set[str], suspe
     _verify_contents(found, [entry.track for entry in expected], attachments)
     if [track.type for track in found.tracks] == [entry.track.type for entry in expected]:
         # Otherwise the sources' own options have added some, and it is not known which is which.
-        _verify_lengths(list(zip(found.tracks, expected, strict=True)), suspects)
+        for track, entry in zip(found.tracks, expected, strict=True):
+            _verify_length(track, entry)
 
 
 def _verify_contents(found: Media, expected: Sequence[Track], attachments: set[str]) -> None:
@@ -369,39 +387,14 @@ def _verify_contents(found: Media, expected: Sequence[Track], attachments: set[s
         raise RunError(message=f"the output has {len(found.attachments)} attachments of {len(attachments)}")
 
 
-def _verify_lengths(pairs: Sequence[tuple[Track, Expected]], suspects: Sequence[Media]) -> None:
-    for track, entry in pairs:
-        _verify_track(track, entry, is_suspect=bool(suspects))
-    for index, source in enumerate(suspects):
-        _verify_source(index, source, [(track, entry) for track, entry in pairs if entry.source == index])
-
-
-def _verify_track(track: Track, expected: Expected, *, is_suspect: bool) -> None:
-    """Compare lengths. How long a video's last frame is shown may get lost, which is no loss unless something is."""
-    certain = expected.track.is_exact or is_suspect
-    if track.type in {"video", "audio"} and certain and not expected.is_retimed:  # subtitles come and go
-        where = f"sources[{expected.source}], track {expected.track.id},"
-        _require_length(track.span, expected.track.span, where)
-
-
-def _verify_source(index: int, source: Media, pairs: Sequence[tuple[Track, Expected]]) -> None:
-    """Compare the source's length with that of its tracks, if all of them are in the output.
-
-    A damaged source may have lost what it says of its tracks: mkvmerge writes that at the end.
-    """
-    if source.duration is None or len(pairs) < len(source.tracks) or any(entry.is_retimed for _, entry in pairs):
-        return
-    tracks = [track for track, _ in pairs if track.span != 0]
-    bounds = [(t.start, t.start + t.span) for t in tracks if t.start is not None and t.span is not None]
-    if bounds and len(bounds) == len(tracks):
-        unused = min((track.start for track in source.tracks if track.start is not None), default=0.0)
-        length = max(end for _, end in bounds) - min(start for start, _ in bounds)
-        _require_length(length, source.duration - unused, f"sources[{index}]")
-
-
-def _require_length(length: float | None, least: float | None, where: str) -> None:
+def _verify_length(track: Track, expected: Expected) -> None:
+    length, least = track.span, expected.track.span
+    if length is None or least is None or expected.is_retimed or track.type not in {"video", "audio"}:
+        return  # of subtitles, some may be empty
     # A block of sound can last a second (TTA), and nobody counts the last one to the letter.
-    if length is not None and least is not None and length < least - max(2.0, min(least / 100, 10.0)):
+    tolerance = min(max(2.0, min(least / 100, 10.0)), least / 2)
+    if length < least - tolerance:
         raise RunError(
-            message=f"the output is cut short: {length:.1f} s where {where} has {least:.1f} s (it may be damaged)"
+            message=f"the output is cut short: {length:.1f} s of track {expected.track.id} "
+            f"of sources[{expected.source}], which has {least:.1f} s (it may be damaged)"
         )

@@ -4,7 +4,8 @@ What is said of the programs was seen with version 74.
 
 Neither program says that a source ends in the middle: it exits with 0, without a warning, and the output is short. So
 a source is asked first whether it has all the bytes that its container states. That is exact, whatever options do to
-the timing. Durations come second: most formats state none that mkvmerge would tell, and some only guess.
+the timing. Durations come second: most formats state none that mkvmerge would tell, and some only guess. Nothing tells
+that a stream without a container's sizes (MPEG-TS, AC-3) ends too early.
 """
 
 import contextlib
@@ -15,17 +16,17 @@ import re
 import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
 
-from box import Box
 from loguru import logger
 
-from app.exceptions import RunError
+from app.exceptions import CleanupError, RunError
 from modules import tool
-from modules.base import BaseModule, location
-from modules.output import is_special
+from modules.base import BaseModule
+from modules.checks import is_settled
+from modules.output import Output, is_special
 
 MAX_WARNINGS = 50
 """Warnings of a program that go on the record; a damaged source makes tens of thousands."""
@@ -35,6 +36,12 @@ _LOCALE = {"LC_ALL": "C.UTF-8"}
 
 _WARNED = 1
 """Exit status of a program that has something to warn of, and has done its work all the same."""
+
+_LAST_FRAME = 0.5
+"""Seconds that a source's last frame may last, besides which it has been read to its end."""
+
+_PATIENCE = 600.0
+"""Seconds for a look into a file, on a disk that is busy with a mux of 50 GB, say."""
 
 _SEGMENT = b"\x18\x53\x80\x67"
 _BEFORE_SEGMENT = {b"\x1a\x45\xdf\xa3", b"\xec", b"\xbf"}  # EBML header, Void, CRC-32 (RFC 8794, RFC 9559)
@@ -54,12 +61,10 @@ class Track:
     type: str
     languages: frozenset[str] = frozenset()
     codec: str = ""
-    start: float | None = None
-    """Seconds from the file's beginning to its first frame, if that is near the file's beginning."""
     span: float | None = None
-    """Seconds from its first frame's beginning to its last one's end, if the file states them."""
-    is_exact: bool = False
-    """Whether mkvmerge is sure to copy all of `span`: how long ffmpeg has a video's last frame shown may get lost."""
+    """Seconds from its first frame's beginning to its last one's end, if they are known and sure to be copied."""
+    bytes: int | None = None
+    """Bytes of all its frames, uncompressed, if the program that wrote the file has counted them."""
 
 
 @dataclass(frozen=True)
@@ -72,51 +77,72 @@ class Media:
     has_chapters: bool = False
     has_tags: bool = False
     duration: float | None = None
-    """Seconds from its beginning, or its first frame, to the last one's end, if it states them and has counted."""
+    """Seconds, if it states them: then its writer came to an end."""
 
 
 class MkvModule(BaseModule):
-    """A module whose work a program of MKVToolNix does.
+    """A module whose work a program of MKVToolNix does: the first of its `tools`.
 
     Attributes:
-        program: The program, whose name is the module's too.
         phase: What it does, for the status.
     """
 
     cleanup_on_failure = True
-    program: ClassVar[str]
     phase: ClassVar[str]
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         super().__init__(task)
-        self.status = Box({"status": "in_progress", "task": self.program})
-        self.heartbeat.set_data(self.status)
+        self.report()
         logger.debug("Data: {}", self.task)
 
-    def _execute(self, argv: Sequence[str]) -> bool:
+    def run(self) -> None:
+        self.set_start_time()
+        try:
+            self._work(self.task.to_dict())
+        except OSError as error:  # a directory that vanished under the program, a full place for scratch files
+            raise RunError(message=f"{error.filename or self.tools[0]}: {error.strerror}") from error
+        self.report(done=True)
+
+    def cleanup(self) -> None:
+        """Remove the temporary files that a killed process of this job left; otherwise there are none."""
+        for name in self._possible_outputs():
+            try:
+                output(name).discard()
+            except OSError as error:
+                raise CleanupError(message=f"temporary file of {name}: {error.strerror}") from error
+
+    def _work(self, task: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _possible_outputs(self) -> list[str]:
+        """The files that `run` may write, whatever is in the sources."""
+        return self.outputs()
+
+    def _execute(self, argv: Sequence[str], durations: Mapping[str, float | None]) -> bool:
         """Run the program to its end; whether it warned of something. Its warnings go on the record.
 
+        `durations` are the seconds that the sources state, by their names on the command line.
+
         Raises:
-            RunError: it failed; the message has its own words.
+            RunError: it failed; the message has its own words. Or the end of a source was lost, which is a mere warning
+                to the program.
         """
-        dialogue = _Dialogue(self.phase, self._report)
+        dialogue = _Dialogue(self.phase, self.report)
         logger.info("Running {}", shlex.join(argv))
         finished = tool.run(argv, on_line=dialogue.take, environment=_LOCALE)
         for warning in dialogue.warnings():
-            self.warn(f"{self.program}: {warning}")
+            self.warn(f"{self.tools[0]}: {warning}")
         if finished.returncode not in {0, _WARNED}:
             finished = dataclasses.replace(finished, stderr=dialogue.last_words(finished.stderr))
             raise finished.error(finished.described())
-        self._report(info={"phase": "checking"})
+        if loss := dialogue.find_loss(durations):
+            raise finished.error(loss)
+        self.report(info={"phase": "checking"})
         return finished.returncode == _WARNED
-
-    def _is_settled(self, name: str) -> bool:
-        """Whether a source is there, and no earlier task of the job will change it."""
-        return os.path.exists(name) and location(name) not in self.sisyphus_files
 
     def _identify_settled(self, name: str) -> Media | None:
         """What is in a source; `None` if it is not there yet, will change, or is no media."""
-        if self._is_settled(name):
+        if is_settled(self, name):
             with contextlib.suppress(RunError):
                 return identify(name)
         return None
@@ -125,12 +151,9 @@ class MkvModule(BaseModule):
         if os.path.lexists(target):
             self.warn(f"{target} was there already: it is replaced")
 
-    def _report(self, progress: float | None = None, info: Mapping[str, Any] | None = None) -> None:
-        if progress is not None:
-            self.status.progress = progress
-        if info:
-            self.status.info = info
-        self.heartbeat.set_data(self.status)
+
+def output(name: str) -> Output:
+    return Output(name, overwrite=True)
 
 
 # --- what is in a file ---
@@ -147,7 +170,7 @@ def identify(name: str) -> Media:
     # The equals sign also keeps a name that begins with "@", "-" or "+" from meaning something. Without the hack,
     # mkvmerge hides the statistics that it wrote itself.
     argv = ["mkvmerge", "--engage", "keep_track_statistics_tags", "-J", f"={name}"]
-    finished = tool.capture(argv, environment=_LOCALE)
+    finished = tool.capture(argv, timeout=_PATIENCE, environment=_LOCALE)
     try:
         answer = json.loads(finished.stdout.decode(errors="replace"))
     except ValueError as error:
@@ -164,12 +187,17 @@ def identify(name: str) -> Media:
         {entry["id"]: entry["size"] for entry in answer.get("attachments", [])},
         bool(answer.get("chapters")),
         bool(answer.get("global_tags") or answer.get("track_tags")),
-        _duration(properties),
+        _seconds_of(properties.get("duration")),
     )
 
 
 def examine(where: str, name: str) -> tuple[Media | None, list[str]]:
-    """What is in a source, if it can be read, and what is wrong with it. `where` is its place in the task's data."""
+    """What is in a source, if it can be read, and what is wrong with it. `where` is its place in the task's data.
+
+    Raises:
+        RunError: mkvmerge is not installed, which is wrong with no source.
+    """
+    tool.require("mkvmerge", RunError)
     try:
         media = identify(name)
         shortage = find_shortage(name)
@@ -203,52 +231,35 @@ def _in_brackets(text: str | None) -> str:
 
 def _track(track: Mapping[str, Any], container: Mapping[str, Any]) -> Track:
     properties = track.get("properties", {})
-    start = _of_nanoseconds(properties.get("minimum_timestamp"))
-    span, is_counted = _span(properties, container, start)
+    # A tag counts only if it is from whoever wrote the file: copied along, it may be that of a longer one.
+    writer = properties.get("tag__statistics_writing_app")
+    is_own = writer is not None and writer == container.get("writing_application")
+    size = properties.get("tag_number_of_bytes", "")
     return Track(
         track["id"],
         track["type"],
         frozenset(properties[key] for key in ("language", "language_ietf") if key in properties),
         properties.get("codec_id", ""),
-        start,
-        span,
-        is_counted or track["type"] == "audio",
+        _span(track["type"], properties, container, is_own=is_own),
+        int(size) if is_own and re.fullmatch("[0-9]{1,18}", size) else None,
     )
 
 
-def _span(
-    properties: Mapping[str, Any], container: Mapping[str, Any], start: float | None
-) -> tuple[float | None, bool]:
-    """Seconds of a track, and whether mkvmerge would count them likewise.
-
-    A tag counts only if it is from whoever wrote the file: copied along, it may be that of a longer one. mkvmerge's is
-    the track's length; that of libavformat (ffmpeg, HandBrake) is its end, a last frame of whatever length included.
-    """
-    length, whole = _seconds(properties.get("tag_duration", "")), _duration(container)
-    if _is_by_mkvmerge(container) and properties.get("tag__statistics_writing_app") == container["writing_application"]:
-        return length, True
-    if _is_by_libavformat(container) and length is not None and whole is not None and start is not None:
-        return max(min(length, whole) - start, 0.0), False
-    return None, False
+def _span(kind: str, properties: Mapping[str, Any], container: Mapping[str, Any], *, is_own: bool) -> float | None:
+    length = _seconds(properties.get("tag_duration", ""))
+    if is_own and str(container["writing_application"]).startswith("mkvmerge "):
+        return length
+    # The tags of libavformat (ffmpeg, HandBrake) tell a track's end, and that of a video includes how long its last
+    # frame is shown, which may get lost. They are stale if they exceed the file.
+    whole, start = _seconds_of(container.get("duration")), _seconds_of(properties.get("minimum_timestamp"))
+    is_by_libavformat = str(container.get("muxing_application")).startswith("Lavf")
+    if not is_by_libavformat or kind != "audio" or length is None or whole is None or start is None:
+        return None
+    return max(min(length, whole) - start, 0.0)
 
 
-def _duration(container: Mapping[str, Any]) -> float | None:
-    """Seconds that the file states, if they are by a program that has counted them."""
-    if _is_by_mkvmerge(container) or _is_by_libavformat(container):
-        return _of_nanoseconds(container.get("duration"))
-    return None
-
-
-def _is_by_mkvmerge(container: Mapping[str, Any]) -> bool:
-    return str(container.get("writing_application")).startswith("mkvmerge ")
-
-
-def _is_by_libavformat(container: Mapping[str, Any]) -> bool:
-    return str(container.get("muxing_application")).startswith("Lavf")
-
-
-def _of_nanoseconds(value: int | None) -> float | None:
-    return None if value is None else value / 1e9
+def _seconds_of(nanoseconds: int | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / 1e9
 
 
 def _seconds(text: str) -> float | None:
@@ -311,25 +322,25 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
 class _Dialogue:
     """Reads what a program prints in GUI mode."""
 
-    def __init__(self, phase: str, report: Callable[[float | None, Mapping[str, Any]], None]) -> None:
+    def __init__(self, phase: str, report: Callable[[float, Mapping[str, Any]], None]) -> None:
         self._phase = phase
         self._report = report
         self._begin = time.monotonic()
-        self._reached = 0.0
         self._lines: deque[str] = deque(maxlen=20)
         self._errors: list[str] = []
         self._warnings: list[str] = []
         self._unheard = 0
+        self._damaged = ""
+        self._reached: dict[str, float] = {}
+        self._lost: set[str] = set()
 
     def take(self, line: str) -> None:
         message, _, text = line.partition(" ")
         match message:
             case "#GUI#progress":
                 self._advance(text)
-            case "#GUI#warning" if len(self._warnings) < MAX_WARNINGS:
-                self._warnings.append(text)
             case "#GUI#warning":
-                self._unheard += 1
+                self._warn(text)
             case "#GUI#error":
                 self._errors.append(text)
             case _:
@@ -341,18 +352,38 @@ class _Dialogue:
         more = [f"{self._unheard} more warnings"] if self._unheard else []
         return [*dict.fromkeys(self._warnings), *more]
 
+    def find_loss(self, durations: Mapping[str, float | None]) -> str | None:
+        """What to tell a person of a source that could be read up to somewhere, and not to the end that it states.
+
+        A recording that was broken off states none: there is no more of it to be had.
+        """
+        for name in self._lost:
+            whole, reached = durations.get(name), self._reached.get(name, 0.0)
+            if whole is not None and reached < whole - _LAST_FRAME:
+                return f"{name}: is damaged: nothing can be read after {reached:.1f} s of {whole:.1f} s"
+        return None
+
     def last_words(self, stderr: Sequence[str]) -> tuple[str, ...]:
         """The last lines, with those on stderr, and then why it gave up."""
         return (*self._lines, *stderr, *self._errors)
 
+    def _warn(self, text: str) -> None:
+        if len(self._warnings) < MAX_WARNINGS:
+            self._warnings.append(text)
+        else:
+            self._unheard += 1
+        if match := re.match("(.*): Error in the Matroska file structure", text):
+            self._damaged = match[1]
+        elif match := re.match(
+            "The last timestamp processed before the error was encountered was ([0-9:.]+[0-9])", text
+        ):
+            self._reached[self._damaged] = _seconds(match[1]) or 0.0
+        elif text.startswith("Resync failed"):
+            self._lost.add(self._damaged)
+
     def _advance(self, text: str) -> None:
-        match = re.fullmatch(r"(\d+)%", text, re.ASCII)
-        if match is None:
-            return
-        # mkvmerge says 669 % of some sources; and less than 100 until the output has been verified.
-        self._reached = max(self._reached, min(float(match[1]), 99.9))
-        info: dict[str, Any] = {"phase": self._phase}
-        if self._reached:
+        match = re.fullmatch(r"(\d{1,3})%", text, re.ASCII)
+        if match and (percent := int(match[1])) <= 100:  # mkvmerge says 669 % of some sources
             passed = time.monotonic() - self._begin
-            info["eta_seconds"] = round(passed * (100 / self._reached - 1), 1)
-        self._report(self._reached, info)
+            eta = round(passed * (100 / percent - 1), 1) if percent else None
+            self._report(percent, {"phase": self._phase, "eta_seconds": eta})

@@ -112,7 +112,7 @@ class Output:
         finally:
             self.discard()
             self._close()
-        if problem and isinstance(error, RunError) and problem not in error.message:
+        if problem and isinstance(error, RunError) and "cannot be written: " not in error.message:
             error.message = f"{problem}; {error.message}"
             error.args = (error.message,)
         elif problem and isinstance(error, OSError) and error.errno in _NO_SPACE:

@@ -346,7 +346,11 @@ def prepare(settings: Mapping[str, Any]) -> LogSink:
     known = msgspec.convert(settings, Settings)
     known.apply()
     sink = LogSink()
-    logger.configure(handlers=[{"sink": sink, "level": known.log_level, "format": "{message}", "diagnose": False}])
+    logger.configure(
+        handlers=[
+            {"sink": sink, "level": known.log_level, "format": "{message}", "diagnose": False, "backtrace": False}
+        ]
+    )
     faulthandler.enable()  # a crash in C code says on stderr which line of Python called it
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper, still ours
     title, handler = setproctitle.getproctitle(), signal.getsignal(signal.SIGTERM)

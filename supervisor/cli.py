@@ -195,6 +195,25 @@ def show_config(config: str | None) -> None:
     display.show_configuration(settings, client, limits, os.environ)
 
 
+@modules.command("new")
+@click.argument("name")
+@click.option(
+    "--directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where both files go (default: modules/ and tests/ of the checkout).",
+)
+def new_module(name: str, directory: Path | None) -> None:
+    """Write a module that works, and its test, to begin with."""
+    from supervisor.new_module import write_module
+
+    try:
+        lines = write_module(name, directory)
+    except ConfigError as error:
+        _give_up(str(error))
+    click.echo("\n".join(lines))
+
+
 def _exit_with(command: Coroutine[Any, Any, int]) -> NoReturn:
     """Carry out a command of the foreground's and exit with its status."""
     try:

@@ -236,7 +236,8 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Entry point of the zygote's process: `python -m supervisor.zygote_main CONTROL`."""
-    for number in _SIGNALS - {signal.SIGPIPE}:  # what a closed pipe does is as the interpreter has it: an exception
+    # What a closed pipe does, or a file that is too large, is as the interpreter has it: an exception.
+    for number in _SIGNALS - {signal.SIGPIPE, signal.SIGXFSZ}:
         with contextlib.suppress(OSError, ValueError):  # KILL, STOP, and those the C library keeps
             signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
     kernel.become_subreaper()

@@ -28,6 +28,7 @@ from supervisor.failure import Failure
 from supervisor.limits import Duration, load_limits
 from supervisor.means import Means, means
 from supervisor.task_process import Answer, Confines, Exchange, Stop, TaskProcess
+from tests.media import make_clip
 from tests.supervised import Supervised
 
 TOKEN = "open sesame"
@@ -416,8 +417,7 @@ def test_fork_of_a_module_asks_by_itself(supervise: Supervise, monkeypatch: pyte
 
 def test_option_set_comes_through_the_supervisor(supervise: Supervise, tmp_path: Path) -> None:
     """The ffmpeg module's option sets are asked of the supervisor, under the name that all clients share."""
-    source = tmp_path / "source.mkv"
-    source.touch()
+    source = make_clip(tmp_path / "source.mkv")
     data = {
         "sources": [str(source)],
         "source_maps": [{"source": 0}],

@@ -173,3 +173,34 @@ def test_server_side_data(supervised: Supervised, tmp_path: Path, monkeypatch: p
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out").read_text()) == {"path": "/data/ffmpeg/x265-veryfast"}
     assert pushed == [{"options": {"codec": "libx265", "crf": 19, "preset": "veryfast"}}]
+
+
+BESIDE = "from modules.base import BaseModule\nclass Cool(BaseModule):\n    pass\nclass Same(Cool):\n    pass\n"
+
+
+@pytest.mark.parametrize("name", ["Cool", "Same"])
+def test_schema_beside_the_module(supervised: Supervised, tmp_path: Path, name: str) -> None:
+    """A JSON schema in a file of its own is picked up by the base class."""
+    (tmp_path / "cool.py").write_text(BESIDE)
+    schema = {"properties": {"level": {"type": "integer"}}, "additionalProperties": False}
+    (tmp_path / "cool.schema.json").write_text(json.dumps(schema))
+    supervised.configure(modules={"cool": f"modules.cool.{name}"}, paths=(str(tmp_path),))
+
+    good = supervised.record(job(("cool", {"level": 5})))
+    bad = supervised.record(job(("cool", {"levle": "x"})))
+
+    assert good["completed"]
+    assert bad["error"]["type"] == "ValidationError"
+    assert bad["error"]["message"] == "levle: unknown key (did you mean 'level'?)"
+
+
+def test_broken_schema_beside_the_module(supervised: Supervised, tmp_path: Path) -> None:
+    """A schema that is no JSON is a mistake in the configuration, told as such."""
+    (tmp_path / "cool.py").write_text(BESIDE)
+    (tmp_path / "cool.schema.json").write_text("{")
+    supervised.configure(modules={"cool": "modules.cool.Cool"}, paths=(str(tmp_path),))
+
+    done = supervised.run(job(("cool", {})))
+
+    assert done.returncode == 2
+    assert "modules.cool.Cool) cannot be imported: JSONDecodeError" in done.stderr

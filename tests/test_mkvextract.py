@@ -1,12 +1,12 @@
 """The `mkvextract` module, with the real mkvextract and tiny films."""
 
 import os
+import re
 import shlex
 import shutil
 import stat
 import struct
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,23 @@ import pytest
 
 from app.exceptions import RunError, ValidationError
 from modules.base import location
-from modules.mkvextract import Mkvextract, arguments, extractions
+from modules.mkvextract import Mkvextract, arguments, extractions, sizes
 from modules.mkvtoolnix import identify
 from modules.output import Output
 from tests.media import Interrupted, look, make_clip, terminated_when
 from tests.supervised import Supervised, job, until
-from tests.test_mkvmerge import MODULES, ODD_NAMES, SUBTITLES, ffmpeg, halve, make_film, make_silence, mkvmerge
+from tests.test_mkvmerge import (
+    MODULES,
+    ODD_NAMES,
+    SUBTITLES,
+    damage,
+    ffmpeg,
+    files_limited_to,
+    halve,
+    make_film,
+    make_silence,
+    mkvmerge,
+)
 
 EVERYTHING: dict[str, Any] = {
     "tracks": [
@@ -74,10 +85,15 @@ def carry_out(data: dict[str, Any]) -> Mkvextract:
     return module
 
 
-def refusal(data: dict[str, Any]) -> str:
+def problems(data: dict[str, Any]) -> list[str]:
+    """What validation finds, line by line."""
     with pytest.raises(ValidationError) as caught:
         Mkvextract(data).validate()
-    return caught.value.message
+    return list(caught.value.problems)
+
+
+def refusal(data: dict[str, Any]) -> str:
+    return "; ".join(problems(data))
 
 
 def failure(data: dict[str, Any]) -> RunError:
@@ -214,8 +230,9 @@ def test_everything(film: Path, here: Path) -> None:
     assert Path("cues.txt").read_text().startswith("timestamp=")
     assert module.outputs() == FILES
     assert module.removes() == []
-    assert module.status.task == "mkvextract"
-    assert module.status.progress == 100
+    assert module.sisyphus_status == {
+        "status": "in_progress", "task": "mkvextract", "progress": 100, "info": {"phase": "checking"}
+    }  # fmt: skip
     assert module.sisyphus_warnings == ()
 
 
@@ -286,10 +303,10 @@ def test_progress(large: Path, here: Path) -> None:
     infos: list[dict[str, Any]] = []
 
     class Watched(Mkvextract):
-        def _report(self, *args: Any, **kwargs: Any) -> None:
-            super()._report(*args, **kwargs)
-            seen.append((self.status.get("progress", 0), Path("a.wav").exists()))
-            infos.append(self.status.info.to_dict())
+        def report(self, *args: Any, **kwargs: Any) -> None:
+            super().report(*args, **kwargs)
+            seen.append((self.sisyphus_status.get("progress", 0), Path("a.wav").exists()))
+            infos.append(self.sisyphus_status.get("info", {"phase": "extracting"}))
 
     Watched(sound(large, "a.wav")).run()
 
@@ -319,8 +336,8 @@ def test_empty_tracks(here: Path) -> None:
     mkvmerge("-o", "a.mkv", "a.srt")
 
     class Emptied(Mkvextract):
-        def _execute(self, argv: Any) -> bool:
-            return super()._execute(["true"])
+        def _execute(self, argv: Any, durations: Any) -> bool:
+            return super()._execute(["true"], durations)
 
     module = Emptied(sound("a.mkv", "out"))
     module.run()
@@ -413,7 +430,7 @@ def test_whole_part_of_a_truncated_source(film: Path, here: Path) -> None:
     assert Path("c").read_text().rstrip().endswith("</Chapters>")
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.txt", "none.mkv"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.txt", "pipe", "directory", "none.mkv"])
 def test_no_matroska(name: str, here: Path) -> None:
     """A source that is no Matroska file is named, with what it is."""
     problem = f"source: {name}: "
@@ -424,6 +441,12 @@ def test_no_matroska(name: str, here: Path) -> None:
         case "a.txt":
             Path(name).write_text("no film")
             problem += "is no media that mkvmerge can read"
+        case "pipe":
+            os.mkfifo(name)
+            problem += "is no regular file"
+        case "directory":
+            Path(name).mkdir()
+            problem += "The file"
         case _:
             problem += "The file"
 
@@ -435,7 +458,7 @@ def test_killed(large: Path, here: Path) -> None:
     """A mkvextract that a signal kills is a RunError that names the signal; nothing is left."""
 
     class Killing(Mkvextract):
-        def _report(self, *args: Any, **kwargs: Any) -> None:
+        def report(self, *args: Any, **kwargs: Any) -> None:
             for child in psutil.Process().children():
                 child.kill()
 
@@ -483,31 +506,78 @@ def test_stale_temporaries(film: Path, here: Path) -> None:
     assert os.listdir() == ["a"]
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 40 KiB."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "none", directory], capture_output=True).returncode:
-        pytest.skip("mounting a small file system takes root")
-    yield directory
-    subprocess.run(["umount", directory], check=True)
-
-
 @pytest.mark.parametrize("mode", ["tracks", "attachments", "chapters", "tags", "timestamps", "cues"])
-@pytest.mark.parametrize("filled", [10, 9])
-def test_full_disk(mode: str, filled: int, film: Path, small: Path) -> None:
+def test_full_disk(mode: str, film: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that is full is an error, though mkvextract exits with 0 then, or aborts; no file is left."""
-    (small / "filler").write_bytes(bytes(filled * 4096))
-    data = {"source": str(film), "timestamps": [{"id": 0, "filename": f"{small}/other"}]}
-    entry: Any = {"chapters": f"{small}/a", "tags": f"{small}/a"}.get(mode, [{"id": 1, "filename": f"{small}/a"}])
-    data[mode] = [{"id": 0, "filename": f"{small}/a"}] if mode == "cues" else entry
+    wrapper = tmp_path / "mkvextract"  # so that the limit is an error to the program, and not a signal
+    wrapper.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {shutil.which('mkvextract')} \"$@\"\n")
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    entry: Any = {"chapters": "a", "tags": "a", "cues": [{"id": 0, "filename": "a"}]}
+    data = {"source": str(film), mode: entry.get(mode, [{"id": 1, "filename": "a"}])}
 
-    error = failure(data)
+    with files_limited_to(100):
+        error = failure(data)
 
-    assert "cannot be written: No space left on device" in error.message
-    assert error.signal is None
-    assert os.listdir(small) == ["filler"]
+    assert error.message.startswith("a: cannot be written: File too large")
+    assert os.listdir() == []
+
+
+def test_no_room(film: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An extraction for which there is no room does not begin."""
+    monkeypatch.setattr(Mkvextract, "sisyphus_free_space", (0.5, 1 << 60))
+
+    assert "free, and the output may take 1.2 EB (50% of its inputs'" in failure(sound(film, "a")).message
+    assert os.listdir() == []
+
+
+def test_sizes(film: Path, large: Path, vobsub: Path, here: Path) -> None:
+    """What is counted takes its bytes, text next to nothing, and all the rest as much as the source."""
+    clip = make_clip(here / "clip.mkv")
+
+    def expected(source: Path, **data: Any) -> dict[str, int]:
+        media = identify(str(source))
+        return sizes(str(source), list(extractions(data, media)), media)
+
+    def tracks(*numbers: int) -> list[dict[str, Any]]:
+        return [{"id": number, "filename": str(number)} for number in numbers]
+
+    everything = {"chapters": "c", "tags": "t", "timestamps": [{"id": 0, "filename": "x"}]}
+    nothing = dict.fromkeys("ctx", 0)
+    assert expected(film, tracks=tracks(0, 1, 4), **everything) == {"0": 40165, "1": 17671, "4": 30, **nothing}
+    assert expected(film, attachments=[{"id": 1, "filename": "a"}, {"id": 2, "filename": "b"}]) == {"a": 2560, "b": 7}
+    assert expected(large, tracks=tracks(0)) == {"0": 200 << 20}
+    assert expected(vobsub, tracks=tracks(0)).keys() == {"0.sub"}
+    half = clip.stat().st_size // 2
+    assert expected(clip, tracks=tracks(0, 1), timestamps=[{"id": 0, "filename": "x"}]) == {
+        "0": half,
+        "1": half,
+        "x": 0,
+    }
+
+
+def test_target_directory_vanishes(large: Path, here: Path) -> None:
+    """A directory that is removed during the extraction is an error that names the file."""
+    Path("d").mkdir()
+
+    class Removing(Mkvextract):
+        def report(self, progress: float | None = None, *args: Any, **kwargs: Any) -> None:
+            if progress is not None:
+                shutil.rmtree("d", ignore_errors=True)
+
+    with pytest.raises(RunError, match=r"^d/\.a\..*\.wav: No such file or directory$"):
+        Removing(sound(large, "d/a.wav")).run()
+
+
+@pytest.mark.parametrize("writer", ["ffmpeg", "mkvmerge"])
+def test_damaged_source(writer: str, here: Path, tmp_path: Path) -> None:
+    """A source whose end was never written is an error, though mkvextract only warns; what is before it can be had."""
+    damaged = damage(tmp_path, writer)
+
+    error = failure({"source": str(damaged), "timestamps": [{"id": 1, "filename": "a"}]})
+
+    assert re.match(rf"{damaged}: is damaged: nothing can be read after \d\.\d s of 6\.0 s; the command", error.message)
+    assert os.listdir() == []
 
 
 # --- validation ---
@@ -521,9 +591,11 @@ def test_all_problems_at_once(here: Path) -> None:
         "attachments": [{"id": 1, "filename": "."}],
         "chapters": "/dev/null",
         "tags": "none.mkv",
+        "timestamps": [{"id": 0, "filename": "link"}],
     }
+    Path("link").symlink_to("x")
 
-    assert refusal(data).split("; ") == [
+    assert problems(data) == [
         "source: none.mkv: no such file",
         "tracks[0]: no/a: there is no directory no",
         "tracks[1]: is the same as tracks[0], and mkvextract extracts nothing twice",
@@ -531,6 +603,7 @@ def test_all_problems_at_once(here: Path) -> None:
         "attachments[0]: .: is a directory",
         "chapters: /dev/null: is no regular file (a device or a pipe): it is not replaced",
         "tags: none.mkv is also the source",
+        "timestamps[0]: link is written by tracks[1] already",
     ]
 
 
@@ -547,6 +620,7 @@ def test_all_problems_at_once(here: Path) -> None:
             {"source": "a", "tracks": [{"id": 0, "track_type": "subtitle", "filename": "b"}]},
             'tracks[0].track_type: expected "video", "audio", "subtitles" or "buttons", got "subtitle"',
         ),
+        ({"source": "a", "tracks": [{"id": "0", "filename": "b"}]}, 'tracks[0].id: expected a whole number, got "0"'),
         ({"source": "a", "tracks": [{"id": -1, "filename": "b"}]}, "tracks[0].id: expected 0 or more, got -1"),
         ({"source": "a", "attachments": [{"id": 0, "filename": "b"}]}, "attachments[0].id: expected 1 or more, got 0"),
         ({"source": "a", "cues": [{"id": 0, "filename": "b", "language": "jpn"}]}, "cues[0].language: unknown key"),
@@ -580,7 +654,7 @@ def test_missing_tools(film: Path, here: Path, monkeypatch: pytest.MonkeyPatch) 
         "mkvextract is not installed, or not on PATH (install mkvtoolnix); "
         "mkvmerge is not installed, or not on PATH (install mkvtoolnix)"
     )
-    with pytest.raises(RunError, match="mkvextract is not installed"):
+    with pytest.raises(RunError, match=r"^mkvmerge is not installed, or not on PATH"):
         module.run()
 
 

@@ -9,6 +9,7 @@ import difflib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,16 @@ _FORMATS = {
 def load(name: str) -> Mapping[str, Any]:
     """The schema in `modules/schema/NAME.json`."""
     schema: Mapping[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
+    return schema
+
+
+def beside(module: str) -> Mapping[str, Any] | None:
+    """The schema in `NAME.schema.json` beside the imported module's file `NAME.py`, if there is one."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    path = Path(file).with_suffix(".schema.json") if file else None
+    if path is None or not path.is_file():
+        return None
+    schema: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return schema
 
 
