@@ -26,6 +26,13 @@ MODULES = {
     "cleanup": "modules.cleanup.Cleanup",
 }
 
+TOOLS = {
+    "mkvmerge": "modules.mkvmerge.Mkvmerge",
+    "mkvextract": "modules.mkvextract.Mkvextract",
+    "handbrake": "modules.handbrake.Handbrake",
+}
+"""The other bundled modules, for `configure`."""
+
 BENIGN = {"job_title": "benign", "tasks": [{"module": "benign"}]}
 
 

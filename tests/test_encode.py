@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -12,9 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.supervised import Supervised, job, until
+from tests.media import look
+from tests.supervised import TOOLS, Supervised, job, until
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "encode.json"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture
@@ -58,20 +60,50 @@ def encoder_below(client: "subprocess.Popen[str]") -> psutil.Process:
 
 def test_example(supervised: Supervised, clip: Path) -> None:
     """The example of the README: H.264 and AAC, moved to where the second task says, and nothing else left."""
-    done = supervised.run(EXAMPLE.read_text())
+    done = supervised.run((EXAMPLES / "encode.json").read_text())
     output = clip.parent / "done" / "clip.mp4"
-    probed = json.loads(
-        subprocess.run(
-            ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", output],
-            capture_output=True, check=True,
-        ).stdout
-    )  # fmt: skip
+    probed = look(output)
 
     assert done.returncode == 0, done.stderr
     assert [stream["codec_name"] for stream in probed["streams"]] == ["h264", "aac"]
     assert abs(float(probed["format"]["duration"]) - 5) < 0.2
     assert f"Output: {output}" in done.stdout
     assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "done"]
+
+
+def test_chain(supervised: Supervised, clip: Path, tmp_path: Path) -> None:
+    """The other example: encoded, muxed with subtitles and chapters, those taken out again, all of it moved."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    supervised.configure(modules=TOOLS)
+    chain = (EXAMPLES / "chain.json").read_text()
+
+    plan = supervised.run(chain, "--dry-run")
+    record = supervised.record(chain)
+    found = look(clip.parent / "done" / "clip.mkv")
+
+    assert plan.returncode == 0, plan.stderr
+    assert record["completed"], record
+    assert [task["result"] for task in record["tasks"]] == ["completed"] * 4
+    assert [stream["codec_name"] for stream in found["streams"]] == ["h264", "aac", "subrip"]
+    assert found["format"]["tags"]["title"] == "A clip"
+    assert "and a tone of 440 Hz." in (clip.parent / "done" / "english.srt").read_text()
+    assert "<ChapterString>End</ChapterString>" in (clip.parent / "done" / "chapters.xml").read_text()
+    assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "done"]
+    assert sorted(os.listdir(clip.parent / "done")) == ["chapters.xml", "clip.mkv", "english.srt"]
+
+
+def test_chain_is_cut(supervised: Supervised, clip: Path, tmp_path: Path) -> None:
+    """A task that fails in the middle ends the chain; what the ones before it wrote stays whole."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    (tmp_path / "examples" / "chapters.txt").write_text("no chapters")
+    supervised.configure(modules=TOOLS)
+
+    record = supervised.record((EXAMPLES / "chain.json").read_text())
+
+    assert [task["result"] for task in record["tasks"]] == ["completed", "failed", "not run", "not run"]
+    assert record["error"]["exit_status"] == 2
+    assert "mkvmerge exited with status 2" in record["message"]
+    assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "encoded.mp4"]
 
 
 def test_dry_run_prints_what_run_runs(supervised: Supervised, clip: Path) -> None:
@@ -147,22 +179,31 @@ def test_lost_parent_leaves_no_output(supervised: Supervised, clip: Path, victim
     assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "out.ts"]
 
 
-def test_full_disk_is_explained(supervised: Supervised, clip: Path, tmp_path: Path) -> None:
-    """A file system that fills up during the encode: an error that says so, and no file."""
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True).returncode:
-        pytest.skip("mounting a small file system takes root")
-    try:
-        supervised.configure(limits={"free_space": "off"})
-        data = endless(clip) | {"input_options": {}, "output_file": str(small / "out.ts")}
-        error = supervised.record(job(("ffmpeg", data)))["error"]
-        left = os.listdir(small)
-    finally:
-        subprocess.run(["umount", small], check=True)
+def test_full_disk_is_explained(supervised: Supervised, clip: Path) -> None:
+    """Where the output cannot grow any more, the error says so first, and there is no file."""
 
-    assert error["message"].startswith(f"{small}/out.ts: cannot be written: No space left on device; ffmpeg exited")
-    assert left == []
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, 64 << 10))
+
+    supervised.configure({"max_attempts": 1})
+    done = supervised.run(job(("ffmpeg", endless(clip) | {"input_options": {}})), "--json", preexec_fn=limit)
+    error = json.loads(done.stdout)["error"]
+
+    assert error["message"].startswith("demo/out.ts: cannot be written: File too large; ffmpeg was killed by SIGXFSZ")
+    assert os.listdir(clip.parent) == ["clip.mkv"]
+
+
+def test_no_room_is_explained(supervised: Supervised, clip: Path) -> None:
+    """Without room for the output nothing is begun; the limit `free_space` is the operator's to set."""
+    document = job(("ffmpeg", endless(clip) | {"input_options": {}}))
+    supervised.configure({"free_space": "1000TiB"})
+    refused = supervised.record(document)
+    supervised.configure({"free_space": "off"})
+    done = supervised.record(document)
+
+    assert refused["error"]["type"] == "RunError"
+    assert refused["error"]["message"].endswith("see the limit free_space)")
+    assert done["completed"]
 
 
 def test_missing_tool_is_explained(supervised: Supervised, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,7 @@ from typing import Any
 import pytest
 
 from tests.media import make_clip
-from tests.supervised import CLIENT, Supervised, job, until
-
-TOOLS = {
-    "mkvmerge": "modules.mkvmerge.Mkvmerge",
-    "mkvextract": "modules.mkvextract.Mkvextract",
-    "handbrake": "modules.handbrake.Handbrake",
-}
+from tests.supervised import CLIENT, TOOLS, Supervised, job, until
 
 
 def validate(supervised: Supervised, document: Any) -> "subprocess.CompletedProcess[str]":
