@@ -293,7 +293,7 @@ async def encode(bench: Bench) -> Report:
         "overwrite": True,
     }
     task = {"module": "ffmpeg", "data": data}
-    bare = shlex.split(_run(bench.command_line([task], "--dry-run")).strip().splitlines()[-1])
+    bare = shlex.split(_run(bench.command_line([task], "--dry-run")).splitlines()[0])
 
     async def job() -> float:
         own = time.process_time()
@@ -324,6 +324,7 @@ async def encode(bench: Bench) -> Report:
         "of which: ffprobe, which runs before and after": [
             *("ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", "-i", str(source))
         ],
+        "of which: ffmpeg's list of encoders, for validation": ["ffmpeg", "-hide_banner", "-encoders"],
     }
     base = [statistics.median(column) for column in zip(*taken[bare_name], strict=True)]
     rows = []

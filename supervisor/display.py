@@ -39,6 +39,9 @@ LINES_WAITING = 10_000
 LOG_PATIENCE = 2.0
 """Seconds that the end waits for somebody to read the last lines."""
 
+MAX_PHASE = 20
+"""Characters of what a module says it is doing that are shown beside its bar."""
+
 STDERR = 2
 
 NO_TERMINAL_WIDTH = 140
@@ -119,7 +122,7 @@ def _format(record: "Record") -> str:
 
 
 class Bars(Watcher):
-    """A live bar for every task: percent, speed, time left, memory of the process tree."""
+    """A live bar for every task: percent, phase, speed, time left, memory of the process tree."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -149,8 +152,9 @@ class Bars(Watcher):
                 self._progress.update(bar, step="waiting")
 
     def said(self, run: TaskRun) -> None:
+        step = {"step": phase} if (phase := _phase(run)) else {}
         self._progress.update(
-            self._bars[run.place], completed=run.status.progress, speed=_speed(run), left=_time_left(run)
+            self._bars[run.place], completed=run.status.progress, speed=_speed(run), left=_time_left(run), **step
         )
 
     def used(self, run: TaskRun, usage: Usage) -> None:
@@ -183,7 +187,7 @@ class Lines(Watcher):
         if run.status.progress is None or time.monotonic() < self._next_line:
             return
         self._next_line = time.monotonic() + LINE_INTERVAL
-        parts = [f"{run.status.progress:.1f} %", _speed(run), _time_left(run), decimal(self._memory)]
+        parts = [_phase(run), f"{run.status.progress:.1f} %", _speed(run), _time_left(run), decimal(self._memory)]
         self._log(run).info(", ".join(filter(None, parts)))
 
     def used(self, run: TaskRun, usage: Usage) -> None:
@@ -195,6 +199,11 @@ class Lines(Watcher):
 
     def _log(self, run: TaskRun) -> "Logger":
         return logger.bind(job=self._job_id, task=run.label)
+
+
+def _phase(run: TaskRun) -> str:
+    phase = run.status.info.get("phase")
+    return _plain(phase[:MAX_PHASE]).plain if isinstance(phase, str) else ""
 
 
 def _speed(run: TaskRun) -> str:
