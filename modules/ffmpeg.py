@@ -220,7 +220,7 @@ class Ffmpeg(BaseModule):
         """Streams that are mapped, not optional, and not in their source, as far as it can be looked into by now."""
         found: dict[int, Mapping[str, Any]] = {}
         for index, (name, options) in enumerate(self._sources()):
-            if is_settled(self, name) and os.path.isfile(name):
+            if is_settled(self, name) and os.path.isfile(name) and os.access(name, os.R_OK):
                 found[index] = self._probe_source((name, options))
                 if not found[index] and not set(options) - _TIMES:
                     yield f"sources[{index}]: {name}: is no media that ffprobe can read"
