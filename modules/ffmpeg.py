@@ -22,6 +22,7 @@ from modules import encoders, media, tool
 from modules import schema as task_schema
 from modules.base import BaseModule
 from modules.checks import is_settled, require_space, same_file, size_of, source_problems, target_problems
+from modules.containers import find_shortage
 from modules.data import address, server_data
 from modules.output import Output
 
@@ -46,6 +47,9 @@ _CODECS = _names("c codec vcodec acodec scodec")
 
 _TIMES = _names("ss t to sseof stream_loop accurate_seek")
 """Input options that decide nothing about whether ffprobe can read the source."""
+
+_ENDS = _names("t to f fs frames vframes aframes dframes shortest isync")
+"""Options after which a source need not be read to its end, or not as the container that it is."""
 
 _IMAGES = _names("""
     bmp dpx exr hdr im1 im24 im8 j2c j2k jls jp2 jpeg jpg jxl ljpg pam pbm pcx pfm pgm pgmyuv phm pix png ppm qoi ras rs
@@ -105,6 +109,7 @@ class Ffmpeg(BaseModule):
         yield from self._source_problems(task)
         yield from self._fetch_sets()
         yield from self._output_problems(task)
+        yield from self._shortages(task, self._can_look)
         if not any(map(tool.missing, self.tools)):
             yield from self._encoder_problems(task)
             yield from self._stream_problems(task)
@@ -119,6 +124,8 @@ class Ffmpeg(BaseModule):
             tool.require(name, RunError)
         self._need_sets(RunError)
         task = self.task.to_dict()
+        if problems := list(self._shortages(task, os.path.isfile)):
+            raise RunError(problems=problems)
         probes = [self._probe_source(source) for source in self._sources()]
         expected = expect(task, self._sets, probes)
         if self._is_discarded():
@@ -184,6 +191,24 @@ class Ffmpeg(BaseModule):
             if entry["source"] >= count:
                 yield f"source_maps[{index}].source: {entry['source']}, but there are only sources 0 to {count - 1}"
 
+    def _shortages(self, task: Mapping[str, Any], can_look: Callable[[str], bool]) -> Iterator[str]:
+        """Sources that are cut short, as far as their containers tell, unless a part may be all that is wanted."""
+        ends = {key.split(":")[0] for entry in task["output_maps"] for key in self._known_options(entry)}
+        mapped = {int(entry["source"]) for entry in task["source_maps"]}
+        for index, (name, options) in enumerate(self._sources()):
+            if index not in mapped or _ENDS & (ends | set(options)) or not can_look(name):
+                continue
+            if shortage := find_shortage(name):
+                yield f"sources[{index}]: {name}: {shortage}"
+
+    def _can_look(self, name: str) -> bool:
+        """Whether a source can be looked into before the job."""
+        return is_settled(self, name) and os.path.isfile(name) and os.access(name, os.R_OK)
+
+    def _known_options(self, entry: Mapping[str, Any]) -> Options:
+        """An output map's options, as far as its option set could be had."""
+        return {**entry.get("options", {}), **self._sets.get(entry.get("option_set", ""), {})}
+
     def _output_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         name = task["output_file"]
         if self._is_discarded():
@@ -198,8 +223,7 @@ class Ffmpeg(BaseModule):
         formats = {
             _text(value)
             for entry in task["output_maps"]
-            if entry.get("option_set") is None or entry["option_set"] in self._sets
-            for key, value in output_options(entry, self._sets).items()
+            for key, value in self._known_options(entry).items()
             if key.split(":")[0] == "f"
         }
         is_image = "image2" in formats if formats else extension in _IMAGES
@@ -210,7 +234,7 @@ class Ffmpeg(BaseModule):
     def _encoder_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, entry in enumerate(task["output_maps"]):
             name = entry.get("option_set")
-            for key, value in {**entry.get("options", {}), **self._sets.get(name, {})}.items():
+            for key, value in self._known_options(entry).items():
                 if key.split(":")[0] in _CODECS and isinstance(value, str) and (why := encoders.find_problem(value)):
                     is_of_set = key in self._sets.get(name, {})
                     place = f"option_set: option set {name!r}: options" if is_of_set else "options"
@@ -220,7 +244,7 @@ class Ffmpeg(BaseModule):
         """Streams that are mapped, not optional, and not in their source, as far as it can be looked into by now."""
         found: dict[int, Mapping[str, Any]] = {}
         for index, (name, options) in enumerate(self._sources()):
-            if is_settled(self, name) and os.path.isfile(name) and os.access(name, os.R_OK):
+            if self._can_look(name):
                 found[index] = self._probe_source((name, options))
                 if not found[index] and not set(options) - _TIMES:
                     yield f"sources[{index}]: {name}: is no media that ffprobe can read"

@@ -9,7 +9,6 @@ import math
 import os
 import re
 import shlex
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from modules.checks import (
     target_problems,
     will_be_made,
 )
+from modules.containers import find_shortage
 from modules.handbrake_cli import Title, file_argument, given_names
 from modules.handbrake_options import (
     TOOL,
@@ -53,8 +53,6 @@ _LEAST_OF_DISC = 0.9
 
 _COPIES = ("copy", "dts", "none")
 """Audio encoders with which HandBrakeCLI leaves out a track that it cannot copy."""
-
-_FIRST_BOXES = {b"ftyp", b"free", b"mdat", b"moov", b"skip", b"wide"}
 
 _LATE = 1.0
 """Seconds after which a file begins late: the durations that Matroska states are then the ends (ffprobe 5.1)."""
@@ -102,6 +100,8 @@ class Handbrake(BaseModule):
         source = task["source"]
         if is_usable and is_settled(self, source) and not will_be_made(self, source) and os.access(source, os.R_OK):
             yield from self._scan_problems(task)
+            if not self._wants_part() and (shortage := self._find_shortage()):
+                yield f"source: {shortage}"
 
     @classmethod
     def probe_encoders(cls) -> Iterator[tuple[str, str]]:
@@ -115,8 +115,8 @@ class Handbrake(BaseModule):
         if not self._is_scanned and (problems := list(self._scan_problems(task))):
             raise RunError(problems=problems)
         certain, likely = expect(options_of(task), self._title, self._probe_source())
-        if is_cut_short(self._title_path()):
-            certain = self._require_part("it has fewer bytes than its MP4 boxes", certain, likely)
+        if shortage := self._find_shortage():
+            certain = self._require_part(shortage, certain, likely)
         require_space(self, {task["output_file"]: size_of(self._used_shares(likely.duration))})
         with self._output() as output:
             with given_names(task["source"], output.temporary) as (source, target):
@@ -195,6 +195,15 @@ class Handbrake(BaseModule):
         name: str = self.task["source"]
         return self._title.path if os.path.isdir(name) and self._title is not None else name
 
+    def _find_shortage(self) -> str | None:
+        """What to tell a person of a source that has fewer bytes than its container states."""
+        path = self._title_path()
+        shortage = find_shortage(path) if os.path.isfile(path) else None
+        return f"{path}: {shortage}" if shortage else None
+
+    def _wants_part(self) -> bool:
+        return bool(options_of(self.task.to_dict()).keys() & {"stop_at", "chapters"})
+
     def _probe_source(self) -> Mapping[str, Any]:
         """What ffprobe says of the source; nothing if it cannot tell, as of a disc."""
         name = self._title_path()
@@ -218,8 +227,8 @@ class Handbrake(BaseModule):
         Raises:
             RunError: the end was asked for, or what was cannot be told.
         """
-        if "video" not in likely.lengths or not options_of(self.task.to_dict()).keys() & {"stop_at", "chapters"}:
-            raise RunError(message=f"the source is cut short: {truncated}", stderr=[truncated])
+        if "video" not in likely.lengths or not self._wants_part():
+            raise RunError(message=f"the source is cut short: {truncated}")
         return dataclasses.replace(certain, lengths=likely.lengths)
 
 
@@ -239,22 +248,6 @@ def title_problems(task: Mapping[str, Any], title: Title) -> Iterator[str]:
     # The temporary file would be one of the titles, and the first.
     if os.path.isdir(source) and os.path.isfile(title.path) and same_file(os.path.dirname(target) or ".", source):
         yield f"output_file: {target}: is in the directory {source}, whose files {TOOL} numbers as titles"
-
-
-def is_cut_short(name: str) -> bool:
-    """Whether an MP4 or QuickTime file ends before its boxes do. Its demuxer tells only of a packet that is torn."""
-    if not os.path.isfile(name):
-        return False
-    size, position = os.path.getsize(name), 0
-    with open(name, "rb") as file:
-        while position < size:
-            file.seek(position)
-            length, kind, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
-            length = large if length == 1 else length
-            if length < 8 or (position == 0 and kind not in _FIRST_BOXES):  # no such file, or a box up to the end
-                return False
-            position += length
-    return position > size
 
 
 def expect(options: Options, title: Title | None, found: Mapping[str, Any]) -> tuple[media.Expected, media.Expected]:

@@ -28,7 +28,8 @@ from modules.checks import (
     target_problems,
     will_be_made,
 )
-from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine, find_shortage, identify, output
+from modules.containers import find_shortage
+from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine, identify, output
 from modules.output import Output
 
 Options = Mapping[str, Any]

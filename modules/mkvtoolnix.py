@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 from loguru import logger
 
@@ -26,6 +26,7 @@ from app.exceptions import CleanupError, RunError
 from modules import tool
 from modules.base import BaseModule
 from modules.checks import is_settled
+from modules.containers import find_shortage
 from modules.output import Output, is_special
 
 MAX_WARNINGS = 50
@@ -42,15 +43,6 @@ _LAST_FRAME = 0.5
 
 _PATIENCE = 600.0
 """Seconds for a look into a file, on a disk that is busy with a mux of 50 GB, say."""
-
-_SEGMENT = b"\x18\x53\x80\x67"
-_BEFORE_SEGMENT = {b"\x1a\x45\xdf\xa3", b"\xec", b"\xbf"}  # EBML header, Void, CRC-32 (RFC 8794, RFC 9559)
-_BOXES_WITH_MEDIA = {b"mdat", b"moof", b"moov"}
-_RIFF_SLACK = 4096
-"""Bytes that a whole RIFF file may lack: some writers count its header twice, or a pad byte that is not there."""
-
-_RIFF_UNKNOWN = 0x7FFF0000
-"""Sizes from here on mean that the writer could not go back to fill them in, or that 32 bits do not hold them."""
 
 
 @dataclass(frozen=True)
@@ -208,18 +200,6 @@ def examine(where: str, name: str) -> tuple[Media | None, list[str]]:
     return media, [f"{where}: {name}: {shortage}"] if shortage else []
 
 
-def find_shortage(name: str) -> str | None:
-    """What to tell a person of a file that has fewer bytes than its container states: Matroska, MP4, AVI, WAV.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open(name, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        stated = _stated_size(file, size)
-    return f"is cut short: it has {size} bytes, and states {stated}" if size < stated else None
-
-
 def argument(name: str) -> str:
     """`name` as written, unless the programs would take it for something else than a file's."""
     return f"./{name}" if name.startswith(("-", "@", "+", "=", "(", ")", "[", "]")) else name
@@ -266,54 +246,6 @@ def _seconds(text: str) -> float | None:
     """Seconds of a time such as `00:01:30.5`."""
     match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text, re.ASCII)
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
-
-
-def _stated_size(file: BinaryIO, size: int) -> int:
-    """Bytes that the file has at least if it is whole, as far as its container tells; 0 if it does not."""
-    head = file.read(12)
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return _end_of_segment(file)
-    if head.startswith(b"RIFF") and head[8:] in {b"AVI ", b"WAVE"}:
-        length = int.from_bytes(head[4:8], "little")
-        return length + 8 - _RIFF_SLACK if length < _RIFF_UNKNOWN else 0
-    return _end_of_boxes(file, size) if head[4:8] == b"ftyp" else 0
-
-
-def _end_of_segment(file: BinaryIO) -> int:
-    """Where the first segment of a Matroska file ends; 0 if it does not say, as in a live recording."""
-    file.seek(0)
-    while True:
-        element, length = _variable_width(file), _variable_width(file)
-        mask = (1 << 7 * len(length)) - 1
-        value = int.from_bytes(length, "big") & mask
-        if element == _SEGMENT:
-            return 0 if value == mask else file.tell() + value
-        if element not in _BEFORE_SEGMENT or not length:
-            return 0
-        file.seek(value, os.SEEK_CUR)
-
-
-def _variable_width(file: BinaryIO) -> bytes:
-    """An EBML id or size with its marker: as many bytes as its first one has zeros in front, and one."""
-    first = file.read(1)
-    return first + file.read(8 - first[0].bit_length()) if first and first[0] else b""
-
-
-def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Where the last box of an MP4 file with media in it ends."""
-    position = end = 0
-    while position < size:
-        file.seek(position)
-        head = file.read(16)
-        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if length == 1:
-            length = int.from_bytes(head[8:], "big")
-        if length < 8 or not kind.isalnum():  # up to the file's end, or something else from here on
-            break
-        position += length
-        if kind in _BOXES_WITH_MEDIA:
-            end = position
-    return end
 
 
 # --- how the programs talk ---

@@ -715,8 +715,10 @@ def test_truncated_source(film: Path, tmp_path: Path) -> None:
     """A source that ends in the middle is an error, though HandBrakeCLI says all is well; nothing is left."""
     half = tmp_path / "half.mkv"
     half.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
-    with pytest.raises(RunError, match=r"the source is cut short: .* File ended prematurely"):
+    with pytest.raises(ValidationError, match=r"source: .*half\.mkv: is cut short: it has \d+ bytes, and states \d+"):
         carry_out(task(half, tmp_path / "out.mkv"))
+    with pytest.raises(RunError, match=r"the source is cut short: .*half\.mkv: is cut short"):
+        Handbrake(task(half, tmp_path / "out.mkv")).run()
     with pytest.raises(RunError, match=r"the output is cut short: \d\.\d s of video where 3\.\d s were expected"):
         carry_out(task(half, tmp_path / "out.mkv", source={"stop_at": {"seconds": 3.5}}))
 
@@ -797,7 +799,7 @@ def test_truncated_mp4(tmp_path: Path) -> None:
     data = whole.read_bytes()
     whole.write_bytes(data[: len(data) // 2])
     with pytest.raises(RunError, match="cut short"):
-        carry_out(task(whole, tmp_path / "out.mkv"))
+        Handbrake(task(whole, tmp_path / "out.mkv")).run()
 
     assert os.listdir(tmp_path) == ["whole.mp4"]
 

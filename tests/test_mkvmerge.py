@@ -18,9 +18,10 @@ from loguru import logger
 
 from app.exceptions import RunError, ValidationError
 from modules.base import location
+from modules.containers import find_shortage
 from modules.mkvextract import Mkvextract
 from modules.mkvmerge import Mkvmerge, arguments, expect, shares, shielded
-from modules.mkvtoolnix import Media, Track, find_shortage, identify
+from modules.mkvtoolnix import Media, Track, identify
 from modules.output import Output
 from tests.media import Interrupted, make_clip, terminated_when
 from tests.supervised import Supervised, job

@@ -1,0 +1,78 @@
+"""Whether a media file has all the bytes that its container states: Matroska, MP4 and QuickTime, AVI, WAV.
+
+Tools make little of a source that ends in the middle: ffmpeg, mkvmerge and HandBrakeCLI all exit with 0. What a
+container states is exact, whatever options do to the timing. Nothing tells that a stream without sizes (MPEG-TS) ends
+too early.
+"""
+
+import os
+from typing import BinaryIO
+
+_SEGMENT = b"\x18\x53\x80\x67"
+_BEFORE_SEGMENT = {b"\x1a\x45\xdf\xa3", b"\xec", b"\xbf"}  # EBML header, Void, CRC-32 (RFC 8794, RFC 9559)
+_BOXES_WITH_MEDIA = {b"mdat", b"moof", b"moov"}
+_RIFF_SLACK = 4096
+"""Bytes that a whole RIFF file may lack: some writers count its header twice, or a pad byte that is not there."""
+
+_RIFF_UNKNOWN = 0x7FFF0000
+"""Sizes from here on mean that the writer could not go back to fill them in, or that 32 bits do not hold them."""
+
+
+def find_shortage(name: str) -> str | None:
+    """What to tell a person of a file that has fewer bytes than its container states: Matroska, MP4, AVI, WAV.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(name, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        stated = _stated_size(file, size)
+    return f"is cut short: it has {size} bytes, and states {stated}" if size < stated else None
+
+
+def _stated_size(file: BinaryIO, size: int) -> int:
+    """Bytes that the file has at least if it is whole, as far as its container tells; 0 if it does not."""
+    head = file.read(12)
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return _end_of_segment(file)
+    if head.startswith(b"RIFF") and head[8:] in {b"AVI ", b"WAVE"}:
+        length = int.from_bytes(head[4:8], "little")
+        return length + 8 - _RIFF_SLACK if length < _RIFF_UNKNOWN else 0
+    return _end_of_boxes(file, size) if head[4:8] == b"ftyp" else 0
+
+
+def _end_of_segment(file: BinaryIO) -> int:
+    """Where the first segment of a Matroska file ends; 0 if it does not say, as in a live recording."""
+    file.seek(0)
+    while True:
+        element, length = _variable_width(file), _variable_width(file)
+        mask = (1 << 7 * len(length)) - 1
+        value = int.from_bytes(length, "big") & mask
+        if element == _SEGMENT:
+            return 0 if value == mask else file.tell() + value
+        if element not in _BEFORE_SEGMENT or not length:
+            return 0
+        file.seek(value, os.SEEK_CUR)
+
+
+def _variable_width(file: BinaryIO) -> bytes:
+    """An EBML id or size with its marker: as many bytes as its first one has zeros in front, and one."""
+    first = file.read(1)
+    return first + file.read(8 - first[0].bit_length()) if first and first[0] else b""
+
+
+def _end_of_boxes(file: BinaryIO, size: int) -> int:
+    """Where the last box of an MP4 file with media in it ends."""
+    position = end = 0
+    while position < size:
+        file.seek(position)
+        head = file.read(16)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if length == 1:
+            length = int.from_bytes(head[8:], "big")
+        if length < 8 or not kind.isalnum():  # up to the file's end, or something else from here on
+            break
+        position += length
+        if kind in _BOXES_WITH_MEDIA:
+            end = position
+    return end
