@@ -25,9 +25,9 @@ def make_clip(path: Path, *, seconds: float = 2, audio: bool = True, options: tu
     return path
 
 
-def look(path: Path) -> dict[str, Any]:
+def look(path: Path, *options: str) -> dict[str, Any]:
     """What ffprobe says of a file."""
-    argv = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", "-i", f"file:{path}"]
+    argv = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", *options, "-i", f"file:{path}"]
     done = subprocess.run(argv, check=True, capture_output=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found

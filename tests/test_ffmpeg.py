@@ -6,6 +6,7 @@ import os
 import resource
 import shlex
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -212,6 +213,121 @@ def test_progress(clip: Path, tmp_path: Path) -> None:
     assert seen == sorted(seen)
     assert [exists for percent, exists in seen if percent < 100] == [False] * (len(seen) - 1)
     assert seen[-1] == (100, True)
+
+
+def told(data: dict[str, Any]) -> list[Mapping[str, Any]]:
+    """All that the module tells its heartbeat of a task."""
+    statuses: list[Mapping[str, Any]] = []
+
+    class Watched(Ffmpeg):
+        def report(self, *args: Any, **kwargs: Any) -> None:
+            super().report(*args, **kwargs)
+            statuses.append(self.sisyphus_status)
+
+    carry_out(data, Watched)
+    return statuses
+
+
+def made(path: Path, *arguments: str) -> Path:
+    """A file that ffmpeg makes of a generated picture and tone of three seconds."""
+    argv = ["ffmpeg", "-v", "error", "-nostdin", "-f", "lavfi", "-i", "testsrc=size=160x90:rate=25:duration=3"]
+    argv += ["-f", "lavfi", "-i", "sine=duration=3:sample_rate=48000", *arguments, str(path)]
+    subprocess.run(argv, check=True)
+    return path
+
+
+VFR = ["-map", "0:v", "-vf", "select='not(mod(n,7))+lt(n,30)'", "-fps_mode", "vfr", "-c:v", "libx264"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "changes", "seconds"),
+    [
+        ("a.mkv", ["-c:v", "libx264"], {}, 3.0),
+        ("audio.flac", ["-map", "1:a"], {"specifier": "a", "options": {"codec": "aac"}}, 3.0),
+        ("vfr.mkv", VFR, {}, 3.0),
+        ("raw.h264", ["-map", "0:v", "-c:v", "libx264"], {}, None),
+        ("cut.mkv", ["-c:v", "libx264"], {"input": {"ss": "0.5", "to": "2.5"}}, 2.0),
+        ("t.mkv", ["-c:v", "libx264"], {"input": {"ss": "1"}, "options": {"t": "1.5"}}, 1.5),
+        ("loop.mkv", ["-c:v", "libx264"], {"input": {"stream_loop": 1}}, 6.0),
+        ("endless.mkv", ["-c:v", "libx264"], {"input": {"stream_loop": -1}, "options": {"t": "4"}}, 4.0),
+        ("frames.mkv", ["-c:v", "libx264"], {"options": {"frames:v": 50}}, 3.0),
+        ("fps.mkv", ["-c:v", "libx264"], {"options": {"r": 10}}, 3.0),
+    ],
+)
+def test_what_is_told(
+    name: str, arguments: list[str], changes: dict[str, Any], seconds: float | None, tmp_path: Path
+) -> None:
+    """Of every kind of source and range: progress that only grows, below 100 to the end, and no number that is none."""
+    source = made(tmp_path / name, *arguments)
+    data = task(source, tmp_path / "out.mkv", input_options={"re": True, **changes.get("input", {})})
+    specifier = changes.get("specifier", "v")
+    data["source_maps"] = [{"source": 0, "specifier": specifier}]
+    options = {**(FAST if specifier == "v" else {}), **changes.get("options", {})}
+    data["output_maps"] = [{"specifier": specifier, "stream": 0, "options": options}]
+
+    *before, last = told(data)
+    percents = [status["progress"] for status in before if "progress" in status]
+    infos = [status["info"] for status in before if status.get("info", {}).get("phase") == "encoding"]
+    known = {key for info in infos for key in info}
+
+    assert last["progress"] == 100
+    assert percents == sorted(percents)
+    assert all(0 <= percent < 100 for percent in percents)
+    assert all(math.isfinite(value) for info in infos for key, value in info.items() if key != "phase")
+    assert {"phase", "speed"} <= known
+    assert ("current_frame" in known) == (specifier == "v")
+    if seconds is None:
+        assert not percents
+        assert "eta_seconds" not in known
+    else:
+        assert len(percents) >= 2
+        assert percents[-1] > (90 if name != "frames.mkv" else 50)
+        assert all(info["eta_seconds"] <= seconds * 10 for info in infos if "eta_seconds" in info)
+
+
+def test_rich_source(tmp_path: Path) -> None:
+    """Several sounds and subtitles, chapters, an attachment, tags and HDR's marks all come through a whole encode."""
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:02,000\nHello\n")
+    (tmp_path / "b.srt").write_text("1\n00:00:01,000 --> 00:00:02,500\nHallo\n")
+    (tmp_path / "font.ttf").write_bytes(bytes(1000))
+    marks = ";FFMETADATA1\ntitle=A film\n[CHAPTER]\nTIMEBASE=1/1\nSTART=0\nEND=1\ntitle=One\n"
+    (tmp_path / "marks").write_text(marks + "[CHAPTER]\nTIMEBASE=1/1\nSTART=1\nEND=3\ntitle=Two\n")
+    colours = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
+    source = made(
+        tmp_path / "rich.mkv",
+        *("-i", str(tmp_path / "a.srt"), "-i", str(tmp_path / "b.srt"), "-i", str(tmp_path / "marks")),
+        *("-map", "0:v", "-map", "1:a", "-map", "1:a", "-map", "2", "-map", "3", "-map_metadata", "4"),
+        *("-attach", str(tmp_path / "font.ttf"), "-metadata:s:t", "mimetype=font/ttf"),
+        *("-metadata:s:a:1", "language=jpn", "-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le"),
+        *("-x265-params", f"log-level=none:{colours}", "-c:a", "flac", "-c:s", "srt"),
+    )
+    copies = [("a", 1), ("s", 0), ("s", 1), ("t", 0)]
+    data = {
+        "sources": [str(source)],
+        "source_maps": [{"source": 0}],
+        "output_maps": [
+            {
+                "specifier": "v",
+                "stream": 0,
+                "options": {"codec": "libx265", "preset": "ultrafast", "x265-params": f"log-level=none:{colours}"},
+            },
+            {"specifier": "a", "stream": 0, "options": {"codec": "aac", "b": "64k"}},
+            *({"specifier": kind, "stream": index, "options": {"codec": "copy"}} for kind, index in copies),
+        ],
+        "output_file": str(tmp_path / "out.mkv"),
+    }
+
+    carry_out(data)
+
+    found = look(tmp_path / "out.mkv", "-show_chapters")
+    video, *others = found["streams"]
+    assert [stream.get("codec_name") for stream in others[:4]] == ["aac", "flac", "subrip", "subrip"]
+    assert [stream["tags"]["filename"] for stream in others[4:]] == ["font.ttf"]
+    assert (video["color_primaries"], video["color_transfer"]) == ("bt2020", "smpte2084")
+    assert others[1]["tags"]["language"] == "jpn"
+    assert found["format"]["tags"]["title"] == "A film"
+    assert [chapter["tags"]["title"] for chapter in found["chapters"]] == ["One", "Two"]
 
 
 @pytest.mark.parametrize(
