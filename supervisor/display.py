@@ -152,10 +152,10 @@ class Bars(Watcher):
                 self._progress.update(bar, step="waiting")
 
     def said(self, run: TaskRun) -> None:
-        step = {"step": phase} if (phase := _phase(run)) else {}
-        self._progress.update(
-            self._bars[run.place], completed=run.status.progress, speed=_speed(run), left=_time_left(run), **step
-        )
+        bar = self._bars[run.place]
+        self._progress.update(bar, completed=run.status.progress, speed=_speed(run), left=_time_left(run))
+        if phase := _phase(run):
+            self._progress.update(bar, step=phase)
 
     def used(self, run: TaskRun, usage: Usage) -> None:
         self._progress.update(self._bars[run.place], memory=decimal(usage.memory))

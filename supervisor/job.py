@@ -267,6 +267,24 @@ class JobRun:
             began = self._earlier.began
         return Verdict(failure, self.tasks, self._record(failure, began, seconds))
 
+    async def clear(self) -> None:
+        """Have the task that was interrupted remove what it left, since nobody goes on with it here.
+
+        Its module is only initialised and cleaned up, and only if it wants that after a failure. What goes wrong is
+        logged.
+        """
+        run = self.tasks[len(self._earlier.tasks) if self._earlier else 0]
+        try:
+            failure = await self._initialize(run, for_cleanup=True)
+            if failure is None and run.ready.cleanup_on_failure:
+                failure = await self._cleanup(run)
+        finally:
+            await self._end(run)
+        if failure:
+            logger.bind(job=self.job.job_id, task=run.label).warning(
+                "What it left may still be there: {}", failure.message
+            )
+
     async def check(self) -> list[Failure | None]:
         """Initialise and validate every task, whatever is wrong with those before it; the failure of each, in order."""
         try:

@@ -266,21 +266,36 @@ class Slot:
                 log.info("Not resumed: {}", gone)
                 await self._write(farm.journal.drop(entry.job_id))
                 farm.in_hand.discard(entry.job_id)
+                await self._clear(entry)
                 return
         if self._orders.stage is not Stage.WORK:
             return  # the order to stop came meanwhile: the journal keeps it for the next start
         if entry.starts >= MAX_STARTS:
             await self._give_up(entry, f"the client went down {entry.starts} times while this job ran")
+            await self._clear(entry)
         elif farm.settings.on_restart == "fail":
             await self._give_up(entry, "the client went down while this job ran")
+            await self._clear(entry)
         elif farm.settings.on_restart == "requeue":
             log.info("The client went down while it ran: it goes back to the queue")
             await self._owe_return(entry)
+            await self._clear(entry)
         else:
             log.info("Resumed after {} of its tasks", len(entry.tasks))
             await self._write(farm.journal.resume(entry.job_id))
-            interrupted = entry.running == len(entry.tasks)
-            await self._run(entry, Earlier(datetime.fromisoformat(entry.began), entry.tasks, interrupted))
+            await self._run(entry, _earlier(entry))
+
+    async def _clear(self, entry: Entry) -> None:
+        """Remove what an interrupted task left: temporary files. What becomes of the job is written down by now."""
+        if entry.running != len(entry.tasks):
+            return
+        with contextlib.suppress(JobError):  # such as of a module that is no longer enabled
+            job = await asyncio.to_thread(_read, entry, self._farm.means.client.modules)
+            try:
+                self.job = JobRun(job, self._farm.means, Watcher(), _earlier(entry))
+                await self.job.clear()
+            finally:
+                self.job = None
 
     # --- run it ---
 
@@ -424,6 +439,10 @@ class SlotWatcher(Watcher):
             await writing
         except JournalError as error:
             logger.error("{}", error)
+
+
+def _earlier(entry: Entry) -> Earlier:
+    return Earlier(datetime.fromisoformat(entry.began), entry.tasks, entry.running == len(entry.tasks))
 
 
 def _read(entry: Entry, enabled: Iterable[str]) -> Job:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.farm import LOST, SILENCE, Farm, Fault, Request, Verdict, says, status
+from tests.media import make_clip
 from tests.supervised import BENIGN, CLIENT, Supervised, job, until
 
 WORKER = "8b5c1d1e-6f0a-4c39-9a53-0d3a86a4d1f7"
@@ -1011,6 +1012,36 @@ def test_an_interrupted_job_is_failed_where_that_is_wanted(farm: Farm, client: C
     assert verdict.failed
     assert verdict.info["error"]["reason"] == "lost"
     assert farm.taken == [job_id]
+
+
+@pytest.mark.parametrize("on_restart", ["resume", "requeue", "fail"])
+def test_nothing_is_left_of_an_interrupted_task(
+    farm: Farm, client: Client, supervised: Supervised, tmp_path: Path, on_restart: str
+) -> None:
+    """Whatever becomes of a job after the client was killed, its task's temporary file is gone."""
+    clip = make_clip(tmp_path / "clip.mkv")
+    out = tmp_path / "out"
+    out.mkdir()
+    data = {
+        "sources": [{"filename": str(clip), "options": {"re": True, "stream_loop": -1, "t": "600"}}],
+        "source_maps": [{"source": 0, "specifier": "v"}],
+        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "mpeg2video"}}],
+        "output_file": str(out / "film.ts"),
+    }
+    job_id = farm.post(job(("ffmpeg", data)))
+    client.start()
+    until(lambda: [file for file in out.iterdir() if file.stat().st_size], "the encode to be under way")
+    farm.disabled = True
+    client.kill()
+    left = [file.name for file in out.iterdir()]
+    if on_restart == "resume":  # but it is another worker's by now
+        farm.running.pop(job_id)
+    client.start(ON_RESTART=on_restart)
+    until(lambda: not list(out.iterdir()), "what is left to be removed")
+
+    assert client.stop() == 0
+    assert len(left) == 1
+    assert list(out.iterdir()) == []
 
 
 BAD_RETURNS = {
