@@ -4,7 +4,7 @@ For `find_problems` and `run` of modules. `where` is the place in the task's dat
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.filesize import decimal
 
@@ -16,11 +16,23 @@ from modules.output import SPECIAL, is_special
 def source_problems(module: BaseModule, where: str, name: str) -> Iterator[str]:
     """A source that will not be there when its turn comes, or is a directory, or cannot be read."""
     if not module.will_exist(name):
-        yield f"{where}: {name}: no such file"
+        yield f"{where}: {name}: {_why_not_there(name)}"
+    elif os.path.islink(name) and not os.path.exists(name) and location(name) not in module.sisyphus_files:
+        yield f"{where}: {name}: is a link to {os.readlink(name)}, and there is no such file"
     elif os.path.isdir(name):
         yield f"{where}: {name}: is a directory"
     elif os.path.exists(name) and not os.access(name, os.R_OK):
         yield f"{where}: {name}: cannot be read: permission denied"
+
+
+def _why_not_there(name: str) -> str:
+    try:
+        os.lstat(name)
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:  # a directory that may not be searched, or a file in the place of one
+        return (error.strerror or str(error)).lower()
+    return "no such file"  # an earlier task removes it
 
 
 def target_problems(module: BaseModule, where: str, name: str, overwrite: bool = False) -> Iterator[str]:
@@ -58,6 +70,22 @@ def is_settled(module: BaseModule, name: str) -> bool:
     return os.path.exists(name) and location(name) not in module.sisyphus_files
 
 
+def independent(*checks: Iterable[str]) -> Iterator[str]:
+    """The problems that all of `checks` find: one that stumbles over unsound data does not hide the others'.
+
+    Raises:
+        Exception: what the first of those has raised that did, at the end.
+    """
+    first: Exception | None = None
+    for check in checks:
+        try:
+            yield from check
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised below
+            first = first or error
+    if first:
+        raise first
+
+
 def size_of(names: Mapping[str, float] | list[str]) -> int:
     """Bytes of all those that are files, each but once; of a mapping, the share of each that is used."""
     shares = names if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
@@ -84,7 +112,8 @@ def require_space(module: BaseModule, sizes: Mapping[str, int]) -> None:
         found = os.statvfs(directory)
         free = found.f_bavail * found.f_frsize
         if free < need and found.f_blocks:  # some network file systems know neither
+            why = f": {share:.0%} of its inputs' size" if share else ""
+            limit = f"(the limit free_space{why})"
             raise RunError(
-                message=f"{directory}: has {decimal(free)} free, and the output may take {decimal(need)} "
-                f"({share:.0%} of its inputs' size{f' and {decimal(more)}' if more else ''}; see the limit free_space)"
+                message=f"{directory}: has {decimal(free)} free, and {decimal(need)} must be for the output {limit}"
             )

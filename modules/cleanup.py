@@ -21,7 +21,7 @@ from loguru import logger
 from app.exceptions import CleanupError, RunError
 from modules import schema as task_schema
 from modules.base import BaseModule, location
-from modules.checks import require_space, same_file
+from modules.checks import independent, is_settled, require_space, same_file
 from modules.output import SPECIAL, Output, is_special, sync
 
 CHUNK = 4 << 20
@@ -88,17 +88,14 @@ class Cleanup(BaseModule):
 
     def find_problems(self) -> Iterator[str]:
         """Sources that will not be there, targets that would be written twice, directories that cannot be written."""
-        yield from self._missing_sources()
-        yield from self._doubled_targets()
-        yield from self._closed_directories()
+        yield from independent(self._bad_sources(), self._doubled_targets(), self._bad_targets())
 
     def run(self) -> None:
         self.set_start_time()
         actions = self._actions()
         before = self._done_before()
-        sizes = {action.target: _bytes_to_copy(action) for action in actions[before:] if action.destination}
-        require_space(self, sizes)
-        self._done, self._total, self._began = 0, sum(sizes.values()), time.monotonic()
+        self._done, self._began = 0, time.monotonic()
+        self._total = sum(_bytes_to_copy(action) for action in actions[before:])
         for number, action in enumerate(actions):
             if number < before:
                 self.warn(f"{action}: taken for done by an earlier attempt")
@@ -131,16 +128,23 @@ class Cleanup(BaseModule):
             for entry in entries
         ]
 
-    def _missing_sources(self) -> Iterator[str]:
-        """Sources that will not be there when their turn comes, what the actions before them do considered."""
+    def _bad_sources(self) -> Iterator[str]:
+        """Sources that will not be there when their turn comes, what the actions before them do considered, or that
+        cannot be copied."""
         stands: dict[str, bool] = {}
         indices: dict[str, int] = {}
         before = self._done_before()
         for number, action in enumerate(self._actions()):
             index = indices[action.verb] = indices.get(action.verb, -1) + 1
             here = stands.get(location(action.source), self.will_exist(action.source))
+            where = f"{action.verb}[{index}].source: {action.source}"
             if number >= before and action.destination and not here:
-                yield f"{action.verb}[{index}].source: {action.source}: no such file"
+                yield f"{where}: no such file"
+            elif number >= before and action.verb == "copy" and is_settled(self, action.source):
+                if os.path.isdir(action.source):
+                    yield f"{where}: is a directory, of which no copy is made"
+                elif not os.access(action.source, os.R_OK):
+                    yield f"{where}: cannot be read: permission denied"
             stands |= _effect(action)
 
     def _done_before(self) -> int:
@@ -180,8 +184,16 @@ class Cleanup(BaseModule):
             if target and (first := written.setdefault(target, f"{action.verb}[{index}]")) != f"{action.verb}[{index}]":
                 yield f"{action.verb}[{index}].destination: {action.target} is written by {first} already"
 
-    def _closed_directories(self) -> Iterator[str]:
-        """Directories in which something is to be made or removed, and that do not let us."""
+    def _bad_targets(self) -> Iterator[str]:
+        """Targets that are no files, and directories in which something is to be made or removed, and cannot be."""
+        changed = {path for action in self._actions() for path, stands in _effect(action).items() if not stands}
+        changed |= set(self.sisyphus_files)
+        for target in self.outputs():
+            parent = _nearest(os.path.dirname(os.path.abspath(target)))
+            if is_special(target) and location(target) not in changed:
+                yield f"{target}: {SPECIAL}"
+            if not os.path.isdir(parent) and location(parent) not in changed:
+                yield f"{target}: {parent} is no directory"
         touched = [action.target for action in self._actions() if action.destination] + self.removes()
         for directory in dict.fromkeys(_standing(os.path.dirname(_bare(os.path.abspath(path)))) for path in touched):
             if not os.access(directory, os.W_OK | os.X_OK):
@@ -262,6 +274,7 @@ class Cleanup(BaseModule):
             if not stat.S_ISREG(before.st_mode):
                 kind = "a directory" if stat.S_ISDIR(before.st_mode) else "no regular file"
                 raise RunError(message=f"{action.source} is {kind}")
+            require_space(self, {action.target: before.st_size})  # only now: what came before may have freed some
             output = stack.enter_context(_output(action))
             with open(output.temporary, "r+b", buffering=0) as destination:
                 self._copy_bytes(descriptor, destination.fileno(), action)
@@ -359,3 +372,10 @@ def _standing(directory: str) -> str:
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory)
     return directory
+
+
+def _nearest(path: str) -> str:
+    """The nearest thing above, or this one, that is there, directory or not."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path

@@ -1,4 +1,4 @@
-"""Whether a media file has all the bytes that its container states: Matroska, MP4 and QuickTime, AVI, WAV.
+"""Whether a media file has all the bytes that its container states: Matroska, MP4 and QuickTime, AVI, WAV, AIFF, WMV.
 
 Tools make little of a source that ends in the middle: ffmpeg, mkvmerge and HandBrakeCLI all exit with 0. What a
 container states is exact, whatever options do to the timing. Nothing tells that a stream without sizes (MPEG-TS) ends
@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 _SEGMENT = b"\x18\x53\x80\x67"
 _BEFORE_SEGMENT = {b"\x1a\x45\xdf\xa3", b"\xec", b"\xbf"}  # EBML header, Void, CRC-32 (RFC 8794, RFC 9559)
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # ASF specification, 3.2
 _BOXES_WITH_MEDIA = {b"mdat", b"moof", b"moov"}
 _RIFF_SLACK = 4096
 """Bytes that a whole RIFF file may lack: some writers count its header twice, or a pad byte that is not there."""
@@ -19,15 +21,29 @@ _RIFF_UNKNOWN = 0x7FFF0000
 
 
 def find_shortage(name: str) -> str | None:
-    """What to tell a person of a file that has fewer bytes than its container states: Matroska, MP4, AVI, WAV.
+    """What to tell a person of a file that has fewer bytes than its container states.
 
     Raises:
         OSError: it cannot be read.
     """
+    size, stated = _sizes(name)
+    return f"is cut short: it has {size} bytes, and states {stated}" if size < stated else None
+
+
+def is_whole(name: str) -> bool:
+    """Whether it is certain that a file has all its bytes; if not, it may still.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size, stated = _sizes(name)
+    return size >= stated > 0
+
+
+def _sizes(name: str) -> tuple[int, int]:
     with open(name, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        stated = _stated_size(file, size)
-    return f"is cut short: it has {size} bytes, and states {stated}" if size < stated else None
+        return size, _stated_size(file, size)
 
 
 def _stated_size(file: BinaryIO, size: int) -> int:
@@ -38,6 +54,10 @@ def _stated_size(file: BinaryIO, size: int) -> int:
     if head.startswith(b"RIFF") and head[8:] in {b"AVI ", b"WAVE"}:
         length = int.from_bytes(head[4:8], "little")
         return length + 8 - _RIFF_SLACK if length < _RIFF_UNKNOWN else 0
+    if head.startswith(b"FORM") and head[8:] in {b"AIFF", b"AIFC"}:
+        return int.from_bytes(head[4:8], "big") + 8
+    if head.startswith(_ASF_HEADER[:12]):
+        return _end_of_asf(file)
     return _end_of_boxes(file, size) if head[4:8] == b"ftyp" else 0
 
 
@@ -59,6 +79,17 @@ def _variable_width(file: BinaryIO) -> bytes:
     """An EBML id or size with its marker: as many bytes as its first one has zeros in front, and one."""
     first = file.read(1)
     return first + file.read(8 - first[0].bit_length()) if first and first[0] else b""
+
+
+def _end_of_asf(file: BinaryIO) -> int:
+    """The size that the File Properties Object of a WMV or WMA file states; 0 if it was broadcast."""
+    file.seek(0)
+    header = file.read(1 << 16)
+    place = header.find(_ASF_PROPERTIES)
+    if place < 0 or len(header) < place + 92:
+        return 0
+    is_broadcast = header[place + 88] & 1
+    return 0 if is_broadcast else int.from_bytes(header[place + 40 : place + 48], "little")
 
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:

@@ -6,13 +6,15 @@ duration in it that the sources promise. Where they promise nothing certain (a f
 whose duration is an estimate), the duration is not checked: a good encode must never fail.
 """
 
+import dataclasses
 import math
 import os
 import re
 import shlex
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from loguru import logger
@@ -21,15 +23,32 @@ from app.exceptions import CleanupError, ClientError, RunError, ValidationError
 from modules import encoders, media, tool
 from modules import schema as task_schema
 from modules.base import BaseModule
-from modules.checks import is_settled, require_space, same_file, size_of, source_problems, target_problems
-from modules.containers import find_shortage
+from modules.checks import (
+    independent,
+    is_settled,
+    require_space,
+    same_file,
+    size_of,
+    source_problems,
+    target_problems,
+)
+from modules.containers import find_shortage, is_whole
 from modules.data import address, server_data
-from modules.output import Output
+from modules.output import Output, is_special
 
 Options = Mapping[str, Any]
 
+_VAGUE = re.compile(
+    r"Conversion failed!|Last message repeated|Error splitting the argument list|Error opening (in|out)put file"
+    r"|Error initializing output stream|Error reinitializing filters|Failed to inject frame|Error while "
+)
+"""Errors that only say that there was one."""
+
+_UNWRITTEN = re.compile(r"Error writing trailer|Error closing file|No space left on device")
+"""What ffmpeg 5.1 says of an output whose end it could not write, and exits with 0."""
+
 _NOT_A_FILE = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]*://|(async|bluray|cache|concatf?|crypto|data|fd|file|pipe|subfile)[:,]|.*%\d*d", re.DOTALL
+    r"[A-Za-z][A-Za-z0-9+.-]*://|(async|bluray|cache|concatf?|crypto|data|fd|file|pipe|subfile)[:,]", re.DOTALL
 )
 _DEVICES = {"alsa", "decklink", "fbdev", "jack", "kmsgrab", "lavfi", "openal", "oss", "pulse", "v4l2", "x11grab"}
 
@@ -62,6 +81,8 @@ _RETIMING = _names("""
     itsoffset itsscale lavfi loop output_ts_offset r seek_timestamp shortest skip_frame start_at_zero vf vframes vsync
 """)
 """Options after which the duration is anybody's guess. Of filters and `r`, some are harmless: see `_is_retiming`."""
+
+_DROPPED = {"an": "audio", "vn": "video"}
 
 _DROPPING = _names("an vn sn dn filter_complex filter_complex_script lavfi")
 """Options that add streams to those that are mapped, or take some away."""
@@ -106,13 +127,16 @@ class Ffmpeg(BaseModule):
     def find_problems(self) -> Iterator[str]:
         """Files first, then the server, then what takes asking ffmpeg and ffprobe."""
         task = self.task.to_dict()
-        yield from self._source_problems(task)
-        yield from self._fetch_sets()
-        yield from self._output_problems(task)
-        yield from self._shortages(task, self._can_look)
-        if not any(map(tool.missing, self.tools)):
-            yield from self._encoder_problems(task)
-            yield from self._stream_problems(task)
+        are_here = not any(map(tool.missing, self.tools))
+        yield from independent(
+            self._source_problems(task),
+            self._map_problems(task),
+            self._fetch_sets(),
+            self._output_problems(task),
+            self._shortages(task, self._can_look),
+            self._encoder_problems(task) if are_here else (),
+            self._stream_problems(task) if are_here else (),
+        )
 
     @classmethod
     def probe_encoders(cls) -> Iterator[tuple[str, str]]:
@@ -135,7 +159,12 @@ class Ffmpeg(BaseModule):
             with self._output() as output:
                 self._encode(self._argv(output.temporary), expected)
                 self.report(info={"phase": "checking"})
-                media.verify(output.temporary, expected)
+                if problem := output.find_no_space():  # of what is written last, 5.1 exits with 0 all the same
+                    raise RunError(message=problem)
+                if is_empty_text(task, output.temporary):
+                    self.warn(f"{output.target} is empty: there are no subtitles in what was asked for")
+                else:
+                    media.verify(output.temporary, expected, partial(self._goes_on, task, probes))
                 output.commit()
             logger.info("Wrote {}", output.target)
         self.report(done=True)
@@ -179,14 +208,13 @@ class Ffmpeg(BaseModule):
 
     def _source_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, (name, options) in enumerate(self._sources()):
-            is_file = (
-                not _NOT_A_FILE.match(name) and str(options.get("f")) not in _DEVICES and "pattern_type" not in options
-            )
-            if is_file or self.will_exist(name):
+            if is_file(name, options) or self.will_exist(name):
                 yield from source_problems(self, f"sources[{index}]", name)
             if same_file(name, task["output_file"]):
                 yield f"output_file: {name} is also sources[{index}]"
-        count = len(task["sources"])
+
+    def _map_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
+        count = len(sources(task))
         for index, entry in enumerate(task["source_maps"]):
             if entry["source"] >= count:
                 yield f"source_maps[{index}].source: {entry['source']}, but there are only sources 0 to {count - 1}"
@@ -248,6 +276,9 @@ class Ffmpeg(BaseModule):
                 found[index] = self._probe_source((name, options))
                 if not found[index] and not set(options) - _TIMES:
                     yield f"sources[{index}]: {name}: is no media that ffprobe can read"
+                length = _certain_length(found[index])
+                if length is not None and "stream_loop" not in options and media.clock(options.get("ss")) >= length:
+                    yield f"sources[{index}]: {name}: ss {options['ss']} is after its end ({length:.1f} s)"
         for index, entry in enumerate(task["source_maps"]):
             streams = found.get(entry["source"], {}).get("streams")
             if streams and not entry.get("optional") and not _mapped(streams, entry):
@@ -274,7 +305,9 @@ class Ffmpeg(BaseModule):
     def _probe_source(self, source: tuple[str, Options]) -> Mapping[str, Any]:
         """What ffprobe says of a source; nothing if it cannot tell. ffmpeg itself will say what is wrong with it."""
         name, options = source
-        forced = ["-f", _text(options["f"])] if options.get("f") else []
+        if is_special(name):
+            return {}  # what is read of a pipe is gone
+        forced = _forced(options)
         key = shlex.join([name, *forced])
         stamp = _stamp(name)
         if stamp and key in self._probed and self._probed[key][0] == stamp:
@@ -290,16 +323,69 @@ class Ffmpeg(BaseModule):
 
     def _encode(self, argv: Sequence[str], expected: media.Expected) -> None:
         truncated: list[str] = []
+        errors: deque[str] = deque(maxlen=10)
         progress = _Progress(expected, phase(self.task.to_dict(), self._sets), self.report)
 
         def on_stderr(line: str) -> None:
+            line, level = without_level(line)
+            if level in {"error", "fatal", "panic"} and not _VAGUE.search(line):
+                errors.append(line)
             if media.TRUNCATED.match(line) and not truncated:
                 truncated.append(line)
 
         logger.info("Running {}", shlex.join(argv))
-        finished = tool.run(argv, on_line=progress.take, on_stderr=on_stderr).check()
+        finished = tool.run(argv, on_line=progress.take, on_stderr=on_stderr)
+        rest = [line for line, _ in map(without_level, finished.stderr) if line not in errors]
+        finished = dataclasses.replace(finished, stderr=(*rest, *errors))  # why it failed comes last
+        if finished.returncode:
+            raise finished.error(": ".join([finished.described(), *list(errors)[-3:-1]]))
         if truncated:
             raise RunError(message=f"a source is cut short: {truncated[0]}", stderr=finished.stderr)
+        if unwritten := [line for line in errors if _UNWRITTEN.search(line)]:
+            raise finished.error(f"ffmpeg could not write all of it: {unwritten[0]}")
+
+    def _goes_on(self, task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], kind: str, seconds: float) -> bool:
+        """Whether the sources have anything of a type after so many seconds of the output."""
+        names = [name for name, _ in self._sources()]
+        if not all(os.path.isfile(name) and is_whole(name) for name in names):
+            return True  # what is not in them may be what is missing
+        try:
+            return self._has_packets(
+                task, [self._begins(index, found) for index, found in enumerate(probes)], kind, seconds
+            )
+        except RunError as error:
+            logger.debug("{}", error.message)
+            return True
+
+    def _begins(self, index: int, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What ffprobe says of a source, with the true beginnings of its streams, which headers do not always tell."""
+        name, options = self._sources()[index]
+        argument, streams = source_argument(name, self.will_exist), []
+        for stream in found.get("streams", []):
+            if stream.get("codec_type") in {"video", "audio"}:
+                first = media.packet_times(argument, _forced(options), stream["index"], "%+#1")
+                stream = {**stream, "start_time": first[0]} if first else stream
+            streams.append(stream)
+        return {**found, "streams": streams}
+
+    def _has_packets(
+        self, task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], kind: str, seconds: float
+    ) -> bool:
+        cut = _output_window(task, self._sets)
+        earliest = earliest_start(task, self._sets, probes)
+        for entry in task["source_maps"]:
+            found, (name, options) = probes[entry["source"]], self._sources()[entry["source"]]
+            (first, last), (cut_first, cut_last) = windows_of(found, options, cut)
+            zero = (media.number(found.get("format", {}).get("start_time")) or 0.0) + first + cut_first
+            end = zero + min(last - first - cut_first, cut_last - cut_first)
+            begin = zero + earliest + seconds
+            for stream in _mapped(found.get("streams", []), entry):
+                if stream.get("codec_type") == kind:
+                    argument = source_argument(name, self.will_exist)
+                    times = media.packet_times(argument, _forced(options), stream["index"], f"{begin:.3f}%")
+                    if any(begin < time < end for time in times):
+                        return True
+        return False
 
 
 # --- the command line ---
@@ -307,6 +393,8 @@ class Ffmpeg(BaseModule):
 
 def sources(task: Mapping[str, Any]) -> list[tuple[str, Options]]:
     """Each source's name and options. The task's `input_options` are the first one's, under its own."""
+    if not isinstance(task["sources"], list):
+        raise TypeError("sources: expected a list")
     entries = [
         (entry, {}) if isinstance(entry, str) else (entry["filename"], entry.get("options", {}))
         for entry in task["sources"]
@@ -321,6 +409,7 @@ def arguments(
 ) -> list[str]:
     """The command line that writes the task's output to `temporary`. `sets` are the option sets by name."""
     argv = ["ffmpeg", "-nostdin", "-y", "-progress", "pipe:1", "-stats_period", "1", "-nostats", "-hide_banner"]
+    argv += ["-loglevel", "level+info"]  # tells errors from what an encoder says at its end
     for name, options in sources(task):
         argv += [*_flags(options), "-i", source_argument(name, exists)]
     for entry in task["source_maps"]:
@@ -404,7 +493,10 @@ def expect(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequenc
         key.split(":")[0] for options in (*inputs, *outputs) for key, value in options.items() if value is not False
     }
     retimed = any(_is_retiming(options, is_input) for options, is_input in _marked(inputs, outputs))
-    cut = {key: value for options in outputs for key, value in options.items() if key in {"ss", "t", "to"}}
+    cut = _output_window(task, sets)
+    if "ss" in cut and any(value == "copy" for options in outputs for value in options.values()):
+        retimed = True  # a copy begins at the next key frame
+    earliest = earliest_start(task, sets, probes)
     longest: dict[str, float] = {}
     uncertain: set[str] = set()
     streams: Counter[str] = Counter()
@@ -420,20 +512,62 @@ def expect(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequenc
             streams[kind] += 1
             if kind not in {"video", "audio"}:
                 continue
-            length, certain = _length(stream, found, inputs[entry["source"]], cut)
+            start, end, certain = _window(stream, found, inputs[entry["source"]], cut)
+            length = max(end - earliest, 0.0) if end > start else 0.0
             if kind == "video" and frame_rate is None and (frame_rate := media.ratio(stream.get("avg_frame_rate"))):
                 frames = round(length * frame_rate) if 0 < length < math.inf else None
             longest[kind] = max(longest.get(kind, 0.0), length)
             if not certain or retimed:
                 uncertain.add(kind)
-    duration = max(longest.values(), default=0.0)
+    dropped = {kind for name, kind in _DROPPED.items() if name in names}
+    kept = {kind: value for kind, value in longest.items() if kind not in dropped}
+    duration = (min if "shortest" in names else max)(kept.values(), default=0.0)
+    if "frames" in names or "vframes" in names:
+        frames = _frame_limit(outputs)
+        duration = min(duration, frames / frame_rate) if frames and frame_rate else math.inf
+    elif retimed or "r" in names:
+        frames = None
     return media.Expected(
         duration if 0 < duration < math.inf else None,
         frame_rate,
         frames,
-        {kind: value for kind, value in longest.items() if kind not in uncertain and value < math.inf},
+        {kind: value for kind, value in kept.items() if kind not in uncertain and value < math.inf},
         {} if names & _DROPPING else streams,
     )
+
+
+def _output_window(task: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
+    """The times that cut the output, wherever among its options they stand."""
+    outputs = [output_options(entry, sets) for entry in task["output_maps"]]
+    return {key: value for options in outputs for key, value in options.items() if key in {"ss", "t", "to"}}
+
+
+def _frame_limit(outputs: Sequence[Options]) -> int | None:
+    """How many frames of video are asked for."""
+    for options in outputs:
+        for key, value in options.items():
+            if (key == "vframes" or key in {"frames", "frames:v", "frames:v:0"}) and media.number(value):
+                return int(float(value))
+    return None
+
+
+def is_empty_text(task: Mapping[str, Any], name: str) -> bool:
+    """Whether an output has nothing because it is of text subtitles, and there are none in what was asked for."""
+    kinds = {entry.get("specifier", "")[:1].lower() for entry in task["source_maps"]}
+    return kinds == {"s"} and os.path.getsize(name) == 0
+
+
+def earliest_start(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]) -> float:
+    """When the first of the streams that go into the output begins: there the output has its beginning."""
+    cut = _output_window(task, sets)
+    inputs = [options for _, options in sources(task)]
+    starts = [
+        _window(stream, probes[entry["source"]], inputs[entry["source"]], cut)[0]
+        for entry in task["source_maps"]
+        for stream in _mapped(probes[entry["source"]].get("streams", []), entry)
+        if stream.get("codec_type") in {"video", "audio"} and not stream.get("disposition", {}).get("attached_pic")
+    ]
+    return min(starts, default=0.0)
 
 
 def _marked(inputs: Sequence[Options], outputs: Sequence[Options]) -> list[tuple[Options, bool]]:
@@ -500,8 +634,26 @@ def phase(task: Mapping[str, Any], sets: Mapping[str, Options]) -> str:
     return "encoding"
 
 
-def _length(stream: Mapping[str, Any], found: Mapping[str, Any], options: Options, cut: Options) -> tuple[float, bool]:
-    """Seconds of a source's stream that go into the output (infinite if unknown), and whether that is certain."""
+def windows_of(found: Mapping[str, Any], options: Options, cut: Options) -> list[tuple[float, float]]:
+    """From when to when a source is read, in its own seconds, and then what of that is written; NaN if unsure."""
+    total = media.number(found.get("format", {}).get("duration"))
+    if "sseof" in options and total is not None:
+        options = {**options, "ss": total + media.clock(options["sseof"])}
+    windows = []
+    for window in (options, cut):
+        first = media.clock(window["ss"]) if "ss" in window else 0.0
+        if "t" in window:
+            last = first + media.clock(window["t"])
+        else:
+            last = media.clock(window["to"]) if "to" in window else math.inf
+        windows.append((first, last))
+    return windows
+
+
+def _window(
+    stream: Mapping[str, Any], found: Mapping[str, Any], options: Options, cut: Options
+) -> tuple[float, float, bool]:
+    """From when to when a source's stream stands in the output (infinite if unknown), and whether that is certain."""
     container = found.get("format", {})
     total = media.number(container.get("duration"))
     certain = str(container.get("format_name")).split(",")[0] in media.CERTAIN_FORMATS
@@ -509,23 +661,45 @@ def _length(stream: Mapping[str, Any], found: Mapping[str, Any], options: Option
     certain = certain and ("duration" in stream or bool(media.tag(stream)) or len(found.get("streams", [])) == 1)
     start, end = media.bounds(stream, found)
     loops = media.number(options.get("stream_loop"))
-    if loops:
-        end = math.inf if loops < 0 or total is None else end + loops * total
-    if "sseof" in options and total is not None:
-        options = {**options, "ss": total + media.clock(options["sseof"])}
-    for window in (options, cut):
-        first = media.clock(window["ss"]) if "ss" in window else 0.0
-        last = (
-            first + media.clock(window["t"])
-            if "t" in window
-            else media.clock(window["to"])
-            if "to" in window
-            else math.inf
-        )
+    if loops or options.get("f") == "concat":  # of which ffprobe tells the first file's
+        end = math.inf if not loops or loops < 0 or total is None else end + loops * total
+    for first, last in windows_of(found, options, cut):
         if math.isnan(first) or math.isnan(last):
-            return math.inf, False
+            return 0.0, math.inf, False
         start, end = max(start, first) - first, min(end, last) - first
-    return max(end - start, 0.0), certain
+    return start, end, certain
+
+
+def is_file(name: str, options: Options) -> bool:
+    """Whether a source can be nothing but a file: no address, device or numbered pictures."""
+    is_sequence = (
+        "pattern_type" in options
+        or options.get("f") == "image2"
+        or (os.path.splitext(name)[1][1:].lower() in _IMAGES and re.search(r"%\d*d", name, re.ASCII))
+    )
+    return not (_NOT_A_FILE.match(name) or str(options.get("f")) in _DEVICES or is_sequence)
+
+
+def _forced(options: Options) -> list[str]:
+    """Input options that decide what ffprobe finds."""
+    return [
+        word
+        for key in ("f", "probesize", "analyzeduration")
+        if options.get(key)
+        for word in _flags({key: options[key]})
+    ]
+
+
+def _certain_length(found: Mapping[str, Any]) -> float | None:
+    container = found.get("format", {})
+    is_certain = str(container.get("format_name")).split(",")[0] in media.CERTAIN_FORMATS
+    return media.number(container.get("duration")) if is_certain else None
+
+
+def without_level(line: str) -> tuple[str, str]:
+    """A line of ffmpeg's log without its level, `[error]` in `[mov @ 0x55d0] [error] no moov`, and that level."""
+    match = re.match(r"(\[[^\]]+ @ 0x[0-9a-f]+\] )?\[(\w+)\] ", line)
+    return ((match[1] or "") + line[match.end() :], match[2]) if match else (line, "")
 
 
 class _Progress:

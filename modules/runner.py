@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -142,7 +142,7 @@ class TaskProcess:
         except ClientError as error:
             return Failed(
                 _text(error.message) or _text(error) or type(error).__name__,
-                problems=_texts(error.problems),
+                problems=_clipped(error.problems),
                 reason="signal" if error.signal else "exit" if isinstance(error.exit_status, int) else "exception",
                 exit_status=error.exit_status if isinstance(error.exit_status, int) else None,
                 signal=_text(error.signal) if error.signal else None,
@@ -436,6 +436,9 @@ def _load(start: Start) -> Callable[[dict[str, Any]], Any]:
 
 def _inspect(kind: Any, probe: bool) -> Inspection:
     """What a module's class says it needs, and what of it is here. One that does not derive from the base says less."""
+    for method in ("validate", "run", "cleanup"):
+        if not callable(getattr(kind, method, None)):
+            raise UnusableError(f"{kind.__module__}.{kind.__qualname__} is no module: it has no method {method}")
     file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
     tools = getattr(kind, "tools", ()) if issubclass(kind, BaseModule) else ()
     encoders = kind.probe_encoders() if probe and issubclass(kind, BaseModule) else ()
@@ -479,6 +482,12 @@ def _text(value: object) -> str:
     except Exception as error:  # noqa: BLE001 - str() of a module's object runs its code
         text = f"(a {type(value).__name__} whose text cannot be had: {type(error).__name__})"
     return text[:MAX_TEXT].encode("utf-8", "backslashreplace").decode()
+
+
+def _clipped(problems: Sequence[object]) -> tuple[str, ...]:
+    """The first of `problems`, and how many more there are."""
+    more = len(problems) - MAX_LINES
+    return _texts(problems[:MAX_LINES]) + ((f"and {more} more problems",) if more > 0 else ())
 
 
 def _texts(values: Iterable[object]) -> tuple[str, ...]:

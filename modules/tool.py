@@ -203,7 +203,9 @@ class _Command:
 
     def start(self) -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE
-        environment = {**os.environ, **self.environment} if self.environment else None
+        # Colours would be escape codes in the messages: ffmpeg, and HandBrakeCLI with its libraries.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AV_LOG_FORCE_")}
+        environment |= self.environment or {}
         try:
             return subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0, env=environment

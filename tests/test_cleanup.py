@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.exceptions import RunError, ValidationError
-from modules.base import location
+from modules.base import BaseModule, location
 from modules.cleanup import Cleanup
 from modules.output import Output
 from tests.media import Interrupted, terminated_when
@@ -349,7 +349,7 @@ def test_directories(files: Path, elsewhere: Path) -> None:
         {"move": [transfer(files / "two", elsewhere / "x")]},
     ):
         with pytest.raises(RunError, match=f"{files}/two is a directory"):
-            carry_out(data)
+            Cleanup(data).run()
 
     assert names(files) == ["two", "two/file"]
     assert names(elsewhere) == []
@@ -364,7 +364,7 @@ def test_target_is_no_file(verb: str, files: Path, elsewhere: Path) -> None:
     (elsewhere / "a").write_text("x")
     for source, target in ((files, "pipe"), (elsewhere, "pipe"), (files, "link")):
         with pytest.raises(RunError, match=f"{files}/{target} is no regular file"):
-            carry_out({verb: [transfer(source / "a", files / target)]})
+            Cleanup({verb: [transfer(source / "a", files / target)]}).run()
 
     assert (files / "pipe").is_fifo()
     assert names(files) == ["a", "link", "pipe"]
@@ -462,7 +462,7 @@ def test_failure_midway(files: Path) -> None:
     (files / "file").touch()
     data = {"copy": [transfer(files / "a", files / "b"), transfer(files / "a", files / "file" / "c")]}
     with pytest.raises(RunError, match=f"cannot copy {files}/a to {files}/file/c: "):
-        carry_out(data)
+        Cleanup(data).run()
 
     assert names(files) == ["a", "b", "file"]
 
@@ -475,6 +475,53 @@ def test_cleanup_of_a_killed_run(files: Path) -> None:
     Cleanup({"copy": [transfer(files / "a", files / "b")]}).cleanup()
 
     assert names(files) == ["b"]
+
+
+def test_what_cannot_be_done(files: Path) -> None:
+    """What can be seen to fail is told before the job: copies of directories, targets that cannot be."""
+    (files / "directory").mkdir()
+    (files / "file").touch()
+    os.mkfifo(files / "pipe")
+    data = {
+        "copy": [
+            transfer(files / "directory", files / "b"),
+            transfer(files / "file", files / "pipe"),
+            transfer(files / "file", files / "file" / "x" / "c"),
+        ]
+    }
+
+    assert refusal(data).split("; ") == [
+        f"copy[0].source: {files}/directory: is a directory, of which no copy is made",
+        f"{files}/pipe: is no regular file (a device or a pipe): it is not replaced",
+        f"{files}/file/x/c: {files}/file is no directory",
+    ]
+
+
+def test_what_earlier_actions_make_possible(files: Path) -> None:
+    """A pipe or a file in the way is none, if it is deleted first."""
+    (files / "a").write_text("x")
+    (files / "file").touch()
+    os.mkfifo(files / "pipe")
+
+    carry_out(
+        {
+            "delete": [str(files / "pipe"), str(files / "file")],
+            "copy": [transfer(files / "a", files / "pipe"), transfer(files / "a", files / "file" / "c")],
+        }
+    )
+
+    assert names(files) == ["a", "file", "file/c", "pipe"]
+
+
+def test_room_for_copies(files: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy needs room, by the limit; a rename, and a deletion before it, none."""
+    monkeypatch.setattr(BaseModule, "sisyphus_free_space", (0.0, 1 << 60))
+    (files / "a").write_text("x")
+    carry_out({"move": [transfer(files / "a", files / "b")]})
+    with pytest.raises(RunError, match=f"cannot copy {files}/b to {elsewhere}/b: .* must be for the output"):
+        carry_out({"copy": [transfer(files / "b", elsewhere / "b")]})
+
+    assert names(elsewhere) == []
 
 
 def test_missing_sources(files: Path) -> None:

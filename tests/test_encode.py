@@ -202,7 +202,7 @@ def test_no_room_is_explained(supervised: Supervised, clip: Path) -> None:
     done = supervised.record(document)
 
     assert refused["error"]["type"] == "RunError"
-    assert refused["error"]["message"].endswith("see the limit free_space)")
+    assert refused["error"]["message"].endswith("must be for the output (the limit free_space)")
     assert done["completed"]
 
 

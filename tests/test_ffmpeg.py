@@ -25,6 +25,7 @@ from modules.output import Output
 from tests.media import Interrupted, look, make_clip, terminated_when
 
 LEAD = ["ffmpeg", "-nostdin", "-y", "-progress", "pipe:1", "-stats_period", "1", "-nostats", "-hide_banner"]
+LEAD += ["-loglevel", "level+info"]
 FAST = {"codec": "libx264", "preset": "ultrafast"}
 
 
@@ -594,7 +595,7 @@ def test_target_appears(clip: Path, tmp_path: Path) -> None:
 def test_no_room(share: float, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without room for the output, a share of the source's size and an amount, nothing is begun."""
     monkeypatch.setattr(BaseModule, "sisyphus_free_space", (share, 1 << 60))
-    with pytest.raises(RunError, match=r"the output may take .*; see the limit free_space"):
+    with pytest.raises(RunError, match=r"must be for the output \(the limit free_space"):
         Ffmpeg(task(clip, tmp_path / "out.mkv")).run()
 
     assert os.listdir(tmp_path) == []
@@ -669,6 +670,160 @@ def test_phases(options: dict[str, Any], said: str) -> None:
     assert phase(data, {}) == said
 
 
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve seconds of picture and sound, a key frame every two."""
+    return make_clip(tmp_path_factory.mktemp("films") / "film.mkv", seconds=12, options=("-g", "50"))
+
+
+def remade(source: Path, path: Path, *arguments: str, before: tuple[str, ...] = ()) -> Path:
+    argv = ["ffmpeg", "-v", "error", "-nostdin", *before, "-i", str(source), *arguments, str(path)]
+    subprocess.run(argv, check=True)
+    return path
+
+
+def mapped(source: Path, target: Path, specifier: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A task of one stream."""
+    return {
+        "sources": [str(source)],
+        "source_maps": [{"source": 0, "specifier": specifier}],
+        "output_maps": [{"specifier": specifier, "stream": 0, "options": options}],
+        "output_file": str(target),
+    }
+
+
+@pytest.mark.parametrize("arguments", [("-copyts", "-ss", "5"), ("-output_ts_offset", "100")])
+def test_timestamps_that_begin_late(film: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """A Matroska file whose timestamps do not begin at 0 is encoded whole, and its progress is right."""
+    begins = arguments if arguments[0] == "-copyts" else ()
+    late = remade(film, tmp_path / "late.mkv", *(() if begins else arguments), "-c", "copy", before=begins)
+
+    statuses = told(mapped(late, tmp_path / "out.mkv", "v", FAST))
+
+    assert [status["progress"] for status in statuses if "info" in status][-1] > 95
+    assert duration(tmp_path / "out.mkv") == pytest.approx(12 if not begins else 8, abs=1)
+
+
+@pytest.mark.parametrize("container", ["mkv", "mp4"])
+@pytest.mark.parametrize("target", ["out.mkv", "out.ts"])
+def test_long_last_frame(container: str, target: str, tmp_path: Path) -> None:
+    """Ten seconds for which the last picture stands are not missed, for nothing comes after it."""
+    short = make_clip(tmp_path / "short.mp4", seconds=2, audio=False)
+    (tmp_path / "times").write_text("\n".join(["# timestamp format v2", *map(str, range(0, 1961, 40)), "11960"]))
+    still = tmp_path / "still.mkv"
+    subprocess.run(["mkvmerge", "-q", "-o", still, "--timestamps", f"0:{tmp_path}/times", short], check=True)
+    if container == "mp4":
+        still = remade(still, tmp_path / "still.mp4", "-c", "copy")
+
+    carry_out(mapped(still, tmp_path / target, "v", FAST))
+
+    assert (tmp_path / target).exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "codec"), [("a.wav", "pcm_s16le"), ("a.flac", "flac"), ("a.ts", "aac"), ("a.mkv", "copy")]
+)
+def test_late_stream_alone(target: str, codec: str, film: Path, tmp_path: Path) -> None:
+    """Of a stream that begins late and is taken alone, the time before it is not missed."""
+    late = tmp_path / "late.mkv"
+    argv = ["ffmpeg", "-v", "error", "-itsoffset", "5", "-i", film, "-i", film, "-map", "1:v", "-map", "0:a"]
+    subprocess.run([*argv, "-c:v", "copy", "-c:a", "ac3", late], check=True)
+
+    carry_out(mapped(late, tmp_path / target, "a", {"codec": codec}))
+
+    assert (tmp_path / target).exists()
+
+
+@pytest.mark.parametrize(
+    ("specifier", "target", "options"),
+    [
+        ("v", "out.mkv", {"vf": "fps=1/10"}),
+        ("v", "out.mkv", {"vf": "fps=1/5"}),
+        ("v", "out.mkv", {"r": "1/10"}),
+        ("v", "out.mp4", {"codec": "copy", "ss": "3"}),
+        ("v", "out.ts", {"codec": "copy", "ss": "3"}),
+        ("a", "out.ogg", {"codec": "libopus", "ss": "3", "t": "4"}),
+    ],
+)
+def test_good_output_is_kept(specifier: str, target: str, options: dict[str, Any], film: Path, tmp_path: Path) -> None:
+    """Outputs that look short and are as they were asked for."""
+    own = options if "codec" in options else FAST | options
+
+    carry_out(mapped(film, tmp_path / target, specifier, own))
+
+    assert (tmp_path / target).exists()
+
+
+def test_stream_that_is_not_wanted(film: Path, tmp_path: Path) -> None:
+    """`an` takes away the sound that is mapped: nobody misses it."""
+    data = task(film, tmp_path / "out.mkv")
+    data["output_maps"][0]["options"] = {"codec": "copy", "an": True}
+
+    carry_out(data)
+
+    assert [stream["codec_type"] for stream in look(tmp_path / "out.mkv")["streams"]] == ["video"]
+
+
+def test_stale_tags(film: Path, tmp_path: Path) -> None:
+    """A picture of four seconds with a tag that says twelve, beside a sound of twelve."""
+    cut, stale = tmp_path / "cut.mkv", tmp_path / "stale.mkv"
+    mkvmerge = ["mkvmerge", "-q", "--disable-track-statistics-tags", "-o"]
+    subprocess.run([*mkvmerge, cut, "--split", "parts:00:00:00-00:00:04", film], check=True)
+    subprocess.run([*mkvmerge, stale, "-A", cut, "-D", film], check=True)
+
+    carry_out(task(stale, tmp_path / "out.mkv"))
+
+    assert (tmp_path / "out.mkv").exists()
+
+
+def test_subtitles_without_any(tmp_path: Path) -> None:
+    """No subtitle in the part that was asked for makes an empty file, which is odd and not wrong."""
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello\n")
+    data = mapped(tmp_path / "a.srt", tmp_path / "b.srt", "s", {"codec": "srt", "t": "0.5"})
+
+    module = carry_out(data)
+
+    assert module.sisyphus_warnings == (f"{tmp_path}/b.srt is empty: there are no subtitles in what was asked for",)
+
+
+def test_disk_that_fills_at_the_end(film: Path, tmp_path: Path) -> None:
+    """A file whose end could not be written, after which ffmpeg 5.1 exits with 0, is an error and no file."""
+    whole = remade(film, tmp_path / "whole.aac", "-map", "0:a", "-c", "copy").stat().st_size
+    data = mapped(film, tmp_path / "out.aac", "a", {"codec": "copy"})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole - 5000, hard))
+    try:
+        with pytest.raises(RunError, match=r"out\.aac: cannot be written: File too large"):
+            carry_out(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert os.listdir(tmp_path) == ["whole.aac"]
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "said"),
+    [
+        ({"codec": "libx264", "preset": "spam"}, "out.mkv", "Error setting preset/tune spam"),
+        ({"codec": "libx264", "vf": "spam=1"}, "out.mkv", "No such filter: 'spam'"),
+        ({"codec": "libx264", "spam": "1"}, "out.mkv", "Unrecognized option 'spam:v:0'"),
+        ({"codec": "libx264"}, "out.spam", "Unable to find a suitable output format"),
+        ({"codec": "libx264", "b": "200k", "pass": 2, "passlogfile": "none"}, "out.mp4", "ratecontrol_init"),
+    ],
+)
+def test_reason_is_in_the_message(
+    options: dict[str, Any], target: str, said: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has what ffmpeg says of the cause, and not only that there was one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AV_LOG_FORCE_COLOR", "1")
+    with pytest.raises(RunError) as caught:
+        carry_out(mapped(clip, tmp_path / target, "v", options))
+
+    assert said in caught.value.message
+    assert "\x1b" not in caught.value.message + "".join(caught.value.stderr)
+
+
 # --- validation ---
 
 
@@ -691,12 +846,53 @@ def test_malformed_data() -> None:
     """Data of a wrong shape are told by the schema, and no check that stumbles over them hides it."""
     said = refusal({"sources": 5, "source_maps": [{"source": "x"}], "output_maps": [7], "output_file": ["a"]})
 
-    assert said.split("; ") == [
+    assert said.split("; ")[:4] == [
         "output_file: expected a string, got a list",
         "output_maps[0]: expected an object, got 7",
         'source_maps[0].source: expected a whole number, got "x"',
         "sources: expected a list, got 5",
     ]
+
+
+def test_one_misshapen_thing_hides_no_other(tmp_path: Path) -> None:
+    """A key that is missing keeps no check from being made that can do without it."""
+    data = task(tmp_path / "none.mkv", tmp_path / "no" / "out.mkv")
+    del data["source_maps"]
+    data["output_maps"][0]["options"] = {"codec": "libx256"}
+
+    assert refusal(data).split("; ") == [
+        "missing key 'source_maps'",
+        f"sources[0]: {tmp_path}/none.mkv: no such file",
+        f"output_file: {tmp_path}/no/out.mkv: there is no directory {tmp_path}/no",
+        "output_maps[0].options.codec: this ffmpeg has no encoder 'libx256' (did you mean 'libx265'?)",
+    ]
+
+
+def test_sources_that_are_text(tmp_path: Path) -> None:
+    """A name in the place of a list is told once, and not letter by letter."""
+    data = task("none.mkv", tmp_path / "out.mkv") | {"sources": "none.mkv"}
+
+    assert refusal(data) == 'sources: expected a list, got "none.mkv"'
+
+
+def test_sources_that_lead_nowhere(clip: Path, tmp_path: Path) -> None:
+    """A link to nothing is no source, nor a name with a percent sign that is no picture's."""
+    (tmp_path / "link.mkv").symlink_to("nowhere")
+    data = task(tmp_path / "link.mkv", tmp_path / "out.mkv")
+    data["sources"] += [str(tmp_path / "a%20d.mkv"), str(clip.parent / "clip.mkv" / "x.mkv")]
+
+    assert refusal(data).split("; ") == [
+        f"sources[0]: {tmp_path}/link.mkv: is a link to nowhere, and there is no such file",
+        f"sources[1]: {tmp_path}/a%20d.mkv: no such file",
+        f"sources[2]: {clip}/x.mkv: not a directory",
+    ]
+
+
+def test_start_after_the_end(clip: Path, tmp_path: Path) -> None:
+    """A cut that begins after its source ends is told before the job."""
+    data = task(clip, tmp_path / "out.mkv", input_options={"ss": "1:40"})
+
+    assert refusal(data) == f"sources[0]: {clip}: ss 1:40 is after its end (2.0 s)"
 
 
 @pytest.mark.parametrize("codec", ["libx264", "h264", "copy", "aac"])

@@ -853,7 +853,7 @@ def test_no_room(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for source in (film, tmp_path / "disc"):
         module = Handbrake(task(source, tmp_path / "out.mkv"))
         module._is_scanned = True
-        with pytest.raises(RunError, match=r"the output may take .*; see the limit free_space"):
+        with pytest.raises(RunError, match=r"must be for the output .the limit free_space"):
             module.run()
 
 
