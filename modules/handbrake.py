@@ -20,6 +20,7 @@ from modules import handbrake_cli, media, tool
 from modules import schema as task_schema
 from modules.base import BaseModule
 from modules.checks import (
+    independent,
     is_settled,
     require_space,
     same_file,
@@ -89,19 +90,18 @@ class Handbrake(BaseModule):
     def find_problems(self) -> Iterator[str]:
         """Options first, which can be looked at whatever else is wrong, then files, then what is in the source."""
         task = self.task.to_dict()
-        is_usable = not tool.missing(TOOL)
-        if is_usable:
-            try:
-                yield from option_problems(task, known_options(), self.warn)
-            except RunError as error:
-                yield f"{TOOL} cannot be asked for its options: {error.message}"
-                is_usable = False
-        yield from self._file_problems(task)
-        source = task["source"]
-        if is_usable and is_settled(self, source) and not will_be_made(self, source) and os.access(source, os.R_OK):
-            yield from self._scan_problems(task)
-            if not self._wants_part() and (shortage := self._find_shortage()):
-                yield f"source: {shortage}"
+        if tool.missing(TOOL):
+            yield from self._file_problems(task)
+            return
+        try:
+            known = known_options()
+        except RunError as error:
+            yield f"{TOOL} cannot be asked for its options: {error.message}"
+            yield from self._file_problems(task)
+            return
+        yield from independent(
+            option_problems(task, known, self.warn), self._file_problems(task), self._content_problems(task)
+        )
 
     @classmethod
     def probe_encoders(cls) -> Iterator[tuple[str, str]]:
@@ -151,6 +151,13 @@ class Handbrake(BaseModule):
 
     def _argv(self, source: str, target: str) -> list[str]:
         return arguments(self.task.to_dict(), known_options(), source, target)
+
+    def _content_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
+        source = task["source"]
+        if is_settled(self, source) and not will_be_made(self, source) and os.access(source, os.R_OK):
+            yield from self._scan_problems(task)
+            if not self._wants_part() and (shortage := self._find_shortage()):
+                yield f"source: {shortage}"
 
     def _file_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         source, target = task["source"], task["output_file"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from app.exceptions import RunError
 from modules import schema as task_schema
-from modules.checks import is_settled, require_space, same_file, source_problems, target_problems
+from modules.checks import independent, is_settled, require_space, same_file, source_problems, target_problems
 from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine, output
 from modules.output import Output
 
@@ -75,10 +75,14 @@ class Mkvextract(MkvModule):
 
     def find_problems(self) -> Iterator[str]:
         task = self.task.to_dict()
-        missing = list(source_problems(self, "source", task["source"]))
-        yield from missing
-        yield from self._problems_of_targets(task, None)
-        if not missing and is_settled(self, task["source"]):
+        yield from independent(
+            source_problems(self, "source", task["source"]),
+            self._problems_of_targets(task, None),
+            self._problems_of_content(task),
+        )
+
+    def _problems_of_content(self, task: Mapping[str, Any]) -> Iterator[str]:
+        if is_settled(self, task["source"]) and not any(source_problems(self, "source", task["source"])):
             media, problems = examine_source(task)
             yield from problems
             yield from self._problems_of_targets(task, media)  # now it is known what is a VobSub track

@@ -20,6 +20,7 @@ from app.exceptions import RunError
 from modules import schema as task_schema
 from modules.base import location
 from modules.checks import (
+    independent,
     is_settled,
     require_space,
     same_file,
@@ -104,23 +105,13 @@ class Mkvmerge(MkvModule):
 
     def find_problems(self) -> Iterator[str]:
         task = self.task.to_dict()
-        media: dict[int, Media] = {}
-        settled = []
-        for index, source in enumerate(task["sources"]):
-            where, name = f"sources[{index}].filename", source["filename"]
-            problems = list(source_problems(self, where, name))
-            yield from problems
-            if not problems and is_settled(self, name):
-                settled.append((index, where, name))
-        yield from self._problems_of_output(task)
-        yield from self._problems_of_attachments(task)
-        yield from _problems_of_options(task)
-        for index, where, name in settled:
-            content, problems = examine(where, name)
-            yield from problems
-            if content:
-                media[index] = content
-        yield from track_problems(task, media)
+        yield from independent(
+            self._problems_of_sources(task),
+            self._problems_of_output(task),
+            self._problems_of_attachments(task),
+            _problems_of_options(task),
+            self._problems_of_contents(task),
+        )
 
     def _work(self, task: Mapping[str, Any]) -> None:
         media = self._examine_all(task)
@@ -155,6 +146,21 @@ class Mkvmerge(MkvModule):
         if found:
             raise RunError(problems=found)
         return media
+
+    def _problems_of_sources(self, task: Mapping[str, Any]) -> Iterator[str]:
+        for index, source in enumerate(task["sources"]):
+            yield from source_problems(self, f"sources[{index}].filename", source["filename"])
+
+    def _problems_of_contents(self, task: Mapping[str, Any]) -> Iterator[str]:
+        media: dict[int, Media] = {}
+        for index, source in enumerate(task["sources"]):
+            where, name = f"sources[{index}].filename", source["filename"]
+            if is_settled(self, name) and not any(source_problems(self, where, name)):
+                content, problems = examine(where, name)
+                yield from problems
+                if content:
+                    media[index] = content
+        yield from track_problems(task, media)
 
     def _problems_of_attachments(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, entry in enumerate(task.get("attachments", [])):

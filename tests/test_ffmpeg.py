@@ -451,6 +451,17 @@ def test_truncated_source(extension: str, share: float, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [source.name]
 
 
+@pytest.mark.parametrize("extension", ["aiff", "wma"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_truncated_sound(extension: str, share: float, film: Path, tmp_path: Path) -> None:
+    """Sound that is cut short is told, too, and what is whole is not."""
+    source = remade(film, tmp_path / f"a.{extension}", "-map", "0:a")
+    Ffmpeg(mapped(source, tmp_path / "out.mkv", "a", {"codec": "aac"})).validate()
+    os.truncate(source, int(source.stat().st_size * share))
+
+    assert "is cut short" in refusal(mapped(source, tmp_path / "out.mkv", "a", {"codec": "aac"}))
+
+
 @pytest.mark.parametrize("codec", ["libx264", "copy"])
 def test_part_of_a_truncated_source(codec: str, half: Path, tmp_path: Path) -> None:
     """A part that ends before a source is cut short is whole; one that does not is an error, whatever ffmpeg says."""

@@ -95,7 +95,9 @@ def test_hostile_modules(supervised: Supervised, tmp_path: Path) -> None:
     (tmp_path / "crashes.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
     (tmp_path / "hangs.py").write_text("import time\nwhile True:\n    time.sleep(1)")
     (tmp_path / "wrong.py").write_text("Wrong = 5\n")
+    (tmp_path / "idle.py").write_text("class Idle:\n    def validate(self):\n        pass\n")
     modules = {"absent": "absent.Absent", "crashes": "crashes.C", "hangs": "hangs.H", "wrong": "wrong.Wrong"}
+    modules["idle"] = "idle.Idle"
     supervised.configure({"init_timeout": "500ms"}, modules | {"old": "tests.guide.NotDerived"}, (str(tmp_path),))
 
     done = supervised.command("modules")
@@ -106,6 +108,7 @@ def test_hostile_modules(supervised: Supervised, tmp_path: Path) -> None:
     assert "SIGSEGV" in wrong["crashes"]
     assert "did not end within 500ms" in wrong["hangs"]
     assert "has no class Wrong" in wrong["wrong"]
+    assert "idle.Idle is no module: it has no method run" in wrong["idle"]
     assert all("cannot run" in found[name] for name in wrong)
     assert all("ready" in found[name] for name in ("old", "cleanup", "ffmpeg", "hostile"))
     assert done.returncode == 1

@@ -100,6 +100,17 @@ def test_missing_file(supervised: Supervised) -> None:
     assert (done.returncode, done.stderr) == (2, "none.json: cannot be read: No such file or directory\n")
 
 
+def test_very_many_problems(supervised: Supervised) -> None:
+    """Of more problems than anybody reads, the first are shown, and how many more there are."""
+    document = job(("cleanup", {"copy": [{"source": f"none{number}", "destination": "x/"} for number in range(300)]}))
+
+    lines = validate(supervised, document).stdout.splitlines()
+
+    assert lines[1] == "    copy[0].source: none0: no such file"
+    assert lines[-1] == "    and 100 more problems"
+    assert len(lines) == 202
+
+
 def test_dying_modules(supervised: Supervised) -> None:
     """A module that crashes or hangs in its validation, or cannot start, harms no other task's."""
     supervised.configure({"validate_timeout": "500ms"}, {"absent": "absent.Absent"})
