@@ -7,19 +7,18 @@ whose duration is an estimate), the duration is not checked: a good encode must 
 """
 
 import dataclasses
-import math
 import os
 import re
 import shlex
 import stat
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from loguru import logger
 
-from app.exceptions import CleanupError, ClientError, RunError, ValidationError
+from app.exceptions import CleanupError, RunError, ValidationError
 from modules import encoders, media, tool
 from modules import schema as task_schema
 from modules.base import BaseModule
@@ -33,10 +32,33 @@ from modules.checks import (
     target_problems,
 )
 from modules.containers import find_shortage, is_whole
-from modules.data import address, server_data
+from modules.ffmpeg_expect import (
+    KINDS,
+    certain_length,
+    earliest_start,
+    expect,
+    is_empty_text,
+    mapped,
+    used_shares,
+    windows_of,
+)
+from modules.ffmpeg_options import (
+    IMAGES,
+    MANY_FILES,
+    Options,
+    arguments,
+    fetch_option_set,
+    is_file,
+    names,
+    output_window,
+    phase,
+    probe_options,
+    source_argument,
+    source_map,
+    sources,
+    text_of,
+)
 from modules.output import Output, is_special
-
-Options = Mapping[str, Any]
 
 _VAGUE = re.compile(
     r"Conversion failed!|Last message repeated|Error splitting the argument list|Error opening (in|out)put file"
@@ -47,52 +69,13 @@ _VAGUE = re.compile(
 _UNWRITTEN = re.compile(r"Error writing trailer|Error closing file|No space left on device")
 """What ffmpeg 5.1 says of an output whose end it could not write, and exits with 0."""
 
-_NOT_A_FILE = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]*://|(async|bluray|cache|concatf?|crypto|data|fd|file|pipe|subfile)[:,]", re.DOTALL
-)
-_DEVICES = {"alsa", "decklink", "fbdev", "jack", "kmsgrab", "lavfi", "openal", "oss", "pulse", "v4l2", "x11grab"}
+_CODECS = names("c codec vcodec acodec scodec")
 
-_MANY_FILES = {"dash", "hds", "hls", "segment", "smoothstreaming", "ssegment", "stream_segment", "tee"}
-"""Muxers that write more than the file they are given."""
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_KINDS = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
-
-_CODECS = _names("c codec vcodec acodec scodec")
-
-_TIMES = _names("ss t to sseof stream_loop accurate_seek")
+_TIMES = names("ss t to sseof stream_loop accurate_seek")
 """Input options that decide nothing about whether ffprobe can read the source."""
 
-_ENDS = _names("t to f fs frames vframes aframes dframes shortest isync")
+_ENDS = names("t to f fs frames vframes aframes dframes shortest isync")
 """Options after which a source need not be read to its end, or not as the container that it is."""
-
-_IMAGES = _names("""
-    bmp dpx exr hdr im1 im24 im8 j2c j2k jls jp2 jpeg jpg jxl ljpg pam pbm pcx pfm pgm pgmyuv phm pix png ppm qoi ras rs
-    sgi sun sunras tga tif tiff vbn wbmp xbm xface xwd y
-""")
-"""Extensions for which ffmpeg writes each frame to a file of its own, and counts in the name."""
-
-_RETIMING = _names("""
-    af aframes bsf copyts filter filter_complex filter_complex_script filter_script fps_mode framerate frames fs isync
-    itsoffset itsscale lavfi loop output_ts_offset r seek_timestamp shortest skip_frame start_at_zero vf vframes vsync
-""")
-"""Options after which the duration is anybody's guess. Of filters and `r`, some are harmless: see `_is_retiming`."""
-
-_DROPPED = {"an": "audio", "vn": "video"}
-
-_DROPPING = _names("an vn sn dn filter_complex filter_complex_script lavfi")
-"""Options that add streams to those that are mapped, or take some away."""
-
-_HARMLESS_FILTERS = _names("""
-    acompressor aformat alimiter anull aresample ass bwdif channelmap channelsplit colorspace crop cropdetect deband
-    deblock delogo drawtext dynaudnorm eq equalizer format fps hflip highpass hqdn3d hwdownload hwupload loudnorm
-    lowpass lut3d nlmeans noise null overlay pad pan rotate scale scale_cuda scale_qsv scale_vaapi setdar setparams
-    setsar subtitles tonemap transpose unsharp vflip volume yadif zscale
-""")
 
 
 class Ffmpeg(BaseModule):
@@ -249,14 +232,14 @@ class Ffmpeg(BaseModule):
         name = task["output_file"]
         extension = os.path.splitext(name)[1][1:].lower()
         formats = {
-            _text(value)
+            text_of(value)
             for entry in task["output_maps"]
             for key, value in self._known_options(entry).items()
             if key.split(":")[0] == "f"
         }
-        is_image = "image2" in formats if formats else extension in _IMAGES
+        is_image = "image2" in formats if formats else extension in IMAGES
         return bool(
-            extension in {"m3u8", "mpd"} or formats & _MANY_FILES or (is_image and re.search(r"%\d*d", name, re.ASCII))
+            extension in {"m3u8", "mpd"} or formats & MANY_FILES or (is_image and re.search(r"%\d*d", name, re.ASCII))
         )
 
     def _encoder_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
@@ -276,16 +259,16 @@ class Ffmpeg(BaseModule):
                 found[index] = self._probe_source((name, options))
                 if not found[index] and not set(options) - _TIMES:
                     yield f"sources[{index}]: {name}: is no media that ffprobe can read"
-                length = _certain_length(found[index])
+                length = certain_length(found[index])
                 if length is not None and "stream_loop" not in options and media.clock(options.get("ss")) >= length:
                     yield f"sources[{index}]: {name}: ss {options['ss']} is after its end ({length:.1f} s)"
         for index, entry in enumerate(task["source_maps"]):
             streams = found.get(entry["source"], {}).get("streams")
-            if streams and not entry.get("optional") and not _mapped(streams, entry):
-                kind = _KINDS.get(entry.get("specifier", "")[:1].lower(), "")
-                count = len(_mapped(streams, {key: entry[key] for key in entry if key != "stream"}))
+            if streams and not entry.get("optional") and not mapped(streams, entry):
+                kind = KINDS.get(entry.get("specifier", "")[:1].lower(), "")
+                count = len(mapped(streams, {key: entry[key] for key in entry if key != "stream"}))
                 has = f"{count} {kind} stream{'s' if count != 1 else ''}".replace("  ", " ")
-                yield f"source_maps[{index}]: {_source_map(entry)}, but sources[{entry['source']}] has {has}"
+                yield f"source_maps[{index}]: {source_map(entry)}, but sources[{entry['source']}] has {has}"
 
     def _need_sets(self, error: type[ValidationError | RunError]) -> None:
         if problems := list(self._fetch_sets()):
@@ -307,7 +290,7 @@ class Ffmpeg(BaseModule):
         name, options = source
         if is_special(name):
             return {}  # what is read of a pipe is gone
-        forced = _forced(options)
+        forced = probe_options(options)
         key = shlex.join([name, *forced])
         stamp = _stamp(name)
         if stamp and key in self._probed and self._probed[key][0] == stamp:
@@ -363,7 +346,7 @@ class Ffmpeg(BaseModule):
         argument, streams = source_argument(name, self.will_exist), []
         for stream in found.get("streams", []):
             if stream.get("codec_type") in {"video", "audio"}:
-                first = media.packet_times(argument, _forced(options), stream["index"], "%+#1")
+                first = media.packet_times(argument, probe_options(options), stream["index"], "%+#1")
                 stream = {**stream, "start_time": first[0]} if first else stream
             streams.append(stream)
         return {**found, "streams": streams}
@@ -371,7 +354,7 @@ class Ffmpeg(BaseModule):
     def _has_packets(
         self, task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], kind: str, seconds: float
     ) -> bool:
-        cut = _output_window(task, self._sets)
+        cut = output_window(task, self._sets)
         earliest = earliest_start(task, self._sets, probes)
         for entry in task["source_maps"]:
             found, (name, options) = probes[entry["source"]], self._sources()[entry["source"]]
@@ -379,217 +362,13 @@ class Ffmpeg(BaseModule):
             zero = (media.number(found.get("format", {}).get("start_time")) or 0.0) + first + cut_first
             end = zero + min(last - first - cut_first, cut_last - cut_first)
             begin = zero + earliest + seconds
-            for stream in _mapped(found.get("streams", []), entry):
+            for stream in mapped(found.get("streams", []), entry):
                 if stream.get("codec_type") == kind:
                     argument = source_argument(name, self.will_exist)
-                    times = media.packet_times(argument, _forced(options), stream["index"], f"{begin:.3f}%")
+                    times = media.packet_times(argument, probe_options(options), stream["index"], f"{begin:.3f}%")
                     if any(begin < time < end for time in times):
                         return True
         return False
-
-
-# --- the command line ---
-
-
-def sources(task: Mapping[str, Any]) -> list[tuple[str, Options]]:
-    """Each source's name and options. The task's `input_options` are the first one's, under its own."""
-    if not isinstance(task["sources"], list):
-        raise TypeError("sources: expected a list")
-    entries = [
-        (entry, {}) if isinstance(entry, str) else (entry["filename"], entry.get("options", {}))
-        for entry in task["sources"]
-    ]
-    name, own = entries[0]
-    entries[0] = (name, {**task.get("input_options", {}), **own})
-    return entries
-
-
-def arguments(
-    task: Mapping[str, Any], sets: Mapping[str, Options], temporary: str, exists: Callable[[str], bool]
-) -> list[str]:
-    """The command line that writes the task's output to `temporary`. `sets` are the option sets by name."""
-    argv = ["ffmpeg", "-nostdin", "-y", "-progress", "pipe:1", "-stats_period", "1", "-nostats", "-hide_banner"]
-    argv += ["-loglevel", "level+info"]  # tells errors from what an encoder says at its end
-    for name, options in sources(task):
-        argv += [*_flags(options), "-i", source_argument(name, exists)]
-    for entry in task["source_maps"]:
-        argv += ["-map", _source_map(entry)]
-    for entry in task["output_maps"]:
-        argv += _flags(output_options(entry, sets), _specifier(entry))
-    return [*argv, media.file_argument(temporary)]
-
-
-def output_options(entry: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
-    """An output map's options, under those of its option set."""
-    return {**entry.get("options", {}), **(sets[entry["option_set"]] if "option_set" in entry else {})}
-
-
-def source_argument(name: str, exists: Callable[[str], bool]) -> str:
-    """`name` as written, unless it is a file's and ffmpeg would take it for something else."""
-    return media.file_argument(name) if exists(name) else name
-
-
-def _source_map(entry: Mapping[str, Any]) -> str:
-    stream = f":{int(entry['stream'])}" if "stream" in entry else ""
-    letter = f":{entry['specifier'][0].lower()}" if "specifier" in entry else ""
-    return f"{int(entry['source'])}{letter}{stream}{'?' if entry.get('optional') else ''}"
-
-
-def _specifier(entry: Mapping[str, Any]) -> str:
-    letter = f":{entry['specifier'][0].lower()}" if "specifier" in entry else ""
-    return f"{letter}:{int(entry['stream'])}"
-
-
-def _flags(options: Options, specifier: str = "") -> Iterator[str]:
-    for key, value in options.items():
-        if value is not False:
-            yield f"-{key}{specifier}"
-            if value is not True:
-                yield _text(value)
-
-
-def _text(value: object) -> str:
-    """An option's value. In a mapping `true` and `false` are 1 and 0: encoders know no bare keys there."""
-    if isinstance(value, Mapping):
-        return ":".join(f"{key}={_text(item)}" for key, item in value.items())
-    if isinstance(value, bool | float) and value == int(value):
-        return str(int(value))
-    return str(value)
-
-
-def fetch_option_set(name: str) -> Options:
-    """The options that the API server keeps under `name`.
-
-    Raises:
-        ValidationError: they cannot be had, and why.
-    """
-    what = f"option set {name!r}"
-    try:
-        record = server_data.get("ffmpeg", name)
-    except ClientError as error:
-        raise ValidationError(problems=[f"{what}: {error.message}"]) from error
-    if record is None:
-        raise ValidationError(problems=[f"{what}: there is none at {address('ffmpeg', name)}"])
-    form = {
-        "type": "object",
-        "properties": {"options": {"$ref": "#/$defs/options"}},
-        "required": ["options"],
-        "$defs": Ffmpeg.schema["$defs"],
-    }
-    if problems := task_schema.problems(record, form):
-        raise ValidationError(problems=[f"{what}: {problem}" for problem in problems])
-    options: Options = record["options"]
-    return options
-
-
-# --- what comes out ---
-
-
-def expect(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]) -> media.Expected:
-    """What the task's output will be like, given what ffprobe says of each source."""
-    inputs = [options for _, options in sources(task)]
-    outputs = [output_options(entry, sets) for entry in task["output_maps"]]
-    names = {
-        key.split(":")[0] for options in (*inputs, *outputs) for key, value in options.items() if value is not False
-    }
-    retimed = any(_is_retiming(options, is_input) for options, is_input in _marked(inputs, outputs))
-    cut = _output_window(task, sets)
-    if "ss" in cut and any(value == "copy" for options in outputs for value in options.values()):
-        retimed = True  # a copy begins at the next key frame
-    earliest = earliest_start(task, sets, probes)
-    longest: dict[str, float] = {}
-    uncertain: set[str] = set()
-    streams: Counter[str] = Counter()
-    frame_rate: float | None = None
-    frames: int | None = None
-    for entry in task["source_maps"]:
-        found = probes[entry["source"]]
-        streams_of = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
-        for stream in _mapped(streams_of, entry):
-            if stream.get("disposition", {}).get("attached_pic"):
-                continue  # not every container has those
-            kind = stream.get("codec_type", "")
-            streams[kind] += 1
-            if kind not in {"video", "audio"}:
-                continue
-            start, end, certain = _window(stream, found, inputs[entry["source"]], cut)
-            length = max(end - earliest, 0.0) if end > start else 0.0
-            if kind == "video" and frame_rate is None and (frame_rate := media.ratio(stream.get("avg_frame_rate"))):
-                frames = round(length * frame_rate) if 0 < length < math.inf else None
-            longest[kind] = max(longest.get(kind, 0.0), length)
-            if not certain or retimed:
-                uncertain.add(kind)
-    dropped = {kind for name, kind in _DROPPED.items() if name in names}
-    kept = {kind: value for kind, value in longest.items() if kind not in dropped}
-    duration = (min if "shortest" in names else max)(kept.values(), default=0.0)
-    if "frames" in names or "vframes" in names:
-        frames = _frame_limit(outputs)
-        duration = min(duration, frames / frame_rate) if frames and frame_rate else math.inf
-    elif retimed or "r" in names:
-        frames = None
-    return media.Expected(
-        duration if 0 < duration < math.inf else None,
-        frame_rate,
-        frames,
-        {kind: value for kind, value in kept.items() if kind not in uncertain and value < math.inf},
-        {} if names & _DROPPING else streams,
-    )
-
-
-def _output_window(task: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
-    """The times that cut the output, wherever among its options they stand."""
-    outputs = [output_options(entry, sets) for entry in task["output_maps"]]
-    return {key: value for options in outputs for key, value in options.items() if key in {"ss", "t", "to"}}
-
-
-def _frame_limit(outputs: Sequence[Options]) -> int | None:
-    """How many frames of video are asked for."""
-    for options in outputs:
-        for key, value in options.items():
-            if (key == "vframes" or key in {"frames", "frames:v", "frames:v:0"}) and media.number(value):
-                return int(float(value))
-    return None
-
-
-def is_empty_text(task: Mapping[str, Any], name: str) -> bool:
-    """Whether an output has nothing because it is of text subtitles, and there are none in what was asked for."""
-    kinds = {entry.get("specifier", "")[:1].lower() for entry in task["source_maps"]}
-    return kinds == {"s"} and os.path.getsize(name) == 0
-
-
-def earliest_start(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]) -> float:
-    """When the first of the streams that go into the output begins: there the output has its beginning."""
-    cut = _output_window(task, sets)
-    inputs = [options for _, options in sources(task)]
-    starts = [
-        _window(stream, probes[entry["source"]], inputs[entry["source"]], cut)[0]
-        for entry in task["source_maps"]
-        for stream in _mapped(probes[entry["source"]].get("streams", []), entry)
-        if stream.get("codec_type") in {"video", "audio"} and not stream.get("disposition", {}).get("attached_pic")
-    ]
-    return min(starts, default=0.0)
-
-
-def _marked(inputs: Sequence[Options], outputs: Sequence[Options]) -> list[tuple[Options, bool]]:
-    return [(options, True) for options in inputs] + [(options, False) for options in outputs]
-
-
-def _is_retiming(options: Options, is_input: bool) -> bool:
-    """Whether the options change durations in ways that are not followed here."""
-    for key, value in options.items():
-        name = key.split(":")[0]
-        if value is False or name not in _RETIMING:
-            continue
-        if name == "r" and not is_input:
-            continue  # for an output, frames are repeated or dropped to keep the time
-        if (
-            name in {"vf", "af", "filter"}
-            and set(re.findall(r"(?:^|[,;\]])\s*(\w+)", _text(value))) <= _HARMLESS_FILTERS
-        ):
-            continue
-        return True
-    # Where a loop begins, and whether a stream's late start counts in each, depends on container and version.
-    return bool(options.get("stream_loop"))
 
 
 def _stamp(name: str) -> tuple[int, int] | None:
@@ -599,101 +378,6 @@ def _stamp(name: str) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
-
-
-def _mapped(streams: Sequence[Mapping[str, Any]], entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The streams of a source that a source map selects."""
-    if "specifier" in entry:
-        kind = _KINDS[entry["specifier"][0].lower()]
-        streams = [stream for stream in streams if stream.get("codec_type") == kind]
-    return list(streams[int(entry["stream"]) :][:1] if "stream" in entry else streams)
-
-
-def used_shares(
-    task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], duration: float | None
-) -> dict[str, float]:
-    """How much of each source that is mapped goes into an output of `duration` seconds: 1 is all of it."""
-    shares: dict[str, float] = {}
-    mapped = {int(entry["source"]) for entry in task["source_maps"]}
-    for index, (name, options) in enumerate(sources(task)):
-        total = media.number(probes[index].get("format", {}).get("duration"))
-        share = duration / total if duration and total else 1.0
-        if index in mapped:
-            shares[name] = max(shares.get(name, 0.0), share if options.get("stream_loop") else min(share, 1.0))
-    return shares
-
-
-def phase(task: Mapping[str, Any], sets: Mapping[str, Options]) -> str:
-    """What the encode is, for the status: a pass of several, if the options say which."""
-    for entry in task["output_maps"]:
-        for key, value in output_options(entry, sets).items():
-            inner = value.get("pass") if isinstance(value, Mapping) else re.search(r"(?:^|:)pass=(\d)", str(value))
-            number = value if key.split(":")[0] == "pass" else inner[1] if isinstance(inner, re.Match) else inner
-            if number:
-                return f"pass {_text(number)}"
-    return "encoding"
-
-
-def windows_of(found: Mapping[str, Any], options: Options, cut: Options) -> list[tuple[float, float]]:
-    """From when to when a source is read, in its own seconds, and then what of that is written; NaN if unsure."""
-    total = media.number(found.get("format", {}).get("duration"))
-    if "sseof" in options and total is not None:
-        options = {**options, "ss": total + media.clock(options["sseof"])}
-    windows = []
-    for window in (options, cut):
-        first = media.clock(window["ss"]) if "ss" in window else 0.0
-        if "t" in window:
-            last = first + media.clock(window["t"])
-        else:
-            last = media.clock(window["to"]) if "to" in window else math.inf
-        windows.append((first, last))
-    return windows
-
-
-def _window(
-    stream: Mapping[str, Any], found: Mapping[str, Any], options: Options, cut: Options
-) -> tuple[float, float, bool]:
-    """From when to when a source's stream stands in the output (infinite if unknown), and whether that is certain."""
-    container = found.get("format", {})
-    total = media.number(container.get("duration"))
-    certain = str(container.get("format_name")).split(",")[0] in media.CERTAIN_FORMATS
-    # Without durations of its streams, a container's is that of the longest, which need not be this one.
-    certain = certain and ("duration" in stream or bool(media.tag(stream)) or len(found.get("streams", [])) == 1)
-    start, end = media.bounds(stream, found)
-    loops = media.number(options.get("stream_loop"))
-    if loops or options.get("f") == "concat":  # of which ffprobe tells the first file's
-        end = math.inf if not loops or loops < 0 or total is None else end + loops * total
-    for first, last in windows_of(found, options, cut):
-        if math.isnan(first) or math.isnan(last):
-            return 0.0, math.inf, False
-        start, end = max(start, first) - first, min(end, last) - first
-    return start, end, certain
-
-
-def is_file(name: str, options: Options) -> bool:
-    """Whether a source can be nothing but a file: no address, device or numbered pictures."""
-    is_sequence = (
-        "pattern_type" in options
-        or options.get("f") == "image2"
-        or (os.path.splitext(name)[1][1:].lower() in _IMAGES and re.search(r"%\d*d", name, re.ASCII))
-    )
-    return not (_NOT_A_FILE.match(name) or str(options.get("f")) in _DEVICES or is_sequence)
-
-
-def _forced(options: Options) -> list[str]:
-    """Input options that decide what ffprobe finds."""
-    return [
-        word
-        for key in ("f", "probesize", "analyzeduration")
-        if options.get(key)
-        for word in _flags({key: options[key]})
-    ]
-
-
-def _certain_length(found: Mapping[str, Any]) -> float | None:
-    container = found.get("format", {})
-    is_certain = str(container.get("format_name")).split(",")[0] in media.CERTAIN_FORMATS
-    return media.number(container.get("duration")) if is_certain else None
 
 
 def without_level(line: str) -> tuple[str, str]:
