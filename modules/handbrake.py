@@ -9,7 +9,8 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from modules.checks import (
     target_problems,
     will_be_made,
 )
-from modules.containers import find_shortage
+from modules.containers import find_shortage, is_whole
 from modules.handbrake_cli import Title, file_argument, given_names
 from modules.handbrake_options import (
     TOOL,
@@ -54,6 +55,9 @@ _LEAST_OF_DISC = 0.9
 
 _COPIES = ("copy", "dts", "none")
 """Audio encoders with which HandBrakeCLI leaves out a track that it cannot copy."""
+
+_ALL = (0.0, math.inf)
+"""The window that is the whole source."""
 
 _LATE = 1.0
 """Seconds after which a file begins late: the durations that Matroska states are then the ends (ffprobe 5.1)."""
@@ -114,7 +118,8 @@ class Handbrake(BaseModule):
         task = self.task.to_dict()
         if not self._is_scanned and (problems := list(self._scan_problems(task))):
             raise RunError(problems=problems)
-        certain, likely = expect(options_of(task), self._title, self._probe_source())
+        found = self._probe_source()
+        certain, likely = expect(options_of(task), self._title, found)
         if shortage := self._find_shortage():
             certain = self._require_part(shortage, certain, likely)
         require_space(self, {task["output_file"]: size_of(self._used_shares(likely.duration))})
@@ -127,10 +132,10 @@ class Handbrake(BaseModule):
                 raise RunError(message=problem)
             if said.truncated:
                 certain = self._require_part(said.truncated, certain, likely)
-            _verify(output.temporary, certain, said.telling)
+            _verify(output.temporary, certain, said.telling, partial(self._goes_on, found))
             _require_duration(output.temporary)
             try:
-                _verify(output.temporary, likely, said.telling)
+                _verify(output.temporary, likely, said.telling, partial(self._goes_on, found))
             except RunError as error:
                 self.warn(error.message)
             if os.path.lexists(output.target):
@@ -220,6 +225,27 @@ class Handbrake(BaseModule):
             logger.debug("{}", error.message)
             return {}
 
+    def _goes_on(self, found: Mapping[str, Any], kind: str, seconds: float) -> bool:
+        """Whether the source has anything of a type after so many seconds of the output, if all of it was asked for."""
+        path = self._title_path()
+        if (
+            not os.path.isfile(path)
+            or not is_whole(path)
+            or window(options_of(self.task.to_dict()), None, None) != _ALL
+        ):
+            return True
+        name = media.file_argument(path)
+        try:
+            for stream in found.get("streams", []):
+                if stream.get("codec_type") == kind:
+                    begin = sum(media.packet_times(name, [], stream["index"], "%+#1")[:1]) + seconds
+                    if any(time > begin for time in media.packet_times(name, [], stream["index"], f"{begin:.3f}%")):
+                        return True
+        except RunError as error:
+            logger.debug("{}", error.message)
+            return True
+        return False
+
     def _used_shares(self, duration: float | None) -> dict[str, float]:
         """How much of each file goes into an output of `duration` seconds: 1 is all of it."""
         path = self._title_path()
@@ -287,7 +313,7 @@ def expect(options: Options, title: Title | None, found: Mapping[str, Any]) -> t
     )
     certain = dataclasses.replace(
         likely,
-        lengths=lengths if found and part == (0.0, math.inf) else {},
+        lengths=lengths if found and part == _ALL else {},
         streams={"video": 1, "audio": len(encoded)},
     )
     return certain, likely
@@ -328,9 +354,11 @@ def window(options: Options, title: Title | None, rate: float | None) -> tuple[f
     return sum(chapters[: int(first) - 1]), sum(chapters[int(first) - 1 : int(last)])
 
 
-def _verify(name: str, expected: media.Expected, said: Iterable[str]) -> None:
+def _verify(
+    name: str, expected: media.Expected, said: Iterable[str], goes_on: Callable[[str, float], bool] | None = None
+) -> None:
     try:
-        media.verify(name, expected)
+        media.verify(name, expected, goes_on)
     except RunError as error:
         raise RunError(message=": ".join([error.message, *said]), stderr=error.stderr) from error
 

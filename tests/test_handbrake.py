@@ -725,6 +725,26 @@ def test_truncated_source(film: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["half.mkv"]
 
 
+@pytest.mark.parametrize("kind", ["still", "stale"])
+def test_length_that_is_only_stated(kind: str, tmp_path: Path) -> None:
+    """A last frame of ten seconds, or a tag left from a longer file, is not missed: nothing comes after the output."""
+    source, part = tmp_path / "source.mkv", tmp_path / "part.mkv"
+    if kind == "still":
+        make_clip(part, seconds=2, audio=False)
+        (tmp_path / "times").write_text("\n".join(["# timestamp format v2", *map(str, range(0, 1961, 40)), "11960"]))
+        argv = ["--timestamps", f"0:{tmp_path}/times", part]
+    else:
+        film = make_clip(tmp_path / "film.mkv", seconds=6)
+        split = ["--disable-track-statistics-tags", "-o", part, "--split", "parts:00:00:00-00:00:02", film]
+        subprocess.run(["mkvmerge", "-q", *split], check=True)
+        argv = ["--disable-track-statistics-tags", "-A", part, "-D", film]
+    subprocess.run(["mkvmerge", "-q", "-o", source, *argv], check=True)
+
+    carry_out(task(source, tmp_path / "out.mkv"))
+
+    assert (tmp_path / "out.mkv").exists()
+
+
 def test_part_of_a_truncated_source(film: Path, tmp_path: Path) -> None:
     """A part that is there can be encoded, whatever becomes of the rest."""
     cut = tmp_path / "cut.mkv"
