@@ -74,7 +74,7 @@ class BaseModule:
         if self.schema is None:
             logger.info("No schema, skipping")
         found = [] if self.schema is None else task_schema.problems(self.task.to_dict(), self.schema)
-        found += [problem for name in self.tools if (problem := tool.missing(name))]
+        found += [problem for name in type(self).tools if (problem := tool.missing(name))]
         is_sound = not found
         try:
             found.extend(self.find_problems())  # what it has told before it raises stays

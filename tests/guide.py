@@ -142,6 +142,8 @@ class NamesOfItsOwn(BaseModule):
         super().__init__(task)
         self._files = ["a", "b"]
         self._warnings = ["secret"]
+        self.tools = {"hammer": 1}
+        self.report = "ready"
 
     def run(self) -> None:
         assert self._files[0] == "a"
