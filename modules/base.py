@@ -71,8 +71,8 @@ class BaseModule:
         Raises:
             ValidationError: What is wrong, all of it.
         """
-        if self.schema is None:
-            logger.info("No schema, skipping")
+        if self.schema is None and not type(self).tools:
+            logger.info("No validation actions, skipping")
         found = [] if self.schema is None else task_schema.problems(self.task.to_dict(), self.schema)
         found += [problem for name in type(self).tools if (problem := tool.missing(name))]
         is_sound = not found
