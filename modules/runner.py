@@ -181,7 +181,7 @@ class TaskProcess:
         kind = _load(start)
         if start.data is None:
             self._module = kind
-            return Ready()
+            return Ready(cleanup_on_failure=getattr(kind, "cleanup_on_failure", False) is True)
         self._module = kind(json.loads(start.data))
         return Ready(
             _paths(_strings(self._module, "outputs")),

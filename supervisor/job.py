@@ -270,15 +270,17 @@ class JobRun:
     async def clear(self) -> None:
         """Have the task that was interrupted remove what it left, since nobody goes on with it here.
 
-        Its module is only initialised and cleaned up, and only if it wants that after a failure. What goes wrong is
-        logged.
+        Its module is only initialised and cleaned up, and only if its class wants that after a failure: another worker
+        may have the job by now. What goes wrong is logged.
         """
         run = self.tasks[len(self._earlier.tasks) if self._earlier else 0]
+        kind = TaskRun(run.place, Task(run.task.module, None), run.limits)
         try:
-            failure = await self._initialize(run, for_cleanup=True)
-            if failure is None and run.ready.cleanup_on_failure:
-                failure = await self._cleanup(run)
+            failure = await self._initialize(kind, for_cleanup=True)
+            if failure is None and kind.ready.cleanup_on_failure:
+                failure = await self._initialize(run, for_cleanup=True) or await self._cleanup(run)
         finally:
+            await self._end(kind)
             await self._end(run)
         if failure:
             logger.bind(job=self.job.job_id, task=run.label).warning(
