@@ -1,4 +1,4 @@
-"""Whether a media file has all the bytes that its container states: Matroska, MP4 and QuickTime, AVI, WAV, AIFF, WMV.
+"""Whether a media file has all the bytes that its container states: Matroska, MP4, AVI, WAV, W64, AIFF, WMV.
 
 Tools make little of a source that ends in the middle: ffmpeg, mkvmerge and HandBrakeCLI all exit with 0. What a
 container states is exact, whatever options do to the timing. Nothing tells that a stream without sizes (MPEG-TS) ends
@@ -12,6 +12,7 @@ _SEGMENT = b"\x18\x53\x80\x67"
 _BEFORE_SEGMENT = {b"\x1a\x45\xdf\xa3", b"\xec", b"\xbf"}  # EBML header, Void, CRC-32 (RFC 8794, RFC 9559)
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # ASF specification, 3.2
+_W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _BOXES_WITH_MEDIA = {b"mdat", b"moof", b"moov"}
 _RIFF_SLACK = 4096
 """Bytes that a whole RIFF file may lack: some writers count its header twice, or a pad byte that is not there."""
@@ -54,6 +55,9 @@ def _stated_size(file: BinaryIO, size: int) -> int:
     if head.startswith(b"RIFF") and head[8:] in {b"AVI ", b"WAVE"}:
         length = int.from_bytes(head[4:8], "little")
         return length + 8 - _RIFF_SLACK if length < _RIFF_UNKNOWN else 0
+    if head.startswith(_W64_RIFF[:12]):
+        file.seek(16)
+        return int.from_bytes(file.read(8), "little")
     if head.startswith(b"FORM") and head[8:] in {b"AIFF", b"AIFC"}:
         return int.from_bytes(head[4:8], "big") + 8
     if head.startswith(_ASF_HEADER[:12]):

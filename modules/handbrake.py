@@ -172,7 +172,9 @@ class Handbrake(BaseModule):
             yield f"source: {source}: cannot be read: permission denied"
         yield from target_problems(self, "output_file", target, overwrite=True)
         extension, container = os.path.splitext(target)[1].lower(), str(options_of(task).get("format", "")).lower()
-        if container and container not in _CONTAINERS.get(extension, {container}):
+        if not container and extension not in _CONTAINERS:
+            self.warn(f"output_file: {target}: will be MP4, since neither its extension nor format says what else")
+        elif container and container not in _CONTAINERS.get(extension, {container}):
             self.warn(f"output_file: {target}: will be {container}, which its extension contradicts")
         others = [(where, name) for where, key, value in entries(task) for name in file_names(key, value)]
         for where, name in others:
@@ -278,6 +280,13 @@ def title_problems(task: Mapping[str, Any], title: Title) -> Iterator[str]:
                 if not 1 <= number <= count:
                     has = f"only {key} tracks 1 to {count}" if count else f"no {key} tracks"
                     yield f"{where}: {number}, but {source} has {has}"
+    options = options_of(task)
+    rate = None  # of frames, which takes a look at them
+    if "start_at" in options and (start := position(options["start_at"], rate)) and start >= title.duration:
+        yield f"source_options.start_at: is after the end of {source} ({title.duration:.1f} s)"
+    last = re.findall(r"\d+", str(options.get("chapters", "")), re.ASCII)[-1:]
+    if title.chapters and last and int(last[0]) > len(title.chapters):
+        yield f"source_options.chapters: {last[0]}, but {source} has only chapters 1 to {len(title.chapters)}"
     # The temporary file would be one of the titles, and the first.
     if os.path.isdir(source) and os.path.isfile(title.path) and same_file(os.path.dirname(target) or ".", source):
         yield f"output_file: {target}: is in the directory {source}, whose files {TOOL} numbers as titles"

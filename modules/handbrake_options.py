@@ -32,6 +32,13 @@ _RESERVED = frozenset(
 )  # fmt: skip
 """Options that the module gives itself, and those with which HandBrakeCLI does something else than encode."""
 
+_WORDS = {"audio": ("none",), "subtitle": ("scan", "none")}
+"""What may stand among the numbers of tracks. 1.6.1 leaves out what else does, without a word."""
+
+_UNITS = {"seconds": "seconds", "duration": "seconds", "frames": "frames", "pts": "pts"}
+
+_OPTION_LINE = re.compile(r" {1,12}(?:-\S[,.] *)?(--[A-Za-z][\w-]*(?:, --[\w-]+)*)(\[=| *<)?(number>|float>)?")
+
 _FORMS = frozenset({"custom", "preset", "presets"})
 
 _OLD_ENCODERS = frozenset({"ffmpeg", "ffmpeg2", "ffmpeg4", "libtheora", "mpeg-2", "mpeg-4"})
@@ -47,6 +54,8 @@ class Option:
     flag: str
     value: str = ""
     """`required` or `optional` if the help shows a value, else empty."""
+    is_number: bool = False
+    """Whether the value is a number, or numbers in a list: 1.6.1 takes what is none for 0."""
     choices: tuple[str, ...] = ()
 
 
@@ -85,13 +94,14 @@ def read_help(text: str) -> Known:
     known: dict[str, Option] = {}
     keys: list[str] = []
     for line in text.splitlines():
-        if match := re.match(r" {1,12}(?:-\S[,.] *)?(--[A-Za-z][\w-]*(?:, --[\w-]+)*)(\[=| *<)?", line):
+        if match := _OPTION_LINE.match(line):
             value = {"[": "optional", "<": "required"}.get((match[2] or "").strip()[:1], "")
-            options = {_key(flag): Option(flag, value) for flag in match[1].split(", ")}
+            options = {_key(flag): Option(flag, value, bool(match[3])) for flag in match[1].split(", ")}
             keys = list(options)
             known |= options
-        elif re.match(r" {12,}<", line):  # the value, on a line of its own
-            known |= {key: dataclasses.replace(known[key], value="required") for key in keys}
+        elif match := re.match(r" {12,}<(number>|float>)?", line):  # the value, on a line of its own
+            is_number = bool(match[1])
+            known |= {key: dataclasses.replace(known[key], value="required", is_number=is_number) for key in keys}
         elif choice := re.match(r" {28,}([^\s=]+)$", line):
             known |= {key: dataclasses.replace(known[key], choices=(*known[key].choices, choice[1])) for key in keys}
     return known
@@ -130,6 +140,29 @@ def option_problems(task: Mapping[str, Any], known: Known, warn: Callable[[str],
     if not all(map(os.path.exists, files)):  # an earlier task writes one, and a preset may be in it
         sound = [entry for entry in sound if entry[1] not in {"preset", "preset_import_file"}]
     yield from _refusals(sound, known)
+    yield from _unlisted(sound)
+    places = {key: (where, _text(key, value)) for where, key, value in sound if key in {"start_at", "stop_at"}}
+    if len(units := {_UNITS.get(text.partition(":")[0], "") for _, text in places.values()}) > 1:
+        yield f"{places['stop_at'][0]}: {' and '.join(sorted(units))}: expected the unit of start_at"
+
+
+def _unlisted(options: Sequence[tuple[str, str, Any]]) -> Iterator[str]:
+    """Presets, tunes and profiles that the encoder does not have; 1.6.1 finds out only when it encodes."""
+    encoder = next((value for _, key, value in options if key == "encoder"), None)
+    for where, key, value in options:
+        if key in {"encoder_preset", "encoder_tune", "encoder_profile"} and isinstance(value, str) and encoder:
+            listed = _listed(_program(), f"{_flag(key)}-list", str(encoder))
+            for name in value.split(",") if listed else ():
+                if name.lower() not in listed:
+                    yield f"{where}: {encoder} has no {name!r}{_meant(name, listed)}"
+
+
+@functools.cache
+def _listed(program: str, flag: str, encoder: str) -> tuple[str, ...]:
+    """What HandBrakeCLI lists for an encoder; nothing if it takes no such option."""
+    finished = tool.capture([program, flag, encoder], tail=1000)
+    lines = [*finished.stderr, *finished.stdout.decode(errors="replace").splitlines()]
+    return tuple(line.strip() for line in lines if re.fullmatch(r" {4}\S+", line))
 
 
 def _problems(key: str, value: Any, known: Known) -> Iterator[str]:
@@ -147,6 +180,15 @@ def _problems(key: str, value: Any, known: Known) -> Iterator[str]:
         yield f"{option.flag} takes no such value"  # it would be an option of its own
     elif isinstance(value, Mapping) and key != "encopts" and value.keys() & _FORMS and len(value) > 1:
         yield "expected either settings, or custom, or preset"
+    elif value is not None and not isinstance(value, bool):
+        for item in _items(value) if option.is_number or key in _WORDS else ():
+            if item and not _is_number(item) and item not in _WORDS.get(key, ()):
+                words = " or ".join(("a number", *_WORDS.get(key, ())))
+                yield f"expected {words}, got {item!r}"
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\s*-?\d+(\.\d*)?\s*", text, re.ASCII) is not None
 
 
 def _is_hidden(key: str, known: Known) -> bool:
@@ -163,7 +205,7 @@ def _is_hidden(key: str, known: Known) -> bool:
 def _unknown_names(where: str, key: str, value: Any, known: Known, warn: Callable[[str], None]) -> Iterator[str]:
     """Encoders or containers that this HandBrakeCLI does not have. It takes their names in any case."""
     kind = "aencoder" if key == "audio_fallback" else key
-    if kind not in {"encoder", "aencoder", "format"} or isinstance(value, bool) or not known[kind].choices:
+    if kind not in {"encoder", "aencoder", "format"} or not isinstance(value, str | list) or not known[kind].choices:
         return
     choices = known[kind].choices
     for name in _items(value):

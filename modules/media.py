@@ -16,6 +16,7 @@ from typing import Any
 
 from app.exceptions import RunError
 from modules import tool
+from modules.containers import find_shortage
 
 TRUNCATED = re.compile(r"\[\S+ @ 0x[0-9a-f]+\] (File ended prematurely|stream \d+, offset \S+: partial file)")
 """What the Matroska and MP4 demuxers say of a source that ends in the middle."""
@@ -78,6 +79,8 @@ def verify(name: str, expected: Expected, goes_on: Callable[[str, float], bool] 
         found = probe(file_argument(name))
     except RunError as error:
         raise RunError(message=f"the output cannot be read: {error.message}", stderr=error.stderr) from error
+    if shortage := find_shortage(name):
+        raise RunError(message=f"the output {shortage}")
     streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
     counts = Counter(stream.get("codec_type") for stream in streams)
     for kind in ("video", "audio", "subtitle"):

@@ -23,11 +23,24 @@ from modules.output import Output
 _LISTS = {"tracks": "tracks", "attachments": "attachments", "timestamps": "timestamps_v2", "cues": "cues"}
 """Keys of the task's data whose values are lists, and the modes of mkvextract that they stand for."""
 
+_PAIRS = """
+    alb sqi arm hye baq eus bur mya chi zho cze ces dut nld fre fra geo kat ger deu gre ell ice isl mac mkd mao mri
+    may msa per fas rum ron slo slk tib bod wel cym
+""".split()  # noqa: SIM905 - forty words
+_OTHER_NAMES = dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True)) | dict(zip(_PAIRS[1::2], _PAIRS[::2], strict=True))
+"""The languages that have two codes of three letters: ISO 639-2, bibliographic and terminological."""
+
 _NEED_ALL = {"tracks", "tags", "timestamps_v2", "cues"}
 """Modes for which the source must be whole. Attachments and chapters are each in one place, and there or not."""
 
 _ENDINGS = {"chapters": b"</Chapters>", "tags": b"</Tags>", "timestamps_v2": b"\n", "cues": b"\n"}
 """How files of a mode end if nothing is missing, white space at the end aside if it is not all."""
+
+_LEAST = 0.8
+"""Share of a track's bytes that its file has at least: what mkvextract writes around the frames is more."""
+
+_SMALL = 1000
+"""Bytes of a track that may be nothing to write: subtitles without text."""
 
 _VOBSUB = (".idx", ".sub")
 """What mkvextract writes of a VobSub track, whatever extension it is given."""
@@ -118,7 +131,9 @@ class Mkvextract(MkvModule):
                 if problem := outputs[name].find_no_space():  # mkvextract exits with 0 then
                     raise RunError(message=problem)
                 problem = find_damage(extraction, outputs[name].temporary, media)
-                if problem and extraction.track and extraction.track.type in {"subtitles", "buttons"}:
+                track = extraction.track
+                is_text = track is not None and track.type in {"subtitles", "buttons"}
+                if problem and track and is_text and (track.bytes or 0) <= _SMALL:
                     self.warn(f"{extraction.where}: {name}: {problem}")  # there may have been none to show
                 elif problem:
                     raise RunError(message=f"{extraction.where}: {name}: {problem}")
@@ -169,10 +184,12 @@ def find_track(entry: Mapping[str, Any], media: Media) -> Track | None:
     kind, language, number = entry.get("track_type"), entry.get("language"), int(entry["id"])
     if kind is None and language is None:
         return next((track for track in media.tracks if track.id == number), None)
+    code = str(language).lower()
+    names = {language, code, _OTHER_NAMES.get(code, code)}
     matching = [
         track
         for track in media.tracks
-        if kind in {None, track.type} and (language is None or language in track.languages)
+        if kind in {None, track.type} and (language is None or not names.isdisjoint(track.languages))
     ]
     return matching[number] if number < len(matching) else None
 
@@ -263,6 +280,9 @@ def find_damage(extraction: Extraction, name: str, media: Media) -> str | None:
     if extraction.mode == "attachments":
         stated = media.attachments[int(extraction.id)]
         return f"mkvextract wrote {size} bytes of {stated}" if size != stated else None
+    track = extraction.track
+    if track and track.bytes and size < track.bytes * _LEAST - _SMALL:
+        return f"mkvextract wrote {size} bytes of a track of {track.bytes}"
     if size == 0:
         return "mkvextract wrote nothing"
     with open(name, "rb") as file:

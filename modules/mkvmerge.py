@@ -62,6 +62,17 @@ _RETIMING = {"default-duration", "stop-after-video-ends", "sync", "timecodes", "
 _SELECTING = {f"no-{name}" for name in _TYPES} | {f"{singular}-tracks" for singular in _TYPES.values()}
 """Options that select tracks by mkvmerge's own rules, over those of the task's data."""
 
+_NEED_VALUE = {
+    "attachment-description", "attachment-mime-type", "attachment-name", "aspect-ratio", "chapter-charset",
+    "chapter-language", "chapters", "cluster-length", "compression", "cues", "default-duration", "default-language",
+    "display-dimensions", "generate-chapters", "global-tags", "language", "segmentinfo", "sub-charset", "sync", "tags",
+    "timecodes", "timestamps", "title", "track-name",
+}  # fmt: skip
+"""Options that, bare, would swallow what comes after them: an option, or the file's name."""
+
+_FILES, _TRACK_FILES = {"chapters", "global-tags", "segmentinfo"}, {"tags", "timecodes", "timestamps"}
+"""Options whose values are files: of all and of sources, and of tracks."""
+
 _REFUSED = {
     "output": "the file's name is that of output_file",
     "redirect-output": "mkvmerge's messages would be lost",
@@ -109,7 +120,7 @@ class Mkvmerge(MkvModule):
             self._problems_of_sources(task),
             self._problems_of_output(task),
             self._problems_of_attachments(task),
-            _problems_of_options(task),
+            self._problems_of_options(task),
             self._problems_of_contents(task),
         )
 
@@ -150,6 +161,22 @@ class Mkvmerge(MkvModule):
     def _problems_of_sources(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, source in enumerate(task["sources"]):
             yield from source_problems(self, f"sources[{index}].filename", source["filename"])
+
+    def _problems_of_options(self, task: Mapping[str, Any]) -> Iterator[str]:
+        places = [("options", task)]
+        places += [(f"sources[{index}].options", entry) for index, entry in enumerate(task["sources"])]
+        places += [(f"tracks[{index}].options", entry) for index, entry in enumerate(task.get("tracks", []))]
+        for where, entry in places:
+            is_track = where.startswith("tracks")
+            for key, value in entry.get("options", {}).items():
+                if key in _REFUSED and value is not False and not is_track:
+                    yield f"{where}.{key}: {_REFUSED[key]}"
+                elif key in _NEED_VALUE and (value is None or value is True):
+                    yield f"{where}.{key}: expected a value: --{key} needs one"
+                elif key in (_TRACK_FILES if is_track else _FILES) and isinstance(value, str):
+                    yield from source_problems(self, f"{where}.{key}", value)
+        if not task.get("tracks") and not _may_select(task):
+            yield "tracks: none is listed, and no source has an option such as _copy-video-tracks: none would be muxed"
 
     def _problems_of_contents(self, task: Mapping[str, Any]) -> Iterator[str]:
         media: dict[int, Media] = {}
@@ -286,11 +313,13 @@ def _attachment(entry: Mapping[str, Any]) -> Iterator[str]:
     yield from ("--attach-file", argument(entry["filename"]))
 
 
-def _problems_of_options(task: Mapping[str, Any]) -> Iterator[str]:
-    places = {"options": task} | {f"sources[{index}].options": entry for index, entry in enumerate(task["sources"])}
-    for where, entry in places.items():
-        options = entry.get("options", {})
-        yield from (f"{where}.{key}: {why}" for key, why in _REFUSED.items() if _is_set(options, key))
+def _may_select(task: Mapping[str, Any]) -> bool:
+    """Whether tracks are selected by anything but the list of them."""
+    for index, source in enumerate(task["sources"]):
+        copies = any(_is_set(source.get("options", {}), f"_copy-{name}-tracks") for name in _TYPES)
+        if copies or _option_names(task, index) & _SELECTING:
+            return True
+    return False
 
 
 def _is_set(options: Options, key: str) -> bool:

@@ -701,10 +701,70 @@ def test_nothing_encoded(sections: dict[str, Any], reason: str, film: Path, tmp_
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"video": {"encoder_preset": "ultrafst"}}, "x264 has no 'ultrafst' (did you mean 'ultrafast'?)"),
+        ({"video": {"encoder_tune": "filmm"}}, "x264 has no 'filmm' (did you mean 'film'?)"),
+        ({"video": {"encoder_profile": "higg"}}, "x264 has no 'higg' (did you mean 'high'?)"),
+        ({"video": {"quality": "good"}}, "video_options.quality: expected a number, got 'good'"),
+        ({"video": {"vb": "1M"}}, "video_options.vb: expected a number, got '1M'"),
+        ({"audio": {"audio": "jpn"}}, "audio_options.audio: expected a number or none, got 'jpn'"),
+        ({"audio": {"audio": [1, "x"]}}, "audio_options.audio: expected a number or none, got 'x'"),
+        ({"audio": {"audio": "1,2", "ab": [128, "lots"]}}, "audio_options.ab: expected a number, got 'lots'"),
+        ({"subtitles": {"subtitle": "first"}}, "subtitles_options.subtitle: expected a number or scan or none"),
+        ({"picture": {"width": "wide"}}, "picture_options.width: expected a number, got 'wide'"),
+        ({"source": {"start_at": {"seconds": 1}, "stop_at": {"frames": 20}}}, "expected the unit of start_at"),
+        ({"source": {"start_at": {"seconds": 100}}}, "source_options.start_at: is after the end of"),
+        ({"source": {"chapters": "2-9"}}, "chapters: 9, but"),
+    ],
+)
+def test_what_fails_late_or_never(sections: dict[str, Any], said: str, film: Path, tmp_path: Path) -> None:
+    """What HandBrakeCLI would refuse only when it encodes, or takes for something else without a word."""
+    sections = {**sections, "video": {"encoder": "x264", **sections.get("video", {})}}
+
+    assert said in refusal(task(film, tmp_path / "out.mkv", **sections))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"video": {"encoder": "x264", "encoder_preset": "Fast", "encoder_tune": "film,fastdecode", "quality": "20.5"}},
+        {"audio": {"audio": "none", "ab": "128, 192"}},
+        {"audio": {"audio": [1, 2], "ab": [128.0, 192], "gain": "-2.5,0"}, "subtitles": {"subtitle": ["scan", 1]}},
+        {"source": {"start_at": {"seconds": 1}, "stop_at": {"duration": 1}}},
+        {"audio": {"audio": None}, "subtitles": {"subtitle": None}},
+    ],
+)
+def test_what_is_right(sections: dict[str, Any], film: Path, tmp_path: Path) -> None:
+    """Numbers as text and in lists, names in any case, and nothing of a kind."""
+    Handbrake(task(film, tmp_path / "out.mkv", **sections)).validate()
+
+
+@pytest.mark.parametrize("extension", ["mkv", "mp4"])
+def test_half_an_output(extension: str, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that says all is well, and has written half of it, is not believed."""
+    stand_in = tmp_path / "bin" / "HandBrakeCLI"
+    stand_in.parent.mkdir()
+    real = shutil.which("HandBrakeCLI")
+    cut = 'for f in "$PWD"/.out.*; do truncate -s $(($(stat -c %s "$f") / 2)) "$f"; done'
+    stand_in.write_text(f'#!/bin/sh\n{real} "$@"\ncase "$*" in *--output*) {cut};; esac\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    video = {"encoder": "x264"}
+    audio = {"audio": "none"}
+
+    with pytest.raises(RunError, match=r"cut short|cannot be read"):
+        Handbrake(task(film, f"out.{extension}", video=video, audio=audio)).run()
+
+    assert os.listdir(tmp_path) == ["bin"]
+
+
 def test_refused_by_the_encoder(film: Path, tmp_path: Path) -> None:
     """An exit status goes on the record, with the lines that tell why at the end of the log."""
     with pytest.raises(RunError, match=r"HandBrakeCLI exited with status 3: x264 \[error\]: invalid preset") as caught:
-        carry_out(task(film, tmp_path / "out.mkv", video={"encoder_preset": "spam"}))
+        Handbrake(task(film, tmp_path / "out.mkv", video={"encoder_preset": "spam"})).run()
 
     assert caught.value.exit_status == 3
     assert caught.value.stderr[-1].startswith("ERROR: Failure to initialise thread")
@@ -1337,12 +1397,12 @@ def test_job(client: Supervised, film: Path, tmp_path: Path) -> None:
 
 def test_job_explains_a_failure(client: Supervised, film: Path) -> None:
     """What HandBrakeCLI said is on the job's record, and the command line in the message."""
-    error = client.record(job(("handbrake", task(film, "out.mkv", video={"encoder_tune": "spam"}))))["error"]
+    error = client.record(job(("handbrake", task(film, "out.mkv", video={"encoder_level": "9.9"}))))["error"]
 
     assert (error["type"], error["reason"], error["exit_status"]) == ("RunError", "exit", 3)
-    assert error["message"].startswith("HandBrakeCLI exited with status 3: x264 [error]: invalid tune 'spam'")
+    assert error["message"].startswith("HandBrakeCLI exited with status 3: ")
     assert "; the command was: HandBrakeCLI --json --input" in error["message"]
-    assert any("invalid tune" in line for line in error["stderr"])
+    assert any("Failure to initialise thread" in line for line in error["stderr"])
 
 
 def test_interrupted_job_leaves_nothing(client: Supervised, long: Path, tmp_path: Path) -> None:

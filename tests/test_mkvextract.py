@@ -689,3 +689,32 @@ def test_failing_job(supervised: Supervised, film: Path, tmp_path: Path) -> None
     assert (error["type"], error["reason"], error["exit_status"]) == ("RunError", "exit", 2)
     assert "There are no cues for track ID 1." in error["message"]
     assert os.listdir(tmp_path / "work") == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"), [("fra", "fre"), ("fre", "fre"), ("ger", "ger"), ("deu", "ger"), ("FRA", "fre")]
+)
+def test_two_codes_of_a_language(asked: str, stored: str, tmp_path: Path) -> None:
+    """A language that has two codes of three letters is found by both."""
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nBonjour\n")
+    mkvmerge("-o", tmp_path / "a.mkv", "--language", "0:fre", tmp_path / "a.srt")
+    entry = {"id": 0, "language": asked, "filename": str(tmp_path / "b.srt")}
+
+    carry_out({"source": str(tmp_path / "a.mkv"), "tracks": [entry]})
+
+    assert "Bonjour" in (tmp_path / "b.srt").read_text()
+
+
+def test_half_an_extract(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that exits with 0, and has written half of a track, is not believed."""
+    stand_in = tmp_path / "bin" / "mkvextract"
+    stand_in.parent.mkdir()
+    cut = f'for f in "{tmp_path}"/.half.*; do truncate -s $(($(stat -c %s "$f") / 2)) "$f"; done'
+    stand_in.write_text(f'#!/bin/sh\n{shutil.which("mkvextract")} "$@"\n{cut}\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+
+    error = failure({"source": str(film), "tracks": [{"id": 0, "filename": str(tmp_path / "half.h264")}]})
+
+    assert "bytes of a track of" in error.message
+    assert os.listdir(tmp_path) == ["bin"]

@@ -1116,8 +1116,8 @@ def test_all_problems_at_once(film: Path, tmp_path: Path) -> None:
         f"attachments[1].filename: {tmp_path}/empty: is empty, which mkvmerge does not attach",
         f"attachment_directories[0]: {tmp_path}/none: no such directory",
         f"attachment_directories[1]: {tmp_path}/text: is no directory",
-        "options.redirect-output: mkvmerge's messages would be lost",
         "options.split: mkvmerge writes several files, which the mkvmerge module does not support",
+        "options.redirect-output: mkvmerge's messages would be lost",
         "sources[4].options.split: mkvmerge writes several files, which the mkvmerge module does not support",
         f"sources[2].filename: {tmp_path}/text: is no media that mkvmerge can read",
         f"sources[3].filename: {tmp_path}/pipe: is no regular file",
@@ -1164,6 +1164,21 @@ def test_problems_of_unsound_data(tmp_path: Path) -> None:
         "attachments[0]: missing key 'filename'",
         "sources[0].filename: none.mkv: no such file",
         f"output_file: {tmp_path}/no/b.mkv: there is no directory {tmp_path}/no",
+        "tracks: none is listed, and no source has an option such as _copy-video-tracks: none would be muxed",
+    ]
+
+
+def test_options_without_their_values(film: Path, tmp_path: Path) -> None:
+    """A bare option that needs a value would swallow the next one; a file that an option names must be there."""
+    data = task(film, tmp_path / "out.mkv", tracks=[{"source": 0, "track": 0, "options": {"language": None}}])
+    data["tracks"].append({"source": 0, "track": 1, "options": {"tags": f"{tmp_path}/tags.xml"}})
+    data["options"] = {"title": None, "chapters": f"{tmp_path}/none.txt"}
+
+    assert problems(data) == [
+        "options.title: expected a value: --title needs one",
+        f"options.chapters: {tmp_path}/none.txt: no such file",
+        "tracks[0].options.language: expected a value: --language needs one",
+        f"tracks[1].options.tags: {tmp_path}/tags.xml: no such file",
     ]
 
 

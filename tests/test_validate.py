@@ -11,6 +11,8 @@ import pytest
 from tests.media import make_clip
 from tests.supervised import CLIENT, TOOLS, Supervised, job, until
 
+COPY = {"_copy-video-tracks": None}
+
 
 def validate(supervised: Supervised, document: Any) -> "subprocess.CompletedProcess[str]":
     return supervised.command("validate", str(supervised.write_job(document)))
@@ -33,7 +35,7 @@ def test_sound_job(supervised: Supervised, tmp_path: Path) -> None:
     make_clip(tmp_path / "clip.mkv")
     chain = job(
         encode("clip.mkv", "encoded.mp4"),
-        ("mkvmerge", {"sources": [{"filename": "encoded.mp4"}], "output_file": "muxed.mkv"}),
+        ("mkvmerge", {"sources": [{"filename": "encoded.mp4", "options": COPY}], "output_file": "muxed.mkv"}),
         ("mkvextract", {"source": "muxed.mkv", "chapters": "chapters.xml"}),
         ("cleanup", {"move": [{"source": "muxed.mkv", "destination": "done/"}], "delete": ["encoded.mp4"]}),
     )
