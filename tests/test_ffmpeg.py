@@ -544,6 +544,7 @@ def test_killed(clip: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_interrupted(clip: Path, tmp_path: Path) -> None:
     """A run that is asked to stop takes ffmpeg and the unfinished file with it; the old file stays."""
     target = tmp_path / "out.mkv"

@@ -168,6 +168,7 @@ def test_tool_that_waits_for_ever_is_a_stall(supervised: Supervised, tmp_path: P
     assert verdict.failure.reason == "stall"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["work_in_silence", "copy_slowly"])
 def test_silent_work_is_no_stall(supervised: Supervised, act: str) -> None:
     """A module that computes or moves bytes, however slowly, and reports nothing, is let work."""

@@ -691,10 +691,8 @@ def test_failing_job(supervised: Supervised, film: Path, tmp_path: Path) -> None
     assert os.listdir(tmp_path / "work") == []
 
 
-@pytest.mark.parametrize(
-    ("asked", "stored"), [("fra", "fre"), ("fre", "fre"), ("ger", "ger"), ("deu", "ger"), ("FRA", "fre")]
-)
-def test_two_codes_of_a_language(asked: str, stored: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", ["fra", "fre", "FRA"])
+def test_two_codes_of_a_language(asked: str, tmp_path: Path) -> None:
     """A language that has two codes of three letters is found by both."""
     (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nBonjour\n")
     mkvmerge("-o", tmp_path / "a.mkv", "--language", "0:fre", tmp_path / "a.srt")

@@ -151,6 +151,7 @@ def test_no_step_begins_while_paused(supervised: Supervised, tmp_path: Path) -> 
     assert client.returncode == 0
 
 
+@pytest.mark.slow
 def test_paused_encode_gives_the_same_file(supervised: Supervised, tmp_path: Path) -> None:
     """An encode that was paused and resumed writes the same bytes as one that was not."""
     clip = tmp_path / "clip.mkv"

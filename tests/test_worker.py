@@ -1014,6 +1014,7 @@ def test_an_interrupted_job_is_failed_where_that_is_wanted(farm: Farm, client: C
     assert farm.taken == [job_id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_restart", ["resume", "requeue", "fail"])
 def test_nothing_is_left_of_an_interrupted_task(
     farm: Farm, client: Client, supervised: Supervised, tmp_path: Path, on_restart: str
