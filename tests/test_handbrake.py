@@ -896,12 +896,13 @@ def test_audio_that_does_not_fit(film: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.slow
 def test_start_after_the_end(film: Path, tmp_path: Path) -> None:
-    """The file without frames that HandBrakeCLI writes then is no success."""
-    with pytest.raises(RunError, match="the output cannot be read"):
-        carry_out(task(film, tmp_path / "out.mkv", source={"start_at": {"seconds": 100}}))
+    """HandBrakeCLI would write a file without frames: it is told before, and where it was not, before the encode."""
+    data = task(film, tmp_path / "out.mkv", source={"start_at": {"seconds": 60}})
+    with pytest.raises(RunError, match=r"source_options\.start_at: is after the end of"):
+        Handbrake(data).run()
 
+    assert "source_options.start_at: is after the end of" in refusal(data)
     assert os.listdir(tmp_path) == []
 
 
