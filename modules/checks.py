@@ -92,6 +92,13 @@ def size_of(names: Mapping[str, float] | list[str]) -> int:
     return round(sum(os.path.getsize(name) * share for name, share in shares.items() if os.path.isfile(name)))
 
 
+def standing_directory(directory: str) -> str:
+    """The nearest directory above an absolute path, or that one, that is there: the others will be made."""
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    return directory
+
+
 def require_space(module: BaseModule, sizes: Mapping[str, int]) -> None:
     """Check that there is room for targets, given how many bytes of input go into each: the limit `free_space`.
 
@@ -103,9 +110,7 @@ def require_space(module: BaseModule, sizes: Mapping[str, int]) -> None:
     share, more = module.sisyphus_free_space
     needs: dict[int, tuple[str, int]] = {}
     for target, size in sizes.items():
-        directory = os.path.dirname(os.path.realpath(target))
-        while not os.path.isdir(directory):  # it will be made
-            directory = os.path.dirname(directory)
+        directory = standing_directory(os.path.dirname(os.path.realpath(target)))
         device = os.stat(directory).st_dev
         needs[device] = (directory, needs.get(device, ("", more))[1] + round(size * share))
     for directory, need in needs.values():

@@ -21,7 +21,7 @@ from loguru import logger
 from app.exceptions import CleanupError, RunError
 from modules import schema as task_schema
 from modules.base import BaseModule, location
-from modules.checks import independent, is_settled, require_space, same_file
+from modules.checks import independent, is_settled, require_space, same_file, standing_directory
 from modules.output import SPECIAL, Output, is_special, sync
 
 CHUNK = 4 << 20
@@ -195,7 +195,9 @@ class Cleanup(BaseModule):
             if not os.path.isdir(parent) and location(parent) not in changed:
                 yield f"{target}: {parent} is no directory"
         touched = [action.target for action in self._actions() if action.destination] + self.removes()
-        for directory in dict.fromkeys(_standing(os.path.dirname(_bare(os.path.abspath(path)))) for path in touched):
+        for directory in dict.fromkeys(
+            standing_directory(os.path.dirname(_bare(os.path.abspath(path)))) for path in touched
+        ):
             if not os.access(directory, os.W_OK | os.X_OK):
                 yield f"{directory}: the directory cannot be written"
 
@@ -364,14 +366,7 @@ def _bytes_to_copy(action: Action) -> int:
 
 def _device(path: str) -> int:
     """The file system `path` will be on."""
-    return os.stat(_standing(os.path.dirname(os.path.abspath(path)))).st_dev
-
-
-def _standing(directory: str) -> str:
-    """The nearest directory above, or this one, that is there."""
-    while not os.path.isdir(directory):
-        directory = os.path.dirname(directory)
-    return directory
+    return os.stat(standing_directory(os.path.dirname(os.path.abspath(path)))).st_dev
 
 
 def _nearest(path: str) -> str:

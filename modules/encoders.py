@@ -75,12 +75,14 @@ def listed() -> tuple[Encoder, ...]:
 
 def find_problem(name: str) -> str | None:
     """What to tell a person of an encoder that this ffmpeg does not have. It takes a codec's name for one, too."""
+    if name == "copy":
+        return None
     try:
         names = {text for encoder in listed() for text in (encoder.name, encoder.codec)}
     except RunError as error:  # it will fail at the work, too, and say why
         logger.debug("The encoders are not known: {}", error.message)
         return None
-    if name in names or name == "copy":
+    if name in names:
         return None
     close = difflib.get_close_matches(name, sorted(names), n=1)
     return f"this ffmpeg has no encoder {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")

@@ -329,8 +329,7 @@ class Ffmpeg(BaseModule):
 
     def _goes_on(self, task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], kind: str, seconds: float) -> bool:
         """Whether the sources have anything of a type after so many seconds of the output."""
-        names = [name for name, _ in self._sources()]
-        if not all(os.path.isfile(name) and is_whole(name) for name in names):
+        if not all(os.path.isfile(name) and is_whole(name) for name, _ in self._sources()):
             return True  # what is not in them may be what is missing
         try:
             return self._has_packets(

@@ -180,7 +180,7 @@ def _window(
     """From when to when a source's stream stands in the output (infinite if unknown), and whether that is certain."""
     container = found.get("format", {})
     total = media.number(container.get("duration"))
-    certain = str(container.get("format_name")).split(",")[0] in media.CERTAIN_FORMATS
+    certain = media.format_of(found) in media.CERTAIN_FORMATS
     # Without durations of its streams, a container's is that of the longest, which need not be this one.
     certain = certain and ("duration" in stream or bool(media.tag(stream)) or len(found.get("streams", [])) == 1)
     start, end = media.bounds(stream, found)
@@ -196,5 +196,5 @@ def _window(
 
 def certain_length(found: Mapping[str, Any]) -> float | None:
     container = found.get("format", {})
-    is_certain = str(container.get("format_name")).split(",")[0] in media.CERTAIN_FORMATS
+    is_certain = media.format_of(found) in media.CERTAIN_FORMATS
     return media.number(container.get("duration")) if is_certain else None

@@ -4,12 +4,13 @@ Success is a `WORKDONE` without error, and a file in which ffprobe finds what th
 module, that is checked only where it is certain: a good encode must never fail. What is merely odd is a warning.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,10 +133,14 @@ class Handbrake(BaseModule):
                 raise RunError(message=problem)
             if said.truncated:
                 certain = self._require_part(said.truncated, certain, likely)
-            _verify(output.temporary, certain, said.telling, partial(self._goes_on, found))
-            _require_duration(output.temporary)
+            goes_on = partial(self._goes_on, found)
+            with _quoting(said.telling):
+                written = media.probe_output(output.temporary)
+                media.compare(written, certain, goes_on)
+            _require_duration(written)
             try:
-                _verify(output.temporary, likely, said.telling, partial(self._goes_on, found))
+                with _quoting(said.telling):
+                    media.compare(written, likely, goes_on)
             except RunError as error:
                 self.warn(error.message)
             if os.path.lexists(output.target):
@@ -341,7 +346,7 @@ def _states_length(video: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     """Whether the container states when its video ends, and not only when the longest of its streams does."""
     container = found.get("format", {})
     own = "duration" in video or media.tag(video) is not None or len(found.get("streams", [])) == 1
-    is_measured = str(container.get("format_name")).split(",")[0] in media.CERTAIN_FORMATS
+    is_measured = media.format_of(found) in media.CERTAIN_FORMATS
     return bool(video) and own and is_measured and (media.number(container.get("start_time")) or 0.0) <= _LATE
 
 
@@ -363,20 +368,20 @@ def window(options: Options, title: Title | None, rate: float | None) -> tuple[f
     return sum(chapters[: int(first) - 1]), sum(chapters[int(first) - 1 : int(last)])
 
 
-def _verify(
-    name: str, expected: media.Expected, said: Iterable[str], goes_on: Callable[[str, float], bool] | None = None
-) -> None:
+@contextlib.contextmanager
+def _quoting(said: Iterable[str]) -> Iterator[None]:
+    """Put what HandBrakeCLI has said into an error about its output."""
     try:
-        media.verify(name, expected, goes_on)
+        yield
     except RunError as error:
         raise RunError(message=": ".join([error.message, *said]), stderr=error.stderr) from error
 
 
-def _require_duration(name: str) -> None:
+def _require_duration(written: Mapping[str, Any]) -> None:
     """Matroska and MP4 get theirs at the end: without, that could not be written, and 1.6.1 exits with 0 all the same.
 
     Raises:
         RunError: the file states none.
     """
-    if media.number(media.probe(media.file_argument(name)).get("format", {}).get("duration")) is None:
+    if media.number(written.get("format", {}).get("duration")) is None:
         raise RunError(message="the output states no duration: its end could not be written, as if the disk were full")

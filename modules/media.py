@@ -64,14 +64,19 @@ def probe(name: str, options: Sequence[str] = ()) -> Mapping[str, Any]:
 
 
 def verify(name: str, expected: Expected, goes_on: Callable[[str, float], bool] | None = None) -> None:
-    """Check that the file is whole.
-
-    What containers state of lengths is not always so: a tag may be left from a longer file, a last frame be shown for a
-    minute. So where the output seems short, `goes_on` is asked whether the sources have anything of that type (video,
-    audio) after so many seconds of the output.
+    """Check that the file is whole: `probe_output`, and then `compare`.
 
     Raises:
         RunError: it is not.
+    """
+    compare(probe_output(name), expected, goes_on)
+
+
+def probe_output(name: str) -> Mapping[str, Any]:
+    """What ffprobe says of a file that was written.
+
+    Raises:
+        RunError: it cannot be read, or has fewer bytes than its container states.
     """
     if os.path.getsize(name) == 0:
         raise RunError(message="the output is empty")
@@ -81,6 +86,19 @@ def verify(name: str, expected: Expected, goes_on: Callable[[str, float], bool] 
         raise RunError(message=f"the output cannot be read: {error.message}", stderr=error.stderr) from error
     if shortage := find_shortage(name):
         raise RunError(message=f"the output {shortage}")
+    return found
+
+
+def compare(found: Mapping[str, Any], expected: Expected, goes_on: Callable[[str, float], bool] | None = None) -> None:
+    """Check that an output has what is expected of it.
+
+    What containers state of lengths is not always so: a tag may be left from a longer file, a last frame be shown for a
+    minute. So where the output seems short, `goes_on` is asked whether the sources have anything of that type (video,
+    audio) after so many seconds of the output.
+
+    Raises:
+        RunError: it has not.
+    """
     streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
     counts = Counter(stream.get("codec_type") for stream in streams)
     for kind in ("video", "audio", "subtitle"):
@@ -88,14 +106,14 @@ def verify(name: str, expected: Expected, goes_on: Callable[[str, float], bool] 
             raise RunError(message=f"the output has {counts[kind]} {kind} streams of {expected.streams[kind]}")
     if not any(counts[kind] for kind in ("video", "audio", "subtitle")):
         raise RunError(message="the output has no streams")
-    if str(found.get("format", {}).get("format_name")).split(",")[0] not in _MEASURED_FORMATS:
+    if format_of(found) not in _MEASURED_FORMATS:
         return
+    rates = [ratio(stream.get("avg_frame_rate")) for stream in streams if stream.get("codec_type") == "video"]
+    slowest = min(filter(None, [expected.frame_rate or 10.0, *rates]))
     for kind, least in expected.lengths.items():
         # Where they end, not how long they are: not every container tells that a stream begins late.
         length = max((bounds(stream, found)[1] for stream in streams if stream.get("codec_type") == kind), default=0.0)
         # Headers round, encoders add or drop a frame, and rates such as 23.976 are written as 24: 7 s in two hours.
-        rates = [ratio(stream.get("avg_frame_rate")) for stream in streams if stream.get("codec_type") == "video"]
-        slowest = min(filter(None, [expected.frame_rate or 10.0, *rates]))
         tolerance = max(0.5, min(least / 100, 10.0)) + 2 / slowest
         if length < least - tolerance and (goes_on is None or goes_on(kind, length + tolerance)):
             raise RunError(
@@ -131,12 +149,13 @@ def bounds(stream: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[float, 
         return start, start + own
     # Matroska writes the end there, not the length. The tag may be left from a longer file it was made from.
     ends = [value for value in (tag(stream), total) if value is not None]
-    begin = number(container.get("start_time")) or 0.0 if _is_matroska(container) else 0.0
+    begin = number(container.get("start_time")) or 0.0 if format_of(found) == "matroska" else 0.0
     return start, max(min(ends) - begin, start) if ends else math.inf
 
 
-def _is_matroska(container: Mapping[str, Any]) -> bool:
-    return str(container.get("format_name")).startswith("matroska")
+def format_of(found: Mapping[str, Any]) -> str:
+    """The container's name, the first of those that ffprobe gives it."""
+    return str(found.get("format", {}).get("format_name")).split(",")[0]
 
 
 def tag(stream: Mapping[str, Any]) -> float | None:

@@ -272,18 +272,17 @@ class Slot:
             return  # the order to stop came meanwhile: the journal keeps it for the next start
         if entry.starts >= MAX_STARTS:
             await self._give_up(entry, f"the client went down {entry.starts} times while this job ran")
-            await self._clear(entry)
         elif farm.settings.on_restart == "fail":
             await self._give_up(entry, "the client went down while this job ran")
-            await self._clear(entry)
         elif farm.settings.on_restart == "requeue":
             log.info("The client went down while it ran: it goes back to the queue")
             await self._owe_return(entry)
-            await self._clear(entry)
         else:
             log.info("Resumed after {} of its tasks", len(entry.tasks))
             await self._write(farm.journal.resume(entry.job_id))
             await self._run(entry, _earlier(entry))
+            return
+        await self._clear(entry)
 
     async def _clear(self, entry: Entry) -> None:
         """Remove what an interrupted task left: temporary files. What becomes of the job is written down by now."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from app.exceptions import RunError, ValidationError
 from modules.base import BaseModule, location
 from modules.cleanup import Cleanup
 from modules.output import Output
+from tests import steps
 from tests.media import Interrupted, terminated_when
 
 ODD_NAMES = ["with space", "quote'\"", "new\nline", "-rf", "\udcff", "*", "$(x)"]
@@ -39,12 +41,8 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         yield Path(directory)
 
 
-def carry_out(data: dict[str, Any]) -> Cleanup:
-    module = Cleanup(data)
-    module.validate()
-    module.run()
-    module.cleanup()
-    return module
+carry_out = partial(steps.carry_out, Cleanup)
+refusal = partial(steps.refusal, Cleanup)
 
 
 def transfer(source: object, destination: object) -> dict[str, str]:
@@ -53,12 +51,6 @@ def transfer(source: object, destination: object) -> dict[str, str]:
 
 def names(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
-
-
-def refusal(data: dict[str, Any]) -> str:
-    with pytest.raises(ValidationError) as caught:
-        Cleanup(data).validate()
-    return caught.value.message
 
 
 def test_delete(files: Path) -> None:

@@ -7,17 +7,19 @@ import shutil
 import stat
 import struct
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from app.exceptions import RunError, ValidationError
+from app.exceptions import RunError
 from modules.base import location
 from modules.mkvextract import Mkvextract, arguments, extractions, sizes
 from modules.mkvtoolnix import identify
 from modules.output import Output
+from tests import steps
 from tests.media import Interrupted, look, make_clip, terminated_when
 from tests.supervised import Supervised, job, until
 from tests.test_mkvmerge import (
@@ -77,29 +79,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def carry_out(data: dict[str, Any]) -> Mkvextract:
-    module = Mkvextract(data)
-    module.validate()
-    module.run()
-    module.cleanup()
-    return module
-
-
-def problems(data: dict[str, Any]) -> list[str]:
-    """What validation finds, line by line."""
-    with pytest.raises(ValidationError) as caught:
-        Mkvextract(data).validate()
-    return list(caught.value.problems)
-
-
-def refusal(data: dict[str, Any]) -> str:
-    return "; ".join(problems(data))
-
-
-def failure(data: dict[str, Any]) -> RunError:
-    with pytest.raises(RunError) as caught:
-        Mkvextract(data).run()
-    return caught.value
+carry_out = partial(steps.carry_out, Mkvextract)
+problems = partial(steps.problems, Mkvextract)
+refusal = partial(steps.refusal, Mkvextract)
+failure = partial(steps.failure, Mkvextract)
 
 
 def sound(source: object, target: object, **more: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from modules.mkvextract import Mkvextract
 from modules.mkvmerge import Mkvmerge, arguments, expect, shares, shielded
 from modules.mkvtoolnix import Media, Track, identify
 from modules.output import Output
+from tests import steps
 from tests.media import Interrupted, make_clip, terminated_when
 from tests.supervised import Supervised, job
 
@@ -142,29 +144,10 @@ def task(source: object, target: object, **more: Any) -> dict[str, Any]:
     }
 
 
-def carry_out(data: dict[str, Any]) -> Mkvmerge:
-    module = Mkvmerge(data)
-    module.validate()
-    module.run()
-    module.cleanup()
-    return module
-
-
-def problems(data: dict[str, Any]) -> list[str]:
-    """What validation finds, line by line."""
-    with pytest.raises(ValidationError) as caught:
-        Mkvmerge(data).validate()
-    return list(caught.value.problems)
-
-
-def refusal(data: dict[str, Any]) -> str:
-    return "; ".join(problems(data))
-
-
-def failure(data: dict[str, Any]) -> RunError:
-    with pytest.raises(RunError) as caught:
-        Mkvmerge(data).run()
-    return caught.value
+carry_out = partial(steps.carry_out, Mkvmerge)
+problems = partial(steps.problems, Mkvmerge)
+refusal = partial(steps.refusal, Mkvmerge)
+failure = partial(steps.failure, Mkvmerge)
 
 
 def look(path: object) -> dict[str, Any]:
