@@ -92,7 +92,7 @@ class Client(msgspec.Struct, frozen=True):
     paths: tuple[str, ...]
     """Absolute directories to import modules from, besides the program's own."""
     limits: dict[str, Any]
-    """`[tool.client.limits]` as it stands in the file; `supervisor.limits` gives it meaning."""
+    """`[tool.client.limits]` as it stands in the file; `supervisor.isolation.limits` gives it meaning."""
 
 
 class Setting(NamedTuple):

@@ -1,7 +1,7 @@
 """The messages, small frozen types named for what they say. They travel as JSON, told apart by their `type`.
 
 supervisor → task process   Start, Step, Data
-task process → supervisor   Ready, Said, Get, Put, Done, Failed
+task process → supervisor   Ready, Progress, Get, Put, Done, Failed
 supervisor → zygote         Prepare, Spawn, Terminate, Kill
 zygote → supervisor         Spawned, Exited
 """
@@ -106,7 +106,7 @@ class Ready(Message, frozen=True):
     cleanup_on_failure: bool = False
 
 
-class Said(Message, frozen=True):
+class Progress(Message, frozen=True):
     """What the module last told its heartbeat."""
 
     status: msgspec.Raw
@@ -235,7 +235,7 @@ class Exited(Message, frozen=True):
     """How many processes were still alive after it and were killed."""
 
 
-FromTask = Ready | Said | Get | Put | Done | Failed
+FromTask = Ready | Progress | Get | Put | Done | Failed
 ToTask = Start | Step | Data
 FromZygote = Spawned | Exited
 ToZygote = Prepare | Spawn | Terminate | Kill

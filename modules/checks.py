@@ -70,7 +70,7 @@ def is_settled(module: BaseModule, name: str) -> bool:
     return os.path.exists(name) and location(name) not in module.sisyphus_files
 
 
-def independent(*checks: Iterable[str]) -> Iterator[str]:
+def chain_checks(*checks: Iterable[str]) -> Iterator[str]:
     """The problems that all of `checks` find: one that stumbles over unsound data does not hide the others'.
 
     Raises:

@@ -21,7 +21,7 @@ from loguru import logger
 from app.exceptions import CleanupError, RunError
 from modules import schema as task_schema
 from modules.base import BaseModule, location
-from modules.checks import independent, is_settled, require_space, same_file, standing_directory
+from modules.checks import chain_checks, is_settled, require_space, same_file, standing_directory
 from modules.output import SPECIAL, Output, is_special, sync
 
 CHUNK = 4 << 20
@@ -88,7 +88,7 @@ class Cleanup(BaseModule):
 
     def find_problems(self) -> Iterator[str]:
         """Sources that will not be there, targets that would be written twice, directories that cannot be written."""
-        yield from independent(self._bad_sources(), self._doubled_targets(), self._bad_targets())
+        yield from chain_checks(self._bad_sources(), self._doubled_targets(), self._bad_targets())
 
     def run(self) -> None:
         self.set_start_time()

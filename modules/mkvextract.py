@@ -16,7 +16,7 @@ from typing import Any
 
 from app.exceptions import RunError
 from modules import schema as task_schema
-from modules.checks import independent, is_settled, require_space, same_file, source_problems, target_problems
+from modules.checks import chain_checks, is_settled, require_space, same_file, source_problems, target_problems
 from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine, output
 from modules.output import Output
 
@@ -88,7 +88,7 @@ class Mkvextract(MkvModule):
 
     def find_problems(self) -> Iterator[str]:
         task = self.task.to_dict()
-        yield from independent(
+        yield from chain_checks(
             source_problems(self, "source", task["source"]),
             self._problems_of_targets(task, None),
             self._problems_of_content(task),

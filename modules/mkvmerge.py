@@ -20,7 +20,7 @@ from app.exceptions import RunError
 from modules import schema as task_schema
 from modules.base import location
 from modules.checks import (
-    independent,
+    chain_checks,
     is_settled,
     require_space,
     same_file,
@@ -116,7 +116,7 @@ class Mkvmerge(MkvModule):
 
     def find_problems(self) -> Iterator[str]:
         task = self.task.to_dict()
-        yield from independent(
+        yield from chain_checks(
             self._problems_of_sources(task),
             self._problems_of_output(task),
             self._problems_of_attachments(task),

@@ -36,12 +36,12 @@ from rich.table import Table
 
 from app.config import Client, load_client, load_settings
 from ipc.messages import Done, Ready, Start, Step
-from supervisor.clock import Clock
-from supervisor.job import SAMPLE_INTERVAL, JobRun, Verdict, Watcher, read_job
-from supervisor.limits import load_limits
-from supervisor.means import Means, means
-from supervisor.task_process import Confines, TaskProcess
-from supervisor.tree import EXACT_EVERY, Sampler
+from supervisor.isolation.clock import Clock
+from supervisor.isolation.limits import load_limits
+from supervisor.isolation.runtime import Runtime, start_runtime
+from supervisor.isolation.sampler import EXACT_EVERY, Sampler
+from supervisor.isolation.task_process import Sandbox, TaskProcess
+from supervisor.jobs.job_run import SAMPLE_INTERVAL, JobObserver, JobRun, Verdict, read_job
 
 PARTS = ("start", "encode", "memory", "heartbeat", "watch", "drain", "idle", "restart")
 
@@ -147,11 +147,11 @@ class Bench:
 
     size: Size
     directory: Path
-    means: Means
+    runtime: Runtime
 
     @property
     def client(self) -> Client:
-        return self.means.client
+        return self.runtime.client
 
     @property
     def configuration(self) -> str:
@@ -173,13 +173,13 @@ class Bench:
 
     async def step(self, process: TaskProcess, request: Start | Step) -> None:
         name = "init" if isinstance(request, Start) else request.step
-        answer = await process.step(name, request, self.means.limits["empty"].run_timeout, 10.0)
+        answer = await process.step(name, request, self.runtime.limits["empty"].run_timeout, 10.0)
         if not isinstance(answer, Ready | Done):
             raise SystemExit(f"{name} failed: {answer}")
 
     @contextlib.asynccontextmanager
     async def initialized(self, module: str, data: dict[str, Any], said: Callable[..., None]) -> AsyncIterator[Any]:
-        confines = Confines(self.means.zygote, self.means.cgroups, self.means.limits[module], Clock())
+        confines = Sandbox(self.runtime.zygote, self.runtime.cgroups, self.runtime.limits[module], Clock())
         process = await TaskProcess.start(confines, module, "bench", said)
         try:
             await self.step(process, self.start_message(module, data))
@@ -189,7 +189,7 @@ class Bench:
 
     async def job(self, module: str, data: dict[str, Any]) -> Verdict:
         document = {"job_title": "bench", "tasks": [{"module": module, "data": data}]}
-        verdict = await JobRun(read_job(document, self.client.modules), self.means, Watcher()).run()
+        verdict = await JobRun(read_job(document, self.client.modules), self.runtime, JobObserver()).run()
         if verdict.failure:
             raise SystemExit(verdict.failure.headline)
         return verdict
@@ -583,7 +583,7 @@ async def measure(size: Size, parts: list[str], done: Callable[[Report], None]) 
         configuration.write_text(CONFIGURATION, encoding="utf-8")
         os.environ["SISYPHUS_STATE_DIR"] = name
         client = load_client(str(configuration), os.environ)
-        async with means(client, load_settings(os.environ, directory), load_limits(client)) as shared:
+        async with start_runtime(client, load_settings(os.environ, directory), load_limits(client)) as shared:
             bench = Bench(size, directory, shared)
             for part in (globals()[name] for name in PARTS if name in parts):
                 done(await part(bench))

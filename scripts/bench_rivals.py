@@ -40,7 +40,7 @@ def serve(connection) -> None:
 
 def serve_imported(connection) -> None:
     """The same in a process that has what a task process has."""
-    import modules.runner  # noqa: F401
+    import child.task  # noqa: F401
 
     serve(connection)
 
@@ -48,7 +48,7 @@ def serve_imported(connection) -> None:
 @contextlib.contextmanager
 def bare_fork(warm: bool) -> Iterator[Callable[[], None]]:
     if warm:
-        import supervisor.zygote_main  # noqa: F401
+        import child.zygote  # noqa: F401
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -68,7 +68,7 @@ def process(method: str, target: Callable, preload: bool = False) -> Iterator[Ca
 
     context = multiprocessing.get_context(method)
     if preload:
-        context.set_forkserver_preload(["modules.runner"])
+        context.set_forkserver_preload(["child.task"])
 
     def one() -> None:
         ours, theirs = context.Pipe()

@@ -7,7 +7,7 @@ def main() -> None:
     """Run the command line."""
     # loguru reads LOGURU_LEVEL when it is imported, and fails at what is no level of its own, such as nothing.
     level = os.environ.pop("LOGURU_LEVEL", None)
-    from supervisor import cli
+    from supervisor.commands import cli
 
     if level is not None:
         os.environ["LOGURU_LEVEL"] = level

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from supervisor import kernel
+from ipc import linux
 from tests.supervised import Supervised
 
 SURVIVAL = 2.0
@@ -18,7 +18,7 @@ SURVIVAL = 2.0
 @pytest.fixture(scope="session", autouse=True)
 def _subreaper() -> None:
     """What a supervisor under test leaves behind falls to this process, where it is seen, whatever it did to hide."""
-    kernel.become_subreaper()
+    linux.become_subreaper()
 
 
 def living() -> list[psutil.Process]:

@@ -321,13 +321,13 @@ def huge_status(module: Hostile, step: str) -> None:
 
 
 def flood(module: Hostile, step: str) -> None:
-    body = json.dumps({"type": "said", "status": {"progress": 1}}).encode()
+    body = json.dumps({"type": "progress", "status": {"progress": 1}}).encode()
     while True:
         _write((struct.pack("!I", len(body)) + body) * 1000)
 
 
 def nested_frame(module: Hostile, step: str) -> None:
-    body = b'{"type":"said","status":' + b"[" * 500_000
+    body = b'{"type":"progress","status":' + b"[" * 500_000
     _write(struct.pack("!I", len(body)) + body)
     time.sleep(1000)
 

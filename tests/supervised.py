@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from app.config import load_client, load_settings
-from supervisor.job import JobRun, Verdict, Watcher, read_job
-from supervisor.limits import load_limits
-from supervisor.means import means
-from supervisor.zygote import Zygote
+from supervisor.isolation.limits import load_limits
+from supervisor.isolation.runtime import start_runtime
+from supervisor.isolation.zygote import Zygote
+from supervisor.jobs.job_run import JobObserver, JobRun, Verdict, read_job
 
 CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
 
@@ -124,7 +124,7 @@ class Supervised:
         self,
         *documents: dict[str, Any],
         between: Callable[[Zygote], None] | None = None,
-        watcher: Watcher | None = None,
+        observer: JobObserver | None = None,
     ) -> list[Verdict]:
         """Run jobs one after the other in one supervisor: this process. `between` is called after each."""
         client = load_client(str(self.config), os.environ)
@@ -132,9 +132,9 @@ class Supervised:
 
         async def main() -> list[Verdict]:
             verdicts = []
-            async with means(client, settings, load_limits(client), self.with_cgroups) as shared:
+            async with start_runtime(client, settings, load_limits(client), self.with_cgroups) as shared:
                 for document in documents:
-                    run = JobRun(read_job(document, client.modules), shared, watcher or Watcher())
+                    run = JobRun(read_job(document, client.modules), shared, observer or JobObserver())
                     verdicts.append(await run.run())
                     if between:
                         between(shared.zygote)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.cgroup import PREFIX, Cgroups, probe
+from supervisor.isolation.cgroup import PREFIX, Cgroups, probe
 from tests.supervised import BENIGN, Supervised, job, until
 
 
@@ -101,7 +101,7 @@ def test_cgroups_of_a_killed_client_are_removed(supervised: Supervised, cgroups:
 def test_without_cgroups(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are none, that is said in one line, and is no error."""
     if what == "not mounted":
-        monkeypatch.setattr("supervisor.cgroup._own_path", lambda: None)
+        monkeypatch.setattr("supervisor.isolation.cgroup._own_path", lambda: None)
         found, words = probe()
     else:
         found, words = probe(tmp_path / "nowhere")

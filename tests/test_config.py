@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from app.config import ConfigError, load_client, load_settings
-from supervisor.limits import Duration, IoPriority, Size, load_limits
+from supervisor.isolation.limits import Duration, IoPriority, Size, load_limits
 
 ENABLED = '[tool.client.modules.enabled]\nffmpeg = "modules.ffmpeg.Ffmpeg"\n'
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from supervisor.zygote import Zygote
+from supervisor.isolation.zygote import Zygote
 from tests.conftest import await_none_alive, living
 from tests.supervised import BENIGN, Supervised, job, until
 
@@ -162,7 +162,7 @@ def test_nothing_survives_a_supervisor_that_had_not_read(supervised: Supervised,
 
 def test_zygote_that_is_stopped_is_replaced(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
     """A zygote that does not answer is killed with all it holds, and the next job runs under a new one."""
-    monkeypatch.setattr("supervisor.zygote.ANSWER_TIMEOUT", 1.0)
+    monkeypatch.setattr("supervisor.isolation.zygote.ANSWER_TIMEOUT", 1.0)
     stopped: list[int] = []
 
     def stop_once(zygote: Zygote) -> None:

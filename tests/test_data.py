@@ -23,11 +23,11 @@ from ipc.messages import MAX_BODY, MAX_NAME, Data, Done, Get, Put, Ready, Start,
 from ipc.queue import MAX_FRAME, MAX_REQUEST
 from modules.base import BaseModule
 from modules.data import ServerData
-from supervisor.clock import Clock
-from supervisor.failure import Failure
-from supervisor.limits import Duration, load_limits
-from supervisor.means import Means, means
-from supervisor.task_process import Answer, Confines, Exchange, Stop, TaskProcess
+from supervisor.isolation.clock import Clock
+from supervisor.isolation.failure import Failure
+from supervisor.isolation.limits import Duration, load_limits
+from supervisor.isolation.runtime import Runtime, start_runtime
+from supervisor.isolation.task_process import Exchange, Sandbox, StepResult, Stop, TaskProcess
 from tests.media import make_clip
 from tests.supervised import Supervised
 
@@ -182,7 +182,7 @@ class Desk:
 class Tasks:
     """Starts task processes, and takes them through steps."""
 
-    def __init__(self, shared: Means, stack: contextlib.AsyncExitStack, directory: Path) -> None:
+    def __init__(self, shared: Runtime, stack: contextlib.AsyncExitStack, directory: Path) -> None:
         self.out = directory / "out"
         self.go = directory / "go"
         self._shared = shared
@@ -190,7 +190,7 @@ class Tasks:
 
     async def start(self, exchange: Exchange | None, module: str = "clerk") -> TaskProcess:
         limits = self._shared.limits[module]
-        confines = Confines(self._shared.zygote, None, limits, Clock())
+        confines = Sandbox(self._shared.zygote, None, limits, Clock())
         process = await TaskProcess.start(confines, module, "job", lambda raw: None, exchange)
         self._stack.push_async_callback(process.close)
         return process
@@ -212,7 +212,7 @@ class Tasks:
         return [json.loads(line) for line in self.out.read_text().splitlines()] if self.out.exists() else []
 
 
-async def step(process: TaskProcess, name: Any = "run", timeout: Duration = MINUTE, grace: float = 30.0) -> Answer:
+async def step(process: TaskProcess, name: Any = "run", timeout: Duration = MINUTE, grace: float = 30.0) -> StepResult:
     return await process.step(name, Step(name), timeout, grace)
 
 
@@ -232,7 +232,10 @@ def supervise(supervised: Supervised, tmp_path: Path) -> Callable[[Callable[[Tas
     @contextlib.asynccontextmanager
     async def tasks() -> AsyncIterator[Tasks]:
         settings = load_settings(os.environ, tmp_path / "state")
-        async with means(client, settings, load_limits(client), False) as shared, contextlib.AsyncExitStack() as stack:
+        async with (
+            start_runtime(client, settings, load_limits(client), False) as shared,
+            contextlib.AsyncExitStack() as stack,
+        ):
             yield Tasks(shared, stack, tmp_path)
 
     def supervise(test: Callable[[Tasks], Awaitable[None]]) -> None:
@@ -338,7 +341,7 @@ def test_threads_wait_for_each_other(supervise: Supervise) -> None:
 def test_asking_in_a_loop_is_no_flood(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that asks as fast as it gets answers is slowed down, and not ended for sending too much."""
     for name, count in {"BURST": 40, "KEPT": 20, "PER_SECOND": 1000}.items():
-        monkeypatch.setattr(f"supervisor.task_process.MESSAGES_{name}", count)
+        monkeypatch.setattr(f"supervisor.isolation.task_process.MESSAGES_{name}", count)
 
     async def test(tasks: Tasks) -> None:
         process = await tasks.serve(Desk(), run=[["get_many", 300]])
@@ -543,7 +546,7 @@ def test_stop_at_any_instant(supervise: Supervise) -> None:
 
 def test_stop_before_any_instruction(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with SIGTERM before each single instruction of an exchange: none leaves anything half done."""
-    monkeypatch.setattr("supervisor.task_process.MESSAGES_PER_SECOND", 1_000_000)
+    monkeypatch.setattr("supervisor.isolation.task_process.MESSAGES_PER_SECOND", 1_000_000)
 
     async def test(tasks: Tasks) -> None:
         process = await tasks.serve(Desk(), validate=[["get", "own"]], run=[["get_interrupted", "other"]])
@@ -653,7 +656,7 @@ def test_hostile_requests_end_the_task(supervise: Supervise, act: str, name: str
     async def test(tasks: Tasks) -> None:
         desk = Desk()
         process = await tasks.start(desk, "hostile")
-        answer: Answer = Done()
+        answer: StepResult = Done()
         for each in STEPS[: STEPS.index(name) + 1]:
             start = tasks.start_message("hostile", step=name, act=act)
             answer = await process.step(each, start if each == "init" else Step(each), MINUTE, 10.0)

@@ -26,9 +26,9 @@ import modules.tool
 from app.config import load_client, load_settings
 from modules.base import BaseModule
 from modules.output import Output
-from supervisor.job import Earlier, JobRun, TaskRun, Verdict, Watcher, read_job
-from supervisor.limits import load_limits
-from supervisor.means import means
+from supervisor.isolation.limits import load_limits
+from supervisor.isolation.runtime import start_runtime
+from supervisor.jobs.job_run import Checkpoint, JobObserver, JobRun, TaskRun, Verdict, read_job
 from tests.media import look, make_clip
 from tests.supervised import CLIENT, Supervised, job, until
 
@@ -185,12 +185,12 @@ def try_flac(supervised: Supervised, _: pytest.MonkeyPatch) -> None:
     make_clip(Path("talk.mkv"), seconds=4)
     said: list[Mapping[str, Any]] = []
 
-    class Ear(Watcher):
-        def said(self, run: TaskRun) -> None:
+    class Ear(JobObserver):
+        def on_status(self, run: TaskRun) -> None:
             said.append({"progress": run.status.progress, **run.status.info})
 
     data = {"source": "talk.mkv", "target": "talk.flac"}
-    (verdict,) = supervised.verdicts(job(("flac", data)), watcher=Ear())
+    (verdict,) = supervised.verdicts(job(("flac", data)), observer=Ear())
     again = supervised.record(job(("flac", data)))
     resumed = resume(supervised, job(("flac", data)))
 
@@ -279,9 +279,9 @@ def resume(supervised: Supervised, document: dict[str, Any]) -> Verdict:
     settings = load_settings(os.environ, supervised.directory / "state")
 
     async def main() -> Verdict:
-        async with means(client, settings, load_limits(client), False) as shared:
-            earlier = Earlier(datetime.now(tz=UTC), (), interrupted=True)
-            return await JobRun(read_job(document, client.modules), shared, Watcher(), earlier).run()
+        async with start_runtime(client, settings, load_limits(client), False) as shared:
+            earlier = Checkpoint(datetime.now(tz=UTC), (), interrupted=True)
+            return await JobRun(read_job(document, client.modules), shared, JobObserver(), earlier).run()
 
     return asyncio.run(main())
 

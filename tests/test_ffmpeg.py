@@ -20,8 +20,8 @@ from app.config import Config
 from app.exceptions import RunError, ValidationError
 from modules.base import BaseModule, location
 from modules.ffmpeg import Ffmpeg
-from modules.ffmpeg_expect import expect, used_shares
-from modules.ffmpeg_options import arguments, phase
+from modules.ffmpeg.expect import expect, used_shares
+from modules.ffmpeg.options import arguments, phase
 from modules.media import Expected, probe, verify
 from modules.output import Output
 from tests.media import Interrupted, look, make_clip, terminated_when

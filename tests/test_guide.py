@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.job import TaskRun, Watcher
+from supervisor.jobs.job_run import JobObserver, TaskRun
 from tests.supervised import Supervised, job
 
 
@@ -102,11 +102,11 @@ def test_progress_and_information_arrive(supervised: Supervised) -> None:
     supervised.configure(modules={"cool": "tests.guide.MyCustomModule"})
     said = []
 
-    class Ear(Watcher):
-        def said(self, run: TaskRun) -> None:
+    class Ear(JobObserver):
+        def on_status(self, run: TaskRun) -> None:
             said.append(run.status)
 
-    supervised.verdicts(job(("cool", {})), watcher=Ear())
+    supervised.verdicts(job(("cool", {})), observer=Ear())
 
     assert said[0].progress is None
     assert said[-1].progress == 43

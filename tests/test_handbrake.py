@@ -19,8 +19,8 @@ import pytest
 from app.exceptions import RunError, ValidationError
 from modules.base import BaseModule, location
 from modules.handbrake import Handbrake, expect, window
-from modules.handbrake_cli import Messages, Title
-from modules.handbrake_options import arguments, known_options, read_help
+from modules.handbrake.cli import Messages, Title
+from modules.handbrake.options import arguments, known_options, read_help
 from modules.media import probe
 from modules.output import Output
 from tests.media import Interrupted, look, make_clip, terminated_when

@@ -17,12 +17,13 @@ import pytest
 
 from app.exceptions import ValidationError
 from app.heartbeat import Heartbeat
+from ipc import linux
 from modules.base import BaseModule
-from supervisor import kernel, scratch
-from supervisor.failure import explain_status
-from supervisor.line_pipe import LINES_BURST, LinePipe, printable
-from supervisor.status import Status, read_status
-from supervisor.tree import Sampler
+from supervisor.isolation import scratch
+from supervisor.isolation.failure import explain_status
+from supervisor.isolation.line_pipe import LINES_BURST, LinePipe, printable
+from supervisor.isolation.sampler import Sampler
+from supervisor.jobs.status import Status, read_status
 from tests.conftest import living
 from tests.supervised import Supervised, job
 
@@ -292,13 +293,13 @@ def test_children_are_found() -> None:
     """The children of a process are those that psutil finds too."""
     processes = [subprocess.Popen(["sleep", "99"]) for _ in range(3)]
 
-    found = kernel.children(os.getpid())
+    found = linux.children(os.getpid())
     for process in processes:
         process.kill()
         process.wait()
 
     assert set(found) >= {process.pid for process in processes}
-    assert kernel.children(processes[0].pid) == []
+    assert linux.children(processes[0].pid) == []
 
 
 def test_base_module_outside_the_client(tmp_path: Path) -> None:

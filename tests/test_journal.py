@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.journal import Debt, Entry, Journal, JournalError
+from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
 from tests.farm import Farm
 from tests.supervised import BENIGN, Supervised, job, until
 from tests.test_worker import REPORTER, Client, Held, await_beats, await_idle
@@ -41,11 +41,11 @@ def opened(state: Path) -> Iterator[Journal]:
         yield journal
 
 
-def written(state: Path) -> tuple[list[Entry], list[tuple[Any, ...]]]:
+def written(state: Path) -> tuple[list[UnfinishedJob], list[tuple[Any, ...]]]:
     """What is in the journal for one that opens it: the unfinished jobs, and the debts but for their numbers."""
 
-    async def read(journal: Journal) -> tuple[list[Entry], list[Debt]]:
-        return await journal.unfinished(), await journal.debts()
+    async def read(journal: Journal) -> tuple[list[UnfinishedJob], list[OutboxItem]]:
+        return await journal.unfinished(), await journal.outbox_items()
 
     with opened(state) as journal:
         entries, debts = asyncio.run(read(journal))
@@ -71,9 +71,9 @@ def test_a_job_is_kept_until_its_verdict(state: Path) -> None:
         lambda journal: journal.finish_task("j", 0, first),
         lambda journal: journal.run_task("j", 1),
         lambda journal: journal.resume("j"),
-        lambda journal: journal.excuse("j"),
+        lambda journal: journal.uncount_start("j"),
         lambda journal: journal.finish_task("j", 1, second),
-        lambda journal: journal.owe_verdict("j", {"failed": False, "info": {"x": 1}}),
+        lambda journal: journal.queue_verdict("j", {"failed": False, "info": {"x": 1}}),
     ]
     seen = []
     for step in steps:
@@ -81,15 +81,15 @@ def test_a_job_is_kept_until_its_verdict(state: Path) -> None:
             asyncio.run(_done(step(journal)))
         seen.append(written(state))
 
-    begun = Entry("j", document, NOON, 1)
+    begun = UnfinishedJob("j", document, NOON, 1)
     assert [entries for entries, _ in seen] == [
         [begun],
-        [Entry("j", document, NOON, 1, (), 0)],
-        [Entry("j", document, NOON, 1, (first,), 0)],
-        [Entry("j", document, NOON, 1, (first,), 1)],
-        [Entry("j", document, NOON, 2, (first,), 1)],
-        [Entry("j", document, NOON, 1, (first,), 1)],
-        [Entry("j", document, NOON, 1, (first, second), 1)],
+        [UnfinishedJob("j", document, NOON, 1, (), 0)],
+        [UnfinishedJob("j", document, NOON, 1, (first,), 0)],
+        [UnfinishedJob("j", document, NOON, 1, (first,), 1)],
+        [UnfinishedJob("j", document, NOON, 2, (first,), 1)],
+        [UnfinishedJob("j", document, NOON, 1, (first,), 1)],
+        [UnfinishedJob("j", document, NOON, 1, (first, second), 1)],
         [],
     ]
     assert seen[-1][1] == [("j", "verdict", '{"failed": false, "info": {"x": 1}}', False, None)]
@@ -105,10 +105,10 @@ def test_a_return_is_kept_as_far_as_it_has_come(state: Path) -> None:
     async def go(journal: Journal) -> None:
         await journal.begin("j", "{}", NOON)
         await journal.finish_task("j", 0, {})
-        await journal.owe_return("j", "{}")
+        await journal.queue_return("j", "{}")
 
-    async def go_on(journal: Journal, step: Callable[[Debt], Any]) -> None:
-        (debt,) = await journal.debts()
+    async def go_on(journal: Journal, step: Callable[[OutboxItem], Any]) -> None:
+        (debt,) = await journal.outbox_items()
         await step(debt)
 
     with opened(state) as journal:
@@ -133,8 +133,8 @@ def test_the_oldest_is_first(state: Path) -> None:
         for hour in (11, 9, 10):
             await journal.begin(f"j{hour}", "{}", f"2026-01-01T{hour:02}:00:00+00:00")
         for name in ("z", "y", "x"):
-            await journal.owe_verdict(name, {})
-            await journal.owe_return(name, "{}")
+            await journal.queue_verdict(name, {})
+            await journal.queue_return(name, "{}")
 
     with opened(state) as journal:
         asyncio.run(go(journal))
@@ -169,20 +169,20 @@ def test_dropped_jobs_leave_nothing(state: Path) -> None:
     with opened(state) as journal:
         asyncio.run(go(journal))
 
-    assert written(state) == ([Entry("j", "{}", NOON, 1)], [])
+    assert written(state) == ([UnfinishedJob("j", "{}", NOON, 1)], [])
 
 
 def test_what_is_settled_goes_with_the_next_change(state: Path) -> None:
     """A debt that is settled is on disk until something else is written, and is then forgotten, alone."""
 
     async def settle(journal: Journal, then: Callable[[], Any] | None) -> None:
-        journal.settle((await journal.debts())[0])
+        journal.acknowledge((await journal.outbox_items())[0])
         if then:
             await then()
 
     async def owe(journal: Journal) -> None:
         for name in ("a", "b", "c"):
-            await journal.owe_verdict(name, {})
+            await journal.queue_verdict(name, {})
 
     with opened(state) as journal:
         asyncio.run(owe(journal))
@@ -200,11 +200,11 @@ def test_numbers_of_debts_are_not_used_again(state: Path) -> None:
     """A debt that is settled late cannot take one with it that was made since."""
 
     async def owe(journal: Journal, name: str) -> int:
-        return (await journal.owe_verdict(name, {})).number
+        return (await journal.queue_verdict(name, {})).number
 
     async def settle(journal: Journal) -> None:
-        for debt in await journal.debts():
-            journal.settle(debt)
+        for debt in await journal.outbox_items():
+            journal.acknowledge(debt)
         await journal.flush()
 
     numbers = []
@@ -508,15 +508,15 @@ def test_a_full_disk_is_an_error_and_no_harm(small_disk: Path) -> None:
 
     async def go(journal: Journal) -> None:
         await journal.begin("before", "{}", NOON)
-        owed = await journal.owe_verdict("told", {})
-        journal.settle(owed)
+        owed = await journal.queue_verdict("told", {})
+        journal.acknowledge(owed)
         filler = fill(small_disk)
         try:
             for number in range(1000):
                 await journal.begin(f"j{number}", "x" * 10_000, NOON)
         except JournalError as error:
             found.extend([error, number])
-        for write in (journal.flush, lambda: journal.owe_return("before", "x" * 10_000)):
+        for write in (journal.flush, lambda: journal.queue_return("before", "x" * 10_000)):
             with contextlib.suppress(JournalError):
                 await write()
         kept.extend(await journal.unfinished())
@@ -524,7 +524,7 @@ def test_a_full_disk_is_an_error_and_no_harm(small_disk: Path) -> None:
         await journal.begin("after", "{}", NOON)
 
     found: list[Any] = []
-    kept: list[Entry] = []
+    kept: list[UnfinishedJob] = []
     with opened(small_disk) as journal:
         asyncio.run(go(journal))
     error, count = found
@@ -635,7 +635,7 @@ def test_a_limit_on_file_sizes_is_an_error_and_no_harm(tmp_path: Path) -> None:
         """
         import asyncio, resource, sys
         from pathlib import Path
-        from supervisor.journal import Journal, JournalError
+        from supervisor.worker.journal import Journal, JournalError
 
         async def main(journal):
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
@@ -684,7 +684,7 @@ def run_script(script: str, *arguments: object) -> "subprocess.Popen[str]":
 WRITES = """
     import asyncio, itertools, os, sys
     from pathlib import Path
-    from supervisor.journal import Journal
+    from supervisor.worker.journal import Journal
 
     def say(*words):
         os.write(1, " ".join(map(str, words)).encode() + b"\\n")
@@ -697,14 +697,14 @@ WRITES = """
             await journal.finish_task(job_id, 0, {"module": "a"})
             say("finished", job_id)
             if number % 3 == 0:
-                debt = await journal.owe_verdict(job_id, {"of": job_id})
+                debt = await journal.queue_verdict(job_id, {"of": job_id})
                 say("owed", job_id)
             elif number % 3 == 1:
-                debt = await journal.owe_return(job_id, job_id)
+                debt = await journal.queue_return(job_id, job_id)
                 say("owed", job_id)
                 await journal.has_posted(debt, "new")
                 say("posted", job_id)
-                journal.settle(debt)
+                journal.acknowledge(debt)
                 await journal.flush()
                 say("settled", job_id)
 

@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
-from supervisor.clock import Clock
-from supervisor.guard import Guard
-from supervisor.limits import Duration, Limits
-from supervisor.tree import Usage
+from supervisor.isolation.clock import Clock
+from supervisor.isolation.guard import Guard
+from supervisor.isolation.limits import Duration, Limits
+from supervisor.isolation.sampler import Usage
 from tests.supervised import BENIGN, Supervised, job, until
 
 

@@ -40,7 +40,7 @@ def test_table(supervised: Supervised) -> None:
     assert done.returncode == 0, done.stdout
     assert done.stderr == ""
     assert sorted(found) == ["benign", "cleanup", "ffmpeg", "hostile", "stubborn"]
-    for words in ("modules.ffmpeg.Ffmpeg", "modules/ffmpeg.py", shutil.which("ffmpeg"), "ffprobe ", "ready"):
+    for words in ("modules.ffmpeg.Ffmpeg", "modules/ffmpeg/__init__.py", shutil.which("ffmpeg"), "ffprobe ", "ready"):
         assert str(words) in found["ffmpeg"]
     assert "tests/hostile.py" in found["hostile"]
     assert all("memory 8GiB" in row and "grace 200ms" in row and "stall_timeout" not in row for row in found.values())

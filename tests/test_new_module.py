@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.config import ConfigError, load_client
-from supervisor.new_module import ROOT, write_module
+from supervisor.commands.new_module import ROOT, write_module
 from tests.supervised import Supervised, job
 
 LONGEST = "a" * 30
@@ -183,7 +183,7 @@ def test_installed_program_needs_a_directory(tmp_path: Path) -> None:
         (LONGEST + "a", "expected lower-case letters, digits and _, at most 30"),
         ("class", "it is a word of Python's own"),
         ("none", "its class None would hide another of that name"),
-        ("ffmpeg", "the client has modules/ffmpeg.py already"),
+        ("ffmpeg", "the client has modules/ffmpeg/__init__.py already"),
         ("base", "the client has modules/base.py already"),
         ("tool", "the client has modules/tool.py already"),
         ("json", "a Python package that is installed has it"),

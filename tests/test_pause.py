@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from supervisor import kernel, tree
+from ipc import linux
+from supervisor.isolation import sampler
 from tests.conftest import living
 from tests.supervised import Supervised, job, until
 
@@ -21,7 +22,7 @@ from tests.supervised import Supervised, job, until
 def states(client: "subprocess.Popen[str]") -> set[str]:
     """The states of all task processes and their tools."""
     (zygote,) = psutil.Process(client.pid).children()
-    return {kernel.state(process.pid) for process in zygote.children(recursive=True)} - {"Z", "X"}
+    return {linux.state(process.pid) for process in zygote.children(recursive=True)} - {"Z", "X"}
 
 
 def pause(client: "subprocess.Popen[str]") -> None:
@@ -195,13 +196,11 @@ def test_freeze_leaves_alone_what_was_stopped_before() -> None:
     """What a module had stopped itself stays stopped when the tree is resumed."""
     script = "sleep 1000 & kill -STOP $!; sleep 1000 & wait"
     with subprocess.Popen(["sh", "-c", script]) as process:
-        until(lambda: [kernel.state(pid) for pid in kernel.descendants(process.pid)] == ["T", "S"], "its children")
-        frozen = tree.freeze(process.pid)
-        all_stopped = {kernel.state(child.pid) for child in living()} == {"T"}
-        tree.thaw(frozen)
-        until(
-            lambda: [kernel.state(pid) for pid in kernel.descendants(process.pid)] == ["T", "S"], "the second to go on"
-        )
+        until(lambda: [linux.state(pid) for pid in linux.descendants(process.pid)] == ["T", "S"], "its children")
+        frozen = sampler.freeze(process.pid)
+        all_stopped = {linux.state(child.pid) for child in living()} == {"T"}
+        sampler.thaw(frozen)
+        until(lambda: [linux.state(pid) for pid in linux.descendants(process.pid)] == ["T", "S"], "the second to go on")
         for child in living():
             child.kill()
 

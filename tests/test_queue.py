@@ -8,7 +8,7 @@ import threading
 import psutil
 import pytest
 
-from ipc.messages import Done, Failed, FromTask, Ready, Said, Start, Step, ToTask
+from ipc.messages import Done, Failed, FromTask, Progress, Ready, Start, Step, ToTask
 from ipc.queue import MAX_FRAME, Decoder, Queue, encode
 
 STREAMS = 100_000
@@ -17,7 +17,7 @@ SAMPLES = [
     encode(Ready((b"/a", b"/\xff"), (), True)),
     encode(Done(("w",), ("l",))),
     encode(Failed("m", "exit", exit_status=1, stderr=("x",) * 5)),
-    struct.pack("!I", 37) + b'{"type":"said","status":{"progress":1}}'[:37],
+    struct.pack("!I", 41) + b'{"type":"progress","status":{"progress":1}}'[:41],
     struct.pack("!I", 0),
     struct.pack("!I", 1 << 31),
     struct.pack("!I", 20) + b"[" * 20,
@@ -82,7 +82,7 @@ def test_fuzzed_streams_cost_nothing() -> None:
         b'{"type":"done"',
         b"\xff\xfe",
         b'{"type":"failed","message":"\xff"}',
-        b'{"type":"said","status":' + b"[" * 100_000,
+        b'{"type":"progress","status":' + b"[" * 100_000,
         b'{"type":"done"}{"type":"done"}',
     ],
 )
@@ -135,9 +135,9 @@ def test_closed_queue_ends_the_reader() -> None:
 def test_status_is_carried_as_it_is() -> None:
     """A status is any JSON: what it means is for the heartbeat to find out."""
     decoder: Decoder[FromTask] = Decoder(FromTask, MAX_FRAME)
-    body = b'{"type":"said","status":[1,{"a":null}]}'
+    body = b'{"type":"progress","status":[1,{"a":null}]}'
 
     (said,) = decoder.feed(struct.pack("!I", len(body)) + body)
 
-    assert isinstance(said, Said)
+    assert isinstance(said, Progress)
     assert bytes(said.status) == b'[1,{"a":null}]'

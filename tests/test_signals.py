@@ -19,10 +19,10 @@ from typing import Any
 import psutil
 import pytest
 
-from supervisor import kernel
-from supervisor.outbox import MARK
-from supervisor.session import CALL_TIMEOUT
-from supervisor.worker import FLUSH_TIMEOUT
+from ipc import linux
+from supervisor.api.client import CALL_TIMEOUT
+from supervisor.worker.outbox import MARK
+from supervisor.worker.worker import FLUSH_TIMEOUT
 from tests.conftest import await_none_alive
 from tests.farm import LOST, SILENCE, Farm, Fault, status
 from tests.supervised import BENIGN, CLIENT, Supervised, job, until
@@ -846,8 +846,8 @@ def is_stopped(process: psutil.Process) -> bool:
 
     One in vfork(2), as a shell is for an instant, sleeps uninterruptibly for as long as its child is stopped.
     """
-    state = kernel.state(process.pid)
-    if state in "TtZX" or (state == "D" and "T" in map(kernel.state, kernel.children(process.pid))):
+    state = linux.state(process.pid)
+    if state in "TtZX" or (state == "D" and "T" in map(linux.state, linux.children(process.pid))):
         return True
     own = Path(f"/proc/{process.pid}/cgroup").read_text()
     paths = [line[3:] for line in own.splitlines() if line.startswith("0::")]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.zygote import Zygote
+from supervisor.isolation.zygote import Zygote
 from tests.supervised import Supervised, job, until
 from tests.test_containment import none_below
 

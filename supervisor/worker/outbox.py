@@ -14,8 +14,8 @@ from typing import Any
 import requests
 from loguru import logger
 
-from supervisor.journal import Debt, Journal, JournalError
-from supervisor.session import Given, Session, SessionError
+from supervisor.api.client import PolledJob, Session, SessionError
+from supervisor.worker.journal import Journal, JournalError, OutboxItem
 
 MARK = "handed_back"
 """The key in the first task of a job that was posted again, which the server takes; its value is the job's old id."""
@@ -34,36 +34,36 @@ class Outbox:
         self._journal = journal
         self._ours = ours
         self._retry_interval = retry_interval
-        self._debts: list[Debt] = []
+        self._items: list[OutboxItem] = []
         self._refusals: collections.Counter[int] = collections.Counter()
         self._filled = asyncio.Event()
         self._sending = asyncio.Lock()
 
     def __len__(self) -> int:
-        return len(self._debts)
+        return len(self._items)
 
-    def add(self, debt: Debt) -> None:
+    def add(self, item: OutboxItem) -> None:
         """Owe this too."""
-        self._debts.append(debt)
+        self._items.append(item)
         self._filled.set()
 
-    def owes(self, job_id: str) -> bool:
+    def holds(self, job_id: str) -> bool:
         """Whether something about this job is still to be told."""
-        return any(debt.job_id == job_id for debt in self._debts)
+        return any(item.job_id == job_id for item in self._items)
 
-    async def recognize(self, given: Given) -> None:
+    async def recognize(self, given: PolledJob) -> None:
         """See whether a job that the server gives is one that was posted, while it was not known whether it was.
 
         Raises:
             JournalError: that could not be written down.
         """
-        doubtful = [debt for debt in self._debts if debt.kind == "return" and debt.posting and not debt.new_id]
+        doubtful = [item for item in self._items if item.kind == "return" and item.posting and not item.new_id]
         if not doubtful:
             return
         mark = _mark(_tasks(given.document))
-        for debt in doubtful:
-            if debt.job_id == mark:
-                await self._note(debt, given.job_id)
+        for item in doubtful:
+            if item.job_id == mark:
+                await self._note(item, given.job_id)
 
     async def keep_sending(self) -> None:
         """Send what there is and what comes, until cancelled."""
@@ -79,8 +79,8 @@ class Outbox:
                 await self._send_all()
         except TimeoutError:
             pass
-        if self._debts:
-            logger.warning("{} messages to the API server are kept for the next start", len(self._debts))
+        if self._items:
+            logger.warning("{} messages to the API server are kept for the next start", len(self._items))
 
     async def _rest(self) -> None:
         """Until the retry interval is over, or the server can be reached again."""
@@ -95,81 +95,81 @@ class Outbox:
         """Send what there is now; returns whether nothing was refused."""
         async with self._sending:
             refused = False
-            for debt in list(self._debts):
+            for item in list(self._items):
                 try:
-                    await self._send(debt)
+                    await self._send(item)
                 except (SessionError, JournalError) as error:
                     refused = True
-                    self._note_refusal(debt, error)
-                    if self._refusals[debt.number] < PATIENCE:
+                    self._note_refusal(item, error)
+                    if self._refusals[item.number] < PATIENCE:
                         break  # those after it wait, for order's sake
                 else:
-                    self._debts.remove(debt)
-                    self._journal.settle(debt)
-            if not self._debts:
+                    self._items.remove(item)
+                    self._journal.acknowledge(item)
+            if not self._items:
                 self._filled.clear()
             return not refused
 
-    def _note_refusal(self, debt: Debt, error: SessionError | JournalError) -> None:
-        if debt.number not in self._refusals:
-            self._refusals[debt.number] = 0
-            what = "verdict" if debt.kind == "verdict" else "return to the queue"
-            logger.bind(job=debt.job_id).warning("The job's {} is not taken: {}; trying until it is", what, error)
+    def _note_refusal(self, item: OutboxItem, error: SessionError | JournalError) -> None:
+        if item.number not in self._refusals:
+            self._refusals[item.number] = 0
+            what = "verdict" if item.kind == "verdict" else "return to the queue"
+            logger.bind(job=item.job_id).warning("The job's {} is not taken: {}; trying until it is", what, error)
         if isinstance(error, SessionError) and error.status:
-            self._refusals[debt.number] += 1
+            self._refusals[item.number] += 1
 
-    async def _send(self, debt: Debt) -> None:
-        if debt.kind == "verdict":
-            await self._send_verdict(debt)
+    async def _send(self, item: OutboxItem) -> None:
+        if item.kind == "verdict":
+            await self._send_verdict(item)
         else:
-            await self._send_return(debt)
+            await self._send_return(item)
 
-    async def _send_verdict(self, debt: Debt) -> None:
-        if debt.posting and await self._was_heard(debt):
+    async def _send_verdict(self, item: OutboxItem) -> None:
+        if item.posting and await self._was_heard(item):
             return
-        verdict = json.loads(debt.body)
+        verdict = json.loads(item.body)
         try:
-            await self._session.complete(debt.job_id, verdict)
+            await self._session.complete(item.job_id, verdict)
         except SessionError as error:
             if error.status in _REFUSED:
-                await self._send_short(debt, verdict)
+                await self._send_short(item, verdict)
                 return
-            debt.posting = True
-            if await self._was_heard(debt):
+            item.posting = True
+            if await self._was_heard(item):
                 return
-            if error.status != requests.codes.server_error or self._refusals[debt.number] < PATIENCE:
+            if error.status != requests.codes.server_error or self._refusals[item.number] < PATIENCE:
                 raise
-            await self._send_short(debt, verdict)
+            await self._send_short(item, verdict)
 
-    async def _was_heard(self, debt: Debt) -> bool:
+    async def _was_heard(self, item: OutboxItem) -> bool:
         """Whether the server has recorded a verdict whose answer was lost or doubtful: then it has the job no more."""
-        if await self._session.job(debt.job_id) is None:
+        if await self._session.job(item.job_id) is None:
             return True
-        debt.posting = False
+        item.posting = False
         return False
 
-    async def _send_short(self, debt: Debt, verdict: dict[str, Any]) -> None:
+    async def _send_short(self, item: OutboxItem, verdict: dict[str, Any]) -> None:
         """Leave out what the server may fail at, and only then."""
-        await self._session.complete(debt.job_id, _shortened(verdict))
-        logger.bind(job=debt.job_id).warning("The server took a short record in place of the full one")
+        await self._session.complete(item.job_id, _shortened(verdict))
+        logger.bind(job=item.job_id).warning("The server took a short record in place of the full one")
 
-    async def _send_return(self, debt: Debt) -> None:
-        new_id = debt.new_id or (await self._find_posted(debt.job_id) if debt.posting else None)
+    async def _send_return(self, item: OutboxItem) -> None:
+        new_id = item.new_id or (await self._find_posted(item.job_id) if item.posting else None)
         if new_id is None:
-            if gone := await why_not_ours(self._session, debt.job_id, self._ours):
-                logger.bind(job=debt.job_id).info("Not returned to the queue: {}", gone)
+            if gone := await why_not_ours(self._session, item.job_id, self._ours):
+                logger.bind(job=item.job_id).info("Not returned to the queue: {}", gone)
                 return
-            await self._note(debt, None)
-            new_id = await self._session.post(_to_post(debt))
-        await self._note(debt, new_id)
-        await self._session.delete(debt.job_id)
-        logger.bind(job=debt.job_id).info("Returned to the queue, as {}", new_id)
+            await self._note(item, None)
+            new_id = await self._session.post(_to_post(item))
+        await self._note(item, new_id)
+        await self._session.delete(item.job_id)
+        logger.bind(job=item.job_id).info("Returned to the queue, as {}", new_id)
 
-    async def _note(self, debt: Debt, new_id: str | None) -> None:
+    async def _note(self, item: OutboxItem, new_id: str | None) -> None:
         """Write down how far a return has come, before the next call to the server."""
-        if debt.number > 0:
-            await (self._journal.has_posted(debt, new_id) if new_id else self._journal.begin_posting(debt))
-        debt.posting, debt.new_id = True, new_id
+        if item.number > 0:
+            await (self._journal.has_posted(item, new_id) if new_id else self._journal.begin_posting(item))
+        item.posting, item.new_id = True, new_id
 
     async def _find_posted(self, job_id: str) -> str | None:
         """The new id of a job that may have been posted: it is in the queue, or a worker is at it."""
@@ -199,12 +199,12 @@ async def why_not_ours(session: Session, job_id: str, ours: Collection[str]) -> 
     return None
 
 
-def _to_post(debt: Debt) -> dict[str, Any]:
-    document = json.loads(debt.body)
+def _to_post(item: OutboxItem) -> dict[str, Any]:
+    document = json.loads(item.body)
     title = document.get("job_title", document.get("job_name"))
     tasks = [dict(task) if isinstance(task, dict) else task for task in document.get("tasks") or ()]
     if tasks and isinstance(tasks[0], dict):
-        tasks[0][MARK] = debt.job_id
+        tasks[0][MARK] = item.job_id
     return {"job_title": title, "tasks": tasks}
 
 

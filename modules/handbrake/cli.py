@@ -22,7 +22,7 @@ from loguru import logger
 
 from app.exceptions import RunError
 from modules import media, tool
-from modules.handbrake_options import TOOL, arguments, known_options
+from modules.handbrake.options import TOOL, arguments, known_options
 
 SCAN_TIMEOUT = 60.0
 """Seconds for a look into the source. One that takes longer, such as all titles of a slow disc, is left out."""

@@ -10,7 +10,7 @@ import msgspec
 import psutil
 from rich.filesize import decimal
 
-from supervisor import kernel
+from ipc import linux
 
 EXACT_EVERY = 10
 """Every how many samples memory is measured exactly, if it is not over its limit: counting the shared pages of 8 GiB
@@ -71,17 +71,17 @@ class Sampler:
     def _crowd(self) -> Usage | None:
         """The number of processes alone, if it is over its limit: of a fork bomb, measuring all takes too long."""
         limit = self._process_limit
-        if limit is None or len(list(itertools.islice(kernel.descendants(self._pid), limit))) < limit:
+        if limit is None or len(list(itertools.islice(linux.descendants(self._pid), limit))) < limit:
             return None
         alive = 0
-        for pid in itertools.chain([self._pid], kernel.descendants(self._pid)):
+        for pid in itertools.chain([self._pid], linux.descendants(self._pid)):
             alive += not _is_zombie(pid)
             if alive > limit:
                 return Usage(self._memory, alive)
         return None
 
     def _members(self) -> list[psutil.Process]:
-        pids = [self._pid, *kernel.descendants(self._pid)]
+        pids = [self._pid, *linux.descendants(self._pid)]
         known, self._processes = self._processes, {}
         for pid in pids:
             with contextlib.suppress(psutil.Error):
@@ -109,14 +109,14 @@ def freeze(pid: int) -> list[int]:
     seen: set[int] = set()
     deadline = time.monotonic() + STOP_TIMEOUT
     while time.monotonic() < deadline:
-        tree = [pid, *kernel.descendants(pid)]
+        tree = [pid, *linux.descendants(pid)]
         for member in tree:
             if member not in seen and not _is_stopped(member):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(member, signal.SIGSTOP)
                     stopped.append(member)
             seen.add(member)
-        if all(kernel.state(member) in f"{_STOPPED}D" for member in tree) and seen.issuperset(kernel.descendants(pid)):
+        if all(linux.state(member) in f"{_STOPPED}D" for member in tree) and seen.issuperset(linux.descendants(pid)):
             break
         time.sleep(0.001)
     return stopped
@@ -131,11 +131,11 @@ def thaw(pids: list[int]) -> None:
 
 def _is_stopped(pid: int) -> bool:
     """Whether it is stopped, or has ended."""
-    return kernel.state(pid) in _STOPPED
+    return linux.state(pid) in _STOPPED
 
 
 def _is_zombie(pid: int) -> bool:
-    return kernel.state(pid) in "ZX"
+    return linux.state(pid) in "ZX"
 
 
 def describe(pid: int) -> list[str]:

@@ -19,11 +19,11 @@ from typing import Any
 from loguru import logger
 
 from app.exceptions import CleanupError, RunError, ValidationError
-from modules import encoders, media, tool
+from modules import media, tool
 from modules import schema as task_schema
 from modules.base import BaseModule
 from modules.checks import (
-    independent,
+    chain_checks,
     is_settled,
     require_space,
     same_file,
@@ -32,7 +32,8 @@ from modules.checks import (
     target_problems,
 )
 from modules.containers import find_shortage, is_whole
-from modules.ffmpeg_expect import (
+from modules.ffmpeg import encoders
+from modules.ffmpeg.expect import (
     KINDS,
     certain_length,
     earliest_start,
@@ -42,7 +43,7 @@ from modules.ffmpeg_expect import (
     used_shares,
     windows_of,
 )
-from modules.ffmpeg_options import (
+from modules.ffmpeg.options import (
     IMAGES,
     MANY_FILES,
     Options,
@@ -111,7 +112,7 @@ class Ffmpeg(BaseModule):
         """Files first, then the server, then what takes asking ffmpeg and ffprobe."""
         task = self.task.to_dict()
         are_here = not any(map(tool.missing, self.tools))
-        yield from independent(
+        yield from chain_checks(
             self._source_problems(task),
             self._map_problems(task),
             self._fetch_sets(),

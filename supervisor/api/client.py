@@ -31,7 +31,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from app.config import VERSION, Settings, shown_url
 from ipc.messages import Data, Get, Put
-from supervisor.threads import started_threads
+from ipc.threads import started_threads
 
 CALL_TIMEOUT = 30.0
 """Seconds in which a call must have its whole answer."""
@@ -70,7 +70,7 @@ class SessionError(Exception):
         self.partial = partial
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Response(msgspec.Struct, frozen=True):
     """A whole answer of the server."""
 
     status: int
@@ -123,7 +123,7 @@ class _Queue(msgspec.Struct):
     queue: list[QueuedJob] | None = None
 
 
-class Given(msgspec.Struct, frozen=True):
+class PolledJob(msgspec.Struct, frozen=True):
     """A job that the server has given to this client."""
 
     job_id: str
@@ -144,7 +144,7 @@ class Session:
         self._once = _Adapter(self._current)
         self._once_under_way = 0
         self._once_used = float("-inf")
-        self._troubles = _Troubles(shown_url(settings.api_url))
+        self._troubles = OutageLog(shown_url(settings.api_url))
         self._session = _AdapterByCall(self._current, self._once)
         self._session.auth = _Bearer(settings.api_token)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # threads share it: no state
@@ -177,11 +177,11 @@ class Session:
         """Whether the operator has disabled this worker. One that the server does not know is not disabled."""
         return await self._call("GET", f"/workers/{_quoted(worker_id)}", _read_disabled, accept=(404,))
 
-    async def poll(self) -> Given | None:
+    async def poll(self) -> PolledJob | None:
         """Take a job from the queue; `None` if there is none. Is not repeated: if it fails, a job may be gone."""
         return await self._call_once("GET", "/queue/poll", _read_given, accept=(404,))
 
-    async def job(self, job_id: str) -> Answer | None:
+    async def job(self, job_id: str) -> Response | None:
         """A job that is queued or running; `None` for one that is completed, deleted or unknown."""
         return await self._call("GET", f"/jobs/{_quoted(job_id)}", _read_found, accept=(404,))
 
@@ -226,7 +226,7 @@ class Session:
         self,
         method: str,
         path: str,
-        read: Callable[[Answer], _T],
+        read: Callable[[Response], _T],
         body: Mapping[str, Any] | None = None,
         *,
         accept: tuple[int, ...] = (),
@@ -246,7 +246,7 @@ class Session:
         self,
         method: str,
         path: str,
-        read: Callable[[Answer], _T],
+        read: Callable[[Response], _T],
         body: Mapping[str, Any] | None = None,
         *,
         accept: tuple[int, ...] = (),
@@ -260,7 +260,7 @@ class Session:
         route = None if quiet else f"{method} {_ONE_OF_MANY.sub('/…', path)}"
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
 
-        def read_success(answer: Answer) -> _T:
+        def read_success(answer: Response) -> _T:
             if answer.status // 100 != 2 and answer.status not in accept:
                 raise SessionError(_complaint(answer), answer.status, answer.body)
             return read(answer)
@@ -273,7 +273,7 @@ class Session:
         self._troubles.remove(route)
         return value
 
-    async def _in_thread(self, call: "_Call", read: Callable[[Answer], _T]) -> _T:
+    async def _in_thread(self, call: "_Call", read: Callable[[Response], _T]) -> _T:
         future = asyncio.get_running_loop().run_in_executor(self._threads, self._perform, call, read)
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
@@ -289,7 +289,7 @@ class Session:
             elif not future.cancelled():
                 future.exception()  # retrieved, for nobody waits for it any more
 
-    def _perform(self, call: "_Call", read: Callable[[Answer], _T]) -> _T:
+    def _perform(self, call: "_Call", read: Callable[[Response], _T]) -> _T:
         """Make the call, in a thread; the answer is read there, too, for a long queue's takes a while."""
         self._current.call = call
         try:
@@ -303,7 +303,7 @@ class Session:
             raise SessionError(_reason(error), 0, bytes(call.received)) from error
         return read(answer)
 
-    def _send(self, call: "_Call") -> Answer:
+    def _send(self, call: "_Call") -> Response:
         with self._session.request(
             call.method,
             call.url,
@@ -318,7 +318,7 @@ class Session:
                 call.received += data
                 if len(call.received) > MAX_ANSWER:
                     raise SessionError(f"an answer of more than {MAX_ANSWER >> 20} MiB")
-            return Answer(response.status_code, bytes(call.received))
+            return Response(response.status_code, bytes(call.received))
 
 
 class _Call:
@@ -383,7 +383,7 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
-class _Troubles:
+class OutageLog:
     """Logs each trouble with the server once when it begins and once when it ends, not at every call."""
 
     def __init__(self, server: str) -> None:
@@ -445,10 +445,10 @@ def _quoted(text: str) -> str:
     return quoted.replace(".", "%2E") if set(text) == {"."} else quoted
 
 
-def _reading(kind: type[_T]) -> Callable[[Answer], _T]:
+def _reading(kind: type[_T]) -> Callable[[Response], _T]:
     """Reads an answer as JSON of this form."""
 
-    def read(answer: Answer) -> _T:
+    def read(answer: Response) -> _T:
         with contextlib.suppress(msgspec.DecodeError, RecursionError):
             return msgspec.json.decode(answer.body, type=kind)
         try:  # at half a character, such as a file name that is not UTF-8 has become, msgspec gives up
@@ -459,32 +459,32 @@ def _reading(kind: type[_T]) -> Callable[[Answer], _T]:
     return read
 
 
-def _whole(answer: Answer) -> Answer:
+def _whole(answer: Response) -> Response:
     return answer
 
 
-def _nothing(answer: Answer) -> None:
+def _nothing(answer: Response) -> None:
     del answer
 
 
-def _read_disabled(answer: Answer) -> bool:
+def _read_disabled(answer: Response) -> bool:
     if answer.status == requests.codes.not_found:
         return False
     attributes = _reading(_Disabled)(answer).attributes
     return attributes is not None and attributes.disabled
 
 
-def _read_found(answer: Answer) -> Answer | None:
+def _read_found(answer: Response) -> Response | None:
     return answer if answer.status == requests.codes.ok else None
 
 
-def _read_given(answer: Answer) -> Given | None:
+def _read_given(answer: Response) -> PolledJob | None:
     if answer.status == requests.codes.not_found or answer.body.strip() == b"null":
         return None
-    return Given(_read_job_id(answer), answer.body.decode())
+    return PolledJob(_read_job_id(answer), answer.body.decode())
 
 
-def _read_job_id(answer: Answer) -> str:
+def _read_job_id(answer: Response) -> str:
     document = answer.json()
     job_id = document.get("job_id") if isinstance(document, dict) else None
     if not isinstance(job_id, str) or not job_id:
@@ -492,7 +492,7 @@ def _read_job_id(answer: Answer) -> str:
     return job_id
 
 
-def _complaint(answer: Answer) -> str:
+def _complaint(answer: Response) -> str:
     """What a status that means failure says, with the server's own words if it has any."""
     words = ""
     with contextlib.suppress(SessionError):

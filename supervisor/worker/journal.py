@@ -4,7 +4,7 @@ A job is written down before it starts, each task when it is finished, and the v
 crash or a power cut at any instant loses nothing and sends nothing twice. SQLite does it, with `synchronous=FULL`: a
 method that returns has its change on disk (fsync). It is done by one thread of its own, for disks are slow at times.
 
-What is settled is forgotten together with the next change: if that is lost, it is only asked for once more.
+What is acknowledged is forgotten together with the next change: if that is lost, it is only asked for once more.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from supervisor.threads import started_threads
+from ipc.threads import started_threads
 
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -57,7 +57,7 @@ class JournalError(Exception):
     """The journal cannot be used; the text is one line for a person."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class UnfinishedJob(msgspec.Struct, frozen=True):
     """A job that was begun and has no verdict."""
 
     job_id: str
@@ -71,7 +71,7 @@ class Entry(msgspec.Struct, frozen=True):
     """The place of the task that was run last, completed or not."""
 
 
-class Debt(msgspec.Struct, eq=False):
+class OutboxItem(msgspec.Struct, eq=False):
     """Something that the server is still to be told, and how far that has come."""
 
     number: int
@@ -98,7 +98,7 @@ class Journal:
         self._file = directory / "journal.sqlite3"
         self._lock = _lock(directory)
         self._thread: ThreadPoolExecutor = started_threads(1, "journal")
-        self._settled: list[int] = []
+        self._acknowledged: list[int] = []
         try:
             self._database = self._thread.submit(_open, self._file).result()
         except (sqlite3.Error, _NewerError) as error:
@@ -114,7 +114,7 @@ class Journal:
         self._thread.shutdown()
         os.close(self._lock)
 
-    async def know(self, workers: Iterable[str]) -> frozenset[str]:
+    async def remember_workers(self, workers: Iterable[str]) -> frozenset[str]:
         """These are ids of this client's workers. Returns those and all that they were before."""
 
         def know() -> frozenset[str]:
@@ -132,62 +132,62 @@ class Journal:
         """A job is about to be resumed."""
         await self._write("UPDATE jobs SET starts = starts + 1 WHERE job_id = ?", job_id)
 
-    async def excuse(self, job_id: str) -> None:
+    async def uncount_start(self, job_id: str) -> None:
         """The job is interrupted on purpose: this start does not count against it."""
         await self._write("UPDATE jobs SET starts = starts - 1 WHERE job_id = ?", job_id)
 
-    async def run_task(self, job_id: str, place: int) -> None:
+    async def run_task(self, job_id: str, index: int) -> None:
         """A task is about to be run: what it does is not to be taken for another's work after a crash."""
-        await self._write("UPDATE jobs SET running = ? WHERE job_id = ?", place, job_id)
+        await self._write("UPDATE jobs SET running = ? WHERE job_id = ?", index, job_id)
 
-    async def finish_task(self, job_id: str, place: int, record: dict[str, Any]) -> None:
+    async def finish_task(self, job_id: str, index: int, record: dict[str, Any]) -> None:
         """A task is completed."""
-        await self._write("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?)", job_id, place, json.dumps(record))
+        await self._write("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?)", job_id, index, json.dumps(record))
 
-    async def owe_verdict(self, job_id: str, verdict: dict[str, Any]) -> Debt:
+    async def queue_verdict(self, job_id: str, verdict: dict[str, Any]) -> OutboxItem:
         """A job has ended, and the server is to be told. `verdict` is what to tell it."""
-        return await self._owe(job_id, "verdict", json.dumps(verdict, allow_nan=False))
+        return await self._queue(job_id, "verdict", json.dumps(verdict, allow_nan=False))
 
-    async def owe_return(self, job_id: str, document: str) -> Debt:
+    async def queue_return(self, job_id: str, document: str) -> OutboxItem:
         """A job goes back to the queue."""
-        return await self._owe(job_id, "return", document)
+        return await self._queue(job_id, "return", document)
 
     async def drop(self, job_id: str) -> None:
         """A job is not ours any more."""
         await self._write("DELETE FROM jobs WHERE job_id = ?", job_id)
 
-    async def begin_posting(self, debt: Debt) -> None:
+    async def begin_posting(self, item: OutboxItem) -> None:
         """The job is about to be posted."""
-        await self._write("UPDATE debts SET posting = 1 WHERE number = ?", debt.number)
+        await self._write("UPDATE debts SET posting = 1 WHERE number = ?", item.number)
 
-    async def has_posted(self, debt: Debt, new_id: str) -> None:
+    async def has_posted(self, item: OutboxItem, new_id: str) -> None:
         """The job is posted; what is left is to delete its old record."""
-        await self._write("UPDATE debts SET new_id = ? WHERE number = ?", new_id, debt.number)
+        await self._write("UPDATE debts SET new_id = ? WHERE number = ?", new_id, item.number)
 
-    def settle(self, debt: Debt) -> None:
+    def acknowledge(self, item: OutboxItem) -> None:
         """The server has been told. Is on disk with the next change."""
-        self._settled.append(debt.number)
+        self._acknowledged.append(item.number)
 
     async def flush(self) -> None:
-        """Write down what is settled."""
+        """Write down what is acknowledged."""
         await self._write("")
 
-    async def unfinished(self) -> list[Entry]:
+    async def unfinished(self) -> list[UnfinishedJob]:
         """The jobs that were begun and have no verdict, the oldest first."""
         return await self._do(self._read_jobs)
 
-    async def debts(self) -> list[Debt]:
+    async def outbox_items(self) -> list[OutboxItem]:
         """What the server is to be told."""
-        return await self._do(self._read_debts)
+        return await self._do(self._read_outbox)
 
-    async def _owe(self, job_id: str, kind: Literal["verdict", "return"], body: str) -> Debt:
+    async def _queue(self, job_id: str, kind: Literal["verdict", "return"], body: str) -> OutboxItem:
         def owe() -> int:
             with self._transaction() as database:
                 database.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
                 statement = "INSERT INTO debts (job_id, kind, body) VALUES (?, ?, ?)"
                 return database.execute(statement, (job_id, kind, body)).lastrowid or 0
 
-        return Debt(await self._do(owe), job_id, kind, body)
+        return OutboxItem(await self._do(owe), job_id, kind, body)
 
     async def _write(self, statement: str, *values: Any) -> None:
         def write() -> None:
@@ -208,19 +208,19 @@ class Journal:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        settled = self._settled[:]
+        acknowledged = self._acknowledged[:]
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            self._database.executemany("DELETE FROM debts WHERE number = ?", [(number,) for number in settled])
+            self._database.executemany("DELETE FROM debts WHERE number = ?", [(number,) for number in acknowledged])
             yield self._database
             self._database.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
                 self._database.execute("ROLLBACK")
             raise
-        del self._settled[: len(settled)]
+        del self._acknowledged[: len(acknowledged)]
 
-    def _read_jobs(self) -> list[Entry]:
+    def _read_jobs(self) -> list[UnfinishedJob]:
         tasks: dict[str, list[dict[str, Any]]] = {}
         for job_id, record in self._database.execute("SELECT job_id, record FROM tasks ORDER BY job_id, place"):
             tasks.setdefault(job_id, []).append(json.loads(record))
@@ -228,14 +228,15 @@ class Journal:
             "SELECT job_id, document, began, starts, running FROM jobs ORDER BY julianday(began), rowid"
         )
         return [
-            Entry(job_id, document, began, starts, tuple(tasks.get(job_id, ())), running)
+            UnfinishedJob(job_id, document, began, starts, tuple(tasks.get(job_id, ())), running)
             for job_id, document, began, starts, running in rows
         ]
 
-    def _read_debts(self) -> list[Debt]:
+    def _read_outbox(self) -> list[OutboxItem]:
         rows = self._database.execute("SELECT number, job_id, kind, body, posting, new_id FROM debts ORDER BY number")
         return [
-            Debt(number, job_id, kind, body, bool(posting), new) for number, job_id, kind, body, posting, new in rows
+            OutboxItem(number, job_id, kind, body, bool(posting), new)
+            for number, job_id, kind, body, posting, new in rows
         ]
 
 

@@ -15,12 +15,13 @@ import setproctitle
 from loguru import logger
 
 from app.config import Client, Settings
-from supervisor import display, signals
-from supervisor.failure import Failure
-from supervisor.job import Job, JobError, JobRun, Verdict, Watcher
-from supervisor.limits import Limits
-from supervisor.means import means
-from supervisor.task_process import Stop
+from supervisor.commands import display
+from supervisor.isolation import signals
+from supervisor.isolation.failure import Failure
+from supervisor.isolation.limits import Limits
+from supervisor.isolation.runtime import start_runtime
+from supervisor.isolation.task_process import Stop
+from supervisor.jobs.job_run import Job, JobError, JobObserver, JobRun, Verdict
 
 COMPLETED, FAILED, WRONG = 0, 1, 2
 """Exit statuses."""
@@ -47,10 +48,10 @@ class Foreground:
         setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
         console = display.Terminal(stderr=True, highlight=False)
         with display.logging_to(console, self._settings.log_level):
-            watcher = display.Bars(console) if console.is_terminal else display.Lines()
-            async with means(self._client, self._settings, self._limits) as shared:
-                job = JobRun(self._job, shared, watcher)
-                with watcher.showing(job), self._interruptible(job):
+            observer = display.Bars(console) if console.is_terminal else display.Lines()
+            async with start_runtime(self._client, self._settings, self._limits) as shared:
+                job = JobRun(self._job, shared, observer)
+                with observer.showing(job), self._interruptible(job):
                     verdict = await job.run()
         return self._show(verdict, as_json)
 
@@ -80,10 +81,10 @@ class Foreground:
         reports: list[tuple[int, str, Sequence[str], Sequence[str]]] = [
             (error.task or 0, error.module or "?", (str(error),), ()) for error in refused
         ]
-        places = (place for place in itertools.count() if place not in {error.task for error in refused})
-        for place, run, failure in zip(places, job.tasks, failures, strict=False):
+        indexes = (index for index in itertools.count() if index not in {error.task for error in refused})
+        for index, run, failure in zip(indexes, job.tasks, failures, strict=False):
             problems = (failure.problems or (failure.message,)) if failure else ()
-            reports.append((place, run.task.module, problems, run.warnings))
+            reports.append((index, run.task.module, problems, run.warnings))
         display.show_problems(sorted(reports, key=itemgetter(0)))
         return FAILED if any(problems for _, _, problems, _ in reports) else COMPLETED
 
@@ -100,8 +101,8 @@ class Foreground:
         """The job, to be looked into: only warnings are logged."""
         setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
         with display.logging_to(display.Terminal(stderr=True, highlight=False), "WARNING"):
-            async with means(self._client, self._settings, self._limits) as shared:
-                job = JobRun(self._job, shared, Watcher())
+            async with start_runtime(self._client, self._settings, self._limits) as shared:
+                job = JobRun(self._job, shared, JobObserver())
                 with self._interruptible(job):
                     yield job
 

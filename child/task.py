@@ -43,9 +43,9 @@ from ipc.messages import (
     Failed,
     Get,
     Inspection,
+    Progress,
     Put,
     Ready,
-    Said,
     Start,
     Step,
     Tool,
@@ -79,11 +79,11 @@ class UnusableError(Exception):
     """The module cannot be imported, or is no module."""
 
 
-class Asked(BaseException):
+class TerminationRequested(BaseException):
     """The supervisor asks the task to stop. Not an `Exception`, so that a module's handlers let it through."""
 
 
-class TaskProcess:
+class StepExecutor:
     """Serves the steps of one task over `queue`."""
 
     def __init__(self, queue: Queue[ToTask]) -> None:
@@ -134,7 +134,7 @@ class TaskProcess:
                     case Step("cleanup"):
                         self._call("cleanup")
                 return Done(warnings=self._take_warnings())
-        except Asked:
+        except TerminationRequested:
             # Where it was the supervisor that asked, it has its own reason for the record.
             return Failed("the task process was ended by SIGTERM from outside", reason="signal", signal="SIGTERM")
         except UnusableError as error:
@@ -226,11 +226,11 @@ class TaskProcess:
         if self._undisturbed:
             self._asked = True
         elif self._in_step:
-            raise Asked
+            raise TerminationRequested
 
     @contextlib.contextmanager
     def _asked_later(self) -> Iterator[None]:
-        """Let `Asked` be raised only when this is done."""
+        """Let `TerminationRequested` be raised only when this is done."""
         if threading.current_thread() is not threading.main_thread():
             yield  # signal handlers run in the main thread, and in no other
             return
@@ -241,15 +241,15 @@ class TaskProcess:
             self._undisturbed = before
             if self._asked and self._in_step and not before:
                 self._asked = False
-                raise Asked
+                raise TerminationRequested
 
     def _say(self, status: bytes) -> None:
         if len(status) > MAX_FRAME // 2:
             logger.warning("The status is too large to report ({} bytes)", len(status))
         else:
-            self._put(Said(msgspec.Raw(status)))
+            self._put(Progress(msgspec.Raw(status)))
 
-    def _put(self, message: Ready | Said | Get | Put | Done | Failed) -> None:
+    def _put(self, message: Ready | Progress | Get | Put | Done | Failed) -> None:
         try:
             with self._asked_later(), self._putting:  # the heartbeat's timer sends, too
                 self._queue.put(message)
@@ -258,11 +258,10 @@ class TaskProcess:
 
     # --- server-side data ---
     #
-    # The main thread reads the queue between steps, and nobody during one. The first exchange starts a thread that
-    # does all the reading from then on: `Asked` is raised in the main thread only, so it can tear no frame, and
-    # several threads may wait at once. The supervisor takes one exchange at a time, answers each, and none of a step
-    # that is over; so an answer is the first waiting exchange's, whether anybody still waits for it or not, and one
-    # that comes between two steps is nobody's.
+    # Between steps the main thread reads the queue. The first exchange starts a reader thread, which reads from then
+    # on: `TerminationRequested` is raised in the main thread only, so it can tear no frame, and several threads may
+    # wait at once. The supervisor takes one exchange at a time. Answers arrive in the order of the requests; an answer
+    # between two steps is discarded.
 
     def _exchange(self, request: Get | Put) -> Data:
         """Have the supervisor ask the API server, after what was asked before this."""
@@ -279,7 +278,7 @@ class TaskProcess:
             self._exchanges.append((request, answer))
             if len(self._exchanges) == 1:
                 self._put(request)
-        return answer.get()  # where `Asked` may be raised: the answer then finds nobody
+        return answer.get()  # where `TerminationRequested` may be raised: the answer then finds nobody
 
     def _start_reader(self) -> None:
         if self._requests is None:
@@ -370,13 +369,13 @@ def _rehearse() -> None:
         for request in (start, Step("validate"), Step("run"), Step("cleanup")):
             ours.sendall(encode(request))
         ours.shutdown(socket.SHUT_WR)
-        TaskProcess(queue).serve()
+        StepExecutor(queue).serve()
 
 
 def main(connection: socket.socket) -> int:
     """Be the task process at the other end of `connection`; returns its exit status."""
     _spare_forks()
-    TaskProcess(Queue(connection, ToTask)).serve()
+    StepExecutor(Queue(connection, ToTask)).serve()
     _leave()
     return 0
 

@@ -18,11 +18,11 @@ from typing import Any
 from loguru import logger
 
 from app.exceptions import CleanupError, RunError
-from modules import handbrake_cli, media, tool
+from modules import media, tool
 from modules import schema as task_schema
 from modules.base import BaseModule
 from modules.checks import (
-    independent,
+    chain_checks,
     is_settled,
     require_space,
     same_file,
@@ -32,8 +32,9 @@ from modules.checks import (
     will_be_made,
 )
 from modules.containers import find_shortage, is_whole
-from modules.handbrake_cli import Title, file_argument, given_names
-from modules.handbrake_options import (
+from modules.handbrake import cli as handbrake_cli
+from modules.handbrake.cli import Title, file_argument, given_names
+from modules.handbrake.options import (
     TOOL,
     Options,
     arguments,
@@ -104,7 +105,7 @@ class Handbrake(BaseModule):
             yield f"{TOOL} cannot be asked for its options: {error.message}"
             yield from self._file_problems(task)
             return
-        yield from independent(
+        yield from chain_checks(
             option_problems(task, known, self.warn), self._file_problems(task), self._content_problems(task)
         )
 

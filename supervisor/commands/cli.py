@@ -20,13 +20,13 @@ import setproctitle
 from loguru import logger
 
 from app.config import VERSION, Client, ConfigError, Settings, is_set, load_client, load_settings
-from supervisor import display
-from supervisor.foreground import FAILED, WRONG, Foreground
-from supervisor.job import Job, JobError, Task, read_job
-from supervisor.limits import Limits, load_limits
+from supervisor.commands import display
+from supervisor.commands.foreground import FAILED, WRONG, Foreground
+from supervisor.isolation.limits import Limits, load_limits
+from supervisor.jobs.job_run import Job, JobError, Task, read_job
 
 if TYPE_CHECKING:
-    from supervisor.worker import Worker
+    from supervisor.worker.worker import Worker
 
 STANDALONE_POLL = "1"
 """QUEUE_POLL_INTERVAL with --standalone: asking a server in the same process costs nothing."""
@@ -109,8 +109,8 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
     """Take jobs from the API server's queue and run them, until told to stop."""
     if not standalone and (port is not None or database):
         raise click.UsageError("--port and --database are for the server that --standalone runs")
-    from supervisor.journal import Journal, JournalError  # these take their time, and `run` does without
-    from supervisor.worker import Worker
+    from supervisor.worker.journal import Journal, JournalError  # these take their time, and `run` does without
+    from supervisor.worker.worker import Worker
 
     try:
         state = _state_directory()
@@ -170,7 +170,7 @@ def serve(host: str, port: int | None, database: str | None, vanished_after: flo
 @click.option("--wait", is_flag=True, help="Wait until the job has ended, and show how; status 1 if it failed.")
 def submit(job_file: str, wait: bool) -> None:
     """Put a job into the API server's queue, and print its id."""
-    from supervisor.submit import submit as submit_job
+    from supervisor.commands.submit import submit as submit_job
 
     try:
         settings = load_settings(os.environ, _state_directory())
@@ -205,7 +205,7 @@ def show_config(config: str | None) -> None:
 )
 def new_module(name: str, directory: Path | None) -> None:
     """Write a module that works, and its test, to begin with."""
-    from supervisor.new_module import write_module
+    from supervisor.commands.new_module import write_module
 
     try:
         lines = write_module(name, directory)

@@ -20,11 +20,11 @@ from rich.text import Text
 
 from app.config import SECRETS, SETTINGS, Client, Settings, is_set, shown_url
 from ipc.messages import Inspection, StepName
-from supervisor.failure import Failure
-from supervisor.job import JobRun, TaskRun, Verdict, Watcher
-from supervisor.limits import IoPriority, Limits
-from supervisor.line_pipe import printable
-from supervisor.tree import Usage
+from supervisor.isolation.failure import Failure
+from supervisor.isolation.limits import IoPriority, Limits
+from supervisor.isolation.line_pipe import printable
+from supervisor.isolation.sampler import Usage
+from supervisor.jobs.job_run import JobObserver, JobRun, TaskRun, Verdict
 
 if TYPE_CHECKING:
     from loguru import Logger, Message, Record
@@ -121,7 +121,7 @@ def _format(record: "Record") -> str:
     return f"{{time:YYYY-MM-DD HH:mm:ss.SSS}} {{level:<7}}{marks} {{message}}\n{{exception}}"
 
 
-class Bars(Watcher):
+class Bars(JobObserver):
     """A live bar for every task: percent, phase, speed, time left, memory of the process tree."""
 
     def __init__(self, console: Console) -> None:
@@ -141,31 +141,31 @@ class Bars(Watcher):
     def showing(self, job: JobRun) -> Iterator[None]:
         """Show the bars of `job`."""
         for run in job.tasks:
-            self._bars[run.place] = self._progress.add_task(run.label, total=100, step="", speed="", left="", memory="")
+            self._bars[run.index] = self._progress.add_task(run.label, total=100, step="", speed="", left="", memory="")
         with self._progress:
             yield
 
-    def began(self, run: TaskRun, step: StepName) -> None:
-        self._progress.update(self._bars[run.place], step=step)
-        for place, bar in self._bars.items():
-            if step == "run" and place > run.place:
+    def on_step_started(self, run: TaskRun, step: StepName) -> None:
+        self._progress.update(self._bars[run.index], step=step)
+        for index, bar in self._bars.items():
+            if step == "run" and index > run.index:
                 self._progress.update(bar, step="waiting")
 
-    def said(self, run: TaskRun) -> None:
-        bar = self._bars[run.place]
+    def on_status(self, run: TaskRun) -> None:
+        bar = self._bars[run.index]
         self._progress.update(bar, completed=run.status.progress, speed=_speed(run), left=_time_left(run))
         if phase := _phase(run):
             self._progress.update(bar, step=phase)
 
-    def used(self, run: TaskRun, usage: Usage) -> None:
-        self._progress.update(self._bars[run.place], memory=decimal(usage.memory))
+    def on_usage(self, run: TaskRun, usage: Usage) -> None:
+        self._progress.update(self._bars[run.index], memory=decimal(usage.memory))
 
-    async def ended(self, run: TaskRun) -> None:
+    async def on_task_finished(self, run: TaskRun) -> None:
         percent = 100.0 if run.result == "completed" else run.status.progress
-        self._progress.update(self._bars[run.place], completed=percent, step=run.result, left="")
+        self._progress.update(self._bars[run.index], completed=percent, step=run.result, left="")
 
 
-class Lines(Watcher):
+class Lines(JobObserver):
     """A log line for every step of a task, and now and then one for its progress."""
 
     def __init__(self) -> None:
@@ -179,22 +179,22 @@ class Lines(Watcher):
         self._job_id = job.job.job_id
         yield
 
-    def began(self, run: TaskRun, step: StepName) -> None:
+    def on_step_started(self, run: TaskRun, step: StepName) -> None:
         self._log(run).log("INFO" if step == "run" else "DEBUG", "Step {}", step)
         self._next_line = time.monotonic() + LINE_INTERVAL
 
-    def said(self, run: TaskRun) -> None:
+    def on_status(self, run: TaskRun) -> None:
         if run.status.progress is None or time.monotonic() < self._next_line:
             return
         self._next_line = time.monotonic() + LINE_INTERVAL
         parts = [_phase(run), f"{run.status.progress:.1f} %", _speed(run), _time_left(run), decimal(self._memory)]
         self._log(run).info(", ".join(filter(None, parts)))
 
-    def used(self, run: TaskRun, usage: Usage) -> None:
+    def on_usage(self, run: TaskRun, usage: Usage) -> None:
         del run
         self._memory = usage.memory
 
-    async def ended(self, run: TaskRun) -> None:
+    async def on_task_finished(self, run: TaskRun) -> None:
         self._log(run).info("Task {}", run.result)
 
     def _log(self, run: TaskRun) -> "Logger":
@@ -248,11 +248,11 @@ def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
 
 
 def show_problems(reports: Sequence[tuple[int, str, Sequence[str], Sequence[str]]]) -> None:
-    """Print what is wrong with each task of a job: its place, module, problems and warnings."""
+    """Print what is wrong with each task of a job: its index, module, problems and warnings."""
     console = Terminal(highlight=False, soft_wrap=True)
-    for place, module, problems, warnings in reports:
+    for index, module, problems, warnings in reports:
         count = len(problems)
-        console.print(_plain(f"{place}:{module}: " + (f"{count} problem{'s' * (count > 1)}" if count else "ok")))
+        console.print(_plain(f"{index}:{module}: " + (f"{count} problem{'s' * (count > 1)}" if count else "ok")))
         for line in (*problems, *(f"warning: {warning}" for warning in warnings)):
             console.print(_plain(f"    {line}"))
 

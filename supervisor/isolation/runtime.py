@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from app.config import Client, Settings
-from supervisor import cgroup, kernel
-from supervisor.cgroup import Cgroups
-from supervisor.limits import Limits
-from supervisor.scratch import scratch_directory
-from supervisor.threads import started_threads
-from supervisor.zygote import Zygote
+from ipc import linux
+from ipc.threads import started_threads
+from supervisor.isolation import cgroup
+from supervisor.isolation.cgroup import Cgroups
+from supervisor.isolation.limits import Limits
+from supervisor.isolation.scratch import scratch_directory
+from supervisor.isolation.zygote import Zygote
 
 if TYPE_CHECKING:
-    from supervisor.session import Session
+    from supervisor.api.client import Session
 
 THREADS = 4
 """For what blocks: measuring, removing directories, waiting for a lost zygote."""
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """Made by `means`."""
+class Runtime:
+    """Made by `start_runtime`."""
 
     zygote: Zygote
     cgroups: Cgroups | None
@@ -46,7 +47,7 @@ class LazySession:
         self._session: Session | None = None
 
     def __call__(self) -> "Session":
-        from supervisor.session import Session
+        from supervisor.api.client import Session
 
         self._session = self._session or Session(self._settings)
         return self._session
@@ -58,16 +59,16 @@ class LazySession:
 
 
 @contextlib.asynccontextmanager
-async def means(
+async def start_runtime(
     client: Client,
     settings: Settings,
     limits: dict[str, Limits],
     with_cgroups: bool = True,
-) -> AsyncIterator[Means]:
+) -> AsyncIterator[Runtime]:
     """Make this process a supervisor, finish off what a killed predecessor left, and start the zygote."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose exit statuses
-    kernel.become_subreaper()
-    if survivors := kernel.kill_survivors():
+    linux.become_subreaper()
+    if survivors := linux.kill_survivors():
         logger.warning("Killed {} processes that an earlier run had left behind", len(survivors))
     cgroups, words = cgroup.probe() if with_cgroups else (None, "no cgroups: not wanted")
     logger.debug("{}{}", words[0].upper(), words[1:])
@@ -77,7 +78,7 @@ async def means(
     zygote.start()
     try:
         with scratch_directory() as scratch:
-            yield Means(zygote, cgroups, client, settings, limits, scratch, session)
+            yield Runtime(zygote, cgroups, client, settings, limits, scratch, session)
     finally:
         session.close()
         await zygote.stop()

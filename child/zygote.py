@@ -24,10 +24,10 @@ from typing import NoReturn
 
 import setproctitle
 
+from child import task as task_main
+from ipc import linux
 from ipc.messages import Exited, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import Decoder, encode
-from modules import runner
-from supervisor import kernel
 
 SCAN_INTERVAL = 0.5
 """Seconds between two looks for strange children while tasks are alive: a task process may resign as a subreaper."""
@@ -44,12 +44,12 @@ DESCRIPTORS = 3
 """A task process is given its queue, its log and its output."""
 
 
-class Zygote:
+class ForkServer:
     """Serves the supervisor at the other end of `control` until it closes."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._log: runner.LogSink | None = None
+        self._log: task_main.LogSink | None = None
         self._requests: Decoder[ToZygote] = Decoder(ToZygote, 1 << 16)
         self._descriptors: list[int] = []
         self._tasks: dict[int, int] = {}  # pid → task
@@ -67,7 +67,7 @@ class Zygote:
             for key, _ in self._selector.select(SCAN_INTERVAL if busy else None):
                 if key.fileobj is self._control:
                     if not self._take_requests():
-                        kernel.kill_children()
+                        linux.kill_children()
                         return
                 else:
                     with contextlib.suppress(BlockingIOError):
@@ -91,7 +91,7 @@ class Zygote:
         for request in self._requests.feed(data):
             match request:
                 case Prepare(settings):
-                    self._log = runner.prepare(settings)
+                    self._log = task_main.prepare(settings)
                     gc.collect()
                     gc.freeze()  # so that a collection in a task process does not touch, and so copy, the warm pages
                 case Spawn(task):
@@ -112,7 +112,7 @@ class Zygote:
     def _kill(self, task: int) -> None:
         for pid, known in self._tasks.items():
             # It leads a group of its own, unless it was forked this instant. What has left the group falls to us.
-            if known == task and not kernel.kill_group(pid):
+            if known == task and not linux.kill_group(pid):
                 os.kill(pid, signal.SIGKILL)
 
     def _spawn(self, task: int) -> None:
@@ -152,10 +152,10 @@ class Zygote:
                 self._account(self._strangers.pop(pid, 0), status, cpu, peak)
         # A child is reaped by us alone, so this list cannot skip one. An orphan is on it before its parent is waitable.
         known = self._tasks.keys() | self._strangers.keys()
-        if strangers := [pid for pid in kernel.children(os.getpid()) if pid not in known]:
+        if strangers := [pid for pid in linux.children(os.getpid()) if pid not in known]:
             self._strangers |= {pid: os.getsid(pid) for pid in strangers}
             with _urgently():
-                kernel.kill_trees(strangers, spare_groups=self._tasks.keys())
+                linux.kill_trees(strangers, spare_groups=self._tasks.keys())
 
     def _account(self, session: int, status: int, cpu: float, peak: int) -> None:
         """Add what a leftover used to the task it came from, if that can be told."""
@@ -196,15 +196,15 @@ def _urgently() -> Iterator[None]:
         os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-def _become_task_process(zygote: int, descriptors: list[int], sink: runner.LogSink) -> NoReturn:
+def _become_task_process(zygote: int, descriptors: list[int], sink: task_main.LogSink) -> NoReturn:
     """In the forked child: shed everything of the zygote's, then be a task process until it ends."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in (*_IGNORED, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        kernel.die_with_parent(zygote)
-        kernel.become_subreaper()
+        linux.die_with_parent(zygote)
+        linux.become_subreaper()
         os.setsid()
         queue, sink.descriptor, output = _only(descriptors)
         os.dup2(output, 1)
@@ -212,7 +212,7 @@ def _become_task_process(zygote: int, descriptors: list[int], sink: runner.LogSi
         os.close(output)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         gc.enable()
-        status = runner.main(socket.socket(fileno=queue))
+        status = task_main.main(socket.socket(fileno=queue))
     except BaseException:  # noqa: BLE001 - outermost frame of the process; what it says goes to the task's log
         traceback.print_exc()
         sys.stderr.flush()
@@ -235,16 +235,16 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Entry point of the zygote's process: `python -m supervisor.zygote_main CONTROL`."""
+    """Entry point of the zygote's process: `python -m child.zygote CONTROL`."""
     # What a closed pipe does, or a file that is too large, is as the interpreter has it: an exception.
     for number in _SIGNALS - {signal.SIGPIPE, signal.SIGXFSZ}:
         with contextlib.suppress(OSError, ValueError):  # KILL, STOP, and those the C library keeps
             signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
-    kernel.become_subreaper()
+    linux.become_subreaper()
     setproctitle.setproctitle("sisyphus-client: zygote")
     del os.environ["SPT_NOENV"]
     gc.disable()
-    Zygote(socket.socket(fileno=int(sys.argv[1]))).serve()
+    ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from supervisor import kernel
+from ipc import linux
 
 PREFIX = "sisyphus-"
 
@@ -146,7 +146,7 @@ def probe(own: Path | None = None) -> tuple[Cgroups | None, str]:
     try:
         _remove_stale(own)
         controllers = _enable_controllers(own)
-        base = own / f"{PREFIX}{kernel.marker(os.getpid()).replace(':', '-')}"
+        base = own / f"{PREFIX}{linux.marker(os.getpid()).replace(':', '-')}"
         base.mkdir()
     except OSError as error:
         return None, f"no cgroups: {own} cannot be written ({error.strerror})"
@@ -193,7 +193,7 @@ def _is_kept_by_systemd(own: Path) -> bool:
 def _remove_stale(own: Path) -> None:
     """Kill and remove the cgroups of clients that are gone."""
     for path in own.glob(f"{PREFIX}*-*"):
-        if not kernel.is_alive(path.name.removeprefix(PREFIX).replace("-", ":")):
+        if not linux.is_alive(path.name.removeprefix(PREFIX).replace("-", ":")):
             stale = Cgroup(path)
             stale.kill()
             stale.await_empty()

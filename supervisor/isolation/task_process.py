@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from loguru import logger
 
+from ipc import linux
 from ipc.messages import (
     Data,
     Done,
@@ -21,23 +22,23 @@ from ipc.messages import (
     Failed,
     FromTask,
     Get,
+    Progress,
     Put,
     Ready,
     Reason,
-    Said,
     Start,
     Step,
     StepName,
 )
 from ipc.queue import MAX_FRAME, MAX_REQUEST, Decoder, encode
-from supervisor import kernel, tree
-from supervisor.cgroup import Cgroup, Cgroups
-from supervisor.clock import Clock
-from supervisor.failure import Ending, Failure, explain_status
-from supervisor.limits import Duration, Limits
-from supervisor.limits import apply as apply_limits
-from supervisor.line_pipe import LinePipe
-from supervisor.zygote import Child, Lost, Zygote
+from supervisor.isolation import sampler
+from supervisor.isolation.cgroup import Cgroup, Cgroups
+from supervisor.isolation.clock import Clock
+from supervisor.isolation.failure import Ending, Failure, explain_status
+from supervisor.isolation.limits import Duration, Limits
+from supervisor.isolation.limits import apply as apply_limits
+from supervisor.isolation.line_pipe import LinePipe
+from supervisor.isolation.zygote import Child, Lost, Zygote
 
 MESSAGES_PER_SECOND = 100
 MESSAGES_BURST = 400
@@ -60,7 +61,7 @@ EXIT_PATIENCE = 1.0
 
 _SYSLOG_LEVELS = {"7": "DEBUG", "6": "INFO", "4": "WARNING", "3": "ERROR"}
 
-Answer = Ready | Done | Failure
+StepResult = Ready | Done | Failure
 
 Exchange = Callable[[Get | Put], Awaitable[Data]]
 """Asks the API server on a task's behalf."""
@@ -87,7 +88,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Confines:
+class Sandbox:
     """What a task process is started in and held to."""
 
     zygote: Zygote
@@ -111,7 +112,7 @@ class TaskProcess:
         self._cgroup: Cgroup | None = None
         self._memory_limit: str | None = None
         self._frozen: list[int] | None = None
-        self._memory_kills = kernel.out_of_memory_kills()
+        self._memory_kills = linux.out_of_memory_kills()
         self._on_status = on_status
         self._exchange = exchange
         self._exchanging: asyncio.Task[None] | None = None
@@ -135,7 +136,7 @@ class TaskProcess:
     @classmethod
     async def start(
         cls,
-        confines: Confines,
+        confines: Sandbox,
         label: str,
         job_id: str,
         on_status: Callable[[msgspec.Raw], None],
@@ -206,7 +207,7 @@ class TaskProcess:
             with contextlib.suppress(OSError):
                 self._cgroup.freeze(True)
                 return
-        self._frozen = await asyncio.to_thread(tree.freeze, self.pid)
+        self._frozen = await asyncio.to_thread(sampler.freeze, self.pid)
 
     async def resume(self) -> None:
         """Let the tree go on where it was."""
@@ -216,9 +217,9 @@ class TaskProcess:
         if self._cgroup:
             with contextlib.suppress(OSError):
                 self._cgroup.freeze(False)
-        await asyncio.to_thread(tree.thaw, frozen)
+        await asyncio.to_thread(sampler.thaw, frozen)
 
-    async def step(self, name: StepName, request: Start | Step, timeout: Duration, grace: float) -> Answer:
+    async def step(self, name: StepName, request: Start | Step, timeout: Duration, grace: float) -> StepResult:
         """Have the process do one step, and wait for its end.
 
         After the timeout or an order to stop, the process is asked, and killed after `grace` seconds.
@@ -263,7 +264,7 @@ class TaskProcess:
             self._cgroup.remove()
         return exited
 
-    def _confine(self, confines: Confines) -> None:
+    def _confine(self, confines: Sandbox) -> None:
         """Apply the limits, before the module's code runs: the process waits for its first message."""
         limits = confines.limits
         if confines.cgroups and (cgroup := confines.cgroups.make(self._child.number)):
@@ -365,7 +366,7 @@ class TaskProcess:
 
     def _take(self, message: FromTask) -> None:
         match message:
-            case Said(status):
+            case Progress(status):
                 self._on_status(status)
             case Get() | Put():
                 self._begin_exchange(message)
@@ -445,7 +446,7 @@ class TaskProcess:
             self._loop.remove_reader(self._socket)
             self._reading = False
 
-    def _understand(self, step: StepName, answer: Ready | Done | Failed | Ending) -> Answer:
+    def _understand(self, step: StepName, answer: Ready | Done | Failed | Ending) -> StepResult:
         if self._ending and self._ending.reason == "protocol":
             answer = self._ending  # what came with nonsense is worth nothing
         match answer:
@@ -493,7 +494,7 @@ class TaskProcess:
         if ending.signal != "SIGKILL":
             return ending, None
         in_cgroup = self._cgroup.out_of_memory_kills() if self._cgroup else 0
-        if not in_cgroup and kernel.out_of_memory_kills() == self._memory_kills:
+        if not in_cgroup and linux.out_of_memory_kills() == self._memory_kills:
             return ending, None
         message = f"{ending.message}: the kernel's out-of-memory killer took it"
         limit = self._memory_limit if self._cgroup and self._cgroup.over_its_memory() else None

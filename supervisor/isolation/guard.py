@@ -2,10 +2,10 @@
 
 from rich.filesize import decimal
 
-from supervisor.clock import Clock
-from supervisor.limits import Limits
-from supervisor.task_process import Stop
-from supervisor.tree import Usage
+from supervisor.isolation.clock import Clock
+from supervisor.isolation.limits import Limits
+from supervisor.isolation.sampler import Usage
+from supervisor.isolation.task_process import Stop
 
 IDLE_SHARE = 0.005
 """Share of a processor below which a tree counts as doing nothing: waiting in a loop that looks ten times a second

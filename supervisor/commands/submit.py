@@ -9,8 +9,8 @@ import click
 from rich.status import Status
 
 from app.config import Settings, shown_url
-from supervisor.display import Terminal
-from supervisor.session import Session, SessionError
+from supervisor.api.client import Session, SessionError
+from supervisor.commands.display import Terminal
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at a job that is watched."""

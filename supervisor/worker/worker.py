@@ -22,14 +22,14 @@ from typing import Any
 from loguru import logger
 
 from app.config import VERSION, Client, ConfigError, Settings, shown_url
-from supervisor import signals
-from supervisor.heartbeat import Heartbeat
-from supervisor.journal import Journal, JournalError
-from supervisor.limits import Limits
-from supervisor.means import Means, means
-from supervisor.notify import Notifier
-from supervisor.outbox import Outbox
-from supervisor.slot import Farm, Flags, Orders, Slot, Stage
+from supervisor.isolation import signals
+from supervisor.isolation.limits import Limits
+from supervisor.isolation.runtime import Runtime, start_runtime
+from supervisor.isolation.systemd import Notifier
+from supervisor.worker.heartbeat import Heartbeat
+from supervisor.worker.journal import Journal, JournalError
+from supervisor.worker.outbox import Outbox
+from supervisor.worker.slot import Control, DisabledFlags, Slot, Stage, WorkerContext
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -54,10 +54,10 @@ class Worker:
         self._read_again = read_again
         self._journal = journal
         self._notifier = Notifier(os.environ)
-        self._orders = Orders()
+        self._control = Control()
         self._killed_by: signal.Signals | None = None
         self._doing: set[asyncio.Task[None]] = set()
-        self._farm: Farm | None = None
+        self._context: WorkerContext | None = None
         self._slots: list[Slot] = []
         self._finishing: asyncio.Task[None] | None = None
         self._is_ready = False
@@ -65,31 +65,33 @@ class Worker:
     async def main(self) -> int:
         """Work until told to stop; returns the exit status."""
         with signals.handling(SIGNALS, self._on_signal):
-            async with means(self._client, self._settings, self._limits) as shared:
-                await self._work(await self._make_farm(shared))
+            async with start_runtime(self._client, self._settings, self._limits) as shared:
+                await self._work(await self._build_context(shared))
         return 128 + self._killed_by if self._killed_by else 0
 
-    async def _make_farm(self, shared: Means) -> Farm:
+    async def _build_context(self, shared: Runtime) -> WorkerContext:
         settings, journal, session = self._settings, self._journal, shared.session()
         workers = worker_ids(settings)
-        ours = await journal.know(workers)
+        ours = await journal.remember_workers(workers)
         outbox = Outbox(session, journal, ours, settings.network_retry_interval)
-        for debt in await journal.debts():
-            outbox.add(debt)
-        flags = Flags(session, settings.queue_poll_interval)
+        for item in await journal.outbox_items():
+            outbox.add(item)
+        flags = DisabledFlags(session, settings.queue_poll_interval)
         unfinished = collections.deque(await journal.unfinished())
         in_hand = {entry.job_id for entry in unfinished}
         shared = replace(shared, client=self._client, limits=self._limits)  # SIGHUP may have come meanwhile
-        return Farm(session, journal, outbox, self._orders, flags, shared, settings, unfinished, in_hand, workers, ours)
+        return WorkerContext(
+            session, journal, outbox, self._control, flags, shared, settings, unfinished, in_hand, workers, ours
+        )
 
-    async def _work(self, farm: Farm) -> None:
-        self._farm = farm
-        hearts = [Heartbeat(farm.session, self._settings, worker, self._on_accepted) for worker in farm.workers]
-        self._slots = [Slot(farm, heart.worker_id, heart) for heart in hearts]
-        self._log_start(farm)
+    async def _work(self, context: WorkerContext) -> None:
+        self._context = context
+        hearts = [Heartbeat(context.session, self._settings, worker, self._on_accepted) for worker in context.workers]
+        self._slots = [Slot(context, heart.worker_id, heart) for heart in hearts]
+        self._log_start(context)
         beating = [asyncio.create_task(heart.keep_beating()) for heart in hearts]
-        sending = asyncio.create_task(farm.outbox.keep_sending())
-        self._finishing = asyncio.create_task(self._finish(farm))
+        sending = asyncio.create_task(context.outbox.keep_sending())
+        self._finishing = asyncio.create_task(self._run_slots(context))
         try:
             tasks = [self._finishing, sending, *beating]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -98,24 +100,24 @@ class Worker:
                     task.result()  # a defect of ours is not to go on in silence
         finally:
             await _cancelled([self._finishing, *beating, sending])
-            with contextlib.suppress(JournalError):  # what is settled will be asked for once more
-                await farm.journal.flush()
+            with contextlib.suppress(JournalError):  # what is acknowledged will be asked for once more
+                await context.journal.flush()
 
-    async def _finish(self, farm: Farm) -> None:
+    async def _run_slots(self, context: WorkerContext) -> None:
         """Let all slots come to their end, and tell the server what is left to tell. Cancelled, it kills."""
         working = [asyncio.create_task(slot.work()) for slot in self._slots]
         try:
             done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
-            await farm.outbox.flush(FLUSH_TIMEOUT)
+            await context.outbox.flush(FLUSH_TIMEOUT)
         finally:
             await _cancelled(working)
 
     # --- what signals order ---
 
     def _on_signal(self, number: signal.Signals) -> None:
-        stage = self._orders.stage
+        stage = self._control.stage
         match number:
             case signal.SIGTERM | signal.SIGINT:
                 self._stop(Stage(min(stage + 1, Stage.KILL)), number)
@@ -128,17 +130,17 @@ class Worker:
             case signal.SIGUSR2 if stage >= Stage.CANCEL:
                 logger.info("SIGUSR2: there is nothing to pause, the jobs are being stopped")
             case signal.SIGUSR2:
-                self._pause(self._orders.going.is_set())
+                self._pause(self._control.going.is_set())
 
     def _stop(self, stage: Stage, number: signal.Signals | None = None) -> None:
-        if stage <= self._orders.stage:
+        if stage <= self._control.stage:
             return
         cause = number.name if number else f"SHUTDOWN_GRACE of {self._settings.shutdown_grace:g} s is over"
         logger.warning("{}: {}", cause, _WORDS[stage])
         self._notifier.tell("STOPPING=1", f"STATUS={_WORDS[stage]}")
-        self._orders.stage = stage
-        self._orders.stopping.set()
-        if not self._orders.going.is_set():
+        self._control.stage = stage
+        self._control.stopping.set()
+        if not self._control.going.is_set():
             self._pause(False)
         match stage:
             case Stage.DRAIN if self._settings.shutdown_grace:
@@ -156,9 +158,9 @@ class Worker:
         logger.info("{}", "Paused; SIGUSR2 again to go on" if paused else "Going on after a pause")
         self._notifier.tell(f"STATUS={'paused' if paused else 'working'}")
         if paused:
-            self._orders.going.clear()
+            self._control.going.clear()
         else:
-            self._orders.going.set()
+            self._control.going.set()
         for slot in self._slots:
             self._do(slot.pause(paused))
 
@@ -169,8 +171,8 @@ class Worker:
         except ConfigError as error:
             logger.error("SIGHUP: the configuration is left as it was: {}", error)
             return
-        if self._farm:
-            self._farm.means = replace(self._farm.means, client=self._client, limits=self._limits)
+        if self._context:
+            self._context.runtime = replace(self._context.runtime, client=self._client, limits=self._limits)
         logger.info("SIGHUP: read {} again; modules: {}", self._client.file, ", ".join(self._client.modules) or "none")
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
@@ -187,29 +189,31 @@ class Worker:
 
     # --- what it says ---
 
-    def _log_start(self, farm: Farm) -> None:
+    def _log_start(self, context: WorkerContext) -> None:
         settings = self._settings
         logger.info(
             "sisyphus-client {} on {}: server {}, {}, workers {}, modules {}, state in {}",
             VERSION,
             settings.hostname,
             shown_url(settings.api_url),
-            "1 slot" if len(farm.workers) == 1 else f"{len(farm.workers)} slots",
-            ", ".join(farm.workers),
+            "1 slot" if len(context.workers) == 1 else f"{len(context.workers)} slots",
+            ", ".join(context.workers),
             ", ".join(self._client.modules) or "none",
             settings.state_directory,
         )
-        if farm.outbox or farm.unfinished:
+        if context.outbox or context.unfinished:
             logger.info(
-                "From before: {} messages for the server, {} unfinished jobs", len(farm.outbox), len(farm.unfinished)
+                "From before: {} messages for the server, {} unfinished jobs",
+                len(context.outbox),
+                len(context.unfinished),
             )
 
     async def _log_snapshot(self) -> None:
-        if self._farm is None:
+        if self._context is None:
             return
-        zygote = self._farm.means.zygote.pid
-        state = self._orders.stage.name.lower() if self._orders.going.is_set() else "paused"
-        logger.info("Snapshot: {}, {} messages in the outbox, zygote {}", state, len(self._farm.outbox), zygote)
+        zygote = self._context.runtime.zygote.pid
+        state = self._control.stage.name.lower() if self._control.going.is_set() else "paused"
+        logger.info("Snapshot: {}, {} messages in the outbox, zygote {}", state, len(self._context.outbox), zygote)
         for slot in self._slots:
             for line in await asyncio.to_thread(slot.describe):
                 logger.info("Snapshot: worker {}: {}", slot.worker_id, line)

@@ -22,16 +22,16 @@ from loguru import logger
 from app.config import VERSION
 from ipc.messages import Data, Done, Get, Inspection, Put, Ready, Start, Step, StepName
 from ipc.queue import MAX_REQUEST
-from supervisor import scratch
-from supervisor.clock import Clock
-from supervisor.failure import Failure
-from supervisor.guard import Guard
-from supervisor.limits import Duration, LimitError, Limits
-from supervisor.means import Means
-from supervisor.status import Status, read_status
-from supervisor.task_process import Answer, Confines, Stop, TaskProcess
-from supervisor.tree import Sampler, Usage
-from supervisor.zygote import Lost, SpawnError
+from supervisor.isolation import scratch
+from supervisor.isolation.clock import Clock
+from supervisor.isolation.failure import Failure
+from supervisor.isolation.guard import Guard
+from supervisor.isolation.limits import Duration, LimitError, Limits
+from supervisor.isolation.runtime import Runtime
+from supervisor.isolation.sampler import Sampler, Usage
+from supervisor.isolation.task_process import Sandbox, StepResult, Stop, TaskProcess
+from supervisor.isolation.zygote import Lost, SpawnError
+from supervisor.jobs.status import Status, read_status
 
 MAX_TASKS = 1000
 """Tasks in one job: each has a process from its initialisation on."""
@@ -99,9 +99,9 @@ def read_job(
         raise JobError("job_id: expected letters, digits and . _ - @ +, at most 200 of them")
     names = sorted(enabled)
     read = []
-    for place, task in enumerate(tasks):
+    for index, task in enumerate(tasks):
         try:
-            read.append(_read_task(task, place, names))
+            read.append(_read_task(task, index, names))
         except JobError as error:
             if refused is None:
                 raise
@@ -109,22 +109,22 @@ def read_job(
     return Job(job_id, title, tuple(read))
 
 
-def _read_task(document: Any, place: int, enabled: list[str]) -> Task:
-    where = f"tasks[{place}]"
+def _read_task(document: Any, index: int, enabled: list[str]) -> Task:
+    where = f"tasks[{index}]"
     if not isinstance(document, dict):
-        raise JobError(f"{where}: expected an object with the keys module and data", place)
+        raise JobError(f"{where}: expected an object with the keys module and data", index)
     module = document.get("module")
     if not isinstance(module, str) or not module:
-        raise JobError(f"{where}.module: a task needs the name of a module", place)
+        raise JobError(f"{where}.module: a task needs the name of a module", index)
     if module not in enabled:
         known = ", ".join(enabled) or "none"
-        raise JobError(f"{where}.module: {module[:100]!r} is not enabled (enabled: {known})", place, module)
+        raise JobError(f"{where}.module: {module[:100]!r} is not enabled (enabled: {known})", index, module)
     data = document.get("data", {})
     if not isinstance(data, dict):
-        raise JobError(f"{where}.data: expected an object", place, module)
+        raise JobError(f"{where}.data: expected an object", index, module)
     if len(json.dumps(data)) > MAX_REQUEST - (1 << 20):
         size = MAX_REQUEST >> 20
-        raise JobError(f"{where}.data: is larger than a task's data may be ({size} MiB)", place, module)
+        raise JobError(f"{where}.data: is larger than a task's data may be ({size} MiB)", index, module)
     return Task(module, data)
 
 
@@ -157,7 +157,7 @@ def _exists(path: str) -> bool:
 class TaskRun:
     """One task under way, and what is to be said of it at the end."""
 
-    place: int
+    index: int
     task: Task
     limits: Limits
     process: TaskProcess | None = None
@@ -177,8 +177,8 @@ class TaskRun:
 
     @property
     def label(self) -> str:
-        """What the task is called in logs and tables: its place in the job, from 0, and its module."""
-        return f"{self.place}:{self.task.module}"
+        """What the task is called in logs and tables: its index in the job, from 0, and its module."""
+        return f"{self.index}:{self.task.module}"
 
     def record(self) -> dict[str, Any]:
         """As it stands on the job's record."""
@@ -193,22 +193,22 @@ class TaskRun:
         return record | {"warnings": self.warnings}
 
 
-class Watcher:
+class JobObserver:
     """Is told how a job goes on. Does nothing; `display` has ones that show it."""
 
-    def began(self, run: TaskRun, step: StepName) -> None:
+    def on_step_started(self, run: TaskRun, step: StepName) -> None:
         """A step of a task begins."""
 
-    def said(self, run: TaskRun) -> None:
+    def on_status(self, run: TaskRun) -> None:
         """`run.status` is new."""
 
-    def used(self, run: TaskRun, usage: Usage) -> None:
+    def on_usage(self, run: TaskRun, usage: Usage) -> None:
         """The task's tree was measured."""
 
-    async def running(self, run: TaskRun) -> None:
+    async def on_task_starting(self, run: TaskRun) -> None:
         """The task is about to be run, and is not before this returns."""
 
-    async def ended(self, run: TaskRun) -> None:
+    async def on_task_finished(self, run: TaskRun) -> None:
         """The task has its result. The next one does not begin before this returns."""
 
 
@@ -223,7 +223,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class Checkpoint:
     """What a job had come to when the client was interrupted."""
 
     began: datetime
@@ -237,14 +237,14 @@ class Earlier:
 class JobRun:
     """Runs one job, once; or goes on with it after the tasks that were completed `earlier`."""
 
-    def __init__(self, job: Job, means: Means, watcher: Watcher, earlier: Earlier | None = None) -> None:
+    def __init__(self, job: Job, runtime: Runtime, observer: JobObserver, earlier: Checkpoint | None = None) -> None:
         self.job = job
-        self.tasks = tuple(TaskRun(place, task, means.limits[task.module]) for place, task in enumerate(job.tasks))
+        self.tasks = tuple(TaskRun(index, task, runtime.limits[task.module]) for index, task in enumerate(job.tasks))
         self._earlier = earlier
         for run, record in zip(self.tasks, earlier.tasks if earlier else (), strict=False):
             run.earlier, run.result = record, "completed"
-        self._means = means
-        self._watcher = watcher
+        self._runtime = runtime
+        self._observer = observer
         self._order: Stop | None = None
         self._clock = Clock()
         self._running = asyncio.Event()
@@ -274,7 +274,7 @@ class JobRun:
         may have the job by now. What goes wrong is logged.
         """
         run = self.tasks[len(self._earlier.tasks) if self._earlier else 0]
-        kind = TaskRun(run.place, Task(run.task.module, None), run.limits)
+        kind = TaskRun(run.index, Task(run.task.module, None), run.limits)
         try:
             failure = await self._initialize(kind, for_cleanup=True)
             if failure is None and kind.ready.cleanup_on_failure:
@@ -399,9 +399,9 @@ class JobRun:
     async def _initialize(self, run: TaskRun, for_cleanup: bool = False) -> Failure | None:
         try:
             if run.scratch is None:
-                run.scratch = Path(tempfile.mkdtemp(dir=self._means.scratch, prefix=f"task-{run.place}-"))
+                run.scratch = Path(tempfile.mkdtemp(dir=self._runtime.scratch, prefix=f"task-{run.index}-"))
             run.process = await TaskProcess.start(
-                Confines(self._means.zygote, self._means.cgroups, run.limits, self._clock),
+                Sandbox(self._runtime.zygote, self._runtime.cgroups, run.limits, self._clock),
                 run.label,
                 self.job.job_id,
                 lambda raw: self._on_status(run, raw),
@@ -427,7 +427,7 @@ class JobRun:
 
     async def _run_task(self, run: TaskRun) -> Failure | None:
         clock = time.monotonic()
-        await self._watcher.running(run)
+        await self._observer.on_task_starting(run)
         failure = await self._attempt(run)
         while failure and self._may_try_again(run, failure):
             run.warnings.append(f"attempt {run.attempts} of {run.limits.max_attempts}: {failure.message}")
@@ -437,7 +437,7 @@ class JobRun:
             run.warnings.append(f"{leftovers} of its processes were still alive after it and were killed")
         run.seconds = time.monotonic() - clock
         run.result = "failed" if failure else "completed"
-        await self._watcher.ended(run)
+        await self._observer.on_task_finished(run)
         return failure
 
     def _may_try_again(self, run: TaskRun, failure: Failure) -> bool:
@@ -474,13 +474,13 @@ class JobRun:
         if failure := failure or await self._cleanup(run):
             run.warnings.append(f"after the failure, this too: {failure.headline}")
 
-    async def _step(self, run: TaskRun, request: Start | Step, timeout: Duration) -> Answer:
+    async def _step(self, run: TaskRun, request: Start | Step, timeout: Duration) -> StepResult:
         assert run.process is not None
         name: StepName = "init" if isinstance(request, Start) else "run"
         if isinstance(request, Step) and request.step in {"validate", "cleanup"}:
             name = request.step
         await self._running.wait()
-        self._watcher.began(run, name)
+        self._observer.on_step_started(run, name)
         guarding = asyncio.create_task(self._guard(run, run.process))
         try:
             return await run.process.step(name, request, timeout, run.limits.grace.seconds)
@@ -511,12 +511,12 @@ class JobRun:
                 continue
             usage = await asyncio.to_thread(sampler.sample)
             run.peak_memory = max(run.peak_memory, usage.memory)
-            self._watcher.used(run, usage)
+            self._observer.on_usage(run, usage)
             if order := guard.judge(usage, run.reports, run.status.progress):
                 process.stop(order)
                 return
 
-    def _note(self, run: TaskRun, answer: Answer) -> Failure | None:
+    def _note(self, run: TaskRun, answer: StepResult) -> Failure | None:
         """Keep what an answer says for the record; the failure, if it is one."""
         if isinstance(answer, Failure):
             return self._failure(run, answer)
@@ -526,7 +526,7 @@ class JobRun:
     def _failure(self, run: TaskRun, failure: Failure) -> Failure:
         run.warnings += failure.warnings
         return msgspec.structs.replace(
-            failure, module=run.task.module, task=run.place, progress=run.status.progress, warnings=()
+            failure, module=run.task.module, task=run.index, progress=run.status.progress, warnings=()
         )
 
     def _stopped(self, run: TaskRun, step: StepName) -> Failure | None:
@@ -538,33 +538,33 @@ class JobRun:
         """Fetch server-side data for a module, or store its own."""
         if isinstance(request, Put) and request.module != run.task.module:
             return Data(0, error=f"a task of module {run.task.module} may not store data of {request.module}")
-        return await self._means.session().exchange(request)
+        return await self._runtime.session().exchange(request)
 
     def _on_status(self, run: TaskRun, raw: msgspec.Raw) -> None:
         run.status = read_status(raw)
         run.reports += 1
-        self._watcher.said(run)
+        self._observer.on_status(run)
 
     def _files_before(self, run: TaskRun) -> dict[bytes, bool]:
         """What the tasks before this one do to files: whether each will be there."""
         files: dict[bytes, bool] = {}
-        for earlier in self.tasks[: run.place]:
+        for earlier in self.tasks[: run.index]:
             if earlier.earlier:
                 continue  # what it did to files is to be seen
             files |= dict.fromkeys(earlier.ready.removes, False) | dict.fromkeys(earlier.ready.outputs, True)
         return files
 
     def _start_message(self, run: TaskRun, directory: Path) -> Start:
-        means = self._means
+        runtime = self._runtime
         return Start(
             job_id=self.job.job_id,
             job_title=self.job.job_title,
-            task=run.place,
+            task=run.index,
             module=run.task.module,
-            target=means.client.modules[run.task.module],
+            target=runtime.client.modules[run.task.module],
             data=None if run.task.data is None else json.dumps(run.task.data),
-            paths=means.client.paths,
-            modules=means.client.modules,
+            paths=runtime.client.paths,
+            modules=runtime.client.modules,
             open_files=run.limits.open_files,
             free_space=(space.share, space.bytes) if (space := run.limits.free_space) else None,
             environment={"TMPDIR": str(directory)},
@@ -573,18 +573,18 @@ class JobRun:
 
     def _was_interrupted(self, run: TaskRun) -> bool:
         """Whether an earlier attempt at this task may have done a part of it."""
-        return self._earlier is not None and self._earlier.interrupted and run.place == len(self._earlier.tasks)
+        return self._earlier is not None and self._earlier.interrupted and run.index == len(self._earlier.tasks)
 
     def _now(self) -> datetime:
-        return datetime.now(tz=ZoneInfo(self._means.settings.api_timezone))
+        return datetime.now(tz=ZoneInfo(self._runtime.settings.api_timezone))
 
     def _record(self, failure: Failure | None, began: datetime, seconds: float) -> dict[str, Any]:
         record: dict[str, Any] = {
             "start_time": began.isoformat(),
             "end_time": self._now().isoformat(),
             "runtime": round(seconds, 3),
-            "worker": self._means.settings.hostname,
-            "worker_id": self._means.settings.host_uuid,
+            "worker": self._runtime.settings.hostname,
+            "worker_id": self._runtime.settings.host_uuid,
             "version": VERSION,
             "completed": failure is None,
         }

@@ -15,9 +15,10 @@ import msgspec
 from loguru import logger
 
 from app.config import SECRETS, Settings
+from ipc import linux
 from ipc.messages import Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import Decoder, encode
-from supervisor import kernel, notify
+from supervisor.isolation import systemd
 
 ANSWER_TIMEOUT = 30.0
 """Seconds in which the zygote must have started a task process; it needs 0.3 s for itself and 1 ms for each."""
@@ -51,7 +52,7 @@ class Child:
 class Zygote:
     """The supervisor's only child process, which is the parent of all task processes.
 
-    The supervisor must be a child subreaper (`kernel.become_subreaper`): if the zygote is lost, what it held falls to
+    The supervisor must be a child subreaper (`linux.become_subreaper`): if the zygote is lost, what it held falls to
     the supervisor, which kills it before it starts a new one.
     """
 
@@ -78,7 +79,7 @@ class Zygote:
         with theirs:
             self._process = subprocess.Popen(
                 # -P: a file in the working directory must not stand in for a module of Python's library.
-                [sys.executable, "-P", "-m", "supervisor.zygote_main", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "child.zygote", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone
@@ -189,13 +190,13 @@ class Zygote:
 def _environment(settings: Settings) -> dict[str, str]:
     """What the zygote, the tasks and their tools get: the supervisor's variables but for its own affairs."""
     own = {
-        kernel.MARKER: kernel.marker(os.getpid()),
+        linux.MARKER: linux.marker(os.getpid()),
         # Process titles must not overwrite the environment, where the marker is looked for.
         "SPT_NOENV": "1",
         # As it was understood: loguru fails at what is no level.
         "LOGURU_LEVEL": settings.log_level,
     }
-    return {name: value for name, value in os.environ.items() if name not in SECRETS | notify.VARIABLES} | own
+    return {name: value for name, value in os.environ.items() if name not in SECRETS | systemd.VARIABLES} | own
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> int:
@@ -203,5 +204,5 @@ def _kill_all(process: subprocess.Popen[bytes]) -> int:
         process.kill()
     status = process.wait()
     # What the zygote held is now ours, for we are a subreaper; task processes are dying with it (PDEATHSIG).
-    kernel.kill_children()
+    linux.kill_children()
     return status

@@ -15,7 +15,7 @@ from string import Template
 
 from app.config import ConfigError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 """Where the packages are: a checkout of the project, or the place that it is installed in."""
 
 

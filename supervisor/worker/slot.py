@@ -1,7 +1,7 @@
 """A slot: takes one job at a time from the server's queue and sees it to its end.
 
-To the server each slot is a worker of its own. What they share is the `Farm`: the session, the journal, the outbox, and
-what the operator wants.
+To the server each slot is a worker of its own. What they share is the `WorkerContext`: the session, the journal, the
+outbox, and what the operator wants.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ from rich.filesize import decimal
 
 from app.config import VERSION, Settings
 from ipc.messages import Reason, StepName
-from supervisor import tree
-from supervisor.failure import Failure
-from supervisor.heartbeat import JITTER, Heartbeat
-from supervisor.job import Earlier, Job, JobError, JobRun, TaskRun, Watcher, read_job, unescape
-from supervisor.journal import Debt, Entry, Journal, JournalError
-from supervisor.means import Means
-from supervisor.outbox import Outbox, why_not_ours
-from supervisor.session import Given, Session, SessionError, refuse_constant
-from supervisor.task_process import Stop
-from supervisor.tree import Usage
+from supervisor.api.client import PolledJob, Session, SessionError, refuse_constant
+from supervisor.isolation import sampler
+from supervisor.isolation.failure import Failure
+from supervisor.isolation.runtime import Runtime
+from supervisor.isolation.sampler import Usage
+from supervisor.isolation.task_process import Stop
+from supervisor.jobs.job_run import Checkpoint, Job, JobError, JobObserver, JobRun, TaskRun, read_job, unescape
+from supervisor.worker.heartbeat import JITTER, Heartbeat
+from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
+from supervisor.worker.outbox import Outbox, why_not_ours
 
 MAX_STARTS = 3
 """How often a job may take the supervisor down with it."""
@@ -58,7 +58,7 @@ class Stage(enum.IntEnum):
     """Kill everything. The journal keeps the jobs for the next start."""
 
 
-class Orders:
+class Control:
     """What the operator wants of all slots. Only the loop changes it."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Orders:
                 await self.stopping.wait()
 
 
-class Flags:
+class DisabledFlags:
     """Whether the operator has disabled the queue or a worker on the server; looked up once per interval."""
 
     def __init__(self, session: Session, interval: float) -> None:
@@ -119,18 +119,18 @@ class Flags:
 
 
 @dataclasses.dataclass(slots=True)
-class Farm:
+class WorkerContext:
     """What the slots of a client share."""
 
     session: Session
     journal: Journal
     outbox: Outbox
-    orders: Orders
-    flags: Flags
-    means: Means
+    control: Control
+    flags: DisabledFlags
+    runtime: Runtime
     """Replaced when the operator has the configuration read again: what runs keeps what it began with."""
     settings: Settings
-    unfinished: deque[Entry]
+    unfinished: deque[UnfinishedJob]
     """Jobs that an earlier run of the client left."""
     in_hand: set[str]
     """The ids of those and of the jobs that run."""
@@ -147,20 +147,20 @@ class Farm:
 class Slot:
     """One slot."""
 
-    def __init__(self, farm: Farm, worker_id: str, heartbeat: Heartbeat) -> None:
+    def __init__(self, context: WorkerContext, worker_id: str, heartbeat: Heartbeat) -> None:
         self.worker_id = worker_id
         self.job: JobRun | None = None
-        self.watcher: SlotWatcher | None = None
-        self._farm = farm
-        self._orders = farm.orders
+        self.observer: SlotObserver | None = None
+        self._context = context
+        self._control = context.control
         self._heartbeat = heartbeat
 
     async def work(self) -> None:
         """Finish what was left, then take jobs until it is time to stop."""
-        while self._farm.unfinished and self._orders.stage is Stage.WORK:
-            await self._resume(self._farm.unfinished.popleft())
-        await self._orders.stopping_or(self._heartbeat.is_known)
-        self._heartbeat.be_idle()
+        while self._context.unfinished and self._control.stage is Stage.WORK:
+            await self._resume(self._context.unfinished.popleft())
+        await self._control.stopping_or(self._heartbeat.is_known)
+        self._heartbeat.set_idle()
         while (taken := await self._take()) is not None:
             await self._begin(taken)
 
@@ -177,48 +177,48 @@ class Slot:
 
     def describe(self) -> list[str]:
         """What it is doing, for a person: a line for the job, and one for each process. Looks at every process."""
-        job, watcher = self.job, self.watcher
-        if job is None or watcher is None or watcher.at is None:
+        job, observer = self.job, self.observer
+        if job is None or observer is None or observer.at is None:
             return ["no job"]
-        run = watcher.at
+        run = observer.at
         progress = "" if run.status.progress is None else f", {run.status.progress:.1f} %"
         lines = [
-            f"job {job.job.job_id} {job.job.job_title!r}, task {run.label}, step {watcher.step}{progress}, "
-            f"{decimal(watcher.usage.memory)} of memory"
+            f"job {job.job.job_id} {job.job.job_title!r}, task {run.label}, step {observer.step}{progress}, "
+            f"{decimal(observer.usage.memory)} of memory"
         ]
         for process in (run.process for run in job.tasks if run.process):
-            lines += tree.describe(process.pid)
+            lines += sampler.describe(process.pid)
         return lines
 
     # --- take a job ---
 
-    async def _take(self) -> Given | None:
+    async def _take(self) -> PolledJob | None:
         """Wait for a job; `None` when it is time to stop."""
-        settings = self._farm.settings
-        while self._orders.stage is Stage.WORK:
+        settings = self._context.settings
+        while self._control.stage is Stage.WORK:
             interval = settings.queue_poll_interval
             try:
-                if self._orders.going.is_set() and (given := await self._ask()):
+                if self._control.going.is_set() and (given := await self._ask()):
                     return given
             except SessionError:  # the session has logged it
                 interval = settings.network_retry_interval
-            if self._orders.going.is_set():
-                await self._orders.rest(interval)
+            if self._control.going.is_set():
+                await self._control.rest(interval)
             else:
-                await self._orders.stopping_or(self._orders.going)
+                await self._control.stopping_or(self._control.going)
         return None
 
-    async def _ask(self) -> Given | None:
-        if await self._farm.flags.disabled(self.worker_id) or self._orders.stage is not Stage.WORK:
+    async def _ask(self) -> PolledJob | None:
+        if await self._context.flags.disabled(self.worker_id) or self._control.stage is not Stage.WORK:
             return None
         try:
-            return await self._farm.session.poll()
+            return await self._context.session.poll()
         except SessionError as error:
             if given := await self._salvage(error):
                 return given
             raise
 
-    async def _salvage(self, error: SessionError) -> Given | None:
+    async def _salvage(self, error: SessionError) -> PolledJob | None:
         """The job of a poll whose answer was broken, if what came of it names it: the server still tells of it."""
         found = JOB_ID_KEY.search(error.partial)
         if not found:
@@ -226,110 +226,110 @@ class Slot:
         job_id = found[1].decode("utf-8", "replace")
         log = logger.bind(job=job_id)
         log.warning("The answer that gave the job was broken: asking for it again")
-        while self._orders.stage is Stage.WORK:
+        while self._control.stage is Stage.WORK:
             try:
-                answer = await self._farm.session.job(job_id)
+                answer = await self._context.session.job(job_id)
             except SessionError:
-                await self._orders.rest(self._farm.settings.network_retry_interval)
+                await self._control.rest(self._context.settings.network_retry_interval)
             else:
-                return Given(job_id, answer.body.decode("utf-8", "replace")) if answer else None
+                return PolledJob(job_id, answer.body.decode("utf-8", "replace")) if answer else None
         log.error("The job may be lost: the server has given it, and it could not be fetched before the client stops")
         return None
 
-    async def _begin(self, given: Given) -> None:
+    async def _begin(self, given: PolledJob) -> None:
         """Write a job down that the server has given, and run it."""
-        farm, job_id = self._farm, given.job_id
-        if farm.outbox.owes(job_id) or job_id in farm.in_hand:
+        context, job_id = self._context, given.job_id
+        if context.outbox.holds(job_id) or job_id in context.in_hand:
             logger.bind(job=job_id).warning("The server gave a job again that this client has")
             return
-        farm.in_hand.add(job_id)
-        entry = Entry(job_id, given.document, farm.now(), 1)
+        context.in_hand.add(job_id)
+        entry = UnfinishedJob(job_id, given.document, context.now(), 1)
         try:
-            if self._orders.stage is Stage.WORK:
-                await farm.journal.begin(job_id, given.document, entry.began)
-            await farm.outbox.recognize(given)
+            if self._control.stage is Stage.WORK:
+                await context.journal.begin(job_id, given.document, entry.began)
+            await context.outbox.recognize(given)
         except JournalError as error:
             logger.bind(job=job_id).error("The job cannot be written down, and goes back to the queue: {}", error)
-            await self._owe_return(entry)
-            await self._orders.rest(farm.settings.network_retry_interval)
+            await self._queue_return(entry)
+            await self._control.rest(context.settings.network_retry_interval)
             return
-        if self._orders.stage is Stage.WORK:
+        if self._control.stage is Stage.WORK:
             await self._run(entry)
         else:  # the order to stop came while the server was giving it
-            await self._owe_return(entry)
+            await self._queue_return(entry)
 
-    async def _resume(self, entry: Entry) -> None:
+    async def _resume(self, entry: UnfinishedJob) -> None:
         """Go on with a job that an earlier run of the client left, or do with it what the operator wants."""
-        farm, log = self._farm, logger.bind(job=entry.job_id)
+        context, log = self._context, logger.bind(job=entry.job_id)
         with contextlib.suppress(SessionError):  # unreachable: the work is not to wait for it
-            if gone := await why_not_ours(farm.session, entry.job_id, farm.ours):
+            if gone := await why_not_ours(context.session, entry.job_id, context.ours):
                 log.info("Not resumed: {}", gone)
-                await self._write(farm.journal.drop(entry.job_id))
-                farm.in_hand.discard(entry.job_id)
+                await self._write(context.journal.drop(entry.job_id))
+                context.in_hand.discard(entry.job_id)
                 await self._clear(entry)
                 return
-        if self._orders.stage is not Stage.WORK:
+        if self._control.stage is not Stage.WORK:
             return  # the order to stop came meanwhile: the journal keeps it for the next start
         if entry.starts >= MAX_STARTS:
             await self._give_up(entry, f"the client went down {entry.starts} times while this job ran")
-        elif farm.settings.on_restart == "fail":
+        elif context.settings.on_restart == "fail":
             await self._give_up(entry, "the client went down while this job ran")
-        elif farm.settings.on_restart == "requeue":
+        elif context.settings.on_restart == "requeue":
             log.info("The client went down while it ran: it goes back to the queue")
-            await self._owe_return(entry)
+            await self._queue_return(entry)
         else:
             log.info("Resumed after {} of its tasks", len(entry.tasks))
-            await self._write(farm.journal.resume(entry.job_id))
+            await self._write(context.journal.resume(entry.job_id))
             await self._run(entry, _earlier(entry))
             return
         await self._clear(entry)
 
-    async def _clear(self, entry: Entry) -> None:
+    async def _clear(self, entry: UnfinishedJob) -> None:
         """Remove what an interrupted task left: temporary files. What becomes of the job is written down by now."""
         if entry.running != len(entry.tasks):
             return
         with contextlib.suppress(JobError):  # such as of a module that is no longer enabled
-            job = await asyncio.to_thread(_read, entry, self._farm.means.client.modules)
+            job = await asyncio.to_thread(_read, entry, self._context.runtime.client.modules)
             try:
-                self.job = JobRun(job, self._farm.means, Watcher(), _earlier(entry))
+                self.job = JobRun(job, self._context.runtime, JobObserver(), _earlier(entry))
                 await self.job.clear()
             finally:
                 self.job = None
 
     # --- run it ---
 
-    async def _run(self, entry: Entry, earlier: Earlier | None = None) -> None:
+    async def _run(self, entry: UnfinishedJob, earlier: Checkpoint | None = None) -> None:
         """Run a job that is written down, and see that the server is told how it ended."""
         try:
             # In a thread: it may be large, and unescaping asks the file system.
-            job = await asyncio.to_thread(_read, entry, self._farm.means.client.modules)
+            job = await asyncio.to_thread(_read, entry, self._context.runtime.client.modules)
         except JobError as error:
             info = self._refusal(entry, error)
             logger.bind(job=entry.job_id).error("{}", info["message"])
-            await self._owe_verdict(entry, info)
+            await self._queue_verdict(entry, info)
             return
         logger.bind(job=job.job_id).info("Job {!r} begins ({} tasks)", job.job_title, len(job.tasks))
-        self._heartbeat.be_at(job)
+        self._heartbeat.set_job(job)
         try:
             await self._run_job(entry, job, earlier)
         except asyncio.CancelledError:
             with contextlib.suppress(JournalError):
-                await self._farm.journal.excuse(entry.job_id)
+                await self._context.journal.uncount_start(entry.job_id)
             raise
         finally:
-            self._heartbeat.be_idle()
+            self._heartbeat.set_idle()
 
-    async def _run_job(self, entry: Entry, job: Job, earlier: Earlier | None) -> None:
-        farm = self._farm
-        settings = msgspec.structs.replace(farm.settings, host_uuid=self.worker_id)
-        means = dataclasses.replace(farm.means, settings=settings)
-        self.watcher = SlotWatcher(job, self._heartbeat, farm.journal)
-        self.job = JobRun(job, means, self.watcher, earlier)
-        if self._orders.stage >= Stage.CANCEL:  # told so just before
+    async def _run_job(self, entry: UnfinishedJob, job: Job, earlier: Checkpoint | None) -> None:
+        context = self._context
+        settings = msgspec.structs.replace(context.settings, host_uuid=self.worker_id)
+        runtime = dataclasses.replace(context.runtime, settings=settings)
+        self.observer = SlotObserver(job, self._heartbeat, context.journal)
+        self.job = JobRun(job, runtime, self.observer, earlier)
+        if self._control.stage >= Stage.CANCEL:  # told so just before
             self.stop()
-        elif not self._orders.going.is_set():
+        elif not self._control.going.is_set():
             await self.job.pause()
-        watching = asyncio.create_task(self._watch_record(self.job)) if settings.cancel_deleted_jobs else None
+        watching = asyncio.create_task(self._cancel_if_deleted(self.job)) if settings.cancel_deleted_jobs else None
         try:
             verdict = await self.job.run()
         finally:
@@ -339,35 +339,35 @@ class Slot:
         log = logger.bind(job=job.job_id)
         if verdict.failure and verdict.failure.reason == RETURNED:
             log.info("Job {!r} is stopped, and goes back to the queue", job.job_title)
-            await self._owe_return(entry)
+            await self._queue_return(entry)
             return
         if verdict.failure:
             log.error("Job {!r} failed: {}", job.job_title, verdict.failure.headline)
         else:
             log.info("Job {!r} is completed, in {:.1f} s", job.job_title, verdict.info["runtime"])
-        await self._owe_verdict(entry, verdict.info)
+        await self._queue_verdict(entry, verdict.info)
 
-    async def _watch_record(self, job: JobRun) -> None:
+    async def _cancel_if_deleted(self, job: JobRun) -> None:
         """Stop the job when its record on the server is gone: the operator has deleted it."""
         while True:
-            await asyncio.sleep(self._farm.settings.queue_poll_interval)
+            await asyncio.sleep(self._context.settings.queue_poll_interval)
             with contextlib.suppress(SessionError):
-                if await self._farm.session.job(job.job.job_id) is None:
+                if await self._context.session.job(job.job.job_id) is None:
                     job.stop(Stop("cancelled", "the job was deleted on the server"))
                     return
 
     # --- how it ended ---
 
-    async def _owe_verdict(self, entry: Entry, info: dict[str, Any]) -> None:
+    async def _queue_verdict(self, entry: UnfinishedJob, info: dict[str, Any]) -> None:
         verdict = {"failed": not info["completed"], "info": info}
-        debt = await self._write(self._farm.journal.owe_verdict(entry.job_id, verdict))
-        self._farm.outbox.add(debt or Debt(-1, entry.job_id, "verdict", json.dumps(verdict)))
-        self._farm.in_hand.discard(entry.job_id)
+        item = await self._write(self._context.journal.queue_verdict(entry.job_id, verdict))
+        self._context.outbox.add(item or OutboxItem(-1, entry.job_id, "verdict", json.dumps(verdict)))
+        self._context.in_hand.discard(entry.job_id)
 
-    async def _owe_return(self, entry: Entry) -> None:
-        debt = await self._write(self._farm.journal.owe_return(entry.job_id, entry.document))
-        self._farm.outbox.add(debt or Debt(-1, entry.job_id, "return", entry.document))
-        self._farm.in_hand.discard(entry.job_id)
+    async def _queue_return(self, entry: UnfinishedJob) -> None:
+        item = await self._write(self._context.journal.queue_return(entry.job_id, entry.document))
+        self._context.outbox.add(item or OutboxItem(-1, entry.job_id, "return", entry.document))
+        self._context.in_hand.discard(entry.job_id)
 
     async def _write(self, writing: Coroutine[Any, Any, _T]) -> _T | None:
         """Write to the journal; if that cannot be done, say so and go on without, which a crash now would show."""
@@ -377,24 +377,29 @@ class Slot:
             logger.error("{}", error)
             return None
 
-    async def _give_up(self, entry: Entry, why: str) -> None:
+    async def _give_up(self, entry: UnfinishedJob, why: str) -> None:
         error = JobError(why)
         info = self._refusal(entry, error, "lost", "run", len(entry.tasks))
         logger.bind(job=entry.job_id).error("{}", info["message"])
-        await self._owe_verdict(entry, info)
+        await self._queue_verdict(entry, info)
 
     def _refusal(
-        self, entry: Entry, error: JobError, reason: Reason = "exception", step: StepName = "init", tasks: int = 0
+        self,
+        entry: UnfinishedJob,
+        error: JobError,
+        reason: Reason = "exception",
+        step: StepName = "init",
+        tasks: int = 0,
     ) -> dict[str, Any]:
         """The record of a job that is not run."""
-        farm = self._farm
+        context = self._context
         failure = Failure(reason, step, str(error), error.module, tasks if error.task is None else error.task)
-        began, now = datetime.fromisoformat(entry.began), datetime.fromisoformat(farm.now())
+        began, now = datetime.fromisoformat(entry.began), datetime.fromisoformat(context.now())
         return {
             "start_time": entry.began,
             "end_time": now.isoformat(),
             "runtime": round(max(0.0, (now - began).total_seconds()), 3),
-            "worker": farm.settings.hostname,
+            "worker": context.settings.hostname,
             "worker_id": self.worker_id,
             "version": VERSION,
             "completed": False,
@@ -405,7 +410,7 @@ class Slot:
         }
 
 
-class SlotWatcher(Watcher):
+class SlotObserver(JobObserver):
     """Tells the heartbeat which task runs, and the journal which are completed."""
 
     def __init__(self, job: Job, heartbeat: Heartbeat, journal: Journal) -> None:
@@ -416,22 +421,22 @@ class SlotWatcher(Watcher):
         self._heartbeat = heartbeat
         self._journal = journal
 
-    async def running(self, run: TaskRun) -> None:
-        await self._note(self._journal.run_task(self._job.job_id, run.place))
+    async def on_task_starting(self, run: TaskRun) -> None:
+        await self._note(self._journal.run_task(self._job.job_id, run.index))
 
-    def began(self, run: TaskRun, step: StepName) -> None:
+    def on_step_started(self, run: TaskRun, step: StepName) -> None:
         self.at, self.step = run, step
-        self._heartbeat.be_running(run, step)
+        self._heartbeat.set_task(run, step)
         logger.bind(job=self._job.job_id, task=run.label).debug("Step {}", step)
 
-    def used(self, run: TaskRun, usage: Usage) -> None:
+    def on_usage(self, run: TaskRun, usage: Usage) -> None:
         if run is self.at:
             self.usage = usage
 
-    async def ended(self, run: TaskRun) -> None:
+    async def on_task_finished(self, run: TaskRun) -> None:
         logger.bind(job=self._job.job_id, task=run.label).info("Task {}", run.result)
         if run.result == "completed":
-            await self._note(self._journal.finish_task(self._job.job_id, run.place, run.record()))
+            await self._note(self._journal.finish_task(self._job.job_id, run.index, run.record()))
 
     async def _note(self, writing: Coroutine[Any, Any, None]) -> None:
         try:
@@ -440,11 +445,11 @@ class SlotWatcher(Watcher):
             logger.error("{}", error)
 
 
-def _earlier(entry: Entry) -> Earlier:
-    return Earlier(datetime.fromisoformat(entry.began), entry.tasks, entry.running == len(entry.tasks))
+def _earlier(entry: UnfinishedJob) -> Checkpoint:
+    return Checkpoint(datetime.fromisoformat(entry.began), entry.tasks, entry.running == len(entry.tasks))
 
 
-def _read(entry: Entry, enabled: Iterable[str]) -> Job:
+def _read(entry: UnfinishedJob, enabled: Iterable[str]) -> Job:
     """The job of a document as the server gave it.
 
     Raises:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modules import media
-from modules.ffmpeg_options import Options, names, output_options, output_window, sources, text_of
+from modules.ffmpeg.options import Options, names, output_options, output_window, sources, text_of
 
 KINDS = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
 

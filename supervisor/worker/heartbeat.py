@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from app.config import VERSION, Settings
 from ipc.messages import StepName
-from supervisor.job import Job, TaskRun
-from supervisor.session import Session, SessionError
+from supervisor.api.client import Session, SessionError
+from supervisor.jobs.job_run import Job, TaskRun
 
 JITTER = 0.15
 """The share by which an interval may be shorter, so that a thousand workers do not beat as one."""
@@ -43,15 +43,15 @@ class Heartbeat:
         self._idle = False
         self._in_flight: collections.deque[asyncio.Task[None]] = collections.deque()
 
-    def be_idle(self) -> None:
+    def set_idle(self) -> None:
         """Nothing is under way."""
         self._idle, self._job, self._task = True, None, None
 
-    def be_at(self, job: Job) -> None:
+    def set_job(self, job: Job) -> None:
         """A job is under way, and as yet none of its tasks."""
         self._job, self._task = job, None
 
-    def be_running(self, task: TaskRun, step: StepName) -> None:
+    def set_task(self, task: TaskRun, step: StepName) -> None:
         """A step of a task begins. Only a task that runs is shown: others are initialised and validated meanwhile."""
         if step in ("run", "cleanup"):
             self._task = task

@@ -1,0 +1,1 @@
+"""Task processes, and what holds them: the zygote, limits, cgroups."""

@@ -1,0 +1,1 @@
+"""A job and its tasks, from their data to their record."""

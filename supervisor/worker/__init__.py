@@ -1,0 +1,1 @@
+"""The daemon: takes jobs from the server, and reports how they ended."""
