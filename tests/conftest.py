@@ -1,46 +1,28 @@
 """Fixtures of all tests: every one ends with no process alive that it started."""
 
+import asyncio
+import contextlib
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
+from app.config import load_client, load_settings
 from ipc import linux
-from tests.supervised import Supervised
-
-SURVIVAL = 2.0
-"""Seconds after which nothing may be alive."""
+from supervisor.isolation.limits import load_limits
+from supervisor.isolation.runtime import start_runtime
+from tests.support.client import REPORTER, Client, Held
+from tests.support.exchanges import Tasks
+from tests.support.farm import Farm
+from tests.support.processes import SURVIVAL, await_none_alive
+from tests.support.supervised import Supervised
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _subreaper() -> None:
     """What a supervisor under test leaves behind falls to this process, where it is seen, whatever it did to hide."""
     linux.become_subreaper()
-
-
-def living() -> list[psutil.Process]:
-    """Processes below this one that are alive, counted by psutil and not by the code under test; zombies are reaped."""
-    alive = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE:
-                alive.append(process)
-            elif process.ppid() == os.getpid():
-                os.waitpid(process.pid, os.WNOHANG)
-        except (psutil.NoSuchProcess, ChildProcessError):
-            continue
-    return alive
-
-
-def await_none_alive() -> list[psutil.Process]:
-    """Wait until nothing is alive below this process; returns what still is when the time is over."""
-    deadline = time.monotonic() + SURVIVAL
-    while (alive := living()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return alive
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +50,55 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
     supervised = Supervised(tmp_path)
     yield supervised
     supervised.close()
+
+
+@pytest.fixture
+def farm() -> Iterator[Farm]:
+    """A server; at the end the client must have kept to the protocol."""
+    farm = Farm()
+    yield farm
+    farm.close()
+    assert not farm.violations
+
+
+@pytest.fixture
+def client(farm: Farm, supervised: Supervised, tmp_path: Path) -> Iterator[Client]:
+    """A client of the farm, not yet started, with the module above under several names."""
+    (tmp_path / "reporter.py").write_text(REPORTER)
+    names = ("reporter", "first", "second", "third")
+    supervised.configure(modules=dict.fromkeys(names, "reporter.Reporter"), paths=(str(tmp_path),))
+    client = Client(farm, supervised)
+    yield client
+    client.close()
+    print(*client.log[-50:], sep="\n")  # seen where a test fails
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Held:
+    """A job that runs until it is let go."""
+    return Held(tmp_path)
+
+
+@pytest.fixture
+def supervise(supervised: Supervised, tmp_path: Path) -> Callable[[Callable[[Tasks], Awaitable[None]]], None]:
+    """Runs a test's coroutine in a supervisor, which is this process."""
+    supervised.configure(modules={"clerk": "tests.hostile.Clerk"})
+    client = load_client(str(supervised.config), os.environ)
+
+    @contextlib.asynccontextmanager
+    async def tasks() -> AsyncIterator[Tasks]:
+        settings = load_settings(os.environ, tmp_path / "state")
+        async with (
+            start_runtime(client, settings, load_limits(client), False) as shared,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            yield Tasks(shared, stack, tmp_path)
+
+    def supervise(test: Callable[[Tasks], Awaitable[None]]) -> None:
+        async def main() -> None:
+            async with tasks() as started:
+                await test(started)
+
+        asyncio.run(main())
+
+    return supervise

@@ -1,0 +1,144 @@
+"""Settings and the configuration file: found, read, and refused in one clear line."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from app.config import ConfigError, load_client, load_settings
+from supervisor.isolation.limits import load_limits
+from tests.support.supervised import ENABLED
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[tool.other]", "has no [tool.client] table"),
+        ("[tool.client", "is not TOML"),
+        ("tool = 1", "has no [tool.client] table"),
+        ("[tool]\nclient = 1", "tool.client: expected a table"),
+        ("[tool.client.limts]\nmemory = 1", "tool.client.limts: unknown table (known: limits, modules)"),
+        ("[tool.client]\nmodules = 1", "tool.client.modules: expected a table"),
+        ("[tool.client.modules]\nenabled = 1", "tool.client.modules.enabled: expected a table"),
+        ("[tool.client.modules]\npath = []", "tool.client.modules.path: unknown key"),
+        ('[tool.client.modules]\npaths = "x"', "tool.client.modules.paths: expected a list"),
+        ('[tool.client.modules.enabled]\nx = "Class"', "tool.client.modules.enabled.x: expected"),
+        ("[tool.client.modules.enabled]\nx = 1", "tool.client.modules.enabled.x: expected"),
+        ("[tool.client]\nlimits = 1", "tool.client.limits: expected a table"),
+        (ENABLED + "[tool.client.limits]\nrun_timeuot = 1", "tool.client.limits.run_timeuot: unknown limit"),
+        (
+            ENABLED + '[tool.client.limits]\nrun_timeout = "soon"',
+            "tool.client.limits.run_timeout: 'soon' is not a time",
+        ),
+        (ENABLED + '[tool.client.limits]\nrun_timeout = "-1s"', "tool.client.limits.run_timeout: '-1s' is not a time"),
+        (ENABLED + "[tool.client.limits]\nrun_timeout = 0", "tool.client.limits.run_timeout"),
+        (ENABLED + "[tool.client.limits]\nrun_timeout = true", "tool.client.limits.run_timeout: True is not a time"),
+        (ENABLED + '[tool.client.limits]\nrun_timeout = "off"', "tool.client.limits.run_timeout: 'off' is not a time"),
+        (ENABLED + '[tool.client.limits]\nmemory = "8 GiBi"', "tool.client.limits.memory: '8 GiBi' is not an amount"),
+        (ENABLED + '[tool.client.limits]\nmemory = "120%"', "tool.client.limits.memory: '120%' is not an amount"),
+        (ENABLED + "[tool.client.limits]\nmemory = 0", "tool.client.limits.memory: 0 is not an amount"),
+        (ENABLED + "[tool.client.limits]\nprocesses = 0", "tool.client.limits.processes: 0 is not a whole number"),
+        (ENABLED + "[tool.client.limits]\nprocesses = 1.5", "tool.client.limits.processes: 1.5 is not a whole number"),
+        (ENABLED + "[tool.client.limits]\nopen_files = 3", "tool.client.limits.open_files: 3 is not a whole number"),
+        (ENABLED + "[tool.client.limits]\nnice = 20", "tool.client.limits.nice: 20 is not a whole number"),
+        (ENABLED + '[tool.client.limits]\nionice = "idle:3"', "tool.client.limits.ionice: 'idle:3' is not"),
+        (ENABLED + '[tool.client.limits]\nionice = "low"', "tool.client.limits.ionice: 'low' is not"),
+        (
+            ENABLED + '[tool.client.limits]\ncpus = "9999"',
+            "tool.client.limits.cpus: '9999' is not a list of processors",
+        ),
+        (ENABLED + '[tool.client.limits]\ncpus = "0-"', "tool.client.limits.cpus: '0-' is not a list of processors"),
+        (ENABLED + "[tool.client.limits]\ncpus = []", "tool.client.limits.cpus: [] is not a list of processors"),
+        (
+            ENABLED + "[tool.client.limits]\nmax_attempts = 0",
+            "tool.client.limits.max_attempts: 0 is not a whole number",
+        ),
+        (ENABLED + "[tool.client.limits.ffmpg]\nrun_timeout = 1", "tool.client.limits.ffmpg: no module of this name"),
+        (ENABLED + "[tool.client.limits.ffmpeg]\nspeed = 1", "tool.client.limits.ffmpeg.speed: unknown limit"),
+    ],
+)
+def test_wrong_file_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    """A wrong key, unit or value is one line that names the file and the key."""
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+
+    with pytest.raises(ConfigError) as refused:
+        load_limits(load_client(str(file), {}))
+
+    assert str(refused.value).startswith(f"{file}: {complaint}")
+    assert "\n" not in str(refused.value)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    """A configuration file that was named must be there."""
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_client(str(tmp_path / "none.toml"), {})
+
+
+def test_order_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--config, then SISYPHUS_CONFIG, then ./pyproject.toml if it is the client's, then the program's own."""
+    monkeypatch.chdir(tmp_path)
+    named, environment, here = tmp_path / "named.toml", tmp_path / "environment.toml", tmp_path / "pyproject.toml"
+    for file in (named, environment):
+        file.write_text(ENABLED)
+    environ = {"SISYPHUS_CONFIG": str(environment)}
+
+    assert load_client(str(named), environ).file == named
+    assert load_client(None, environ).file == environment
+    assert set(load_client(None, {}).modules) >= {"ffmpeg", "cleanup"}
+    here.write_text("[tool.poetry]\n")
+    assert load_client(None, {}).file.absolute() != here
+    here.write_text("somebody else's, and broken")
+    assert load_client(None, {}).file.absolute() != here
+    here.write_text(ENABLED)
+    assert load_client(None, {}).file.absolute() == here
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    """Places to import modules from are relative to the file that names them."""
+    file = tmp_path / "c.toml"
+    file.write_text('[tool.client.modules]\npaths = ["mine", "../x", "/srv/y"]\n')
+
+    assert load_client(str(file), {}).paths == (str(tmp_path / "mine"), str(tmp_path.parent / "x"), "/srv/y")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("API_TIMEZONE", "Mars/Olympus"), ("API_TIMEZONE", "../etc/passwd"), ("LOGURU_LEVEL", "LOUD")]
+    + [("HEARTBEAT_INTERVAL", value) for value in ("soon", "0", "-1", "nan", "inf")],
+)
+def test_wrong_setting_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    """A setting that makes no sense is one line that names it."""
+    with pytest.raises(ConfigError, match=f"^{name}: "):
+        load_settings({name: value}, tmp_path)
+
+
+def test_empty_settings_count_as_absent(tmp_path: Path) -> None:
+    """Settings may be present but empty; the API's address may end in a slash."""
+    names = ("API_TIMEZONE", "HOSTNAME_OVERRIDE", "HOST_UUID", "HEARTBEAT_INTERVAL", "LOGURU_LEVEL")
+
+    settings = load_settings(dict.fromkeys(names, "") | {"API_URL": "http://a:5000/"}, tmp_path)
+
+    assert settings.api_url == "http://a:5000"
+    assert (settings.api_timezone, settings.heartbeat_interval, settings.log_level) == ("UTC", 5.0, "INFO")
+    assert settings.hostname
+
+
+def test_host_uuid_is_made_once(tmp_path: Path) -> None:
+    """A worker without HOST_UUID makes an id and keeps it, also when what was kept is damaged."""
+    state = tmp_path / "a" / "state"
+    first = load_settings({}, state).host_uuid
+
+    assert str(uuid.UUID(first)) == first
+    assert load_settings({}, state).host_uuid == first
+    (state / "host_uuid").write_bytes(b"\xff")
+    assert load_settings({}, state).host_uuid == load_settings({}, state).host_uuid != first
+    assert load_settings({"HOST_UUID": "mine"}, state).host_uuid == "mine"
+
+
+def test_unwritable_state_is_refused(tmp_path: Path) -> None:
+    """A state directory that cannot be made is one line that says which setting to change."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ConfigError, match="SISYPHUS_STATE_DIR"):
+        load_settings({}, tmp_path / "file" / "state")

@@ -1,0 +1,339 @@
+"""Server-side data in a task process: modules read and write it through the supervisor."""
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from ipc.messages import MAX_BODY, Data, Done, Get, Put, Start
+from ipc.queue import MAX_FRAME, MAX_REQUEST
+from supervisor.isolation.failure import Failure
+from supervisor.isolation.task_process import Stop
+from tests.support.exchanges import MINUTE, STEPS, TOKEN, Desk, Supervise, Tasks, asking, eventually, serving, step
+from tests.support.media import make_clip
+
+# --- in a task process ---
+
+
+def test_data_is_kept_and_found(supervise: Supervise) -> None:
+    """What a module stores it finds again, in every step; the supervisor shows the token, and the module needs none."""
+
+    async def test(tasks: Tasks) -> None:
+        with serving(TOKEN) as server:
+            data = {"put": {"ä": [1.5, None, "\udcff"]}}
+            calls = {"init": [["put", "a/b c", data]], **{name: [["get", "a/b c"]] for name in STEPS[1:]}}
+            process = await tasks.serve(asking(server), **calls)
+            answers = [await step(process, name) for name in STEPS[1:]]
+
+            assert answers == [Done()] * 3
+            assert tasks.noted() == [data] * 3
+            assert server.seen[0] == f"POST /data/clerk/a%2Fb%20c Bearer {TOKEN}"
+            assert server.seen[1:] == [f"GET /data/clerk/a%2Fb%20c Bearer {TOKEN}"] * 3
+
+    supervise(test)
+
+
+def test_what_is_not_there_is_none(supervise: Supervise) -> None:
+    """A name under which the server keeps nothing gives None, which is no error."""
+
+    async def test(tasks: Tasks) -> None:
+        with serving() as server:
+            process = await tasks.serve(asking(server), run=[["get", "spam"]])
+
+            assert await step(process) == Done()
+            assert tasks.noted() == [None]
+
+    supervise(test)
+
+
+BAD_EXCHANGES: dict[str, tuple[Data | BaseException | None, str]] = {
+    # name: (what the exchange does, what the message says)
+    "none": (None, "http://localhost:5000 does not answer: the client runs without an API server"),
+    "no answer": (Data(0, error="Connection refused"), "http://localhost:5000 does not answer: Connection refused"),
+    "status": (Data(500, "oops"), "http://localhost:5000/data/clerk/x answers with status 500"),
+    "text": (Data(200, "<html>"), "http://localhost:5000/data/clerk/x does not answer with JSON: Expecting value"),
+    "list": (Data(200, "[1]"), "http://localhost:5000/data/clerk/x does not answer with a JSON object"),
+    "too large": (Data(200, "x" * (MAX_REQUEST + 1)), "more than a task process can take (64 MiB)"),
+    "too large on its way": (Data(200, '"' * (MAX_REQUEST // 2)), "more than a task process can take (64 MiB)"),
+    "no UTF-8": (Data(200, "\ud800"), "does not answer: asking it failed: UnicodeEncodeError"),
+    "error": (ZeroDivisionError(), "does not answer: asking it failed: ZeroDivisionError"),
+    "cancelled": (asyncio.CancelledError(), "does not answer: asking it failed: CancelledError"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_EXCHANGES)
+def test_failure_is_explained(supervise: Supervise, name: str) -> None:
+    """What the server does not give fails the step with a message that says why, and the process lives on."""
+    exchange, message = BAD_EXCHANGES[name]
+
+    async def answer(request: Get | Put) -> Data:
+        if isinstance(exchange, BaseException):
+            raise exchange
+        assert exchange is not None
+        return exchange
+
+    async def test(tasks: Tasks) -> None:
+        process = await tasks.serve(answer if exchange else None, run=[["get", "x"]], cleanup=[["try_to_get", "x"]])
+        failure, after = await step(process), await step(process, "cleanup")
+
+        assert isinstance(failure, Failure)
+        assert (failure.reason, failure.step) == ("exception", "run")
+        assert message in failure.message
+        assert after == Done()
+        assert tasks.noted() == [failure.message]
+
+    supervise(test)
+
+
+def test_threads_wait_for_each_other(supervise: Supervise) -> None:
+    """Threads of a module may ask at once: each gets its own answer, and the server is asked one thing at a time."""
+
+    async def test(tasks: Tasks) -> None:
+        desk = Desk()
+        process = await tasks.serve(desk, run=[["get_in_threads", 5]])
+
+        assert await step(process) == Done()
+        assert len(desk.requests) == 6 * 20
+        assert desk.busiest == 1
+
+    supervise(test)
+
+
+def test_large_data(supervise: Supervise) -> None:
+    """As much as may be goes either way; more, or what would take too much on the way, is refused in the module."""
+    quotes = '"' * (MAX_BODY // 2 - 10)
+
+    async def test(tasks: Tasks) -> None:
+        desk = Desk()
+        calls = [["put", "x", {"x": "y" * (MAX_BODY - 9)}], ["get", "large"]]
+        process = await tasks.serve(desk, run=calls, validate=[["put", "x", {"x": quotes}]])
+        refused, done = await step(process, "validate"), await step(process)
+        put = desk.requests[0]
+
+        assert isinstance(put, Put)
+        assert len(put.body) == MAX_BODY
+        assert done == Done()
+        assert tasks.noted() == [{"for": "large"}]
+        assert isinstance(refused, Failure)
+        assert "too many bytes to be sent" in refused.message
+        assert MAX_BODY * 2 + 50 > MAX_FRAME
+
+    supervise(test)
+
+
+def test_task_process_does_without_http(supervise: Supervise) -> None:
+    """The task process imports no HTTP library for it, and starts no thread before it asks."""
+
+    async def test(tasks: Tasks) -> None:
+        process = await tasks.serve(Desk(), init=[["tell"]], run=[["get", "x"], ["tell"]])
+
+        assert await step(process) == Done()
+        before, _, after = tasks.noted()
+        assert (before["requests"], before["threads"]) == (False, 1)
+        assert (after["requests"], after["threads"]) == (False, 2)
+
+    supervise(test)
+
+
+def test_fork_of_a_module_asks_by_itself(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process that the module forked, the server is asked from there, and the supervisor's queue is left alone."""
+
+    async def test(tasks: Tasks) -> None:
+        process = await tasks.serve(Desk(), run=[["get", "x"], ["get_in_fork", "x"], ["get", "y"]])
+
+        assert await step(process) == Done()
+        assert tasks.noted() == [{"for": "x"}, {"from": "afar"}, {"for": "y"}]
+        assert server.seen == ["GET /data/clerk/x"]
+
+    with serving() as server:
+        server.kept["/data/clerk/x"] = {"from": "afar"}
+        monkeypatch.setenv("API_URL", server.url)
+        supervise(test)
+
+
+def test_option_set_comes_through_the_supervisor(supervise: Supervise, tmp_path: Path) -> None:
+    """The ffmpeg module's option sets are asked of the supervisor, under the name that all clients share."""
+    source = make_clip(tmp_path / "source.mkv")
+    data = {
+        "sources": [str(source)],
+        "source_maps": [{"source": 0}],
+        "output_maps": [{"stream": 0, "option_set": "good"}, {"stream": 1, "option_set": "bad"}],
+        "output_file": str(tmp_path / "out.mkv"),
+    }
+
+    async def exchange(request: Get | Put) -> Data:
+        asked.append(request)
+        return Data(200, json.dumps({"options": {"codec": "copy"}})) if request.name == "good" else Data(404)
+
+    asked: list[Get | Put] = []
+
+    async def test(tasks: Tasks) -> None:
+        process = await tasks.start(exchange, "ffmpeg")
+        message = Start("j", "t", 0, "encoder", "modules.ffmpeg.Ffmpeg", json.dumps(data), (), {}, None, {})
+        await process.step("init", message, MINUTE, 10.0)
+        failure = await step(process, "validate")
+
+        assert asked == [Get("ffmpeg", "good"), Get("ffmpeg", "bad")]
+        assert isinstance(failure, Failure)
+        assert failure.message == (
+            "output_maps[1].option_set: option set 'bad': there is none at http://localhost:5000/data/ffmpeg/bad"
+        )
+
+    supervise(test)
+
+
+# --- stopped in the middle of it ---
+
+
+def test_stop_during_an_exchange(supervise: Supervise) -> None:
+    """A module that waits for the server can be stopped; its cleanup in the same process gets its own answers."""
+
+    async def test(tasks: Tasks) -> None:
+        desk = Desk()
+        process = await tasks.serve(desk, run=[["get", "slow"]], cleanup=[["get", "own"], ["get", "other"]])
+        running = asyncio.create_task(step(process))
+        await desk.asked.wait()
+        process.stop(Stop("cancelled", "cancelled by a test"))
+        failure = await running
+        desk.release.set()
+
+        assert isinstance(failure, Failure)
+        assert failure.reason == "cancelled"
+        assert process.alive
+        assert await step(process, "cleanup") == Done()
+        assert tasks.noted() == [{"for": "own"}, {"for": "other"}]
+        assert desk.cancelled == ["slow"]
+
+    supervise(test)
+
+
+@pytest.mark.parametrize("asks_again", [True, False])
+def test_late_answer_is_nobodys(supervise: Supervise, asks_again: bool) -> None:
+    """An answer that comes when the module has been stopped is not taken for that to what it asks afterwards."""
+    run = ["get_when_asked_to_stop", "slow", "other"] if asks_again else ["wait_when_asked_to_stop", "slow"]
+
+    async def test(tasks: Tasks) -> None:
+        desk = Desk()
+        process = await tasks.serve(desk, run=[run], cleanup=[["get", "own"]])
+        running = asyncio.create_task(step(process))
+        await desk.asked.wait()
+        process.stop(Stop("cancelled", "cancelled by a test"))
+        await eventually(lambda: tasks.noted() == ["unwinding"], "the module to be stopped")
+        desk.release.set()
+        await eventually(lambda: not desk.busy, "the late answer")
+        tasks.go.touch()
+        failure = await running
+
+        assert isinstance(failure, Failure)
+        assert failure.reason == "cancelled"
+        assert await step(process, "cleanup") == Done()
+        assert tasks.noted()[1:] == ([{"for": "other"}] if asks_again else []) + [{"for": "own"}]
+        assert desk.cancelled == []
+
+    supervise(test)
+
+
+def test_stop_at_any_instant(supervise: Supervise) -> None:
+    """Wherever in an exchange the request to stop falls, no answer goes astray, and cleanup works."""
+
+    async def test(tasks: Tasks) -> None:
+        chance = random.Random(20260101)
+        for _ in range(60):
+            desk = Desk()
+            process = await tasks.serve(desk, run=[["get_for_ever"]], cleanup=[["get", "own"]])
+            running = asyncio.create_task(step(process))
+            await desk.begun.wait()
+            await asyncio.sleep(chance.random() / 200)
+            process.stop(Stop("cancelled", "cancelled by a test"))
+            failure = await running
+            cleaned = await step(process, "cleanup")
+
+            assert isinstance(failure, Failure)
+            assert failure.reason == "cancelled"
+            assert cleaned == Done()
+        assert tasks.noted() == [{"for": "own"}] * 60
+
+    supervise(test)
+
+
+def test_stop_before_any_instruction(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with SIGTERM before each single instruction of an exchange: none leaves anything half done."""
+    monkeypatch.setattr("supervisor.isolation.task_process.MESSAGES_PER_SECOND", 1_000_000)
+
+    async def test(tasks: Tasks) -> None:
+        process = await tasks.serve(Desk(), validate=[["get", "own"]], run=[["get_interrupted", "other"]])
+        await step(process, "validate")
+        failures = 0
+        while isinstance(failure := await step(process), Failure):
+            assert "SIGTERM" in failure.message
+            assert await step(process, "validate") == Done()
+            failures += 1
+
+        assert failures > 300
+        assert tasks.noted() == [{"for": "own"}] * (failures + 1) + ["through"]
+
+    supervise(test)
+
+
+def test_stop_before_any_instruction_of_the_first_exchange(supervise: Supervise) -> None:
+    """The same for the first exchange of a process, which does more; not before each, for it takes a process."""
+
+    async def test(tasks: Tasks) -> None:
+        done, instruction = False, 0
+        while not done:
+            instruction += 13
+            calls = {"run": [["get_interrupted", "other", instruction]], "cleanup": [["get", "own"]]}
+            process = await tasks.serve(Desk(), **calls)
+            done = await step(process) == Done()
+
+            assert await step(process, "cleanup") == Done()
+        assert instruction > 600
+        assert tasks.noted() == [{"for": "own"}] * (instruction // 13 - 1) + ["through", {"for": "own"}]
+
+    supervise(test)
+
+
+# --- threads that outlive a step ---
+
+
+def test_step_ends_while_a_thread_waits(supervise: Supervise) -> None:
+    """A thread that waits when its step ends is told so, and the next step has exchanges of its own."""
+
+    async def test(tasks: Tasks) -> None:
+        desk = Desk()
+        calls = {"validate": [["leave_thread_asking", "slow"]], "run": [["join_thread"], ["get", "x"]]}
+        process = await tasks.serve(desk, **calls)
+        validating = asyncio.create_task(step(process, "validate"))
+        await desk.asked.wait()
+        tasks.go.touch()
+        validated, done = await validating, await step(process)
+
+        assert (validated, done) == (Done(), Done())
+        assert tasks.noted() == ["http://localhost:5000 does not answer: the step ended before", {"for": "x"}]
+        assert desk.cancelled == ["slow"]
+
+    supervise(test)
+
+
+def test_thread_that_asks_between_steps(supervise: Supervise) -> None:
+    """A thread that asks when no step is under way gets an error, and no protocol is broken."""
+
+    async def test(tasks: Tasks) -> None:
+        desk = Desk()
+        process = await tasks.serve(
+            desk, validate=[["leave_thread_asking_later", "x"]], run=[["join_thread"], ["get", "y"]]
+        )
+        validated = await step(process, "validate")
+        tasks.go.touch()
+        await eventually(tasks.noted, "the thread to be answered")
+        done = await step(process)
+
+        assert (validated, done) == (Done(), Done())
+        first, second = tasks.noted()
+        assert "it can be asked only during a step" in first
+        assert second == {"for": "y"}
+        assert desk.requests == [Get("clerk", "y")]
+
+    supervise(test)

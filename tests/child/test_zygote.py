@@ -1,0 +1,61 @@
+"""The zygote's own side: what it forks, and what it leaves."""
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+
+from tests.support.supervised import Supervised, job
+from tests.support.waiting import until
+
+
+def test_nothing_survives_a_supervisor_that_had_not_read(supervised: Supervised, tmp_path: Path) -> None:
+    """A supervisor killed before it has read what the zygote told it: the zygote takes that for its end, too."""
+    ready = tmp_path / "ready"
+    tasks = [("hostile", {"step": "run", "act": "tool", "ready": str(ready)}), ("benign", {})]
+    client = supervised.start(job(*tasks))
+    until(lambda: ready.exists() and ready.read_text(), "the first task to run")
+    (zygote,) = psutil.Process(client.pid).children()
+    (waiting,) = [task for task in zygote.children() if task.pid != int(ready.read_text())]
+
+    client.send_signal(signal.SIGSTOP)
+    waiting.kill()
+    until(lambda: not waiting.is_running(), "the zygote to reap it, and to tell")
+    client.kill()
+    client.communicate()  # that nothing is alive is asserted after every test
+
+
+def test_processes_say_what_they_do(supervised: Supervised, tmp_path: Path) -> None:
+    """Process titles name the supervisor's job, the zygote, and each task with its step."""
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("hostile", {"step": "run", "act": "quiet", "ready": str(ready)}), job_id="j-1"))
+    until(ready.exists, "the module to be in its step")
+
+    def title(pid: int) -> str:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+
+    (zygote,) = psutil.Process(client.pid).children()
+    (task,) = zygote.children()
+    titles = [title(pid) for pid in (client.pid, zygote.pid, task.pid)]
+    client.send_signal(signal.SIGINT)
+    client.communicate()
+
+    assert titles == [
+        "sisyphus-client: supervisor, job j-1",
+        "sisyphus-client: zygote",
+        "sisyphus-client: task 0 hostile, run",
+    ]
+
+
+def test_tasks_are_sessions_of_their_own(supervised: Supervised, tmp_path: Path) -> None:
+    """Ctrl-C at a terminal reaches the supervisor alone: zygote and task process are in sessions of their own."""
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("hostile", {"step": "run", "act": "quiet", "ready": str(ready)})))
+    until(lambda: ready.exists() and ready.read_text(), "the module to be in its step")
+    (zygote,) = psutil.Process(client.pid).children()
+    sessions = {os.getsid(pid) for pid in (client.pid, zygote.pid, int(ready.read_text()))}
+    client.send_signal(signal.SIGINT)
+    client.communicate()
+
+    assert len(sessions) == 3

@@ -1,0 +1,324 @@
+"""The guide for authors of modules, docs/modules.md: every snippet of it is run."""
+
+import asyncio
+import builtins
+import importlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import app.exceptions
+import modules.checks
+import modules.tool
+from app.config import load_client, load_settings
+from modules.base import BaseModule
+from modules.output import Output
+from supervisor.isolation.limits import load_limits
+from supervisor.isolation.runtime import start_runtime
+from supervisor.jobs.job_run import Checkpoint, JobObserver, JobRun, TaskRun, Verdict, read_job
+from tests.support.media import look, make_clip
+from tests.support.supervised import CLIENT, Supervised, job
+from tests.support.waiting import until
+
+GUIDE = Path(__file__).parent.parent.parent / "docs" / "modules.md"
+KINDS = {"python", "json", "toml", "console"}
+PROGRAMS = {"sisyphus-client": [CLIENT], "pytest": [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]}
+"""What the guide's consoles may run, and how it is run here."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A snippet; `title` is the name of the file that it is, if it is one."""
+
+    kind: str
+    title: str
+    text: str
+    line: int
+
+
+def read_blocks() -> Iterator[Block]:
+    lines = iter(enumerate(GUIDE.read_text(encoding="utf-8").splitlines(keepends=True), 1))
+    for number, line in lines:
+        if not re.match(r"\s*(```|~~~)", line):
+            continue
+        head = re.fullmatch(r'```(\w+)(?: title="([\w.]+)")?\n', line)
+        assert head, f"line {number}: a snippet of no known form"
+        text = "".join(iter(lambda: next(lines)[1], "```\n"))
+        yield Block(head[1], head[2] or "", text, number)
+
+
+BLOCKS = list(read_blocks())
+SOURCES = {block.title: block.text for block in BLOCKS if block.kind == "python"}
+"""The guide's Python files."""
+
+
+def title(block: Block) -> str:
+    return block.title or f"line {block.line}"
+
+
+def of_kind(kind: str) -> list[Block]:
+    return [block for block in BLOCKS if block.kind == kind]
+
+
+def write(directory: Path, *kinds: str) -> None:
+    for block in BLOCKS:
+        if block.kind in kinds and block.title:
+            (directory / block.title).write_text(block.text)
+
+
+def test_every_snippet_is_run() -> None:
+    """No snippet is of a kind, and no module or test one, that the tests below do not know."""
+    assert {block.kind for block in BLOCKS} <= KINDS
+    assert all(block.title for block in BLOCKS if block.kind in {"python", "json"})
+    assert {name for name in SOURCES if not name.startswith("test_")} == set(TRIALS)
+    assert all(block.text.startswith("$ ") for block in of_kind("console"))
+
+
+def test_consoles_show_what_is_printed(tmp_path: Path) -> None:
+    """The guide is followed from its start: its files are written, its commands run, their output is as it shows."""
+    make_clip(tmp_path / "talk.mkv")
+    for block in BLOCKS:
+        if block.title:
+            (tmp_path / block.title).write_text(block.text)
+        if block.title == "flac.json":
+            write(tmp_path, "python")  # the job is of modules on both sides of it
+        if block.kind == "console":
+            for command, expected in commands(block.text):
+                shown = execute(command, tmp_path)
+                assert matches(expected, shown), f"line {block.line}: $ {command}\n{shown}"
+
+
+def commands(text: str) -> Iterator[tuple[str, str]]:
+    """Each command of a console, and what is shown below it."""
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        yield command, output
+
+
+def execute(command: str, directory: Path) -> str:
+    """What a command prints, standard error first."""
+    program, *arguments = shlex.split(command)
+    assert program in PROGRAMS, f"{program}: the guide may run only {', '.join(PROGRAMS)}"
+    environment = {**os.environ, "COLUMNS": "160"}
+    argv = [*PROGRAMS[program], *arguments]
+    done = subprocess.run(argv, cwd=directory, env=environment, capture_output=True, text=True)
+    return re.sub(r" +$", "", done.stderr + done.stdout, flags=re.MULTILINE)
+
+
+def matches(expected: str, shown: str) -> bool:
+    """Whether the output is as shown, `…` standing for any text, and on a line of its own for any lines."""
+    lines = [
+        r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + r"\n" for line in expected.splitlines()
+    ]
+    return re.fullmatch("".join(lines), shown) is not None
+
+
+@pytest.mark.parametrize("block", of_kind("toml"), ids=title)
+def test_configuration_is_sound(block: Block, tmp_path: Path) -> None:
+    """The client takes each piece of configuration."""
+    (tmp_path / "client.toml").write_text(block.text)
+
+    client = load_client(str(tmp_path / "client.toml"), {})
+
+    assert client.modules or client.limits
+    assert load_limits(client)
+
+
+@pytest.mark.parametrize("block", of_kind("json"), ids=title)
+def test_job_is_sound(block: Block, tmp_path: Path) -> None:
+    """Each job passes validation."""
+    write(tmp_path, "python", "toml")
+    (tmp_path / block.title).write_text(block.text)
+    make_clip(tmp_path / "talk.mkv", seconds=0.2)
+
+    done = subprocess.run([CLIENT, "run", "--dry-run", block.title], cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name.startswith("test_")])
+def test_test_passes(name: str, tmp_path: Path) -> None:
+    """The guide's tests of modules pass."""
+    write(tmp_path, "python")
+
+    assert " passed" in execute(f"pytest -q {name}", tmp_path)
+
+
+# --- the modules, each in jobs of its own ---
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if not name.startswith("test_")])
+def test_module_does_what_the_guide_says(name: str, supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each module of the guide is enabled, and works in the client."""
+    directory = supervised.directory / "guide"
+    directory.mkdir()
+    write(directory, "python")
+    found = re.search(r"^class (\w+)\(BaseModule\)", SOURCES[name], re.MULTILINE)
+    assert found
+    stem = name.removesuffix(".py")
+    supervised.configure({"grace": "5s"}, {stem: f"modules.{stem}.{found[1]}"}, paths=(str(directory),))
+    monkeypatch.chdir(supervised.directory)
+
+    TRIALS[name](supervised, monkeypatch)
+
+
+def try_hello(supervised: Supervised, _: pytest.MonkeyPatch) -> None:
+    done = supervised.run(job(("hello", {"name": "world"})))
+
+    assert done.returncode == 0
+    assert "Hello world." in done.stderr
+
+
+def try_flac(supervised: Supervised, _: pytest.MonkeyPatch) -> None:
+    make_clip(Path("talk.mkv"), seconds=4)
+    said: list[Mapping[str, Any]] = []
+
+    class Ear(JobObserver):
+        def on_status(self, run: TaskRun) -> None:
+            said.append({"progress": run.status.progress, **run.status.info})
+
+    data = {"source": "talk.mkv", "target": "talk.flac"}
+    (verdict,) = supervised.verdicts(job(("flac", data)), observer=Ear())
+    again = supervised.record(job(("flac", data)))
+    resumed = resume(supervised, job(("flac", data)))
+
+    assert verdict.failure is None
+    assert [stream["codec_name"] for stream in look(Path("talk.flac"))["streams"]] == ["flac"]
+    assert said[-1] == {"progress": 100, "phase": "checking"}
+    assert not list(Path().glob(".talk*"))
+    assert "target: talk.flac: exists, and overwrite is not true" in again["error"]["message"]
+    assert resumed.failure is None
+
+
+def try_trash(supervised: Supervised, _: pytest.MonkeyPatch) -> None:
+    document = job(("trash", {"files": ["a"]}))
+    missing = supervised.record(document)
+    Path("a").touch()
+    there = supervised.record(document)
+    gone = not Path("a").exists()
+    resumed = resume(supervised, document)
+
+    assert missing["error"]["type"] == "ValidationError"
+    assert missing["error"]["message"] == "files[0]: a: no such file"
+    assert there["completed"]
+    assert there["tasks"][0]["warnings"] == []
+    assert gone
+    assert resumed.failure is None
+    assert resumed.tasks[0].warnings == ["a was gone already"]
+
+
+def try_level(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, Any] = {}
+
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in kept else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(kept.get(self.path, {})).encode())
+
+        def do_POST(self) -> None:
+            kept[self.path] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        monkeypatch.setenv("API_URL", f"http://127.0.0.1:{server.server_port}")
+        first = supervised.record(job(("level", {"target": "first"})))
+        kept["/data/level/default"]["level"] = 3
+        second = supervised.record(job(("level", {"target": "second"})))
+        server.shutdown()
+        serving.join()
+
+    assert first["completed"], first
+    assert second["completed"], second
+    assert (Path("first").read_text(), Path("second").read_text()) == ("8", "3")
+
+
+def try_wait_for(supervised: Supervised, _: pytest.MonkeyPatch) -> None:
+    document = job(("wait_for", {"file": "file", "note": "note"}))
+    waiting = supervised.start(document)
+    until(Path("note").exists, "the note")
+    waiting.send_signal(signal.SIGINT)
+    waiting.communicate()
+    stopped = (waiting.returncode, Path("note").exists())
+    Path("file").write_text("text")
+
+    assert stopped == (130, False)
+    assert supervised.run(document).returncode == 0
+
+
+TRIALS: dict[str, Callable[[Supervised, pytest.MonkeyPatch], None]] = {
+    "hello.py": try_hello,
+    "flac.py": try_flac,
+    "trash.py": try_trash,
+    "level.py": try_level,
+    "wait_for.py": try_wait_for,
+}
+
+
+def resume(supervised: Supervised, document: dict[str, Any]) -> Verdict:
+    """Go on with a job whose first task had been begun when the client went down."""
+    client = load_client(str(supervised.config), os.environ)
+    settings = load_settings(os.environ, supervised.directory / "state")
+
+    async def main() -> Verdict:
+        async with start_runtime(client, settings, load_limits(client), False) as shared:
+            earlier = Checkpoint(datetime.now(tz=UTC), (), interrupted=True)
+            return await JobRun(read_job(document, client.modules), shared, JobObserver(), earlier).run()
+
+    return asyncio.run(main())
+
+
+# --- the names in the text ---
+
+
+def spans() -> list[str]:
+    """What stands in the text as code."""
+    text = re.sub(r"^```.*?^```$", "", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`]+)`", text)
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module of the client, something in one, or a module of the guide."""
+    if name.removeprefix("app.").removeprefix("modules.") + ".py" in SOURCES:
+        return True
+    module, _, attribute = name.rpartition(".")
+    try:
+        return not module or hasattr(importlib.import_module(module), attribute) or bool(importlib.import_module(name))
+    except ImportError:
+        return False
+
+
+def test_names_exist() -> None:
+    """Every name of the client's that the text mentions is there."""
+    code = "\n".join(spans())
+    dotted = set(re.findall(r"\b(?:app|modules)(?:\.\w+)+", code))
+    dotted |= {f"modules.{name}" for name in re.findall(r"(?<![\w.])(?:tool|checks)\.\w+", code)}
+    dotted |= {f"app.exceptions.{name}" for name in re.findall(r"\b\w+Error\b", code)}
+    attributes = {*dir(BaseModule), *BaseModule.__annotations__}
+    own = {match for match in re.findall(r"\bself\.(\w+)", code) if match not in attributes}
+    places = (BaseModule, Output, modules.tool, modules.tool.Finished, modules.checks, app.exceptions, builtins)
+    called = {name for name in re.findall(r"(\w+)\(", code) if not any(hasattr(place, name) for place in places)}
+
+    assert len(dotted) > 5
+    assert {name for name in dotted if not exists(name)} == set()
+    assert own == set()
+    assert called == set()

@@ -1,0 +1,152 @@
+"""Jobs that are resumed, and those that take the client down.
+
+The server is the farm of the other tests: it can be held in a state that the real one passes in a millisecond.
+"""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.guarantees.nothing_lost.scene import CRASHED_THRICE, Noted, configure
+from tests.support.client import Client
+from tests.support.farm import Farm
+from tests.support.supervised import BENIGN, Supervised, job
+from tests.support.waiting import until
+
+# --- resuming ---
+
+
+def test_a_resumed_job_begins_at_the_first_task_that_is_not_done(farm: Farm, client: Client, tmp_path: Path) -> None:
+    """All tasks are initialised and validated again; those that are completed are not run again; the interrupted one,
+    and no other, is told that it is resumed."""
+    noted = Noted(tmp_path)
+    job_id = farm.post(noted.job)
+    client.start()
+    noted.await_waiting()
+    client.kill()
+    before = noted.take()
+    noted.let_go()
+    client.start()
+    verdict = farm.await_verdict(job_id)
+
+    prepared = [f"{name} {step}" for step in ("init", "validate") for name in "abc"]
+    assert before == [*prepared, "a run", "a cleanup", "b run"]
+    assert noted.take() == [
+        *(f"{line} resumed" if line[0] == "b" else line for line in prepared),
+        "b run resumed",
+        "b cleanup resumed",
+        "c run",
+        "c cleanup",
+    ]
+    assert not verdict.failed
+    assert [task["result"] for task in verdict.info["tasks"]] == ["completed"] * 3
+    assert farm.taken == [job_id]
+
+
+def test_a_task_that_was_interrupted_in_its_cleanup_is_run_again(farm: Farm, client: Client, tmp_path: Path) -> None:
+    """A task is completed when it has been cleaned up, and not before."""
+    noted = Noted(tmp_path, at="cleanup")
+    job_id = farm.post(noted.job)
+    client.start()
+    noted.await_waiting()
+    client.kill()
+    noted.take()
+    noted.let_go()
+    client.start()
+    verdict = farm.await_verdict(job_id)
+    after = [line for line in noted.take() if " run" in line]
+
+    assert after == ["b run resumed", "c run"]
+    assert not verdict.failed
+
+
+@pytest.mark.parametrize("at", ["init", "validate"])
+def test_a_job_that_was_interrupted_before_it_ran_is_no_resumed_one(
+    farm: Farm, client: Client, tmp_path: Path, at: str
+) -> None:
+    """No task is told that it is resumed of which nothing was done."""
+    noted = Noted(tmp_path, at=at)
+    job_id = farm.post(noted.job)
+    client.start()
+    noted.await_waiting()
+    client.kill()
+    noted.take()
+    noted.let_go()
+    client.start()
+    verdict = farm.await_verdict(job_id)
+
+    assert not [line for line in noted.take() if "resumed" in line]
+    assert not verdict.failed
+
+
+def test_a_resumed_job_may_be_interrupted_again(farm: Farm, client: Client, tmp_path: Path) -> None:
+    """What was completed before two kills stays completed, and the record tells of the whole."""
+    noted = Noted(tmp_path)
+    job_id = farm.post(noted.job)
+    for _ in range(2):
+        client.start()
+        noted.await_waiting()
+        client.kill()
+        noted.ready.unlink()
+    noted.let_go()
+    client.start()
+    verdict = farm.await_verdict(job_id)
+    runs = [line for line in noted.take() if " run" in line]
+
+    assert runs == ["a run", "b run", "b run resumed", "b run resumed", "c run"]
+    assert not verdict.failed
+    assert verdict.info["start_time"] < verdict.info["end_time"]
+    assert [task["module"] for task in verdict.info["tasks"]] == ["noter"] * 3
+
+
+# --- a job that takes the client down ---
+
+
+@pytest.mark.parametrize("step", ["init", "validate", "run", "cleanup"])
+def test_a_job_that_takes_the_client_down_is_failed(farm: Farm, client: Client, tmp_path: Path, step: str) -> None:
+    """After three times the job is failed, its record says why, and the next job is done."""
+    log = tmp_path / "steps"
+    first = ("noter", {"name": "a", "log": str(log)})
+    job_id = farm.post(job(first, ("killer", {"name": "b", "log": str(log), "kill": step})))
+    next_id = farm.post(BENIGN)
+    ends = []
+    for _ in range(3):
+        client.start()
+        ends.append(client.process.wait(60))
+    client.start()
+    verdict = farm.await_verdict(job_id)
+    after = farm.await_verdict(next_id)
+    times = log.read_text().splitlines().count(f"b {step}") + log.read_text().splitlines().count(f"b {step} resumed")
+
+    assert ends == [-signal.SIGKILL] * 3
+    assert times == 3
+    assert verdict.failed
+    assert CRASHED_THRICE in verdict.info["message"]
+    assert verdict.info["error"]["reason"] == "lost"
+    assert verdict.info["error"]["step"] == "run"
+    assert [task["module"] for task in verdict.info["tasks"]] == ["noter"] * (step in ("run", "cleanup"))
+    assert not after.failed
+
+
+def test_stops_in_between_do_not_count(farm: Farm, client: Client, supervised: Supervised, tmp_path: Path) -> None:
+    """Of the starts that end without a verdict, those that the operator ended are not held against the job."""
+    configure(supervised, tmp_path, grace="1h")
+    noted = Noted(tmp_path, deaf=True)
+    job_id = farm.post(noted.job)
+    for ending in ("kill", "quit", "quit", "kill", "quit", "quit"):
+        client.start()
+        noted.await_waiting()
+        if ending == "kill":
+            client.kill()
+        else:
+            for words in ("SIGQUIT: stopping", "SIGQUIT: killing"):
+                since = len(client.log)
+                client.process.send_signal(signal.SIGQUIT)
+                until(lambda since=since, words=words: words in "\n".join(client.log[since:]), words)
+            client.process.wait(60)
+        noted.ready.unlink()
+    noted.let_go()
+    client.start()
+
+    assert not farm.await_verdict(job_id).failed

@@ -1,0 +1,51 @@
+"""Signals to a client with an API server of its own."""
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+
+import pytest
+
+from supervisor.worker.worker import FLUSH_TIMEOUT
+from tests.guarantees.signals.scene import Scene, Waiting
+from tests.support.supervised import CLIENT
+
+pytestmark = pytest.mark.slow
+
+
+# --- with an API server of its own ---
+
+
+@pytest.mark.parametrize(("names", "expected"), [(["TERM"], 0), (["QUIT"], 0), (["QUIT", "QUIT"], 131)])
+def test_standalone(scene: Scene, names: list[str], expected: int) -> None:
+    """With the server in the same process it is the same: what the client owes, its own server takes before the end."""
+    deaf = len(names) == 2
+    scene.configure(**({"grace": "1h"} if deaf else {}))
+    waiting = Waiting(scene.directory, "run", deaf)
+    scene.client._command += ["--standalone", "--port", "0"]
+    scene.start()
+    (line,) = scene.await_log("Serving http")
+    submitted = subprocess.run(
+        [CLIENT, "submit", str(scene.supervised.write_job(waiting.job))],
+        env=os.environ | {"API_URL": line.split()[4]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    job_id = submitted.stdout.strip()
+    waiting.await_waiting()
+    scene.signal(*names)
+    if names == ["TERM"]:
+        waiting.let_go()
+    ended = scene.await_end(FLUSH_TIMEOUT)
+    with contextlib.closing(sqlite3.connect(scene.directory / "state" / "server.sqlite3")) as database:
+        completed = [row[0] for row in database.execute("SELECT job_id FROM verdicts")]
+        queued = [row[0] for row in database.execute("SELECT job_id FROM jobs WHERE position IS NOT NULL")]
+        running = [row[0] for row in database.execute("SELECT job_id FROM jobs WHERE position IS NULL")]
+
+    assert ended == expected
+    assert completed == ([job_id] if names == ["TERM"] else [])
+    assert running == ([job_id] if deaf else [])
+    assert len(queued) == (names == ["QUIT"])
+    assert job_id not in queued

@@ -1,0 +1,168 @@
+"""The guarantees: no module takes the client down, nothing survives, every death is explained."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.processes import await_none_alive, living, none_below
+from tests.support.supervised import BENIGN, Supervised, job
+from tests.support.waiting import until
+
+STEPS = {
+    "init": "InitializationError",
+    "validate": "ValidationError",
+    "run": "RunError",
+    "cleanup": "CleanupError",
+}
+
+FAILURES = {
+    # act: (reason, what else the error holds)
+    "own_error": ("exception", {"message": "Could not build additional pylons."}),
+    "other_exception": ("exception", {"message": "ZeroDivisionError: not one of the four"}),
+    "unprintable_exception": ("exception", {}),
+    "huge_error": ("exception", {}),
+    "system_exit": ("exit", {"exit_status": 7}),
+    "os_exit": ("exit", {"exit_status": 7}),
+    "abort": ("signal", {"signal": "SIGABRT"}),
+    "segfault": ("signal", {"signal": "SIGSEGV"}),
+    "sigkill": ("signal", {"signal": "SIGKILL"}),
+    "hold_gil": ("timeout", {"limit": "500ms"}),
+    "block_in_c": ("timeout", {"limit": "500ms"}),
+    "endless_heartbeats": ("timeout", {"limit": "500ms"}),
+    "endless_log": ("timeout", {"limit": "500ms"}),
+    "ignore_everything": ("timeout", {"limit": "500ms"}),
+    "garbage": ("protocol", {}),
+    "half_frame": ("protocol", {}),
+    "huge_frame": ("protocol", {}),
+    "nested_frame": ("protocol", {}),
+    "flood": ("protocol", {}),
+    "close_queue": ("protocol", {}),
+    "unasked_answer": ("protocol", {}),
+    "kill_zygote": ("lost", {}),
+}
+
+HARMLESS = ["flood_stdout", "endless_line", "daemon", "huge_status", "warn_and_leave_threads"]
+
+SHORT = {f"{step}_timeout": "500ms" for step in STEPS}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("act", FAILURES)
+def test_failure_is_explained_and_contained(supervised: Supervised, step: str, act: str) -> None:
+    """Whatever a module does in a step: the right error, nothing left alive, and the next job runs."""
+    # Those that do not depend on a timeout get a long one, so that a slow machine does not turn one into the other.
+    supervised.configure(SHORT if FAILURES[act][0] == "timeout" else {})
+
+    failed, after = supervised.verdicts(job(("hostile", {"step": step, "act": act})), BENIGN, between=none_below)
+
+    error = failed.info["error"]
+    reason, evidence = FAILURES[act]
+    assert (error["type"], error["reason"], error["step"]) == (STEPS[step], reason, step)
+    assert evidence.items() <= error.items()
+    assert error["module"] == "hostile"
+    assert not failed.info["completed"]
+    assert after.failure is None
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("act", HARMLESS)
+def test_harmless_excess_completes(supervised: Supervised, step: str, act: str) -> None:
+    """Floods of output, oversize statuses and daemons left behind harm nobody, and nothing of them is left."""
+    done, after = supervised.verdicts(job(("hostile", {"step": step, "act": act})), BENIGN, between=none_below)
+
+    assert done.failure is None
+    assert after.failure is None
+
+
+def test_supervisor_does_not_grow(supervised: Supervised) -> None:
+    """Neither a gigabyte in one message nor a hundred megabytes of output cost the supervisor memory."""
+    floods = [job(("hostile", {"step": "run", "act": act})) for act in ("huge_frame", "flood_stdout", "endless_line")]
+    supervised.verdicts(floods[0])
+    before = psutil.Process().memory_info().rss
+
+    supervised.verdicts(*floods)
+
+    assert psutil.Process().memory_info().rss - before < 16 << 20
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("act", ["tool", "resign_and_hide", "ignore_everything"])
+@pytest.mark.parametrize("victim", ["supervisor", "zygote"])
+def test_nothing_survives_a_lost_parent(
+    supervised: Supervised, tmp_path: Path, step: str, act: str, victim: str
+) -> None:
+    """SIGKILL of the supervisor or of the zygote in any step: no task process and no tool is alive 2 s later."""
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("hostile", {"step": step, "act": act, "ready": str(ready)})), "--json")
+    until(ready.exists, "the module to be in its step")
+    zygote = psutil.Process(client.pid).children()[0]
+    assert len(living()) >= 3
+
+    os.kill(client.pid if victim == "supervisor" else zygote.pid, signal.SIGKILL)
+    out, _ = client.communicate()
+
+    assert await_none_alive() == []
+    if victim == "zygote":
+        assert client.returncode == 1
+        assert '"reason": "lost"' in out
+
+
+def test_survivors_of_both_are_killed_at_the_next_start(supervised: Supervised, tmp_path: Path) -> None:
+    """What outlives supervisor and zygote, killed at one instant, is found by its marker and killed by the next run."""
+    ready = tmp_path / "ready"
+    # It resigned from dying with its parent, so that only the marker is left to find it by.
+    act = {"step": "run", "act": "resign_and_hide", "ready": str(ready)}
+    client = supervised.start(job(("hostile", act)))
+    until(lambda: ready.exists() and ready.read_text(), "the module to be in its step")
+    (zygote,) = psutil.Process(client.pid).children()
+    task_process = psutil.Process(int(ready.read_text()))
+    client.send_signal(signal.SIGSTOP)
+    zygote.suspend()
+    client.kill()
+    zygote.kill()
+    client.communicate()
+    assert task_process.is_running()
+
+    done = supervised.run(BENIGN)
+
+    assert done.returncode == 0
+    assert "an earlier run had left behind" in done.stderr
+    until(lambda: not task_process.is_running() or task_process.status() == psutil.STATUS_ZOMBIE, "its end", 2)
+    for process in living():  # the daemon with the empty environment: nothing tells whose it was
+        assert process.cmdline()[0] in ("sh", "sleep")
+        process.kill()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+@pytest.mark.parametrize("step", STEPS)
+def test_interrupt_cancels(supervised: Supervised, tmp_path: Path, step: str, number: int, status: int) -> None:
+    """The first INT or TERM stops the job in any step, and the exit status says which it was."""
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("hostile", {"step": step, "act": "tool", "ready": str(ready)})), "--json")
+    until(ready.exists, "the module to be in its step")
+
+    client.send_signal(number)
+    out, _ = client.communicate()
+
+    assert client.returncode == status
+    assert '"reason": "cancelled"' in out
+
+
+def test_second_interrupt_kills(supervised: Supervised, tmp_path: Path) -> None:
+    """The second INT does not wait for the grace of a task that will not stop when asked."""
+    supervised.configure({"grace": "1h"})
+    ready = tmp_path / "ready"
+    task = {"step": "run", "act": "ignore_everything", "ready": str(ready)}
+    client = supervised.start(job(("stubborn", task)), stderr=subprocess.PIPE)
+    until(ready.exists, "the module to be in its step")
+
+    client.send_signal(signal.SIGINT)
+    until(lambda: "again to kill it" in (client.stderr.readline() if client.stderr else ""), "the first to be taken")
+    client.send_signal(signal.SIGINT)
+    client.communicate()
+
+    assert client.returncode == 130

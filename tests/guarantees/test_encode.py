@@ -1,0 +1,240 @@
+"""Whole jobs with real encodes, through the console script."""
+
+import json
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.media import look
+from tests.support.supervised import TOOLS, Supervised, job
+from tests.support.waiting import until
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Five seconds of picture and sound, where the example expects them."""
+    (tmp_path / "demo").mkdir()
+    clip = tmp_path / "demo" / "clip.mkv"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine",
+         "-t", "5", "-c:v", "mpeg4", "-c:a", "flac", str(clip)],
+        check=True,
+    )  # fmt: skip
+    return clip
+
+
+def endless(clip: Path) -> dict[str, Any]:
+    """A task's data whose encode goes on in real time for as long as it is let."""
+    return {
+        "sources": [str(clip)],
+        "input_options": {"re": True, "stream_loop": -1},
+        "source_maps": [{"source": 0, "specifier": "v"}],
+        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "mpeg2video", "q": 1}}],
+        "output_file": "demo/out.ts",
+    }
+
+
+def encoder_below(client: "subprocess.Popen[str]") -> psutil.Process:
+    """The ffmpeg of a client's job, once it has written something."""
+    demo = Path(f"/proc/{client.pid}/cwd/demo")
+
+    def find() -> psutil.Process | None:
+        written = [file for file in demo.glob(".out.*.sisyphus-part.ts") if file.stat().st_size]
+        if not written:
+            return None  # what is alive now looks into the source, and may end at any moment
+        processes = [p for p in psutil.Process(client.pid).children(recursive=True) if p.name() == "ffmpeg"]
+        return processes[0] if processes else None
+
+    found: psutil.Process = until(find, "the encode to be under way")
+    return found
+
+
+def test_example(supervised: Supervised, clip: Path) -> None:
+    """The example of the README: H.264 and AAC, moved to where the second task says, and nothing else left."""
+    done = supervised.run((EXAMPLES / "encode.json").read_text())
+    output = clip.parent / "done" / "clip.mp4"
+    probed = look(output)
+
+    assert done.returncode == 0, done.stderr
+    assert [stream["codec_name"] for stream in probed["streams"]] == ["h264", "aac"]
+    assert abs(float(probed["format"]["duration"]) - 5) < 0.2
+    assert f"Output: {output}" in done.stdout
+    assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "done"]
+
+
+def test_chain(supervised: Supervised, clip: Path, tmp_path: Path) -> None:
+    """The other example: encoded, muxed with subtitles and chapters, those taken out again, all of it moved."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    supervised.configure(modules=TOOLS)
+    chain = (EXAMPLES / "chain.json").read_text()
+
+    plan = supervised.run(chain, "--dry-run")
+    record = supervised.record(chain)
+    found = look(clip.parent / "done" / "clip.mkv")
+
+    assert plan.returncode == 0, plan.stderr
+    assert record["completed"], record
+    assert [task["result"] for task in record["tasks"]] == ["completed"] * 4
+    assert [stream["codec_name"] for stream in found["streams"]] == ["h264", "aac", "subrip"]
+    assert found["format"]["tags"]["title"] == "A clip"
+    assert "and a tone of 440 Hz." in (clip.parent / "done" / "english.srt").read_text()
+    assert "<ChapterString>End</ChapterString>" in (clip.parent / "done" / "chapters.xml").read_text()
+    assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "done"]
+    assert sorted(os.listdir(clip.parent / "done")) == ["chapters.xml", "clip.mkv", "english.srt"]
+
+
+def test_chain_is_cut(supervised: Supervised, clip: Path, tmp_path: Path) -> None:
+    """A task that fails in the middle ends the chain; what the ones before it wrote stays whole."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    (tmp_path / "examples" / "chapters.txt").write_text("no chapters")
+    supervised.configure(modules=TOOLS)
+
+    record = supervised.record((EXAMPLES / "chain.json").read_text())
+
+    assert [task["result"] for task in record["tasks"]] == ["completed", "failed", "not run", "not run"]
+    assert record["error"]["exit_status"] == 2
+    assert "mkvmerge exited with status 2" in record["message"]
+    assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "encoded.mp4"]
+
+
+def test_dry_run_prints_what_run_runs(supervised: Supervised, clip: Path) -> None:
+    """The command line of --dry-run is the one that run starts, to the letter."""
+    document = job(("ffmpeg", endless(clip)), job_id="fixed")
+
+    plan = supervised.run(document, "--dry-run")
+    client = supervised.start(document)
+    started = encoder_below(client).cmdline()
+    client.send_signal(signal.SIGINT)
+    client.communicate()
+
+    assert plan.returncode == 0
+    assert shlex.split(plan.stdout.splitlines()[0]) == started
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_interrupted_encode_leaves_nothing(supervised: Supervised, clip: Path, number: int, status: int) -> None:
+    """An interrupted encode is no success: no file under its name, nor under a temporary one."""
+    client = supervised.start(job(("ffmpeg", endless(clip))), "--json")
+    encoder_below(client)
+
+    client.send_signal(number)
+    out, _ = client.communicate()
+
+    assert client.returncode == status
+    assert json.loads(out)["error"]["reason"] == "cancelled"
+    assert os.listdir(clip.parent) == ["clip.mkv"]
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL"])
+def test_killed_encoder_is_explained(supervised: Supervised, clip: Path, name: str) -> None:
+    """An encoder that a signal kills: the signal on the record, the command in the message, nothing left."""
+    supervised.configure({"max_attempts": 1})
+    client = supervised.start(job(("ffmpeg", endless(clip))), "--json")
+
+    encoder_below(client).send_signal(signal.Signals[name])
+    out, _ = client.communicate()
+    error = json.loads(out)["error"]
+
+    assert client.returncode == 1
+    assert (error["type"], error["reason"], error["signal"]) == ("RunError", "signal", name)
+    assert error["message"].startswith(f"ffmpeg was killed by {name}")
+    assert "ffmpeg -nostdin" in error["message"]
+    assert os.listdir(clip.parent) == ["clip.mkv"]
+
+
+def test_failing_encoder_is_explained(supervised: Supervised, clip: Path) -> None:
+    """An encoder that exits with an error: its status and its last lines on the record."""
+    options = {"codec": "libx264", "preset": "spam"}
+    data = endless(clip) | {"output_maps": [{"specifier": "v", "stream": 0, "options": options}]}
+
+    error = supervised.record(job(("ffmpeg", data)))["error"]
+
+    assert error["reason"] == "exit"
+    assert error["exit_status"] > 0
+    assert any("invalid preset 'spam'" in line for line in error["stderr"])
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "zygote"])
+def test_lost_parent_leaves_no_output(supervised: Supervised, clip: Path, victim: str) -> None:
+    """An encode whose supervisor or zygote is killed leaves nothing under its final name; a second run replaces it."""
+    client = supervised.start(job(("ffmpeg", endless(clip))))
+    encoder_below(client)
+    (zygote,) = psutil.Process(client.pid).children()
+
+    os.kill(client.pid if victim == "supervisor" else zygote.pid, signal.SIGKILL)
+    client.communicate()
+
+    assert not (clip.parent / "out.ts").exists()
+    again = supervised.run(job(("ffmpeg", endless(clip) | {"input_options": {}})))
+    assert again.returncode == 0, again.stderr
+    assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "out.ts"]
+
+
+def test_full_disk_is_explained(supervised: Supervised, clip: Path) -> None:
+    """Where the output cannot grow any more, the error says so first, and there is no file."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, 64 << 10))
+
+    supervised.configure({"max_attempts": 1})
+    done = supervised.run(job(("ffmpeg", endless(clip) | {"input_options": {}})), "--json", preexec_fn=limit)
+    error = json.loads(done.stdout)["error"]
+
+    assert error["message"].startswith("demo/out.ts: cannot be written: File too large; ffmpeg was killed by SIGXFSZ")
+    assert os.listdir(clip.parent) == ["clip.mkv"]
+
+
+def test_no_room_is_explained(supervised: Supervised, clip: Path) -> None:
+    """Without room for the output nothing is begun; the limit `free_space` is the operator's to set."""
+    document = job(("ffmpeg", endless(clip) | {"input_options": {}}))
+    supervised.configure({"free_space": "1000TiB"})
+    refused = supervised.record(document)
+    supervised.configure({"free_space": "off"})
+    done = supervised.record(document)
+
+    assert refused["error"]["type"] == "RunError"
+    assert refused["error"]["message"].endswith("must be for the output (the limit free_space)")
+    assert done["completed"]
+
+
+def test_missing_tool_is_explained(supervised: Supervised, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ffmpeg on the PATH nothing runs, and the message says what to install."""
+    monkeypatch.setenv("PATH", os.path.dirname(shutil.which("true") or "") + "/nowhere")
+
+    record = supervised.record(job(("ffmpeg", endless(clip))))
+
+    assert record["error"]["type"] == "ValidationError"
+    assert "ffmpeg is not installed" in record["message"]
+
+
+def test_two_passes(supervised: Supervised, clip: Path) -> None:
+    """The first of two passes writes to /dev/null, which stays a device; the second uses its notes."""
+    before = os.stat(os.devnull)
+
+    def encode(number: int, target: str, more: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        options = {"codec": "libx264", "b": "200k", "pass": number, "passlogfile": "notes"} | more
+        data = {
+            "sources": [str(clip)],
+            "source_maps": [{"source": 0, "specifier": "v"}],
+            "output_maps": [{"specifier": "v", "stream": 0, "options": options}],
+            "output_file": target,
+            "overwrite": True,
+        }
+        return ("ffmpeg", data)
+
+    done = supervised.run(job(encode(1, "/dev/null", {"f": "null"}), encode(2, "demo/out.mkv", {})))
+
+    assert done.returncode == 0, done.stderr
+    assert os.stat(os.devnull).st_rdev == before.st_rdev
+    assert (clip.parent / "out.mkv").exists()
+    assert "Output: /dev/null" not in done.stdout

@@ -1,0 +1,251 @@
+"""Running one external program."""
+
+import itertools
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from app.exceptions import RunError, ValidationError
+from modules import tool
+from tests.support.media import Interrupted, terminated_when
+
+
+def shell(script: str) -> list[str]:
+    return ["sh", "-c", script]
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def is_over(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # whoever adopted it has not reaped it yet
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_lines() -> None:
+    """Lines of stdout reach the callback, decoded, whatever ends them; stderr's are kept."""
+    lines: list[str] = []
+
+    done = tool.run(shell(r"printf 'a\nb\rc\r\n\377d'; printf 'e\nf' >&2"), on_line=lines.append)
+
+    assert lines == ["a", "b", "c", "�d"]
+    assert done.stderr == ("e", "f")
+    assert done.check() is done
+
+
+def test_no_shell(tmp_path: Path) -> None:
+    """Arguments arrive as they are."""
+    odd = ["a b", "$(touch x)", "'", "\n", "-", "\udcff"]
+    lines: list[str] = []
+
+    tool.run([sys.executable, "-c", "import sys; print(ascii(sys.argv[1:]))", *odd], on_line=lines.append).check()
+
+    assert lines == [ascii(odd)]
+
+
+def test_exit_status() -> None:
+    """A failure names the tool, the status, its last words and the command line."""
+    with pytest.raises(RunError) as caught:
+        tool.run(shell("echo first >&2; echo 'no such codec' >&2; exit 3")).check()
+
+    error = caught.value
+    assert error.message.startswith("sh exited with status 3: no such codec; the command was: sh -c 'echo first")
+    assert (error.exit_status, error.signal, error.stderr) == (3, None, ("first", "no such codec"))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGSEGV, "sh was killed by SIGSEGV (segmentation fault)"),
+        (signal.SIGKILL, "sh was killed by SIGKILL (killed)"),
+    ],
+)
+def test_killed(number: signal.Signals, words: str) -> None:
+    """A tool that a signal killed is said to have been, in words."""
+    with pytest.raises(RunError) as caught:
+        tool.run(shell(f"kill -{number} $$")).check()
+
+    assert caught.value.message.startswith(words)
+    assert (caught.value.exit_status, caught.value.signal) == (None, number.name)
+
+
+def test_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A tool that is not there is named, with what to install."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(RunError, match=r"ffprobe is not installed, or not on PATH \(install ffmpeg\)"):
+        tool.run(["ffprobe"])
+    with pytest.raises(ValidationError, match="HandBrakeCLI is not installed"):
+        tool.require("HandBrakeCLI")
+
+
+def test_cannot_be_started(tmp_path: Path) -> None:
+    """A file that is no program is a RunError too."""
+    program = tmp_path / "program"
+    program.write_bytes(b"\0\0\0\0")
+    program.chmod(0o755)
+
+    with pytest.raises(RunError, match="program cannot be started"):
+        tool.run([str(program)])
+
+
+def test_stderr_flood() -> None:
+    """A flood on stderr neither blocks the tool nor is kept."""
+    done = tool.run(shell("seq 300000 >&2; echo end >&2"), tail=5)
+
+    assert done.stderr == ("299997", "299998", "299999", "300000", "end")
+
+
+def test_endless_line() -> None:
+    """Of a line without end only the beginning is kept."""
+    lines: list[str] = []
+
+    tool.run(shell("head -c 5000000 /dev/zero | tr '\\0' x; echo; echo next"), on_line=lines.append)
+
+    assert [len(line) for line in lines] == [tool.MAX_LINE, 4]
+
+
+def test_grandchild_holds_the_pipes() -> None:
+    """What a tool leaves running with its pipes is not waited for."""
+    lines: list[str] = []
+
+    tool.run(shell("sleep 1000 & echo $!"), on_line=lines.append).check()
+
+    left = psutil.Process(int(lines[0]))
+    alive = left.status() != psutil.STATUS_ZOMBIE
+    left.kill()
+    assert alive
+
+
+def test_grandchild_floods_the_pipes(tmp_path: Path) -> None:
+    """What a tool leaves writing to its pipes is not read for ever; it dies of the closed pipe."""
+    note = tmp_path / "pid"
+
+    tool.run(shell(f"yes & echo $! > {note}")).check()
+
+    wait_until(lambda: is_over(int(note.read_text())))
+
+
+def test_closed_pipes() -> None:
+    """A tool that closes its pipes and works on is waited for."""
+    done = tool.run(shell("exec >&- 2>&-; sleep 0.3; exit 4"))
+
+    assert done.returncode == 4
+
+
+def test_callback_raises() -> None:
+    """An exception from the callback stops the tool and goes on."""
+
+    def fail(line: str) -> None:
+        raise LookupError(line)
+
+    with pytest.raises(LookupError, match="ready"):
+        tool.run(shell("echo ready; exec sleep 1000"), on_line=fail)
+
+    assert children() == []
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """An exception from a signal handler asks the tool once, and waits for what it has to flush."""
+    asked, ready = tmp_path / "asked", tmp_path / "ready"
+    # It writes more than a pipe holds before it ends: nobody reading would mean waiting for the whole grace.
+    script = f"trap 'echo x >> {asked}; seq 100000; echo flushed >> {asked}; exit 255' TERM; touch {ready}; "
+    with terminated_when(f"[ -e {ready} ]"), pytest.raises(Interrupted):
+        tool.run(shell(script + "while :; do sleep 0.05; done"), grace=60)
+
+    assert asked.read_text() == "x\nflushed\n"
+    assert children() == []
+
+
+def test_deaf_tool_is_killed(tmp_path: Path) -> None:
+    """A tool that does not stop when asked is killed after the grace."""
+    ready = tmp_path / "ready"
+    with terminated_when(f"[ -e {ready} ]"), pytest.raises(Interrupted):
+        tool.run(shell(f"trap '' TERM; touch {ready}; while :; do read x < /dev/null; done"), grace=0.3)
+
+    assert children() == []
+
+
+def test_stopped_tool(tmp_path: Path) -> None:
+    """A tool that is stopped hears the request."""
+    asked = tmp_path / "asked"
+
+    def stop_it(line: str) -> None:
+        process = psutil.Process(int(line))
+        process.suspend()
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        tool.run(shell(f"trap 'touch {asked}; exit' TERM; echo $$; while :; do :; done"), on_line=stop_it, grace=60)
+
+    assert asked.exists()
+
+
+def test_asking_signal(tmp_path: Path) -> None:
+    """The asking signal is the caller's choice."""
+    asked = tmp_path / "asked"
+
+    def stop_it(line: str) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        tool.run(
+            shell(f"trap 'touch {asked}; exit' INT; echo ready; while :; do sleep 0.02; done"),
+            on_line=stop_it,
+            ask=signal.SIGINT,
+            grace=60,
+        )
+
+    assert asked.exists()
+
+
+def test_capture() -> None:
+    """A short command's stdout is in the result, byte for byte."""
+    done = tool.capture(shell(r"printf 'a\r\n\377'; echo b >&2"))
+
+    assert (done.stdout, done.stderr, done.returncode) == (b"a\r\n\xff", ("b",), 0)
+
+
+def test_capture_is_bounded() -> None:
+    """A short command that writes or runs without end is stopped."""
+    with pytest.raises(RunError, match="yes wrote more than 100000 bytes"):
+        tool.capture(["yes"], limit=100_000)
+    start = time.monotonic()
+    with pytest.raises(RunError, match=r"sleep did not end within 0.2 s"):
+        tool.capture(["sleep", "1000"], timeout=0.2)
+
+    assert time.monotonic() - start < 100
+    assert children() == []
+
+
+def test_pause_is_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that goes by while the process is stopped does not count."""
+    clock = itertools.count(step=1000.0)
+    monkeypatch.setattr(tool, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+    assert tool.capture(["sleep", "0.3"], timeout=60).returncode == 0
+
+
+def test_handler_is_put_back() -> None:
+    """The handler for SIGTERM afterwards is the one from before."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    tool.run(["true"])
+
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,0 +1,103 @@
+"""The token, and the pages."""
+
+import re
+from pathlib import Path
+
+from tests.support.api_server import OUTCOME, Api, connected, serving
+
+# --- the token ---
+
+
+def test_a_token_is_asked_for(tmp_path: Path) -> None:
+    """With a token, every call but the health and the pages needs it, and without it nothing happens."""
+    with serving(tmp_path, token="s3cret") as api, connected(api.url) as stranger:
+        job_id = api.submit()
+        refused = {
+            answer.request.method: answer
+            for answer in (
+                stranger("GET", "/queue/poll"),
+                stranger("DELETE", "/queue"),
+                stranger("POST", "/queue", b"no JSON at all"),
+                stranger("PATCH", f"/jobs/{job_id}/completed", OUTCOME),
+            )
+        }
+        wrong = [
+            stranger("GET", "/queue", headers={"Authorization": value}).status_code
+            for value in ("Bearer", "Bearer ", "Bearer s3cre", "Bearer s3cret2", "Basic s3cret", "s3cret", "Bearer ünï")
+        ]
+        unknown = stranger.status("GET", "/nope")
+        opened = [stranger.status("GET", path) for path in ("/status/health", "/doc/", "/doc/openapi.json", "/doc")]
+        closed = [stranger.status("GET", path) for path in ("/status/config", "/docs", "/doc%2F", "/data/doc/x")]
+        lower = stranger("GET", "/queue", headers={"Authorization": "bearer  s3cret"}).status_code
+        page = stranger("GET", "/doc/openapi.json").json()
+        polled = api.poll()
+
+    for answer in refused.values():
+        assert answer.status_code == 401
+        assert answer.json() == {"message": "The token is missing or wrong."}
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert wrong == [401] * len(wrong)
+    assert unknown == 401
+    assert opened == [200] * 4
+    assert closed == [401] * 4
+    assert lower == 200
+    assert page["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    assert polled == job_id
+
+
+# --- the pages ---
+
+
+def test_the_pages_need_nothing_from_outside(api: Api) -> None:
+    """The OpenAPI page and all that it loads come from the server itself."""
+    page = api("GET", "/doc/")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"|url: *\'([^\']+)\'', page.text)
+    parts = [api("GET", first or second) for first, second in loaded]
+
+    assert page.status_code == 200
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert len(parts) == 4
+    assert [part.status_code for part in parts] == [200] * 4
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assert '"validatorUrl": null' in page.text
+    assert api("GET", "/doc", allow_redirects=False).headers["Location"] == "/doc/"
+
+
+def test_the_schema_tells_of_every_route(api: Api) -> None:
+    """Every call of the contract is on the page, with a summary, an answer's form, and no 422."""
+    schema = api("GET", "/doc/openapi.json").json()
+    calls = {
+        f"{method.upper()} {path}": call
+        for path, methods in schema["paths"].items()
+        for method, call in methods.items()
+    }
+
+    assert sorted(calls) == sorted(
+        [
+            "GET /queue",
+            "POST /queue",
+            "PATCH /queue",
+            "DELETE /queue",
+            "GET /queue/poll",
+            "GET /jobs/{job_id}",
+            "DELETE /jobs/{job_id}",
+            "GET /jobs/{job_id}/completed",
+            "PATCH /jobs/{job_id}/completed",
+            "GET /workers",
+            "GET /workers/{worker_id}",
+            "POST /workers/{worker_id}",
+            "PATCH /workers/{worker_id}",
+            "DELETE /workers/{worker_id}",
+            "GET /data/{module}/{name}",
+            "POST /data/{module}/{name}",
+            "DELETE /data/{module}/{name}",
+            "GET /status/config",
+            "GET /status/health",
+        ]
+    )
+    for name, call in calls.items():
+        assert call["summary"], name
+        assert "422" not in call["responses"], name
+        assert {"200", "204"} & set(call["responses"]), name
+        assert ("requestBody" in call) == (name.split()[0] in {"POST", "PATCH"}), name

@@ -1,0 +1,210 @@
+"""The store: nothing is lost or given twice, and one server has it."""
+
+import contextlib
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from server.main import ServerError
+from server.store import Store
+from tests.support.api_server import OUTCOME, Api, Process, connected, serving
+from tests.support.waiting import until
+
+# --- many at once ---
+
+
+def test_each_job_is_given_exactly_once(api: Api) -> None:
+    """Twenty clients that poll at once get five hundred jobs, none twice and none left over."""
+    job_ids = {api.submit(str(number)) for number in range(500)}
+
+    def take_all(_client: int) -> list[str]:
+        with connected(api.url) as client:
+            return list(iter(client.poll, None))
+
+    with ThreadPoolExecutor(20) as pool:
+        taken = [job_id for each in pool.map(take_all, range(20)) for job_id in each]
+
+    assert len(taken) == len(job_ids) == 500
+    assert set(taken) == job_ids
+
+
+def test_a_poll_costs_the_same_however_long_the_queue_is(tmp_path: Path) -> None:
+    """SQLite takes as many steps to append a job and to take one from a queue of 10 as from one of 5000."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def cost(act: Callable[[], Any]) -> int:
+        nonlocal steps
+        steps = 0
+        store._db.set_progress_handler(count, 1)
+        act()
+        store._db.set_progress_handler(None, 0)
+        return steps
+
+    with contextlib.closing(Store(tmp_path / "jobs.db")) as store:
+        store._db.execute("PRAGMA synchronous = OFF")
+        costs = []
+        for jobs in (10, 5000):
+            while len(store.queue()) < jobs:
+                for _ in range(jobs):
+                    store.submit("a job", [])
+            costs.append((cost(store.take), cost(lambda: store.submit("a job", []))))
+
+    assert costs[0] == costs[1]
+
+
+# --- starting and stopping ---
+
+
+def test_a_database_that_is_none_is_left_alone(tmp_path: Path) -> None:
+    """A file that is no database, or another program's, is refused and not touched."""
+    text = tmp_path / "text.db"
+    text.write_text("This is a letter, and somebody wants to keep it. " * 100)
+    foreign = tmp_path / "foreign.db"
+    with contextlib.closing(sqlite3.connect(foreign)) as db:
+        db.execute("CREATE TABLE songs (title)")
+    before = text.read_bytes(), foreign.read_bytes()
+
+    with pytest.raises(ServerError, match=r"text\.db: the database cannot be used: file is not a database$"):
+        Store(text)
+    with pytest.raises(ServerError, match=r"foreign\.db: is a database of another program$"):
+        Store(foreign)
+
+    assert (text.read_bytes(), foreign.read_bytes()) == before
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    """A database with a version that this program does not know is refused with what to do."""
+    path = tmp_path / "jobs.db"
+    Store(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+    with pytest.raises(ServerError, match=r"was written by a newer version of this program .*99.* upgrade"):
+        Store(path)
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """A directory, or a place below a file, is no database, in one line that names it."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ServerError, match=r"file/jobs\.db: the database cannot be written: .+$"):
+        Store(tmp_path / "file" / "jobs.db")
+    with pytest.raises(ServerError, match=r"the database cannot be (opened|used|written): .+$"):
+        Store(tmp_path)
+
+
+def test_one_database_has_one_server(tmp_path: Path, process: Process) -> None:
+    """A second server is refused while the first has the database, in this process or another, and only so long."""
+    in_use = pytest.raises(ServerError, match=r"the database is in use by another server$")
+    with serving(tmp_path) as api:
+        api.submit()
+        with in_use:
+            Store(tmp_path / "jobs.db")
+    with connected(process.start()) as api:
+        with in_use:
+            Store(tmp_path / "jobs.db")
+        queued = len(api.queued())
+        process.kill()
+    Store(tmp_path / "jobs.db").close()
+
+    assert queued == 1
+
+
+def test_a_database_makes_its_directory(tmp_path: Path) -> None:
+    """A database may lie where nothing is yet."""
+    with serving(tmp_path / "a" / "b") as api:
+        assert api.poll() is None
+
+
+def test_a_database_that_fails_is_told_to_the_client(tmp_path: Path, logged: list[str]) -> None:
+    """When the disk is full a call is a 503 that says so, nothing is half done, and the server recovers."""
+    with serving(tmp_path) as api:
+        job_id = api.submit()
+        with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
+            # As good as full: every insertion and deletion fails with SQLite's own error.
+            db.execute("CREATE TRIGGER full BEFORE DELETE ON jobs BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+            answer = api("PATCH", f"/jobs/{job_id}/completed", OUTCOME)
+            verdict = api.status("GET", f"/jobs/{job_id}/completed")
+            db.execute("DROP TRIGGER full")
+        again = api.status("PATCH", f"/jobs/{job_id}/completed", OUTCOME)
+
+    assert answer.status_code == 503
+    assert "disk is full" in answer.json()["message"]
+    assert verdict == 404
+    assert again == 204
+    assert any("the database failed: disk is full" in line for line in logged)
+
+
+# --- killed ---
+
+
+class Traffic:
+    """Clients that submit, take and complete as fast as they can until the server is gone, and note what it said."""
+
+    def __init__(self, url: str) -> None:
+        self.submitted: set[str] = set()
+        self.taken: list[str] = []
+        self.completed: set[str] = set()
+        self._url = url
+        self._threads = [threading.Thread(target=self._run, args=(act,)) for act in (self._submit, self._work) * 3]
+
+    def __enter__(self) -> "Traffic":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, act: Callable[[Api], None]) -> None:
+        with connected(self._url) as api, contextlib.suppress(requests.RequestException):
+            while True:
+                act(api)
+
+    def _submit(self, api: Api) -> None:
+        self.submitted.add(api.submit())
+
+    def _work(self, api: Api) -> None:
+        if job_id := api.poll():
+            self.taken.append(job_id)
+            if len(self.taken) % 2:
+                assert api.status("PATCH", f"/jobs/{job_id}/completed", OUTCOME) == 204
+                self.completed.add(job_id)
+
+
+@pytest.mark.parametrize("jobs", [0, 1, 5, 20, 60])
+def test_nothing_acknowledged_is_lost_when_the_server_is_killed(process: Process, jobs: int) -> None:
+    """After SIGKILL amid traffic every job is in one place, as the clients were told, and none is given twice."""
+    url = process.start()
+    with Traffic(url) as traffic:
+        until(lambda: len(traffic.completed) >= jobs, "traffic")
+        process.send(signal.SIGKILL)
+        process.wait()
+    with connected(process.start()) as api:
+        queued = api.queued()
+        known = traffic.submitted | set(traffic.taken) | set(queued)
+        unfinished = {job_id for job_id in known if api.status("GET", f"/jobs/{job_id}") == 200}
+        completed = {job_id for job_id in known if api.status("GET", f"/jobs/{job_id}/completed") == 200}
+        again = list(iter(api.poll, None))
+
+    assert len(set(queued)) == len(queued)
+    assert len(set(traffic.taken)) == len(traffic.taken)
+    assert unfinished | completed == known
+    assert not unfinished & completed
+    assert traffic.completed <= completed
+    assert completed <= set(traffic.taken)
+    assert not set(queued) & set(traffic.taken)
+    assert again == queued

@@ -1,0 +1,240 @@
+"""Workers that vanish, and what becomes of their jobs."""
+
+import contextlib
+import signal
+from pathlib import Path
+
+import pytest
+
+from server.workers import AwakeClock, Workers
+from tests.support.api_server import OUTCOME, SOON, Process, connected, serving, wait_for
+from tests.support.waiting import until
+
+
+def test_the_job_of_a_vanished_worker_goes_back_to_the_head(tmp_path: Path, logged: list[str]) -> None:
+    """When the worker that named it is silent, a job is put back before all others, under its id, and logged once."""
+    with serving(tmp_path, vanished_after=SOON) as api:
+        first, second, third = (api.submit(name) for name in "abc")
+        assert [api.poll(), api.poll()] == [first, second]
+        api.beat("w", first)
+        api.beat("v", second)
+        until(lambda: len(api.queued()) == 3, "the jobs to be put back")
+        queued = api.queued()
+        told = [line for line in logged if "goes back" in line]
+        again = [api.poll() for _ in range(4)]
+
+    assert queued == again[:3] == [first, second, third]
+    assert again[3] is None
+    assert sorted(told) == sorted(
+        [
+            f"Job {first} goes back to the head of the queue: worker 'w' has sent no heartbeat for {SOON} s",
+            f"Job {second} goes back to the head of the queue: worker 'v' has sent no heartbeat for {SOON} s",
+        ]
+    )
+
+
+def test_a_job_that_nobody_ever_named_goes_back(tmp_path: Path, logged: list[str]) -> None:
+    """When its worker dies right after the poll, or the answer to that is lost, a job is put back too."""
+    with serving(tmp_path, vanished_after=SOON) as api:
+        job_id = api.submit()
+        api.poll()
+        until(api.queued, "the job to be put back")
+        queued = api.queued()
+
+    assert queued == [job_id]
+    assert [line for line in logged if "goes back" in line] == [
+        f"Job {job_id} goes back to the head of the queue: no worker has named it for {2 * SOON:g} s"
+    ]
+
+
+def test_a_job_stays_with_a_worker_that_names_it(tmp_path: Path) -> None:
+    """Of two running jobs the one that heartbeats name stays, and the other goes back."""
+    with serving(tmp_path, vanished_after=1.0) as api:
+        kept, left = api.submit(), api.submit()
+        api.poll()
+        api.poll()
+
+        def put_back() -> list[str]:
+            api.beat("w", kept)
+            return api.queued()
+
+        queued = until(put_back, "the other job to be put back")
+        status = api.status("GET", f"/jobs/{kept}")
+
+    assert queued == [left]
+    assert status == 200
+
+
+def test_a_job_that_its_worker_no_longer_names_goes_back(tmp_path: Path, logged: list[str]) -> None:
+    """A worker that lives and goes on with another job does not keep the one that it has forgotten."""
+    with serving(tmp_path, vanished_after=SOON) as api:
+        forgotten, other = api.submit(), api.submit()
+        api.poll()
+        api.poll()
+        api.beat("w", forgotten)
+
+        def put_back() -> bool:
+            api.beat("w", other)
+            return forgotten in api.queued()
+
+        until(put_back, "the job to be put back")
+
+    assert any("goes back" in line and forgotten in line for line in logged)
+
+
+def test_a_late_verdict_counts(tmp_path: Path) -> None:
+    """A worker believed vanished may still complete its job, which then leaves the queue; a second verdict is late."""
+    with serving(tmp_path, vanished_after=SOON) as api:
+        job_id = api.submit()
+        api.poll()
+        api.beat("w", job_id)
+        until(api.queued, "the job to be put back")
+        late = api.status("PATCH", f"/jobs/{job_id}/completed", OUTCOME)
+        later = api.status("PATCH", f"/jobs/{job_id}/completed", OUTCOME | {"failed": True})
+        queued, polled = api.queued(), api.poll()
+        verdict = api("GET", f"/jobs/{job_id}/completed").json()
+
+    assert (late, later) == (204, 404)
+    assert (queued, polled) == ([], None)
+    assert verdict["failed"] is False
+
+
+def test_a_worker_that_comes_back_keeps_its_job(tmp_path: Path, logged: list[str]) -> None:
+    """When the worker of a job that was put back names it again, before anybody took it, it leaves the queue."""
+    with serving(tmp_path, vanished_after=SOON) as api:
+        job_id = api.submit()
+        api.poll()
+        until(api.queued, "the job to be put back")
+
+        def taken_again() -> bool:
+            api.beat("w", job_id)
+            return not api.queued()
+
+        until(taken_again, "the job to leave the queue")
+        status = api.status("GET", f"/jobs/{job_id}")
+
+    assert status == 200
+    assert f"Job {job_id} is out of the queue again: its worker is back" in logged
+
+
+def test_naming_a_job_that_was_never_taken_does_not_take_it(tmp_path: Path) -> None:
+    """A heartbeat does not take jobs: one that nobody polled stays in the queue, whoever names it."""
+    with serving(tmp_path, vanished_after=SOON) as api:
+        polled, named = api.submit(), api.submit()
+        api.poll()
+
+        def put_back() -> bool:
+            api.beat("w", named)
+            return polled in api.queued()
+
+        until(put_back, "the other job to be put back, by when the watch has looked many times")
+        queued = api.queued()
+
+    assert queued == [polled, named]
+
+
+@pytest.mark.slow
+def test_time_in_which_the_server_is_down_does_not_count(tmp_path: Path) -> None:
+    """A job whose worker could not beat, because the server was killed or stopped meanwhile, stays with it."""
+    slow = 1.0
+    process = Process(tmp_path, vanished_after=slow)
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(process.kill)
+        with connected(process.start()) as api:
+            kept, ruler = api.submit(), api.submit()
+            api.poll()
+            api.poll()
+            api.beat("w", kept)
+            process.send(signal.SIGSTOP)
+            wait_for(3 * slow)
+            process.send(signal.SIGCONT)
+            api.beat("w", kept)
+            after_stop = api.queued()
+            process.send(signal.SIGKILL)
+            process.wait()
+        wait_for(3 * slow)
+        with connected(process.start()) as api:
+
+            def put_back() -> list[str]:
+                api.beat("w", kept)
+                return api.queued()
+
+            until(put_back, "the job that nobody names to be put back")
+            after_kill = api.queued()
+
+    assert after_stop == []
+    assert after_kill == [ruler]
+    assert kept not in process.log
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def test_a_gap_is_no_time() -> None:
+    """The clock counts what passes in small steps, and leaves out what passes at once."""
+    source = Clock()
+    clock = AwakeClock(2.0, source)
+    source.time = 2.0
+    counted = [clock()]
+    source.time = 3600.0
+    counted.append(clock())
+    source.time = 3601.5
+    counted.append(clock())
+
+    assert counted == [2.0, 2.0, 3.5]
+
+
+def test_when_a_job_counts_as_lost() -> None:
+    """The limits to the second: 30 s of silence, or 60 s in which nobody names the job."""
+    clock = Clock()
+    workers = Workers(30.0, 30.0, clock)
+    jobs = ["silent", "unnamed", "forgotten"]
+    lost: dict[str, float] = {}
+    workers.beat("w", {"job_id": "silent"})
+    workers.beat("v", {"job_id": "forgotten"})
+    for second in range(70):
+        clock.time = float(second)
+        workers.beat("v", {})
+        for job_id in workers.look(lambda: [job for job in jobs if job not in lost]).lost:
+            lost[job_id] = clock.time
+
+    assert lost == {"silent": 31.0, "unnamed": 61.0, "forgotten": 61.0}
+
+
+def test_a_job_that_is_taken_again_gets_its_whole_time_again() -> None:
+    """What was known about a job before it went back does not count against whoever takes it next."""
+    clock = Clock()
+    workers = Workers(30.0, 30.0, clock)
+    workers.beat("w", {"job_id": "a"})
+    found = []
+    for second in range(100):
+        clock.time = float(second)
+        if workers.look(lambda: ["a"]).lost:
+            found.append(second)
+
+    assert found == [31, 93]
+
+
+def test_a_worker_is_forgotten_after_its_time() -> None:
+    """A record is shown for 30 s after the last heartbeat, and then takes no memory."""
+    clock = Clock()
+    workers = Workers(30.0, 30.0, clock)
+    workers.beat("w", {"status": "idle"})
+    clock.time = 30.0
+    within = workers.get("w"), workers.all()
+    clock.time = 31.0
+    after = workers.get("w"), workers.all(), workers.forget("w")
+    workers.beat("w", {"status": "idle"})
+    clock.time = 100.0
+    workers.look(list)
+
+    assert within == ({"status": "idle"}, {"w": {"status": "idle"}})
+    assert after == (None, {}, False)
+    assert workers._beats == {}

@@ -1,0 +1,103 @@
+"""`sisyphus-client run`: its record, its dry run, its end."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.supervised import BENIGN, CLIENT, Supervised, job
+from tests.support.waiting import until
+
+
+def test_record_of_a_completed_job(supervised: Supervised) -> None:
+    """--json prints the record and nothing else on standard output."""
+    done = supervised.run(job(("benign", {}), ("benign", {})), "--json")
+    record = json.loads(done.stdout)
+
+    assert done.returncode == 0
+    assert record.keys() == {
+        "start_time", "end_time", "runtime", "worker", "worker_id", "version", "completed", "tasks",
+    }  # fmt: skip
+    assert record["completed"] is True
+    for task in record["tasks"]:
+        assert task.keys() == {"module", "result", "seconds", "cpu_seconds", "peak_memory", "attempts", "warnings"}
+        assert (task["module"], task["result"], task["attempts"]) == ("benign", "completed", 1)
+        assert task["peak_memory"] > 1 << 20
+    assert record["worker_id"] == supervised.record(BENIGN)["worker_id"]
+
+
+def test_record_of_a_failed_job(supervised: Supervised) -> None:
+    """The record names the failed task, its module, how far it was, and what was not run."""
+    done = supervised.run(job(("benign", {}), ("hostile", {"step": "run", "act": "os_exit"}), ("benign", {})), "--json")
+    record = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert record["completed"] is False
+    assert record["module"] == "hostile"
+    assert record["message"] == "Failed to run task: the task process exited with status 7 in the middle of the step"
+    assert record["error"]["task"] == 1
+    assert [task["result"] for task in record["tasks"]] == ["completed", "failed", "not run"]
+    assert "step run" in record["error"]["log"]
+    assert "null" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("init", "Could not initialize task: Could not build additional pylons."),
+        ("validate", "Could not validate task data: Could not build additional pylons."),
+        ("run", "Failed to run task: Could not build additional pylons."),
+        ("cleanup", "Failed to cleanup task: Could not build additional pylons."),
+    ],
+)
+def test_message_names_the_step(supervised: Supervised, step: str, message: str) -> None:
+    """The message for a person says which step failed, in the words the field knows."""
+    assert supervised.record(job(("hostile", {"step": step, "act": "own_error"})))["message"] == message
+
+
+def test_dry_run_runs_nothing(supervised: Supervised, tmp_path: Path) -> None:
+    """--dry-run validates, prints what would be run, and runs nothing."""
+    made = tmp_path / "made"
+
+    done = supervised.run(
+        job(("benign", {"make": str(made)}), ("cleanup", {"move": [{"source": str(made), "destination": "x y"}]})),
+        "--dry-run",
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"# benign: no command line; it works in its own process\nmv -- {made} 'x y'\n"
+    assert not made.exists()
+
+
+def test_dry_run_of_a_wrong_job(supervised: Supervised) -> None:
+    """--dry-run of a job that does not validate says why, status 1."""
+    done = supervised.run(job(("hostile", {"step": "validate", "act": "own_error"})), "--dry-run")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Could not validate task data: Could not build additional pylons." in done.stderr
+
+
+def test_record_that_cannot_be_written(supervised: Supervised) -> None:
+    """A record that nobody can have got is no success."""
+    command = f"{CLIENT} run --json --config {supervised.config} {supervised.write_job(BENIGN)} > /dev/full"
+
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("the record cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGHUP", 129), ("SIGQUIT", 131)])
+def test_lost_terminal_stops_the_job(supervised: Supervised, tmp_path: Path, name: str, status: int) -> None:
+    """A terminal that goes away, or Ctrl-\\, stops the job like the first Ctrl-C."""
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("hostile", {"step": "run", "act": "quiet", "ready": str(ready)})), "--json")
+    until(ready.exists, "the module to run")
+
+    client.send_signal(signal.Signals[name])
+    out, _ = client.communicate()
+
+    assert client.returncode == status
+    assert json.loads(out)["error"]["reason"] == "cancelled"

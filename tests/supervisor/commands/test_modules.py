@@ -1,0 +1,183 @@
+"""`sisyphus-client modules`: what is enabled, its tools and limits, and what is wrong with it."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.supervised import CLIENT, Supervised
+
+
+def rows(printed: str) -> dict[str, str]:
+    """The table's rows: by module, all of its cells' lines, one after the other."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in printed.splitlines():
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        if cells:
+            name = cells[0] or name
+            found[name] = found.get(name, "") + " ".join(filter(None, cells[1:])) + "\n"
+    return found
+
+
+def fake(directory: Path, name: str, script: str) -> None:
+    """A program that does what the script says."""
+    file = directory / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+def test_table(supervised: Supervised) -> None:
+    """Each module: where it comes from, its tools' paths and versions, its limits, and that it can run."""
+    supervised.configure({"memory": "8GiB", "stall_timeout": "off"})
+
+    done = supervised.command("modules")
+
+    found = rows(done.stdout)
+    assert done.returncode == 0, done.stdout
+    assert done.stderr == ""
+    assert sorted(found) == ["benign", "cleanup", "ffmpeg", "hostile", "stubborn"]
+    for words in ("modules.ffmpeg.Ffmpeg", "modules/ffmpeg/__init__.py", shutil.which("ffmpeg"), "ffprobe ", "ready"):
+        assert str(words) in found["ffmpeg"]
+    assert "tests/hostile.py" in found["hostile"]
+    assert all("memory 8GiB" in row and "grace 200ms" in row and "stall_timeout" not in row for row in found.values())
+
+
+def test_limits_of_one_module(supervised: Supervised) -> None:
+    """A module's own limits are shown with it."""
+    supervised.config.write_text(supervised.config.read_text() + '[tool.client.limits.ffmpeg]\nrun_timeout = "2d"\n')
+
+    found = rows(supervised.command("modules").stdout)
+
+    assert "run_timeout 2d" in found["ffmpeg"]
+    assert "run_timeout 24h" in found["cleanup"]
+
+
+def test_missing_tool(supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that is not installed is named, with what to install; the status is 1."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    done = supervised.command("modules")
+
+    found = rows(done.stdout)
+    assert "cannot run" in found["ffmpeg"]
+    assert "ffmpeg: ffmpeg is not installed, or not on PATH (install ffmpeg)" in done.stdout
+    assert "ready" in found["cleanup"]
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo broken >&2; exit 127", "ffmpeg exited with status 127: broken"),
+        ("kill -SEGV $$", "ffmpeg was killed by SIGSEGV"),
+        ("echo hello", "ffmpeg does not tell its version"),
+    ],
+)
+def test_broken_tool(
+    supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    """A tool that does not even tell its version cannot run."""
+    fake(tmp_path, "ffmpeg", script)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    done = supervised.command("modules")
+
+    assert f"ffmpeg: {said}" in done.stdout
+    assert done.returncode == 1
+
+
+def test_hostile_modules(supervised: Supervised, tmp_path: Path) -> None:
+    """A module that cannot be imported, crashes or hangs when it is, or is no module, harms no other's row."""
+    (tmp_path / "crashes.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
+    (tmp_path / "hangs.py").write_text("import time\nwhile True:\n    time.sleep(1)")
+    (tmp_path / "wrong.py").write_text("Wrong = 5\n")
+    (tmp_path / "idle.py").write_text("class Idle:\n    def validate(self):\n        pass\n")
+    modules = {"absent": "absent.Absent", "crashes": "crashes.C", "hangs": "hangs.H", "wrong": "wrong.Wrong"}
+    modules["idle"] = "idle.Idle"
+    supervised.configure({"init_timeout": "500ms"}, modules | {"old": "tests.guide.NotDerived"}, (str(tmp_path),))
+
+    done = supervised.command("modules")
+
+    found = rows(done.stdout)
+    wrong = {line.split(":")[0]: line for line in done.stdout.splitlines() if ": " in line}
+    assert "cannot be imported: ModuleNotFoundError" in wrong["absent"]
+    assert "SIGSEGV" in wrong["crashes"]
+    assert "did not end within 500ms" in wrong["hangs"]
+    assert "has no class Wrong" in wrong["wrong"]
+    assert "idle.Idle is no module: it has no method run" in wrong["idle"]
+    assert all("cannot run" in found[name] for name in wrong)
+    assert all("ready" in found[name] for name in ("old", "cleanup", "ffmpeg", "hostile"))
+    assert done.returncode == 1
+
+
+def test_nothing_enabled(supervised: Supervised) -> None:
+    """Without modules the table is empty, and nothing is wrong."""
+    supervised.config.write_text("[tool.client]\n")
+
+    done = supervised.command("modules")
+
+    assert (done.returncode, rows(done.stdout)) == (0, {})
+
+
+def test_probe(supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders are tried, not only listed: those that work are named, and why the others do not."""
+    real = shutil.which("ffmpeg")
+    listing = (
+        " V....D libx264 x\n V....D h264_nvenc x (codec h264)\n A....D aac x\n S..... dvbsub x\n V..... none_such x\n"
+    )
+    (tmp_path / "listing").write_text(listing)
+    script = f'case "$*" in *-encoders*) cat "{tmp_path}/listing";; *) exec {real} "$@";; esac'
+    fake(tmp_path, "ffmpeg", script)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    done = supervised.command("modules", "--probe")
+
+    said = done.stdout[done.stdout.index("ffmpeg: ") :].splitlines()
+    assert said[:3] == ["ffmpeg: 2 of 5 encoders work here:", "    libx264, aac", "and these do not:"]
+    assert [line.split(":")[0].strip() for line in said[3:]] == ["h264_nvenc", "dvbsub", "none_such"]
+    assert "Unknown encoder 'none_such'" in said[-1]
+    assert done.returncode == 0
+
+
+def test_probe_without_any(supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool none of whose encoders works cannot run."""
+    script = (
+        'case "$*" in *-encoders*) echo " V....D libx264 x";; *-version*) echo ffmpeg version 5.1;; *) exit 3;; esac'
+    )
+    fake(tmp_path, "ffmpeg", script)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    done = supervised.command("modules", "--probe")
+
+    assert "ffmpeg: none of its encoders works" in done.stdout
+    assert "libx264: ffmpeg exited with status 3" in done.stdout
+    assert done.returncode == 1
+
+
+@pytest.mark.slow
+def test_probe_of_all(supervised: Supervised) -> None:
+    """The encoders of the ffmpeg that is installed, with the software ones that every build has."""
+    done = supervised.command("modules", "--probe")
+
+    working = done.stdout[done.stdout.index("encoders work here:") : done.stdout.index("and these do not:")]
+    names = {name.strip() for name in working.partition(":")[2].replace("\n", " ").split(",")}
+    assert {"libx264", "mpeg4", "aac", "flac", "ffv1", "srt"} <= names
+    assert done.returncode == 0
+
+
+def test_new(tmp_path: Path) -> None:
+    """A module to begin with is one command away; what cannot be is told in one line."""
+    command = [CLIENT, "modules", "new", "cool", "--directory", str(tmp_path / "mine")]
+
+    first = subprocess.run(command, capture_output=True, text=True)
+    again = subprocess.run(command, capture_output=True, text=True)
+
+    assert first.returncode == 0, first.stderr
+    assert f"Written: {tmp_path}/mine/cool.py" in first.stdout
+    assert 'cool = "modules.cool.Cool"' in first.stdout
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == f"{tmp_path}/mine/cool.py: cannot be written: File exists\n"

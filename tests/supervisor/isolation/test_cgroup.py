@@ -1,0 +1,119 @@
+"""Cgroups, where they can be made; and what is said where they cannot."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from supervisor.isolation.cgroup import PREFIX, Cgroups, probe
+from tests.support.supervised import BENIGN, Supervised, job
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def cgroups() -> Cgroups:
+    """The cgroups of this process."""
+    found, words = probe()
+    if found is None:
+        pytest.skip(words)
+    return found
+
+
+def test_freeze_and_kill(cgroups: Cgroups) -> None:
+    """What is in a task's cgroup is stopped, continued and killed as one, sessions and forks of its own among it."""
+    cgroup = cgroups.make(1)
+    assert cgroup is not None
+    ready = "(setsid sleep 1000 &) ; sleep 1000 & echo ready; read line; sleep 1000"
+    with subprocess.Popen(
+        ["sh", "-c", "read line; " + ready], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        cgroup.add(process.pid)
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        cgroup.freeze(True)
+        until(lambda: cgroup._event("cgroup.events", "frozen"), "the cgroup to be frozen")
+        cgroup.kill()
+    cgroup.await_empty()
+    empty = not cgroup._event("cgroup.events", "populated")
+    cgroup.remove()
+    cgroups.close()
+
+    assert empty
+    assert process.returncode == -9
+
+
+def test_limits_of_the_kernel(cgroups: Cgroups) -> None:
+    """memory.max and pids.max are set where those controllers are there."""
+    cgroup = cgroups.make(1)
+    assert cgroup is not None
+    cgroup.limit(1 << 30, 10)
+    found = {
+        name: (cgroup._path / name).read_text().strip()
+        for name in ("memory.max", "pids.max")
+        if (cgroup._path / name).exists()
+    }
+    cgroup.remove()
+    cgroups.close()
+    if not cgroups.controllers:
+        pytest.skip("there is no memory or pids controller in version 2 here")
+
+    assert found == {
+        name: value
+        for name, value in {"memory.max": str(1 << 30), "pids.max": "1280"}.items()
+        if name.split(".")[0] in cgroups.controllers
+    }
+
+
+def test_jobs_run_in_cgroups_and_leave_none(supervised: Supervised, cgroups: Cgroups) -> None:
+    """A client with cgroups completes and fails jobs like one without, and removes its cgroups."""
+    cgroups.close()
+    supervised.with_cgroups = True
+    acts = ("daemon", "hold_gil", "kill_zygote")
+    supervised.configure({"run_timeout": "1s"})
+
+    verdicts = supervised.verdicts(BENIGN, *(job(("hostile", {"step": "run", "act": act})) for act in acts), BENIGN)
+
+    assert [verdict.failure and verdict.failure.reason for verdict in verdicts] == [None, None, "timeout", "lost", None]
+    assert not list(cgroups._base.parent.glob(f"{PREFIX}*-*"))
+
+
+def test_cgroups_of_a_killed_client_are_removed(supervised: Supervised, cgroups: Cgroups, tmp_path: Path) -> None:
+    """What a client killed with SIGKILL left is killed and removed by the next one."""
+    cgroups.close()
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("hostile", {"step": "run", "act": "tool", "ready": str(ready)})))
+    until(ready.exists, "the module to run")
+    client.kill()
+    client.communicate()
+    left = list(cgroups._base.parent.glob(f"{PREFIX}{client.pid}-*"))
+    again, _ = probe()
+    assert again is not None
+    again.close()
+
+    assert left
+    assert not left[0].exists()
+
+
+@pytest.mark.parametrize("what", ["read-only", "not mounted"])
+def test_without_cgroups(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are none, that is said in one line, and is no error."""
+    if what == "not mounted":
+        monkeypatch.setattr("supervisor.isolation.cgroup._own_path", lambda: None)
+        found, words = probe()
+    else:
+        found, words = probe(tmp_path / "nowhere")
+
+    assert found is None
+    assert words.startswith("no cgroups: ")
+    assert "\n" not in words
+
+
+def test_the_log_says_which(supervised: Supervised) -> None:
+    """One log line at the start says what there is."""
+    done = supervised.run(BENIGN, env=os.environ | {"LOGURU_LEVEL": "DEBUG"})
+
+    assert len([line for line in done.stderr.splitlines() if "cgroup" in line]) == 1

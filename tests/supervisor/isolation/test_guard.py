@@ -1,0 +1,235 @@
+"""Limits that hold, and hangs that end."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from supervisor.isolation.clock import Clock
+from supervisor.isolation.guard import Guard
+from supervisor.isolation.limits import Duration, Limits
+from supervisor.isolation.sampler import Usage
+from tests.support.supervised import BENIGN, Supervised, hostile, job
+from tests.support.waiting import until
+
+
+@pytest.mark.parametrize("step", ["init", "validate", "run", "cleanup"])
+def test_leak_is_ended(supervised: Supervised, step: str) -> None:
+    """A tree over its memory limit is killed in any step; the record says how far over it was, and siblings stay."""
+    supervised.configure({"memory": "300MiB"})
+
+    failed, after = supervised.verdicts(job(("benign", {}), ("hostile", {"step": step, "act": "leak"})), BENIGN)
+
+    error = failed.info["error"]
+    assert (error["reason"], error["step"], error["task"]) == ("memory", step, 1)
+    assert error["limit"] == "300MiB"
+    assert failed.tasks[1].peak_memory > 300 << 20
+    assert error["value"].endswith("MB")
+    assert failed.tasks[0].result == ("not run" if step in ("init", "validate") else "completed")
+    assert after.failure is None
+
+
+def test_shared_memory_counts_once(supervised: Supervised) -> None:
+    """Eight processes that share 500 MB live under a limit of 1 GB, and the peak on the record says so."""
+    supervised.configure({"memory": "1GB"})
+
+    (verdict,) = supervised.verdicts(hostile("share"))
+
+    assert verdict.failure is None, verdict.failure
+    assert 500_000_000 < verdict.tasks[0].peak_memory < 1_000_000_000
+
+
+def test_too_many_processes(supervised: Supervised, tmp_path: Path) -> None:
+    """More live processes than allowed end the task; as many as allowed do not."""
+    supervised.configure({"processes": 20})
+    ready = tmp_path / "ready"
+
+    (verdict,) = supervised.verdicts(hostile("crowd", count=30))
+    client = supervised.start(hostile("crowd", count=19, ready=str(ready)))
+    until(ready.exists, "nineteen processes to be there")
+    time.sleep(2)  # four measurements: that nothing happens cannot be waited for
+    alive = client.poll() is None
+    client.terminate()
+    client.communicate()
+
+    assert verdict.failure is not None
+    assert (verdict.failure.reason, verdict.failure.limit) == ("processes", "20")
+    assert alive
+
+
+@pytest.mark.parametrize("cgroups", [False, True], ids=["alone", "cgroup"])
+def test_fork_bomb(supervised: Supervised, cgroups: bool) -> None:
+    """A fork bomb is ended, all of it, and the next job runs."""
+    supervised.with_cgroups = cgroups
+    supervised.configure({"processes": 50})
+
+    failed, after = supervised.verdicts(hostile("bomb", argv=["bomb"]), BENIGN)
+
+    assert failed.failure is not None
+    assert failed.failure.reason == "processes"
+    assert after.failure is None
+
+
+# --- hangs ---
+
+
+def test_stopped_tool_is_a_stall(supervised: Supervised, tmp_path: Path) -> None:
+    """A tool that does nothing at all, here because it was stopped, is a stall."""
+    supervised.configure({"stall_timeout": "1500ms"})
+    ready = tmp_path / "ready"
+    client = supervised.start(hostile("run_tool", argv=["sh", "-c", "while :; do :; done"], ready=str(ready)), "--json")
+    until(ready.exists, "the module to run")
+
+    def tool() -> psutil.Process | None:
+        return next((p for p in psutil.Process(client.pid).children(recursive=True) if p.name() == "sh"), None)
+
+    until(tool, "the tool to run").suspend()
+    out, _ = client.communicate()
+    error = json.loads(out)["error"]
+
+    assert (error["reason"], error["limit"], error["type"]) == ("stall", "1500ms", "RunError")
+    assert "did nothing for 1500ms" in error["message"]
+
+
+def test_tool_that_waits_for_ever_is_a_stall(supervised: Supervised, tmp_path: Path) -> None:
+    """ffmpeg reading a pipe that nobody writes to is a stall."""
+    supervised.configure({"stall_timeout": "1500ms"})
+    os.mkfifo(tmp_path / "pipe")
+    argv = ["ffmpeg", "-nostdin", "-i", str(tmp_path / "pipe"), "-f", "null", "-"]
+
+    (verdict,) = supervised.verdicts(hostile("run_tool", argv=argv))
+
+    assert verdict.failure is not None
+    assert verdict.failure.reason == "stall"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["work_in_silence", "copy_slowly"])
+def test_silent_work_is_no_stall(supervised: Supervised, act: str) -> None:
+    """A module that computes or moves bytes, however slowly, and reports nothing, is let work."""
+    supervised.configure({"stall_timeout": "1500ms"})
+
+    (verdict,) = supervised.verdicts(hostile(act, seconds=5))
+
+    assert verdict.failure is None, verdict.failure
+
+
+def test_busy_loop_ends_at_the_run_timeout(supervised: Supervised) -> None:
+    """A loop that computes nothing useful is no stall: it ends at run_timeout."""
+    supervised.configure({"stall_timeout": "1s", "run_timeout": "3s"})
+
+    (verdict,) = supervised.verdicts(hostile("spin"))
+
+    assert verdict.failure is not None
+    assert (verdict.failure.reason, verdict.failure.limit) == ("timeout", "3s")
+
+
+def test_progress_that_stands_still(supervised: Supervised) -> None:
+    """With progress_timeout, a module that reports the same progress for too long is ended; without, it is not."""
+    supervised.configure({"progress_timeout": "1s", "run_timeout": "30s"})
+
+    (verdict,) = supervised.verdicts(hostile("repeat_progress"))
+
+    assert verdict.failure is not None
+    assert (verdict.failure.reason, verdict.failure.limit, verdict.failure.progress) == ("stall", "1s", 43)
+
+
+def test_tools_are_asked_before_they_are_killed(supervised: Supervised, tmp_path: Path) -> None:
+    """At a timeout the tool gets its asking signal; that it then exits 0 does not make a success of it."""
+    note = tmp_path / "note"
+    supervised.configure({"run_timeout": "1s", "grace": "20s"})
+
+    (verdict,) = supervised.verdicts(hostile("ask_about_term", note=str(note)))
+
+    assert note.read_text() == "asked\n"
+    assert verdict.failure is not None
+    assert verdict.failure.reason == "timeout"
+
+
+@pytest.mark.parametrize("step", [86400.0, -86400.0], ids=["forward", "back"])
+def test_wall_clock_does_not_matter(supervised: Supervised, tmp_path: Path, step: float) -> None:
+    """The wall clock stepped by a day either way ends nothing early and keeps nothing alive."""
+    library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+    if library is None:
+        pytest.skip("libfaketime is not installed")
+    clock, ready = tmp_path / "clock", tmp_path / "ready"
+    clock.write_text("+0")
+    supervised.configure({"run_timeout": "3s", "stall_timeout": "1h"})
+    began = time.monotonic()
+    client = supervised.start(
+        hostile("tool", ready=str(ready)),
+        "--json",
+        env=os.environ
+        | {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        },
+    )
+    until(ready.exists, "the module to run")
+    clock.write_text(f"{step:+.0f}")
+    out, _ = client.communicate(timeout=60)
+    record = json.loads(out)
+
+    assert record["error"]["reason"] == "timeout"
+    assert time.monotonic() - began >= 3
+    assert 3 <= record["runtime"] < 60
+
+
+# --- the guard, without processes ---
+
+
+class Time:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_idle_polling_is_a_stall_and_a_hundredth_is_not() -> None:
+    """A tree that only looks about now and then counts as doing nothing; one that uses 1 % of a processor does not."""
+    for share, stalls in ((0.0005, True), (0.01, False)):
+        now = Time()
+        guard = Guard(Limits(stall_timeout=Duration(900.0, "15m")), Clock(now))
+        orders = []
+        for tick in range(4000):
+            now.seconds = tick * 0.5
+            # The kernel counts in hundredths.
+            orders.append(guard.judge(Usage(cpu_seconds=round(now.seconds * share, 2)), 0, None))
+        assert any(orders) is stalls
+
+
+def test_paused_time_does_not_count() -> None:
+    """A guard's times stand still while its clock does."""
+    now = Time()
+    clock = Clock(now)
+    guard = Guard(Limits(stall_timeout=Duration(10.0, "10s")), clock)
+    now.seconds = 9
+    clock.pause()
+    clock.pause()
+    now.seconds = 1000
+
+    assert guard.judge(Usage(), 0, None) is None
+    clock.resume()
+    clock.resume()
+    now.seconds = 1000.9
+    assert guard.judge(Usage(), 0, None) is None
+    now.seconds = 1001.1
+    order = guard.judge(Usage(), 0, None)
+    assert order is not None
+    assert order.reason == "stall"
+
+
+def test_any_report_is_a_sign_of_life() -> None:
+    """A report puts off the stall, whatever it says."""
+    now = Time()
+    guard = Guard(Limits(stall_timeout=Duration(10.0, "10s")), Clock(now))
+
+    for tick in range(100):
+        now.seconds = tick * 5.0
+        assert guard.judge(Usage(), tick, 43.0) is None

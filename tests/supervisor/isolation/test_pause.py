@@ -1,0 +1,191 @@
+"""Pause and resume: everything stops, no time-out runs, and it goes on where it was."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ipc import linux
+from tests.support.supervised import Supervised, job
+from tests.support.waiting import until
+
+
+def states(client: "subprocess.Popen[str]") -> set[str]:
+    """The states of all task processes and their tools."""
+    (zygote,) = psutil.Process(client.pid).children()
+    return {linux.state(process.pid) for process in zygote.children(recursive=True)} - {"Z", "X"}
+
+
+def pause(client: "subprocess.Popen[str]") -> None:
+    client.send_signal(signal.SIGUSR2)
+    until(lambda: states(client) <= {"T", "D"} or is_frozen(client), "everything to be stopped")
+
+
+def is_frozen(client: "subprocess.Popen[str]") -> bool:
+    """Whether the task's cgroup, if it has one, is frozen: its processes then seem to sleep."""
+    (zygote,) = psutil.Process(client.pid).children()
+    for process in zygote.children():
+        own = Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()
+        path = next((line[3:] for line in own if line.startswith("0::")), "/")
+        for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+            events = Path(mount + path) / "cgroup.events"
+            if path != "/" and events.exists() and "frozen 1" in events.read_text():
+                return True
+    return False
+
+
+def still(file: Path) -> bool:
+    """Whether a file does not grow for half a second."""
+    size = file.stat().st_size
+    time.sleep(0.5)  # that nothing happens cannot be waited for
+    return file.stat().st_size == size
+
+
+def test_everything_stops_and_goes_on(supervised: Supervised, tmp_path: Path) -> None:
+    """A tree that forks all the time is stopped, what it forks meanwhile too, and goes on when it is resumed."""
+    marks, end = tmp_path / "marks", tmp_path / "end"
+    client = supervised.start(
+        job(("hostile", {"step": "run", "act": "tick", "ready": str(marks), "until": str(end)})), "--json"
+    )
+    until(lambda: marks.exists() and marks.stat().st_size > 20, "the tool to be at work")
+
+    for _ in range(3):
+        pause(client)
+        assert still(marks)
+        size = marks.stat().st_size
+        client.send_signal(signal.SIGUSR2)
+        until(lambda size=size: marks.stat().st_size > size, "the tool to go on")
+    end.touch()
+    out, _ = client.communicate()
+
+    assert client.returncode == 0, out
+
+
+def test_time_outs_do_not_run(supervised: Supervised, tmp_path: Path) -> None:
+    """Neither run_timeout nor stall_timeout counts the time spent paused; afterwards they do."""
+    supervised.configure({"run_timeout": "3s", "stall_timeout": "2s"})
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("hostile", {"step": "run", "act": "quiet", "ready": str(ready)})), "--json")
+    until(ready.exists, "the module to run")
+    pause(client)
+    began = time.monotonic()
+    until(lambda: time.monotonic() > began + 4, "more than the time-outs to pass")
+    alive = client.poll() is None
+    client.send_signal(signal.SIGUSR2)
+    out, _ = client.communicate()
+
+    assert alive
+    assert json.loads(out)["error"]["reason"] == "stall"
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["asked", "killed"])
+def test_cancel_works_while_paused(supervised: Supervised, tmp_path: Path, times: int) -> None:
+    """A paused job can be cancelled, and killed."""
+    ready = tmp_path / "ready"
+    supervised.configure({"grace": "1h"})
+    act = "run_tool" if times == 1 else "ignore_everything"
+    task = {"step": "run", "act": act, "argv": ["sleep", "1000"], "ready": str(ready)}
+    client = supervised.start(job(("hostile", task)))
+    until(ready.exists, "the module to run")
+    pause(client)
+
+    client.send_signal(signal.SIGINT)
+    if times == 2:
+        assert client.stderr is not None
+        until(
+            lambda: "again to kill it" in (client.stderr.readline() if client.stderr else ""), "the first to be taken"
+        )
+        client.send_signal(signal.SIGINT)
+    client.communicate()
+
+    assert client.returncode == 130
+
+
+def test_pause_does_not_hold_up_a_stop(supervised: Supervised, tmp_path: Path) -> None:
+    """A pause that comes when the job is being stopped changes nothing."""
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("stubborn", {"step": "run", "act": "quiet", "ready": str(ready)})))
+    until(ready.exists, "the module to run")
+
+    client.send_signal(signal.SIGTERM)
+    client.send_signal(signal.SIGUSR2)
+    client.communicate(timeout=30)
+
+    assert client.returncode == 143
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "zygote"])
+def test_nothing_survives_while_paused(supervised: Supervised, tmp_path: Path, victim: str) -> None:
+    """What is stopped does not survive the loss of its parents either."""
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("hostile", {"step": "run", "act": "tool", "ready": str(ready)})))
+    until(ready.exists, "the module to run")
+    pause(client)
+    (zygote,) = psutil.Process(client.pid).children()
+
+    os.kill(client.pid if victim == "supervisor" else zygote.pid, signal.SIGKILL)
+    client.communicate()  # that nothing is alive is asserted after every test
+
+
+def test_no_step_begins_while_paused(supervised: Supervised, tmp_path: Path) -> None:
+    """A job that is paused between its steps begins none of them."""
+    log, ready = tmp_path / "log", tmp_path / "ready"
+    first = {"step": "init", "act": "tick", "ready": str(ready), "until": str(tmp_path / "end"), "log": str(log)}
+    client = supervised.start(job(("hostile", first)))
+    until(ready.exists, "the first step to be under way")
+    pause(client)
+    (tmp_path / "end").touch()
+    paused = still(log)
+    client.send_signal(signal.SIGUSR2)
+    client.communicate()
+
+    assert paused
+    assert client.returncode == 0
+
+
+@pytest.mark.slow
+def test_paused_encode_gives_the_same_file(supervised: Supervised, tmp_path: Path) -> None:
+    """An encode that was paused and resumed writes the same bytes as one that was not."""
+    clip = tmp_path / "clip.mkv"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25:duration=4", clip], check=True
+    )
+
+    def encode(name: str) -> dict[str, Any]:
+        options = {"codec": "libx264", "threads": 1, "flags": "+bitexact"}
+        data = {
+            "sources": [{"filename": str(clip), "options": {"re": True, "fflags": "+bitexact"}}],
+            "source_maps": [{"source": 0, "specifier": "v"}],
+            "output_maps": [{"specifier": "v", "stream": 0, "options": options}],
+            "output_file": str(tmp_path / name),
+        }
+        return job(("ffmpeg", data))
+
+    def encoding(client: "subprocess.Popen[str]") -> bool:
+        with suppress(psutil.NoSuchProcess):  # one that looked into the source, and has ended
+            return any(
+                "-progress" in process.cmdline() for process in psutil.Process(client.pid).children(recursive=True)
+            )
+        return False
+
+    plain = supervised.start(encode("plain.ts"))
+    plain.communicate()
+    paused = supervised.start(encode("paused.ts"))
+    until(lambda: encoding(paused), "the encode to be under way")
+    for _ in range(3):
+        pause(paused)
+        paused.send_signal(signal.SIGUSR2)
+        until(lambda: "T" not in states(paused) and not is_frozen(paused), "the encode to go on")
+    paused.communicate()
+
+    assert (plain.returncode, paused.returncode) == (0, 0)
+    digests = {hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in ("plain.ts", "paused.ts")}
+    assert len(digests) == 1

@@ -1,0 +1,66 @@
+"""One task process, as the supervisor has it."""
+
+import asyncio
+
+import pytest
+
+from supervisor.isolation.failure import Failure
+from supervisor.isolation.limits import Duration
+from supervisor.isolation.task_process import Stop
+from tests.support.exchanges import MINUTE, Desk, Supervise, Tasks, eventually, step
+
+# --- in a task process ---
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_resumed(supervise: Supervise, resumed: bool) -> None:
+    """A module knows from its initialisation on whether an earlier attempt may have done a part of its work."""
+
+    async def test(tasks: Tasks) -> None:
+        process = await tasks.start(None)
+        message = tasks.start_message(resumed=resumed, init=[["tell"]], run=[["tell"]])
+        await process.step("init", message, MINUTE, 10.0)
+        await step(process)
+
+        assert [note["resumed"] for note in tasks.noted()] == [resumed] * 2
+
+    supervise(test)
+
+
+# --- stopped in the middle of it ---
+
+
+@pytest.mark.parametrize("now", [True, False], ids=["kill", "timeout"])
+def test_exchange_ends_with_its_process(supervise: Supervise, now: bool) -> None:
+    """A timeout, or a kill, ends the step while the server keeps silent, and what was asked of it is dropped."""
+
+    async def test(tasks: Tasks) -> None:
+        desk = Desk()
+        process = await tasks.serve(desk, run=[["get", "slow"]])
+        running = asyncio.create_task(step(process, timeout=MINUTE if now else Duration(0.5, "500ms")))
+        await desk.asked.wait()
+        if now:
+            process.stop(Stop("cancelled", "killed by a test", now=True))
+        failure = await running
+        await eventually(lambda: desk.cancelled == ["slow"], "the exchange to be cancelled")
+
+        assert isinstance(failure, Failure)
+        assert failure.reason == ("cancelled" if now else "timeout")
+
+    supervise(test)
+
+
+# --- hostile modules ---
+
+
+def test_death_during_an_exchange(supervise: Supervise) -> None:
+    """A process that dies while its request is under way is reported with how it died."""
+
+    async def test(tasks: Tasks) -> None:
+        process = await tasks.serve(Desk(), "hostile", step="run", act="get_and_die")
+        failure = await step(process)
+
+        assert isinstance(failure, Failure)
+        assert (failure.reason, failure.signal) == ("signal", "SIGKILL")
+
+    supervise(test)

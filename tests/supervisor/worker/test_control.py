@@ -1,0 +1,131 @@
+"""What keeps the worker from taking jobs: the flags of queue and worker, and a pause."""
+
+import signal
+import time
+
+import pytest
+
+from tests.support.client import WORKER, Client, _is_paused, await_beats, await_calls, await_idle, await_verdicts
+from tests.support.farm import LOST, Farm, Fault, says, status
+from tests.support.supervised import BENIGN
+
+# --- taking jobs ---
+
+
+@pytest.mark.parametrize("path", ["/queue", f"/workers/{WORKER}"], ids=["queue", "worker"])
+def test_takes_nothing_while_disabled(farm: Farm, client: Client, path: str) -> None:
+    """While the queue or the worker is disabled, jobs are left where they are."""
+    client.start()
+    await_calls(farm, f"GET /workers/{WORKER}")  # without it, the server could not disable the worker
+    changed = farm.operate("PATCH", path, {"disabled": True})
+    since = time.monotonic()
+    await_calls(farm, f"GET {path}", 2, since)  # one may have been under way
+    since = time.monotonic()
+    job_id = farm.post(BENIGN)
+    await_calls(farm, f"GET {path}", 4, since)
+    polls = farm.calls("GET /queue/poll", since)
+    farm.operate("PATCH", path, {"disabled": False})
+    verdict = farm.await_verdict(job_id)
+
+    assert changed == 200
+    assert not polls
+    assert not verdict.failed
+
+
+def test_own_record_is_read_though_nothing_may_be_taken(farm: Farm, client: Client) -> None:
+    """A worker whose queue is disabled from the start can be disabled as well: it has read its own record."""
+    farm.disabled = True
+    client.start()
+    await_calls(farm, "GET /queue", 2)
+
+    assert farm.operate("PATCH", f"/workers/{WORKER}", {"disabled": True}) == 200
+    assert not farm.calls("GET /queue/poll")
+
+
+UNKNOWN = {
+    "500": status(500),
+    "404": status(404),
+    "html": says("<h1>Spam</h1>"),
+    "null": says("null"),
+    "list": says("[]"),
+    "text": says('{"queue": [], "attributes": {"disabled": "perhaps"}}'),
+    "lost": LOST,
+    "cut": Fault(cut=5),
+}
+
+
+@pytest.mark.parametrize("fault", UNKNOWN.values(), ids=UNKNOWN)
+def test_takes_nothing_while_the_queues_flag_is_unknown(farm: Farm, client: Client, fault: Fault) -> None:
+    """No job is taken before the server has said that it may be."""
+    farm.misbehave("GET /queue", fault)
+    job_id = farm.post(BENIGN)
+    client.start()
+    await_calls(farm, "GET /queue", 3)
+    polls = farm.calls("GET /queue/poll")
+    farm.behave()
+    verdict = farm.await_verdict(job_id)
+
+    assert not polls
+    assert not verdict.failed
+
+
+@pytest.mark.parametrize("fault", [status(500), says("spam"), LOST], ids=["500", "garbage", "lost"])
+def test_takes_nothing_while_the_workers_flag_is_unknown(farm: Farm, client: Client, fault: Fault) -> None:
+    """The same is true of the worker's own flag."""
+    farm.misbehave("GET /workers/*", fault)
+    job_id = farm.post(BENIGN)
+    client.start()
+    await_calls(farm, "GET /workers/*", 3)
+    polls = farm.calls("GET /queue/poll")
+    farm.behave()
+    verdict = farm.await_verdict(job_id)
+
+    assert not polls
+    assert not verdict.failed
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ['{"queue": [], "entries": null, "attributes": {"disabled": false}}', '{"queue": [], "entries": 0}', "{}"],
+    ids=["no entries", "no attributes", "nothing"],
+)
+def test_odd_queues_do_no_harm(farm: Farm, client: Client, answer: str) -> None:
+    """A queue with `null` for entries, or without attributes, costs a look at most."""
+    farm.misbehave("GET /queue", says(answer), 2)
+    job_id = farm.post(BENIGN)
+    client.start()
+
+    assert not farm.await_verdict(job_id).failed
+
+
+def test_flags_cost_one_look_per_interval(farm: Farm, client: Client) -> None:
+    """While there is work, a poll follows the other without a pause, and the flags are looked up once an interval."""
+    interval = 30
+    ids = [farm.post(BENIGN) for _ in range(30)]
+    client.start(QUEUE_POLL_INTERVAL=str(interval))
+    verdicts = await_verdicts(farm, 30)
+    polls = farm.calls("GET /queue/poll")
+    most = 1 + (polls[-1].time - farm.requests[0].time) // (0.9 * interval)
+
+    assert [verdict.job_id for verdict in verdicts] == ids
+    assert len(farm.calls("GET /queue")) <= most
+    assert len(farm.calls("GET /workers/*")) <= most + 1  # and the one at the start
+
+
+# --- the heartbeat ---
+
+
+def test_takes_nothing_while_it_is_paused(farm: Farm, client: Client) -> None:
+    """A client that is paused while it is idle takes no job until it is resumed."""
+    client.start()
+    await_idle(farm)
+    client.process.send_signal(signal.SIGUSR2)
+    await_beats(farm, 1, _is_paused)
+    job_id = farm.post(BENIGN)
+    await_beats(farm, 4, _is_paused)
+    taken = list(farm.taken)
+    client.process.send_signal(signal.SIGUSR2)
+    verdict = farm.await_verdict(job_id)
+
+    assert not taken
+    assert not verdict.failed

@@ -1,0 +1,228 @@
+"""The heartbeat, seen from the server's side: it never stops, and it never lies."""
+
+import json
+import signal
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.client import (
+    BEAT,
+    WORKER,
+    Client,
+    Held,
+    _is_paused,
+    await_beats,
+    await_calls,
+    await_idle,
+    await_verdicts,
+    gaps,
+    own_beats,
+)
+from tests.support.farm import LOST, SILENCE, Farm, Fault, says, status
+from tests.support.supervised import BENIGN, Supervised, job
+from tests.support.waiting import until
+
+
+def test_beats_before_it_polls(farm: Farm, client: Client) -> None:
+    """The server hears of a worker before the worker asks for anything."""
+    farm.post(BENIGN)
+    client.start()
+    await_calls(farm, "GET /queue/poll")
+    (first, *others) = farm.requests
+
+    assert first.call == f"POST /workers/{WORKER}"
+    assert first.json["hostname"] == "encoder01"
+    assert f"GET /workers/{WORKER}" in [request.call for request in others]
+
+
+@pytest.mark.slow
+def test_beats_while_it_drains(farm: Farm, client: Client, held: Held) -> None:
+    """After SIGTERM the heartbeat goes on until the job in hand is done; no other is taken; the client exits with 0."""
+    job_id, other = farm.post(held.job), farm.post(BENIGN)
+    client.start(HEARTBEAT_INTERVAL=str(BEAT))
+    held.await_running()
+    client.process.terminate()
+    beats = await_beats(farm)
+    held.let_go()
+    ended = client.process.wait(60)
+
+    assert all(beat["job_id"] == job_id for beat in beats)
+    assert max(gaps(own_beats(farm))) < 2 * BEAT
+    assert ended == 0
+    assert [(verdict.job_id, verdict.failed) for verdict in farm.verdicts] == [(job_id, False)]
+    assert list(farm.queue) == [other]
+
+
+@pytest.mark.slow
+def test_beats_while_it_is_paused(farm: Farm, client: Client, held: Held) -> None:
+    """While a job is paused the heartbeat goes on and says so, and no longer when it is resumed."""
+    job_id = farm.post(held.job)
+    client.start(HEARTBEAT_INTERVAL=str(BEAT))
+    held.await_running()
+    client.process.send_signal(signal.SIGUSR2)
+    await_beats(farm, 1, _is_paused)
+    paused = await_beats(farm)
+    client.process.send_signal(signal.SIGUSR2)
+    await_beats(farm, 1, lambda beat: not _is_paused(beat))
+    resumed = await_beats(farm, 2)
+    held.let_go()
+    verdict = farm.await_verdict(job_id)
+
+    assert all(_is_paused(beat) and beat["job_id"] == job_id for beat in paused)
+    assert not any(map(_is_paused, resumed))
+    assert max(gaps(own_beats(farm))) < 2 * BEAT
+    assert not verdict.failed
+
+
+@pytest.mark.slow
+def test_beats_while_modules_hang_and_die(farm: Farm, client: Client, supervised: Supervised) -> None:
+    """No module can hold up the heartbeat; each job has its verdict, and the client is the same one."""
+    acts = ("hold_gil", "segfault", "kill_zygote", "flood", "endless_log", "huge_frame", "block_in_c")
+    supervised.configure({"run_timeout": "1s"})
+    ids = [farm.post(job(("hostile", {"step": "run", "act": act}))) for act in acts]
+    ids.append(farm.post(BENIGN))
+    client.start(HEARTBEAT_INTERVAL=str(BEAT))
+    verdicts = await_verdicts(farm, len(ids))
+    await_beats(farm, 2)
+
+    assert [verdict.job_id for verdict in verdicts] == ids
+    assert [verdict.failed for verdict in verdicts] == [True] * len(acts) + [False]
+    assert max(gaps(own_beats(farm))) < 2 * BEAT
+    assert client.process.poll() is None
+
+
+BAD_LISTENERS = {
+    "late": Fault(delay=3 * BEAT),
+    "500": status(500),
+    "lost": LOST,
+    "silent": SILENCE,
+    "slow headers": Fault(pace=0.1 * BEAT),
+    "slow body": Fault(True, 200, b"x" * 100, pace=0.1 * BEAT, dribbles="body"),
+    "huge": says(b"x" * (64 << 20)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", BAD_LISTENERS.values(), ids=BAD_LISTENERS)
+def test_beats_whatever_the_answers_are(farm: Farm, client: Client, held: Held, fault: Fault) -> None:
+    """The next heartbeat does not wait for the answer to the last, and work goes on beside it."""
+    await_none = farm.post(BENIGN)
+    client.start(HEARTBEAT_INTERVAL=str(BEAT))
+    farm.await_verdict(await_none)
+    farm.misbehave("POST /workers/*", fault)
+    job_id = farm.post(held.job)
+    held.await_running()
+    since = time.monotonic()
+    until(lambda: len(own_beats(farm, since)) >= 8, "heartbeats")
+    held.let_go()
+    verdict = farm.await_verdict(job_id)
+
+    assert max(gaps(own_beats(farm))) < 2 * BEAT
+    assert not verdict.failed
+
+
+@pytest.mark.slow
+def test_beats_while_the_queue_is_long(farm: Farm, client: Client) -> None:
+    """A look at the flags, which costs the whole queue, holds up no heartbeat, however long the queue is."""
+    waiting = json.dumps({"job_title": "x" * 100_000, "tasks": [{"module": "benign"}] * 100, "job_id": "x"})
+    listing = f'{{"queue": [{", ".join([waiting] * 300)}], "entries": 300, "attributes": {{"disabled": false}}}}'
+    farm.misbehave("GET /queue", says(listing))
+    job_id = farm.post(BENIGN)
+    client.start(HEARTBEAT_INTERVAL=str(BEAT))
+    await_calls(farm, "GET /queue", 4)
+    until(lambda: len(own_beats(farm)) > 4, "heartbeats")
+
+    assert max(gaps(own_beats(farm))) < 2 * BEAT
+    assert not farm.await_verdict(job_id).failed
+
+
+@pytest.mark.slow
+def test_heartbeats_jitter(farm: Farm, client: Client) -> None:
+    """Workers that were started at one instant do not beat in step for ever."""
+    interval = 0.5
+    client.start(HEARTBEAT_INTERVAL=str(interval))
+    until(lambda: len(own_beats(farm)) > 16, "heartbeats")
+    steady = gaps(own_beats(farm))[2:]  # the first is sent at once, the second may be
+
+    assert statistics.pstdev(steady) > 0.01 * interval
+    assert 0.5 * interval < statistics.mean(steady) < 1.5 * interval
+
+
+def test_heartbeat_shows_the_task_that_runs(farm: Farm, client: Client, tmp_path: Path) -> None:
+    """All modules report from their first step on, and the server is shown the one whose turn it is."""
+    tasks, names = [], ("first", "second", "third")
+    for place, name in enumerate(names):
+        words = [f"{{'status': 'in_progress', 'task': '{name}', 'progress': {10 * place + step}}}" for step in range(3)]
+        data = dict(zip(("init", "validate", "run"), words, strict=True))
+        tasks.append((name, data | {"ready": str(tmp_path / f"{name}.ready"), "until": str(tmp_path / f"{name}.end")}))
+    farm.post(job(*tasks, job_title="three"))
+    client.start()
+    shown = []
+    for name in names:
+        until((tmp_path / f"{name}.ready").exists, f"{name} to run")
+        await_beats(farm, 1)  # one may have been under way
+        shown.append(await_beats(farm, 2)[-1])
+        (tmp_path / f"{name}.end").touch()
+
+    assert [(beat["task"], beat["progress"], beat["job_title"]) for beat in shown] == [
+        ("first", 2, "three"),
+        ("second", 12, "three"),
+        ("third", 22, "three"),
+    ]
+
+
+ODD_STATUSES = {
+    "too much": ("{'progress': 250}", {"progress": 100}),
+    "too little": ("{'progress': -3}", {"progress": 0}),
+    "NaN": ("{'progress': nan, 'info': {'x': nan, 'deep': [inf, {'y': None}], 'z': 1}}", {}),
+    "infinite": ("{'progress': inf, 'ratio': -inf, 'info': {}}", {}),
+    "None": ("{'task': None, 'progress': None, 'info': None, 'spam': None}", {}),
+    "unknown keys": ("{'progress': 5, 'speed': 2.5, 'info': {'frame': 7}}", {"info": {"speed": 2.5, "frame": 7}}),
+    "types": ("{'status': 7, 'task': [], 'progress': '43%', 'info': 'spam'}", {}),
+    "huge": ("{'progress': 10 ** 400, 'info': {'x': 2 ** 70}}", {}),
+    "forged": (
+        "{'job_id': 'x', 'job_title': 'y', 'hostname': 'z', 'version': '0', 'online_at': 'w', 'status': 'startup'}",
+        {"job_title": "held", "hostname": "encoder01"},
+    ),
+    "text": ("{'info': {'x': '\\ud800 \\0'}}", {}),
+    "no object": ("[1, 2]", {}),
+}
+
+
+@pytest.mark.parametrize(("said", "expected"), ODD_STATUSES.values(), ids=ODD_STATUSES)
+def test_what_a_module_says_is_made_legal(
+    farm: Farm, client: Client, tmp_path: Path, said: str, expected: dict[str, Any]
+) -> None:
+    """Whatever a module reports, the server gets a heartbeat that it takes, and the client's own words stand."""
+    held = Held(tmp_path, run=said)
+    job_id = farm.post(held.job)
+    client.start()
+    held.await_running()
+    await_beats(farm, 1)
+    beat = await_beats(farm, 2)[-1]
+    held.let_go()
+    farm.await_verdict(job_id)
+
+    assert (beat["job_id"], beat["status"], beat["task"]) == (job_id, "in_progress", "reporter")
+    assert {key: beat.get(key) for key in expected} == expected
+
+
+def test_nothing_of_a_job_is_left_after_it(farm: Farm, client: Client, tmp_path: Path) -> None:
+    """An idle worker's heartbeat says nothing of the last job."""
+    held = Held(tmp_path, run="{'progress': 43, 'speed': 3, 'info': {'frame': 1}}")
+    job_id = farm.post(held.job)
+    client.start()
+    held.await_running()
+    until(lambda: any("progress" in beat for beat in farm.beats()), "the progress")
+    held.let_go()
+    farm.await_verdict(job_id)
+    await_idle(farm)
+    after = await_beats(farm)
+
+    assert all(beat["status"] == "idle" for beat in after)
+    assert not any({"job_id", "job_title", "task", "progress"} & set(beat) for beat in after)
+    assert not any({"speed", "frame"} & set(beat.get("info", {})) for beat in after)

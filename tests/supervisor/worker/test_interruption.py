@@ -1,0 +1,186 @@
+"""Jobs that are interrupted: resumed, given back, failed or cancelled."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.client import Client, Held, await_beats, await_calls, await_verdicts, tasks_of
+from tests.support.farm import LOST, Farm, Fault, status
+from tests.support.media import make_clip
+from tests.support.supervised import BENIGN, Supervised, job
+from tests.support.waiting import until
+
+
+def test_an_interrupted_job_is_resumed(farm: Farm, client: Client, tmp_path: Path) -> None:
+    """A job in hand when the client was killed is run again by the next one, and the module is told."""
+    seen = tmp_path / "seen"
+    held = Held(tmp_path, seen=str(seen))
+    job_id = farm.post(held.job)
+    client.start()
+    held.await_running()
+    client.kill()
+    held.ready.unlink()
+    client.start()
+    held.await_running()
+    (_, resumed) = json.loads(seen.read_text())
+    held.let_go()
+    verdict = farm.await_verdict(job_id)
+
+    assert resumed
+    assert not verdict.failed
+    assert farm.taken == [job_id]
+
+
+def test_an_interrupted_job_is_failed_where_that_is_wanted(farm: Farm, client: Client, held: Held) -> None:
+    """With ON_RESTART=fail, a job that was in hand when the client was killed has failed, and its record says how."""
+    job_id = farm.post(held.job)
+    client.start()
+    held.await_running()
+    client.kill()
+    client.start(ON_RESTART="fail")
+    verdict = farm.await_verdict(job_id)
+
+    assert verdict.failed
+    assert verdict.info["error"]["reason"] == "lost"
+    assert farm.taken == [job_id]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_restart", ["resume", "requeue", "fail"])
+def test_nothing_is_left_of_an_interrupted_task(
+    farm: Farm, client: Client, supervised: Supervised, tmp_path: Path, on_restart: str
+) -> None:
+    """Whatever becomes of a job after the client was killed, its task's temporary file is gone."""
+    clip = make_clip(tmp_path / "clip.mkv")
+    out = tmp_path / "out"
+    out.mkdir()
+    data = {
+        "sources": [{"filename": str(clip), "options": {"re": True, "stream_loop": -1, "t": "600"}}],
+        "source_maps": [{"source": 0, "specifier": "v"}],
+        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "mpeg2video"}}],
+        "output_file": str(out / "film.ts"),
+    }
+    job_id = farm.post(job(("ffmpeg", data)))
+    client.start()
+    until(lambda: [file for file in out.iterdir() if file.stat().st_size], "the encode to be under way")
+    farm.disabled = True
+    client.kill()
+    left = [file.name for file in out.iterdir()]
+    if on_restart == "resume":  # but it is another worker's by now
+        farm.running.pop(job_id)
+    client.start(ON_RESTART=on_restart)
+    until(lambda: not list(out.iterdir()), "what is left to be removed")
+
+    assert client.stop() == 0
+    assert len(left) == 1
+    assert list(out.iterdir()) == []
+
+
+BAD_RETURNS = {
+    "sound": ("POST /queue", Fault(), 0),
+    "500": ("POST /queue", status(500), 2),
+    "no delete": ("DELETE /jobs/*", status(500), 2),
+    "delete lost": ("DELETE /jobs/*", LOST, 1),
+}
+
+
+@pytest.mark.parametrize(("route", "fault", "times"), BAD_RETURNS.values(), ids=BAD_RETURNS)
+def test_an_interrupted_job_is_given_back_where_that_is_wanted(
+    farm: Farm, client: Client, held: Held, route: str, fault: Fault, times: int
+) -> None:
+    """With ON_RESTART=requeue, such a job is posted again as it was, and only then is its old record deleted."""
+    farm.misbehave(route, fault, times)
+    job_id = farm.post(held.job)
+    client.start()
+    held.await_running()
+    farm.disabled = True
+    client.kill()
+    client.start(ON_RESTART="requeue")
+    until(lambda: farm.calls(f"DELETE /jobs/{job_id}") and not farm.running, "the old record to be deleted", 60)
+    posts, deletes = farm.calls("POST /queue"), farm.calls(f"DELETE /jobs/{job_id}")
+    queued = list(farm.queue.values())
+    held.let_go()
+    farm.disabled = False
+    await_verdicts(farm, 1)
+
+    assert [tasks_of(again) for again in queued] == [tasks_of(held.job)]
+    assert queued[0]["job_title"] == held.job["job_title"]
+    assert posts[-1].time < deletes[0].time
+    assert [verdict.job_id for verdict in farm.verdicts] == [queued[0]["job_id"]]
+
+
+def test_a_job_is_not_lost_when_its_return_is_not_confirmed(farm: Farm, client: Client, held: Held) -> None:
+    """A job whose posting was accepted, and the answer lost, is in the queue once, and its old record goes."""
+    farm.misbehave("POST /queue", LOST, 1)
+    job_id = farm.post(held.job)
+    client.start()
+    held.await_running()
+    farm.disabled = True
+    client.kill()
+    client.start(ON_RESTART="requeue")
+    until(lambda: farm.calls(f"DELETE /jobs/{job_id}") and not farm.running, "the old record to be deleted", 60)
+
+    assert [tasks_of(again) for again in farm.queue.values()] == [tasks_of(held.job)]
+
+
+def test_the_second_sigterm_gives_the_job_back(farm: Farm, client: Client, held: Held) -> None:
+    """A second SIGTERM stops the job in hand and puts it back into the queue; the client exits with 0."""
+    job_id = farm.post(held.job)
+    client.start()
+    held.await_running()
+    client.process.terminate()
+    await_beats(farm, 1)
+    client.process.terminate()
+    ended = client.process.wait(60)
+
+    assert ended == 0
+    assert [tasks_of(again) for again in farm.queue.values()] == [tasks_of(held.job)]
+    assert job_id not in farm.queue
+    assert not farm.running
+    assert not farm.verdicts
+
+
+def test_the_third_sigterm_ends_everything(farm: Farm, client: Client, supervised: Supervised, tmp_path: Path) -> None:
+    """A third SIGTERM does not wait for a task that ignores all signals, whatever its grace is."""
+    supervised.configure({"grace": "1h"})
+    ready = tmp_path / "ready"
+    farm.post(job(("hostile", {"step": "run", "act": "ignore_everything", "ready": str(ready)})))
+    client.start()
+    until(ready.exists, "the module to run")
+    for _ in range(2):
+        client.process.terminate()
+        await_beats(farm, 2)
+    client.process.terminate()
+
+    client.process.wait(60)
+
+
+def test_a_deleted_job_is_cancelled_where_that_is_wanted(farm: Farm, client: Client, held: Held) -> None:
+    """With CANCEL_DELETED_JOBS=1, a job that the server has deleted is stopped; one that it cannot show is not."""
+    farm.misbehave("GET /jobs/*", status(500), 3)
+    job_id = farm.post(held.job)
+    client.start(CANCEL_DELETED_JOBS="1")
+    held.await_running()
+    await_calls(farm, f"GET /jobs/{job_id}", 5)
+    still = farm.beats()[-1].get("job_id")
+    farm.delete(job_id)
+    after = farm.await_verdict(farm.post(BENIGN))
+
+    assert still == job_id
+    assert not after.failed
+    assert farm.verdicts == [after]
+
+
+def test_a_deleted_job_runs_on_otherwise(farm: Farm, client: Client, held: Held) -> None:
+    """Without that setting it runs to its end; that its verdict is not wanted any more holds up nothing."""
+    job_id = farm.post(held.job)
+    client.start()
+    held.await_running()
+    farm.delete(job_id)
+    beats = await_beats(farm, 4)
+    held.let_go()
+    after = farm.await_verdict(farm.post(BENIGN))
+
+    assert all(beat["job_id"] == job_id for beat in beats)
+    assert farm.verdicts == [after]

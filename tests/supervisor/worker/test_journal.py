@@ -1,0 +1,463 @@
+"""The journal: what a method has returned from is on disk, whatever happens next."""
+
+import asyncio
+import contextlib
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
+from tests.support.client import Client, await_beats, await_idle
+from tests.support.farm import Farm
+from tests.support.journals import NOON, opened, run_script, written
+from tests.support.supervised import BENIGN, Supervised
+from tests.support.waiting import until
+
+# --- what it keeps ---
+
+
+def test_a_new_one_is_empty(state: Path) -> None:
+    """It is made where there is none, its directory too, and nothing is in it."""
+    assert written(state) == ([], [])
+    assert written(state) == ([], [])
+
+
+def test_a_job_is_kept_until_its_verdict(state: Path) -> None:
+    """Each stage of a job is found again by one that opens the journal after it."""
+    document = '{"job_id": "j", "job_title": "\\ud800 \u20ac", "tasks": []}'
+    first, second = {"module": "a", "result": "completed"}, {"module": "b", "warnings": ["\ud800", "\u20ac"]}
+    steps: list[Callable[[Journal], Any]] = [
+        lambda journal: journal.begin("j", document, NOON),
+        lambda journal: journal.run_task("j", 0),
+        lambda journal: journal.finish_task("j", 0, first),
+        lambda journal: journal.run_task("j", 1),
+        lambda journal: journal.resume("j"),
+        lambda journal: journal.uncount_start("j"),
+        lambda journal: journal.finish_task("j", 1, second),
+        lambda journal: journal.queue_verdict("j", {"failed": False, "info": {"x": 1}}),
+    ]
+    seen = []
+    for step in steps:
+        with opened(state) as journal:
+            asyncio.run(_done(step(journal)))
+        seen.append(written(state))
+
+    begun = UnfinishedJob("j", document, NOON, 1)
+    assert [entries for entries, _ in seen] == [
+        [begun],
+        [UnfinishedJob("j", document, NOON, 1, (), 0)],
+        [UnfinishedJob("j", document, NOON, 1, (first,), 0)],
+        [UnfinishedJob("j", document, NOON, 1, (first,), 1)],
+        [UnfinishedJob("j", document, NOON, 2, (first,), 1)],
+        [UnfinishedJob("j", document, NOON, 1, (first,), 1)],
+        [UnfinishedJob("j", document, NOON, 1, (first, second), 1)],
+        [],
+    ]
+    assert seen[-1][1] == [("j", "verdict", '{"failed": false, "info": {"x": 1}}', False, None)]
+
+
+async def _done(step: Any) -> Any:
+    return await step
+
+
+def test_a_return_is_kept_as_far_as_it_has_come(state: Path) -> None:
+    """A job that goes back to the queue is no unfinished job any more, and how far its return came is known."""
+
+    async def go(journal: Journal) -> None:
+        await journal.begin("j", "{}", NOON)
+        await journal.finish_task("j", 0, {})
+        await journal.queue_return("j", "{}")
+
+    async def go_on(journal: Journal, step: Callable[[OutboxItem], Any]) -> None:
+        (debt,) = await journal.outbox_items()
+        await step(debt)
+
+    with opened(state) as journal:
+        asyncio.run(go(journal))
+    owed = written(state)
+    with opened(state) as journal:
+        asyncio.run(go_on(journal, journal.begin_posting))
+    posting = written(state)
+    with opened(state) as journal:
+        asyncio.run(go_on(journal, lambda debt: journal.has_posted(debt, "k")))
+    posted = written(state)
+
+    assert owed == ([], [("j", "return", "{}", False, None)])
+    assert posting == ([], [("j", "return", "{}", True, None)])
+    assert posted == ([], [("j", "return", "{}", True, "k")])
+
+
+def test_the_oldest_is_first(state: Path) -> None:
+    """Jobs come back in the order in which they were begun, and debts in that in which they were made."""
+
+    async def go(journal: Journal) -> None:
+        for hour in (11, 9, 10):
+            await journal.begin(f"j{hour}", "{}", f"2026-01-01T{hour:02}:00:00+00:00")
+        for name in ("z", "y", "x"):
+            await journal.queue_verdict(name, {})
+            await journal.queue_return(name, "{}")
+
+    with opened(state) as journal:
+        asyncio.run(go(journal))
+    entries, debts = written(state)
+
+    assert [entry.job_id for entry in entries] == ["j9", "j10", "j11"]
+    assert [debt[:2] for debt in debts] == [(name, kind) for name in "zyx" for kind in ("verdict", "return")]
+
+
+def test_the_order_does_not_hang_on_the_zone(state: Path) -> None:
+    """The oldest job is the first to be resumed when the clocks have been changed meanwhile, too."""
+
+    async def go(journal: Journal) -> None:
+        await journal.begin("early", "{}", "2026-10-25T02:59:00+02:00")
+        await journal.begin("late", "{}", "2026-10-25T02:01:00+01:00")
+
+    with opened(state) as journal:
+        asyncio.run(go(journal))
+
+    assert [entry.job_id for entry in written(state)[0]] == ["early", "late"]
+
+
+def test_dropped_jobs_leave_nothing(state: Path) -> None:
+    """A job that is dropped goes with its tasks: begun again, it begins at the first."""
+
+    async def go(journal: Journal) -> None:
+        await journal.begin("j", "{}", NOON)
+        await journal.finish_task("j", 0, {"module": "a"})
+        await journal.drop("j")
+        await journal.begin("j", "{}", NOON)
+
+    with opened(state) as journal:
+        asyncio.run(go(journal))
+
+    assert written(state) == ([UnfinishedJob("j", "{}", NOON, 1)], [])
+
+
+def test_what_is_settled_goes_with_the_next_change(state: Path) -> None:
+    """A debt that is settled is on disk until something else is written, and is then forgotten, alone."""
+
+    async def settle(journal: Journal, then: Callable[[], Any] | None) -> None:
+        journal.acknowledge((await journal.outbox_items())[0])
+        if then:
+            await then()
+
+    async def owe(journal: Journal) -> None:
+        for name in ("a", "b", "c"):
+            await journal.queue_verdict(name, {})
+
+    with opened(state) as journal:
+        asyncio.run(owe(journal))
+    seen = []
+    for then in (None, "flush", "begin"):
+        with opened(state) as journal:
+            steps = {None: None, "flush": journal.flush, "begin": lambda: journal.begin("j", "{}", NOON)}
+            asyncio.run(settle(journal, steps[then]))
+        seen.append([debt[0] for debt in written(state)[1]])
+
+    assert seen == [["a", "b", "c"], ["b", "c"], ["c"]]
+
+
+def test_numbers_of_debts_are_not_used_again(state: Path) -> None:
+    """A debt that is settled late cannot take one with it that was made since."""
+
+    async def owe(journal: Journal, name: str) -> int:
+        return (await journal.queue_verdict(name, {})).number
+
+    async def settle(journal: Journal) -> None:
+        for debt in await journal.outbox_items():
+            journal.acknowledge(debt)
+        await journal.flush()
+
+    numbers = []
+    for name in ("a", "b"):
+        with opened(state) as journal:
+            numbers.append(asyncio.run(owe(journal, name)))
+            asyncio.run(settle(journal))
+
+    assert numbers[0] < numbers[1]
+
+
+def test_what_was_given_up_is_written_all_the_same(state: Path) -> None:
+    """A change that nobody waits for any more is done whole, and those after it too."""
+
+    async def go(journal: Journal) -> None:
+        writing = [asyncio.create_task(journal.begin(f"j{number}", "{}", NOON)) for number in range(20)]
+        await asyncio.sleep(0)  # they have begun
+        for each in writing[::2]:
+            each.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
+
+    with opened(state) as journal:
+        asyncio.run(go(journal))
+
+    assert {entry.job_id for entry in written(state)[0]} == {f"j{number}" for number in range(20)}
+
+
+def test_a_job_is_begun_once(state: Path) -> None:
+    """What is written down already is not written over."""
+
+    async def go(journal: Journal) -> None:
+        await journal.begin("j", "{}", NOON)
+        with pytest.raises(JournalError, match="cannot be written"):
+            await journal.begin("j", '{"other": 1}', NOON)
+        await journal.begin("k", "{}", NOON)
+
+    with opened(state) as journal:
+        asyncio.run(go(journal))
+
+    assert [(entry.job_id, entry.document) for entry in written(state)[0]] == [("j", "{}"), ("k", "{}")]
+
+
+def test_an_id_that_no_disk_can_hold(state: Path) -> None:
+    """An id with half a character in it, which JSON can hold and UTF-8 cannot, is an error and no crash."""
+
+    async def go(journal: Journal) -> None:
+        with pytest.raises(JournalError):
+            await journal.begin("\ud800", "{}", NOON)
+        await journal.begin("k", "{}", NOON)
+
+    with opened(state) as journal:
+        asyncio.run(go(journal))
+
+    assert [entry.job_id for entry in written(state)[0]] == ["k"]
+
+
+def test_it_costs_an_fsync(state: Path) -> None:
+    """A power cut loses nothing that was acknowledged: the database is told to wait for the disk at each change."""
+    with opened(state) as journal:
+        found = journal._thread.submit(journal._database.execute("PRAGMA synchronous").fetchone).result()
+
+    assert found == (2,)  # FULL
+
+
+# --- one at a time ---
+
+
+def test_a_second_one_is_refused(state: Path) -> None:
+    """Two journals on one directory: the second is refused with one line, also in the same process."""
+    with opened(state), pytest.raises(JournalError) as caught:
+        Journal(state)
+
+    assert "\n" not in str(caught.value)
+    assert "another client uses this state directory" in str(caught.value)
+    assert str(state) in str(caught.value)
+    assert written(state) == ([], [])
+
+
+def test_a_refused_one_leaves_the_lock(state: Path) -> None:
+    """One that could not be opened keeps no other from it, and no descriptor open."""
+    state.mkdir(parents=True)
+    (state / "journal.sqlite3").write_bytes(b"spam" * 1000)
+    before = len(os.listdir("/proc/self/fd"))
+    threads = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(JournalError, match="journal"):
+            Journal(state)
+    (state / "journal.sqlite3").unlink()
+
+    assert written(state) == ([], [])
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert threading.active_count() == threads
+
+
+# --- one that is no use ---
+
+
+def make_newer(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA user_version = 1000")
+
+
+def make_text(file: Path) -> None:
+    file.write_text("Spam and eggs.\n" * 500)
+
+
+def make_truncated(file: Path) -> None:
+    """Its second half is missing."""
+
+    async def fill(journal: Journal) -> None:
+        for number in range(100):
+            await journal.begin(f"j{number}", "x" * 1000, NOON)
+
+    with opened(file.parent) as journal:
+        asyncio.run(fill(journal))
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def make_foreign(file: Path) -> None:
+    """Another program's."""
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE jobs (spam)")
+        database.commit()
+
+
+def make_directory(file: Path) -> None:
+    file.mkdir()
+
+
+def make_damaged(file: Path) -> None:
+    """Rubbish in the middle."""
+    make_truncated(file)
+    with file.open("r+b") as database:
+        database.seek(4096 * 2)
+        database.write(os.urandom(4096 * 3))
+
+
+UNUSABLE = {
+    "newer": (make_newer, "newer version"),
+    "text": (make_text, "not a database"),
+    "truncated": (make_truncated, "malformed"),
+    "foreign": (make_foreign, "jobs"),
+    "directory": (make_directory, "unable to open"),
+    "damaged": (make_damaged, ""),
+}
+
+
+@pytest.mark.parametrize(("make", "complaint"), UNUSABLE.values(), ids=UNUSABLE)
+def test_an_unusable_one_is_one_line(
+    supervised: Supervised, tmp_path: Path, make: Callable[[Path], None], complaint: str
+) -> None:
+    """A journal that cannot be used is one line that names the file and what to do; status 2; it is left as it is."""
+    state = tmp_path / "state"
+    state.mkdir()
+    file = state / "journal.sqlite3"
+    make(file)
+    before = file.read_bytes() if file.is_file() else b""
+    with contextlib.closing(Farm()) as farm:
+        done = Client(farm, supervised).refuse()
+
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert str(file) in done.stderr
+    assert complaint in done.stderr
+    assert "move it away" in done.stderr
+    assert not farm.requests
+    assert (file.read_bytes() if file.is_file() else b"") == before
+
+
+@pytest.mark.parametrize("size", [0, 10, 100])
+def test_the_stump_of_one(state: Path, size: int) -> None:
+    """A file that a crash left empty is a new journal; the stump of a header is an error of one line."""
+    state.mkdir(parents=True)
+    (state / "journal.sqlite3").write_bytes(b"SQLite format 3\0".ljust(size, b"\0")[:size])
+
+    if size == 0:
+        assert written(state) == ([], [])
+    else:
+        with pytest.raises(JournalError, match="move it away"):
+            Journal(state)
+
+
+def test_a_second_client_is_refused(supervised: Supervised) -> None:
+    """A second client with the same state directory is one line and status 2; `run` is none, nor is a killed one."""
+    with contextlib.closing(Farm()) as farm, contextlib.closing(Client(farm, supervised)) as client:
+        client.start()
+        await_idle(farm)
+        refused = [client.refuse(), client.refuse(HOST_UUID=""), client.refuse(API_URL="http://127.0.0.1:9")]
+        ran = supervised.run(BENIGN)
+        beats = await_beats(farm, 2)
+        client.kill()
+        client.start()
+        verdict = farm.await_verdict(farm.post(BENIGN))
+
+    for done in refused:
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "another client uses this state directory" in done.stderr
+    assert ran.returncode == 0
+    assert beats
+    assert not verdict.failed
+
+
+# --- killed while it writes ---
+
+
+WRITES = """
+    import asyncio, itertools, os, sys
+    from pathlib import Path
+    from supervisor.worker.journal import Journal
+
+    def say(*words):
+        os.write(1, " ".join(map(str, words)).encode() + b"\\n")
+
+    async def write(journal, name):
+        for number in itertools.count():
+            job_id = f"{name}-{os.getpid()}-{number}"
+            await journal.begin(job_id, "x" * (number % 5000), "2026-01-01T12:00:00+00:00")
+            say("begun", job_id)
+            await journal.finish_task(job_id, 0, {"module": "a"})
+            say("finished", job_id)
+            if number % 3 == 0:
+                debt = await journal.queue_verdict(job_id, {"of": job_id})
+                say("owed", job_id)
+            elif number % 3 == 1:
+                debt = await journal.queue_return(job_id, job_id)
+                say("owed", job_id)
+                await journal.has_posted(debt, "new")
+                say("posted", job_id)
+                journal.acknowledge(debt)
+                await journal.flush()
+                say("settled", job_id)
+
+    async def main(journal):
+        await asyncio.gather(write(journal, "one"), write(journal, "two"))
+
+    asyncio.run(main(Journal(Path(sys.argv[1]))))
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_while_writing_loses_nothing(tmp_path: Path) -> None:
+    """Killed at any instant, the journal has all that was acknowledged, and can be opened and written at once."""
+    state = tmp_path / "state"
+    seed = random.randrange(1 << 32)
+    instants = random.Random(seed)
+    last: dict[str, str] = {}
+    for _ in range(20):
+        process = run_script(WRITES, state)
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        until_instant(instants.uniform(0, 0.25))
+        process.kill()
+        out, err = process.communicate()
+        assert err == "", f"seed {seed}"
+        for line in (said + out).splitlines():
+            stage, job_id = line.split()
+            last[job_id] = stage
+        check(state, last, f"seed {seed}")
+
+    assert len(last) > 100
+
+
+def until_instant(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    until(lambda: time.monotonic() > end, "the instant")
+
+
+def check(state: Path, last: dict[str, str], hint: str) -> None:
+    """Compare the journal with what was acknowledged last of each job; the change after that may be there too."""
+    entries, debts = written(state)
+    begun = {entry.job_id: entry for entry in entries}
+    owed = {debt[0]: debt for debt in debts}
+    for job_id, stage in last.items():
+        match stage:
+            case "begun":
+                assert job_id in begun, hint
+            case "finished":
+                assert job_id in owed or begun[job_id].tasks == ({"module": "a"},), hint
+            case "owed":
+                assert job_id in owed, hint
+                assert job_id not in begun, hint
+            case "posted":
+                assert job_id not in owed or owed[job_id][3:] == (False, "new"), hint
+            case "settled":
+                assert job_id not in owed, hint
+    assert not set(begun) & set(owed), hint

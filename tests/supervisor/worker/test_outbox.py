@@ -1,0 +1,166 @@
+"""Verdicts: each is delivered once, to a server that behaves and to others."""
+
+import psutil
+import pytest
+
+from tests.support.client import Client, Held, await_idle, await_verdicts
+from tests.support.farm import LOST, SILENCE, Farm, Fault, Request, status
+from tests.support.supervised import BENIGN, job
+from tests.support.waiting import until
+
+DOUBTS = {
+    "recorded, lost": LOST,
+    "recorded, reset": Fault(cut="reset"),
+    "recorded, headers cut": Fault(status=500, cut="headers"),
+    "recorded, 500": status(500, acts=True),
+    "recorded, 502": status(502, acts=True),
+    "recorded, time-out": SILENCE,
+    "not recorded, lost": Fault(acts=False, cut="before"),
+    "not recorded, 500": status(500),
+    "not recorded, 503": status(503),
+    "not recorded, time-out": Fault(acts=False, delay=SILENCE.delay),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", DOUBTS.values(), ids=DOUBTS)
+def test_doubts_are_settled_by_asking(farm: Farm, client: Client, fault: Fault) -> None:
+    """After a doubtful answer the client asks whether the job is still there, and sends again only if it is."""
+    farm.misbehave("PATCH /jobs/*/completed", fault, 1)
+    ids = [farm.post(BENIGN) for _ in range(2)]
+    client.start()
+    verdicts = await_verdicts(farm, 2)
+    sent = farm.calls(f"PATCH /jobs/{ids[0]}/completed")
+    asked = farm.calls(f"GET /jobs/{ids[0]}", sent[0].time)
+
+    assert [verdict.job_id for verdict in verdicts] == ids
+    assert len(sent) == (1 if fault.acts else 2)
+    assert len(asked) == 1
+    assert all(again.time > asked[0].time for again in sent[1:])
+
+
+@pytest.mark.parametrize("fault", [LOST, status(500), status(503)], ids=["recorded", "not recorded", "503"])
+def test_nothing_is_sent_again_while_in_doubt(farm: Farm, client: Client, fault: Fault) -> None:
+    """While the server does not say whether it has the job, the client asks, and does not send."""
+    failures = 3
+    farm.misbehave("PATCH /jobs/*/completed", fault, 1)
+    farm.misbehave("GET /jobs/*", status(500), failures)
+    ids = [farm.post(BENIGN) for _ in range(2)]
+    client.start()
+    verdicts = await_verdicts(farm, 2)
+    sent = farm.calls(f"PATCH /jobs/{ids[0]}/completed")
+    asked = farm.calls(f"GET /jobs/{ids[0]}", sent[0].time)
+
+    assert [verdict.job_id for verdict in verdicts] == ids
+    assert len(sent) == (1 if fault.acts else 2)
+    assert len(asked) == failures + 1
+    assert all(again.time > asked[failures].time for again in sent[1:])
+
+
+@pytest.mark.parametrize("code", [301, 401, 403, 404, 405, 429])
+def test_a_verdict_that_is_turned_away_is_kept(farm: Farm, client: Client, code: int) -> None:
+    """An answer that means neither that it was recorded nor that it is wrong does not lose the verdict."""
+    farm.misbehave("PATCH /jobs/*/completed", status(code), 2)
+    client.start()
+
+    assert not farm.await_verdict(farm.post(BENIGN)).failed
+
+
+def test_a_record_that_is_refused_is_reduced(farm: Farm, client: Client) -> None:
+    """A server that does not take the whole record gets one without what it may not know."""
+
+    def is_full(request: Request) -> bool:
+        return bool({"error", "tasks"} & set(request.json["info"]))
+
+    farm.misbehave("PATCH /jobs/*/completed", status(400), when=is_full)
+    ids = [farm.post(job(("hostile", {"step": "run", "act": "own_error"}))), farm.post(BENIGN)]
+    client.start()
+    failed, completed = (farm.await_verdict(job_id) for job_id in ids)
+
+    assert (failed.failed, completed.failed) == (True, False)
+    assert "Could not build additional pylons." in failed.info["message"]
+
+
+def test_a_verdict_that_is_never_taken_holds_up_no_other(farm: Farm, client: Client) -> None:
+    """A job whose verdict the server refuses in every form does not keep later ones from being told."""
+    refused = farm.post(BENIGN)
+    farm.misbehave(f"PATCH /jobs/{refused}/completed", status(400))
+    client.start()
+
+    assert not farm.await_verdict(farm.post(BENIGN)).failed
+
+
+def test_work_goes_on_while_verdicts_wait(farm: Farm, client: Client) -> None:
+    """While the server takes no verdicts, jobs are run all the same; later all are told, once, in their order."""
+    farm.misbehave("PATCH /jobs/*", status(503))
+    ids = [farm.post(BENIGN) for _ in range(6)]
+    client.start()
+    until(lambda: farm.taken == ids, "all jobs to be taken")
+    await_idle(farm)
+    told = list(farm.verdicts)
+    farm.behave()
+    verdicts = await_verdicts(farm, 6)
+
+    assert not told
+    assert [verdict.job_id for verdict in verdicts] == ids
+
+
+def test_an_outage_in_the_middle_of_a_job(farm: Farm, client: Client, held: Held) -> None:
+    """The server may be away while a job ends: its verdict is told when the server is back, and work goes on."""
+    ids = [farm.post(held.job), farm.post(BENIGN)]
+    client.start()
+    held.await_running()
+    farm.go_down()
+    held.let_go()
+    until(lambda: not psutil.Process(client.process.pid).children()[0].children(), "the job to end")
+    farm.come_up()
+    verdicts = await_verdicts(farm, 2)
+
+    assert [(verdict.job_id, verdict.failed) for verdict in verdicts] == [(job_id, False) for job_id in ids]
+
+
+def test_verdicts_survive_a_kill(farm: Farm, client: Client) -> None:
+    """Verdicts that could not be told are told by the next client, in their order, once."""
+    farm.misbehave("PATCH /jobs/*", status(503))
+    ids = [farm.post(BENIGN) for _ in range(3)]
+    client.start()
+    until(lambda: farm.taken == ids, "all jobs to be taken")
+    await_idle(farm)
+    client.kill()
+    farm.behave()
+    client.start()
+    verdicts = await_verdicts(farm, 3)
+    await_idle(farm)
+
+    assert [(verdict.job_id, verdict.failed) for verdict in verdicts] == [(job_id, False) for job_id in ids]
+
+
+def test_a_kill_between_telling_and_hearing(farm: Farm, client: Client) -> None:
+    """A client killed after its verdict was recorded, and before it heard so, finds that out and goes on."""
+    farm.misbehave("PATCH /jobs/*", SILENCE, 1)
+    job_id = farm.post(BENIGN)
+    client.start()
+    farm.await_verdict(job_id)
+    client.kill()
+    client.start()
+    farm.await_verdict(farm.post(BENIGN))
+    await_idle(farm)
+
+    assert len(farm.calls(f"PATCH /jobs/{job_id}/completed")) <= 2  # it cannot know that it had sent it
+    assert len(farm.verdicts) == 2
+
+
+def test_a_stop_does_not_wait_for_ever_to_tell(farm: Farm, client: Client) -> None:
+    """A client that is asked to stop while the server takes no verdicts leaves, and tells them at its next start."""
+    farm.misbehave("PATCH /jobs/*", status(503))
+    job_id = farm.post(BENIGN)
+    client.start()
+    until(lambda: farm.taken == [job_id], "the job to be taken")
+    await_idle(farm)
+    ended = client.stop()
+    farm.behave()
+    client.start()
+    verdict = farm.await_verdict(job_id)
+
+    assert ended == 0
+    assert not verdict.failed

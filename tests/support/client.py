@@ -1,0 +1,185 @@
+"""`sisyphus-client start` as the tests run it: short intervals, a log that can be read, jobs that can be held."""
+
+import itertools
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.farm import Farm, Request, Verdict
+from tests.support.supervised import CLIENT, Supervised, job
+from tests.support.waiting import until
+
+WORKER = "8b5c1d1e-6f0a-4c39-9a53-0d3a86a4d1f7"
+
+TOKEN = "spam-and-eggs-4711"
+
+QUICK = {
+    "HOST_UUID": WORKER,
+    "HOSTNAME_OVERRIDE": "encoder01",
+    "HEARTBEAT_INTERVAL": "0.3",
+    "QUEUE_POLL_INTERVAL": "0.2",
+    "NETWORK_RETRY_INTERVAL": "0.3",
+}
+
+SETTINGS = {*QUICK, "API_URL", "API_TOKEN", "API_TIMEZONE", "WORKER_SLOTS", "ON_RESTART", "SHUTDOWN_GRACE"}
+
+BEAT = 1.0
+"""The heartbeat's interval where gaps are measured: long beside what a busy machine adds."""
+
+REPORTER = '''
+import json
+import time
+from pathlib import Path
+
+from modules.base import BaseModule
+
+
+class Reporter(BaseModule):
+    """Says in each step what its task's data has for it, says when it is ready, and waits for a file."""
+
+    def __init__(self, task):
+        super().__init__(task)
+        self.say("init")
+
+    def validate(self):
+        self.say("validate")
+
+    def run(self):
+        self.say("run")
+        if "seen" in self.task:
+            Path(self.task.seen).write_text(json.dumps([self.task.to_dict(), self.resumed]))
+        if "ready" in self.task:
+            Path(self.task.ready).touch()
+        while "until" in self.task and not Path(self.task.until).exists():
+            time.sleep(0.01)
+
+    def say(self, step):
+        if step in self.task:
+            self.heartbeat.set_data(eval(self.task[step], {"nan": float("nan"), "inf": float("inf")}))
+'''
+
+
+class Client:
+    """`sisyphus-client start`, with short intervals and a log that can be read."""
+
+    def __init__(self, farm: Farm, supervised: Supervised) -> None:
+        self.directory = supervised.directory
+        self.settings = QUICK | {"API_URL": farm.url}
+        self._command = [CLIENT, "start", "--config", str(supervised.config)]
+        self._log = self.directory / "log"
+        self._log.touch()
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """The one that was started last."""
+        return self._started[-1]
+
+    @property
+    def log(self) -> list[str]:
+        """The lines of the log of all that were started."""
+        return self._log.read_text().splitlines()
+
+    def start(self, **settings: str) -> "subprocess.Popen[bytes]":
+        """Start it, with other settings."""
+        own = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+        with self._log.open("ab") as log:
+            self._started.append(
+                subprocess.Popen(
+                    self._command,
+                    env=own | self.settings | settings,
+                    cwd=self.directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+        return self.process
+
+    def refuse(self, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Start one that is to end by itself, beside the one that may run."""
+        own = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+        return subprocess.run(
+            self._command, env=own | self.settings | settings, capture_output=True, text=True, timeout=60
+        )
+
+    def stop(self) -> int:
+        """Ask it to stop, and wait; returns its exit status."""
+        self.process.terminate()
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Kill what is left."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+
+
+class Held:
+    """A job that runs until it is let go."""
+
+    def __init__(self, directory: Path, name: str = "held", **data: Any) -> None:
+        self.ready, self._end = directory / f"{name}.ready", directory / f"{name}.end"
+        self.job = job(("reporter", {"ready": str(self.ready), "until": str(self._end), **data}), job_title=name)
+
+    def await_running(self) -> None:
+        until(self.ready.exists, "the job to run")
+
+    def let_go(self) -> None:
+        self._end.touch()
+
+
+def gaps(requests: list[Request]) -> list[float]:
+    """Seconds between one request and the next."""
+    return [later.time - earlier.time for earlier, later in itertools.pairwise(requests)]
+
+
+def own_beats(farm: Farm, since: float = 0.0) -> list[Request]:
+    return farm.calls(f"POST /workers/{WORKER}", since)
+
+
+def await_beats(
+    farm: Farm, count: int = 3, which: Callable[[dict[str, Any]], Any] = lambda _: True
+) -> list[dict[str, Any]]:
+    """Wait for heartbeats from now on of which `which` is true."""
+    since = time.monotonic()
+    return until(lambda: len(found := list(filter(which, farm.beats(since=since)))) >= count and found, "heartbeats")
+
+
+def await_calls(farm: Farm, route: str, count: int = 1, since: float = 0.0) -> list[Request]:
+    return until(lambda: len(found := farm.calls(route, since)) >= count and found, f"{count} x {route}")
+
+
+def await_idle(farm: Farm) -> dict[str, Any]:
+    """Wait until the client is up and has nothing to do."""
+    return await_beats(farm, 1, lambda beat: beat["status"] == "idle")[0]
+
+
+def await_verdicts(farm: Farm, count: int) -> list[Verdict]:
+    return until(lambda: len(farm.verdicts) >= count and list(farm.verdicts), f"{count} verdicts", 60)
+
+
+def pass_time(seconds: float) -> None:
+    """Let attempts be made that nobody sees: the server is away."""
+    end = time.monotonic() + seconds
+    until(lambda: time.monotonic() > end, "time to pass")
+
+
+def tasks_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What is to be done, without what a client may have noted beside it."""
+    return [(task["module"], task["data"]) for task in document["tasks"]]
+
+
+# --- the heartbeat ---
+
+
+def _is_paused(beat: dict[str, Any]) -> bool:
+    return beat.get("info", {}).get("paused") is True

@@ -1,0 +1,41 @@
+"""The processes below the test, as psutil sees them."""
+
+import os
+import time
+
+import psutil
+
+from supervisor.isolation.zygote import Zygote
+from tests.support.waiting import until
+
+SURVIVAL = 2.0
+"""Seconds after which nothing may be alive."""
+
+
+def living() -> list[psutil.Process]:
+    """Processes below this one that are alive, counted by psutil and not by the code under test; zombies are reaped."""
+    alive = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                alive.append(process)
+            elif process.ppid() == os.getpid():
+                os.waitpid(process.pid, os.WNOHANG)
+        except (psutil.NoSuchProcess, ChildProcessError):
+            continue
+    return alive
+
+
+def await_none_alive() -> list[psutil.Process]:
+    """Wait until nothing is alive below this process; returns what still is when the time is over."""
+    deadline = time.monotonic() + SURVIVAL
+    while (alive := living()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return alive
+
+
+def none_below(zygote: Zygote) -> None:
+    """Nothing but the zygote is alive below this supervisor."""
+    until(
+        lambda: [process.pid for process in living()] in ([zygote.pid], []), "everything but the zygote to be gone", 2
+    )

@@ -1,0 +1,140 @@
+"""Runs jobs as users do, through the console script, or several in one supervisor, which is then this process."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.config import load_client, load_settings
+from supervisor.isolation.limits import load_limits
+from supervisor.isolation.runtime import start_runtime
+from supervisor.isolation.zygote import Zygote
+from supervisor.jobs.job_run import JobObserver, JobRun, Verdict, read_job
+
+CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
+
+MODULES = {
+    "hostile": "tests.hostile.Hostile",
+    "stubborn": "tests.hostile.Stubborn",
+    "benign": "tests.hostile.Benign",
+    "ffmpeg": "modules.ffmpeg.Ffmpeg",
+    "cleanup": "modules.cleanup.Cleanup",
+}
+
+TOOLS = {
+    "mkvmerge": "modules.mkvmerge.Mkvmerge",
+    "mkvextract": "modules.mkvextract.Mkvextract",
+    "handbrake": "modules.handbrake.Handbrake",
+}
+"""The other bundled modules, for `configure`."""
+
+BENIGN = {"job_title": "benign", "tasks": [{"module": "benign"}]}
+
+
+def job(*tasks: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """A job's document from (module, data) pairs."""
+    return {"job_title": "test", "tasks": [{"module": module, "data": data} for module, data in tasks], **more}
+
+
+class Supervised:
+    """A configuration file of its own, and the ways to run a job with it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "client.toml"
+        self.with_cgroups = False
+        self._started: list[subprocess.Popen[str]] = []
+        self.configure()
+
+    def configure(
+        self, limits: dict[str, Any] | None = None, modules: dict[str, str] | None = None, paths: tuple[str, ...] = ()
+    ) -> None:
+        """Write the configuration: limits over short ones, modules besides those of the tests."""
+        root = str(Path(__file__).parent.parent.parent)
+        table = {"grace": "200ms"} | (limits or {})
+        self.config.write_text(
+            f"[tool.client.modules]\npaths = {json.dumps([root, *paths])}\n"
+            "[tool.client.modules.enabled]\n"
+            + "".join(f"{name} = {json.dumps(target)}\n" for name, target in (MODULES | (modules or {})).items())
+            + "[tool.client.limits]\n"
+            + "".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items())
+        )
+
+    def write_job(self, document: Any, name: str = "job.json") -> Path:
+        """Write a job file; text goes into it as it is."""
+        file = self.directory / name
+        file.write_text(document if isinstance(document, str) else json.dumps(document))
+        return file
+
+    def start(self, document: Any, *options: str, **popen: Any) -> "subprocess.Popen[str]":
+        """Start the console script on a job."""
+        command = [CLIENT, "run", "--config", str(self.config), *options, str(self.write_job(document))]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
+        self._started.append(process)
+        return process
+
+    def command(self, *words: str, **popen: Any) -> "subprocess.CompletedProcess[str]":
+        """Run another command of the console script to its end, with the configuration."""
+        command = [CLIENT, *words, "--config", str(self.config)]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
+        self._started.append(process)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def close(self) -> None:
+        """End what a test that failed has left running."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
+
+    def run(self, document: Any, *options: str, **popen: Any) -> "subprocess.CompletedProcess[str]":
+        """Run the console script on a job to its end."""
+        process = self.start(document, *options, **popen)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def record(self, document: Any, *options: str) -> dict[str, Any]:
+        """Run the console script on a job, and return the record that it prints."""
+        done = self.run(document, "--json", *options)
+        assert done.returncode in (0, 1), done.stderr
+        record: dict[str, Any] = json.loads(done.stdout)
+        return record
+
+    def verdicts(
+        self,
+        *documents: dict[str, Any],
+        between: Callable[[Zygote], None] | None = None,
+        observer: JobObserver | None = None,
+    ) -> list[Verdict]:
+        """Run jobs one after the other in one supervisor: this process. `between` is called after each."""
+        client = load_client(str(self.config), os.environ)
+        settings = load_settings(os.environ, self.directory / "state")
+
+        async def main() -> list[Verdict]:
+            verdicts = []
+            async with start_runtime(client, settings, load_limits(client), self.with_cgroups) as shared:
+                for document in documents:
+                    run = JobRun(read_job(document, client.modules), shared, observer or JobObserver())
+                    verdicts.append(await run.run())
+                    if between:
+                        between(shared.zygote)
+            return verdicts
+
+        return asyncio.run(main())
+
+
+ENABLED = '[tool.client.modules.enabled]\nffmpeg = "modules.ffmpeg.Ffmpeg"\n'
+
+
+def hostile(act: str, **data: Any) -> dict[str, Any]:
+    return job(("hostile", {"step": "run", "act": act, **data}))
