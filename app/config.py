@@ -24,6 +24,12 @@ VERSION = "1.4.0"
 MODULE_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 """A class named by its import path, such as `modules.ffmpeg.Ffmpeg`."""
 
+ID = re.compile(r"[A-Za-z0-9._@+-]{1,200}")
+"""The id of a job or a worker: it becomes a part of log lines, process titles, addresses and temporary file names."""
+
+ID_FORM = "letters, digits and . _ - @ +, at most 200 of them"
+"""`ID` in words, for error messages."""
+
 MAX_SLOTS = 64
 """Jobs at once in one client; each slot has a worker of its own on the server, and some threads."""
 
@@ -259,8 +265,8 @@ def _time_zone(text: str) -> str:
 
 
 def _id(text: str) -> str:
-    if text and not re.fullmatch(r"[A-Za-z0-9._@+-]{1,200}", text):
-        raise ValueError("an id (letters, digits and . _ - @ +, at most 200 of them)")
+    if text and not ID.fullmatch(text):
+        raise ValueError(f"an id ({ID_FORM})")
     return text
 
 

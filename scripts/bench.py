@@ -41,7 +41,9 @@ from supervisor.isolation.limits import load_limits
 from supervisor.isolation.runtime import Runtime, start_runtime
 from supervisor.isolation.sampler import EXACT_EVERY, Sampler
 from supervisor.isolation.task_process import Sandbox, TaskProcess
-from supervisor.jobs.job_run import SAMPLE_INTERVAL, JobObserver, JobRun, Verdict, read_job
+from supervisor.jobs.job_run import JobRun, Verdict
+from supervisor.jobs.model import read_job
+from supervisor.jobs.task_run import SAMPLE_INTERVAL, JobObserver
 
 PARTS = ("start", "encode", "memory", "heartbeat", "watch", "drain", "idle", "restart")
 

@@ -23,7 +23,7 @@ from app.config import VERSION, Client, ConfigError, Settings, is_set, load_clie
 from supervisor.commands import display
 from supervisor.commands.foreground import FAILED, WRONG, Foreground
 from supervisor.isolation.limits import Limits, load_limits
-from supervisor.jobs.job_run import Job, JobError, Task, read_job
+from supervisor.jobs.model import Job, JobError, Task, read_job
 
 if TYPE_CHECKING:
     from supervisor.worker.worker import Worker

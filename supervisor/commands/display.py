@@ -24,7 +24,8 @@ from supervisor.isolation.failure import Failure
 from supervisor.isolation.limits import IoPriority, Limits
 from supervisor.isolation.line_pipe import printable
 from supervisor.isolation.sampler import Usage
-from supervisor.jobs.job_run import JobObserver, JobRun, TaskRun, Verdict
+from supervisor.jobs.job_run import JobRun, Verdict
+from supervisor.jobs.task_run import JobObserver, TaskRun
 
 if TYPE_CHECKING:
     from loguru import Logger, Message, Record

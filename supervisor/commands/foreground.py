@@ -21,7 +21,9 @@ from supervisor.isolation.failure import Failure
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import start_runtime
 from supervisor.isolation.task_process import Stop
-from supervisor.jobs.job_run import Job, JobError, JobObserver, JobRun, Verdict
+from supervisor.jobs.job_run import JobRun, Verdict
+from supervisor.jobs.model import Job, JobError
+from supervisor.jobs.task_run import JobObserver
 
 COMPLETED, FAILED, WRONG = 0, 1, 2
 """Exit statuses."""

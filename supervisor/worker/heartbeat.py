@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 from app.config import VERSION, Settings
 from ipc.messages import StepName
 from supervisor.api.client import Session, SessionError
-from supervisor.jobs.job_run import Job, TaskRun
+from supervisor.jobs.model import Job
+from supervisor.jobs.task_run import TaskRun
 
 JITTER = 0.15
 """The share by which an interval may be shorter, so that a thousand workers do not beat as one."""

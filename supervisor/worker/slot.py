@@ -29,7 +29,9 @@ from supervisor.isolation.failure import Failure
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.sampler import Usage
 from supervisor.isolation.task_process import Stop
-from supervisor.jobs.job_run import Checkpoint, Job, JobError, JobObserver, JobRun, TaskRun, read_job, unescape
+from supervisor.jobs.job_run import Checkpoint, JobRun
+from supervisor.jobs.model import Job, JobError, read_job, unescape
+from supervisor.jobs.task_run import JobObserver, TaskRun
 from supervisor.worker.heartbeat import JITTER, Heartbeat
 from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
 from supervisor.worker.outbox import Outbox, why_not_ours
@@ -292,7 +294,7 @@ class Slot:
             job = await asyncio.to_thread(_read, entry, self._context.runtime.client.modules)
             try:
                 self.job = JobRun(job, self._context.runtime, JobObserver(), _earlier(entry))
-                await self.job.clear()
+                await self.job.cleanup_interrupted()
             finally:
                 self.job = None
 

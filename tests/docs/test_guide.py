@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.jobs.job_run import JobObserver, TaskRun
+from supervisor.jobs.task_run import JobObserver, TaskRun
 from tests.support.supervised import Supervised, job
 
 

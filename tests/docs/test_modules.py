@@ -28,7 +28,9 @@ from modules.base import BaseModule
 from modules.output import Output
 from supervisor.isolation.limits import load_limits
 from supervisor.isolation.runtime import start_runtime
-from supervisor.jobs.job_run import Checkpoint, JobObserver, JobRun, TaskRun, Verdict, read_job
+from supervisor.jobs.job_run import Checkpoint, JobRun, Verdict
+from supervisor.jobs.model import read_job
+from supervisor.jobs.task_run import JobObserver, TaskRun
 from tests.support.media import look, make_clip
 from tests.support.supervised import CLIENT, Supervised, job
 from tests.support.waiting import until

@@ -13,7 +13,9 @@ from app.config import load_client, load_settings
 from supervisor.isolation.limits import load_limits
 from supervisor.isolation.runtime import start_runtime
 from supervisor.isolation.zygote import Zygote
-from supervisor.jobs.job_run import JobObserver, JobRun, Verdict, read_job
+from supervisor.jobs.job_run import JobRun, Verdict
+from supervisor.jobs.model import read_job
+from supervisor.jobs.task_run import JobObserver
 
 CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
 

@@ -1,0 +1,334 @@
+"""One task's life: its process, its steps and attempts, its cleanup, and its part of the record."""
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import psutil
+
+from ipc.messages import Data, Done, Get, Inspection, Put, Ready, Start, Step, StepName
+from supervisor.isolation import scratch
+from supervisor.isolation.clock import Clock
+from supervisor.isolation.failure import Failure
+from supervisor.isolation.guard import Guard
+from supervisor.isolation.limits import Duration, LimitError
+from supervisor.isolation.runtime import Runtime
+from supervisor.isolation.sampler import Sampler, Usage
+from supervisor.isolation.task_process import Sandbox, StepResult, Stop, TaskProcess
+from supervisor.isolation.zygote import Lost, SpawnError
+from supervisor.jobs.model import Job, Task
+from supervisor.jobs.status import Status, read_status
+
+SAMPLE_INTERVAL = 0.5
+"""Seconds between two measurements of a task's process tree during a step. Each takes 0.04 ms for every process."""
+
+Result = Literal["completed", "failed", "not run"]
+
+
+class JobObserver:
+    """Is called as a job proceeds. These methods do nothing; subclasses override the ones they need."""
+
+    def on_step_started(self, run: "TaskRun", step: StepName) -> None:
+        """A step of the task begins."""
+
+    def on_status(self, run: "TaskRun") -> None:
+        """The module has reported: `run.status` is new."""
+
+    def on_usage(self, run: "TaskRun", usage: Usage) -> None:
+        """The task's process tree was measured."""
+
+    async def on_task_starting(self, run: "TaskRun") -> None:
+        """The task is about to be run. It starts when this returns."""
+
+    async def on_task_finished(self, run: "TaskRun") -> None:
+        """The task has its result. The next task starts when this returns."""
+
+
+@dataclass(slots=True)
+class JobControl:
+    """The operator's orders for one job."""
+
+    clock: Clock = field(default_factory=Clock)
+    """Stands still while the job is paused."""
+    going: asyncio.Event = field(default_factory=asyncio.Event)
+    """Cleared while the job is paused."""
+    order: Stop | None = None
+    """The order to stop, once there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """Shared by all tasks of one job."""
+
+    job: Job
+    runtime: Runtime
+    observer: JobObserver
+    control: JobControl
+
+
+class TaskRun:
+    """One task under way.
+
+    Attributes:
+        index: Its place in the job, from 0.
+        process: Its process, while it has one.
+        ready: The module's answer to its initialisation.
+        status: The module's last report.
+        seconds: How long it was run, all attempts together; `None` if it was not run.
+        cpu_seconds: CPU time of all its processes so far.
+        peak_memory: Bytes of memory that its process tree used at most, as far as it was measured.
+        earlier_record: Its record, if it was completed before the client was restarted. It is not run again.
+    """
+
+    def __init__(
+        self,
+        context: JobContext,
+        index: int,
+        task: Task,
+        earlier_record: dict[str, Any] | None = None,
+        resumed: bool = False,
+    ) -> None:
+        """`resumed`: an earlier attempt at this task was interrupted, and may have done a part of it."""
+        self.index = index
+        self.task = task
+        self.limits = context.runtime.limits[task.module]
+        self.process: TaskProcess | None = None
+        self.ready = Ready()
+        self.status = Status()
+        self.result: Result = "completed" if earlier_record else "not run"
+        self.seconds: float | None = None
+        self.cpu_seconds = 0.0
+        self.peak_memory = 0
+        self.attempts = 0
+        self.warnings: list[str] = []
+        self.earlier_record = earlier_record
+        self._context = context
+        self._control = context.control
+        self._observer = context.observer
+        self._resumed = resumed
+        self._reports = 0
+        self._scratch: Path | None = None
+        self._files: Mapping[bytes, bool] = {}
+
+    @property
+    def label(self) -> str:
+        """The task's name in logs and tables: its index and its module."""
+        return f"{self.index}:{self.task.module}"
+
+    def record(self) -> dict[str, Any]:
+        """The task's entry in the job's record."""
+        if self.earlier_record:
+            return self.earlier_record
+        record: dict[str, Any] = {"module": self.task.module, "result": self.result}
+        if self.seconds is not None:
+            record["seconds"] = round(self.seconds, 3)
+            record["cpu_seconds"] = round(self.cpu_seconds, 3)
+            record["peak_memory"] = self.peak_memory
+            record["attempts"] = self.attempts
+        return record | {"warnings": self.warnings}
+
+    # --- its steps ---
+
+    async def initialize(self, for_cleanup: bool = False) -> Failure | None:
+        """Start a process and initialise the module there. `for_cleanup`: do so even after an order to stop."""
+        try:
+            await self._start_process()
+        except LimitError as error:
+            return self._failure(Failure("exception", "init", str(error)))
+        except (SpawnError, OSError, psutil.Error) as error:
+            return self._failure(Failure("lost", "init", f"its process could not be started: {error}"))
+        assert self.process is not None
+        if self._control.order and not for_cleanup:  # it came while there was no process yet to stop
+            self.process.stop(self._control.order)
+        answer = await self._step("init", self._start_message(), self.limits.init_timeout)
+        if isinstance(answer, Ready):
+            self.ready = answer
+            return None
+        return self._note(answer)
+
+    async def validate(self, files: Mapping[bytes, bool]) -> Failure | None:
+        """Validate the task's data.
+
+        `files` are the changes that earlier tasks of the job will make: absolute paths, and whether each will exist.
+        """
+        if self.process is None:
+            # Only a task that was completed before the restart: its process could not be started this time.
+            return None
+        self._files = files
+        request = Step("validate", tuple(files.items()))
+        return self._note(await self._step("validate", request, self.limits.validate_timeout))
+
+    async def run(self) -> Failure | None:
+        """Run the task, again where its tool died of a signal, clean up after it and end its process."""
+        clock = time.monotonic()
+        await self._observer.on_task_starting(self)
+        failure = await self._attempt()
+        while failure and self._may_try_again(failure):
+            self.warnings.append(f"attempt {self.attempts} of {self.limits.max_attempts}: {failure.message}")
+            failure = await self._prepare_again() or await self._attempt()
+        leftovers = await self.close()
+        if leftovers and not failure:
+            self.warnings.append(f"{leftovers} of its processes were still alive after it and were killed")
+        self.seconds = time.monotonic() - clock
+        self.result = "failed" if failure else "completed"
+        await self._observer.on_task_finished(self)
+        return failure
+
+    async def cleanup(self) -> Failure | None:
+        """Call the module's `cleanup`."""
+        return self._note(await self._step("cleanup", Step("cleanup"), self.limits.cleanup_timeout))
+
+    async def plan(self) -> tuple[str, ...] | Failure:
+        """The command lines that the task would run."""
+        answer = await self._step("run", Step("plan"), self.limits.validate_timeout)
+        return self._note(answer) or (answer.lines if isinstance(answer, Done) else ())
+
+    async def inspect(self, probe: bool) -> Inspection | Failure:
+        """The module's file, tools and, with `probe`, the encoders that work here."""
+        timeout = self.limits.run_timeout if probe else self.limits.validate_timeout
+        answer = await self._step("run", Step("probe" if probe else "inspect"), timeout)
+        inspection = answer.inspection if isinstance(answer, Done) else None
+        return self._note(answer) or inspection or Inspection()
+
+    async def close(self) -> int:
+        """End the task's process, if it has one, and remove its scratch directory.
+
+        Returns how many processes it had left alive; they are killed.
+        """
+        process, self.process = self.process, None
+        exited = await process.close() if process else None
+        if self._scratch:
+            await asyncio.to_thread(scratch.remove, self._scratch)
+            self._scratch = None
+        if exited is None or isinstance(exited, Lost):
+            return 0
+        self.cpu_seconds += exited.cpu_seconds
+        self.peak_memory = max(self.peak_memory, exited.peak_memory)
+        return exited.leftovers
+
+    def refuse(self, step: StepName) -> Failure | None:
+        """The failure of a step that must not begin, because the job was ordered to stop; `None` if it may."""
+        order = self._control.order
+        return self._failure(Failure(order.reason, step, order.message)) if order else None
+
+    # --- attempts ---
+
+    async def _attempt(self) -> Failure | None:
+        self.attempts += 1
+        failure = self._note(await self._step("run", Step("run"), self.limits.run_timeout))
+        if failure is None:
+            return await self.cleanup()
+        if self.ready.cleanup_on_failure:
+            await self._cleanup_after_failure()
+        return failure
+
+    def _may_try_again(self, failure: Failure) -> bool:
+        # Encoders crash now and then. A task that ran out of memory, or was stopped, would end like that again.
+        crashed = failure.tool_died and failure.reason == "signal"
+        return crashed and self._control.order is None and self.attempts < self.limits.max_attempts
+
+    async def _prepare_again(self) -> Failure | None:
+        """Start a fresh process for another attempt, and validate there: `run` may need what `validate` found."""
+        await self.close()
+        self.status = Status()
+        return await self.initialize() or await self.validate(self._files)
+
+    async def _cleanup_after_failure(self) -> None:
+        """Clean up in the same process if it lives, else in a fresh one. An error here must not hide that of `run`."""
+        if self._control.order and self._control.order.now:
+            return
+        failure = None
+        if self.process is None or not self.process.alive:
+            await self.close()
+            failure = await self.initialize(for_cleanup=True)
+        if failure := failure or await self.cleanup():
+            self.warnings.append(f"after the failure, this too: {failure.headline}")
+
+    # --- one step ---
+
+    async def _step(self, name: StepName, request: Start | Step, timeout: Duration) -> StepResult:
+        assert self.process is not None
+        await self._control.going.wait()
+        self._observer.on_step_started(self, name)
+        guarding = asyncio.create_task(self._guard(self.process))
+        try:
+            return await self.process.step(name, request, timeout, self.limits.grace.seconds)
+        finally:
+            guarding.cancel()
+
+    async def _guard(self, process: TaskProcess) -> None:
+        """Measure the process tree at a steady interval while a step lasts, and stop the step over a limit."""
+        guard = Guard(self.limits, self._control.clock)
+        memory = self.limits.memory.bytes if self.limits.memory else None
+        sampler = Sampler(process.pid, memory, self.limits.processes)
+        while True:
+            await asyncio.sleep(SAMPLE_INTERVAL)
+            if self._control.clock.paused:
+                continue
+            usage = await asyncio.to_thread(sampler.sample)
+            self.peak_memory = max(self.peak_memory, usage.memory)
+            self._observer.on_usage(self, usage)
+            if order := guard.judge(usage, self._reports, self.status.progress):
+                process.stop(order)
+                return
+
+    def _note(self, answer: StepResult) -> Failure | None:
+        """Keep an answer's warnings for the record; the failure, if it is one."""
+        if isinstance(answer, Failure):
+            return self._failure(answer)
+        self.warnings += answer.warnings if isinstance(answer, Done) else ()
+        return None
+
+    def _failure(self, failure: Failure) -> Failure:
+        self.warnings += failure.warnings
+        return msgspec.structs.replace(
+            failure, module=self.task.module, task=self.index, progress=self.status.progress, warnings=()
+        )
+
+    # --- its process ---
+
+    async def _start_process(self) -> None:
+        runtime = self._context.runtime
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(dir=runtime.scratch, prefix=f"task-{self.index}-"))
+        self.process = await TaskProcess.start(
+            Sandbox(runtime.zygote, runtime.cgroups, self.limits, self._control.clock),
+            self.label,
+            self._context.job.job_id,
+            self._on_status,
+            self._exchange,
+        )
+
+    def _start_message(self) -> Start:
+        job, client = self._context.job, self._context.runtime.client
+        return Start(
+            job_id=job.job_id,
+            job_title=job.job_title,
+            task=self.index,
+            module=self.task.module,
+            target=client.modules[self.task.module],
+            data=None if self.task.data is None else json.dumps(self.task.data),
+            paths=client.paths,
+            modules=client.modules,
+            open_files=self.limits.open_files,
+            free_space=(space.share, space.bytes) if (space := self.limits.free_space) else None,
+            environment={"TMPDIR": str(self._scratch)},
+            resumed=self._resumed,
+        )
+
+    def _on_status(self, raw: msgspec.Raw) -> None:
+        self.status = read_status(raw)
+        self._reports += 1
+        self._observer.on_status(self)
+
+    async def _exchange(self, request: Get | Put) -> Data:
+        """Read server-side data for the module, or store its own."""
+        if isinstance(request, Put) and request.module != self.task.module:
+            return Data(0, error=f"a task of module {self.task.module} may not store data of {request.module}")
+        return await self._context.runtime.session().exchange(request)
