@@ -1,12 +1,13 @@
-"""`sisyphus-client run`, `validate` and `modules`: in the foreground, without a server."""
+"""`sisyphus-client run`, `validate` and `modules`: one job in the foreground, taken from no server."""
 
 import asyncio
+import contextlib
+import functools
 import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
 from operator import itemgetter
 
 import click
@@ -20,7 +21,7 @@ from supervisor.isolation import signals
 from supervisor.isolation.failure import Failure
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import start_runtime
-from supervisor.isolation.task_process import Stop
+from supervisor.isolation.task_process import Exchange, Stop
 from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import Job, JobError
 from supervisor.jobs.task_run import JobObserver
@@ -29,11 +30,28 @@ COMPLETED, FAILED, WRONG = 0, 1, 2
 """Exit statuses."""
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""What stops a job, a terminal that goes away among it."""
+"""Signals that stop a job. SIGHUP is among them: it comes when the terminal goes away."""
+
+
+@contextlib.contextmanager
+def lazy_exchange(settings: Settings) -> Iterator[Exchange]:
+    """An exchange with the API server. Its session is made when a module first asks, and closed at the end.
+
+    Importing `requests` takes 50 ms, and few jobs use server-side data.
+    """
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def with_session() -> Exchange:
+            from supervisor.api.client import Session
+
+            return stack.enter_context(contextlib.closing(Session(settings))).exchange
+
+        yield lambda request: with_session()(request)
 
 
 class Foreground:
-    """One command: a job, its file's name, and how it is to be run."""
+    """One command: a job, the name of its file, and the configuration to run it with."""
 
     def __init__(self, job: Job, job_file: str, settings: Settings, client: Client, limits: dict[str, Limits]) -> None:
         self._job = job
@@ -43,22 +61,20 @@ class Foreground:
         self._limits = limits
         self._interrupted_by: signal.Signals | None = None
         self._paused = False
-        self._pausing: asyncio.Future[None] | None = None  # kept, or it could be collected half-way
+        self._pausing: asyncio.Future[None] | None = None  # kept: the loop's weak reference would not keep it alive
 
     async def run(self, as_json: bool) -> int:
-        """Run the job and show it; returns the exit status."""
-        setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
+        """Run the job and show how it proceeds and ends. Returns the exit status."""
         console = display.Terminal(stderr=True, highlight=False)
         with display.logging_to(console, self._settings.log_level):
             observer = display.Bars(console) if console.is_terminal else display.Lines()
-            async with start_runtime(self._client, self._settings, self._limits) as shared:
-                job = JobRun(self._job, shared, observer)
-                with observer.showing(job), self._interruptible(job):
+            async with self._starting(observer) as job:
+                with observer.showing(job):
                     verdict = await job.run()
         return self._show(verdict, as_json)
 
     async def plan(self) -> int:
-        """Validate the job and print the command lines that it would run; returns the exit status."""
+        """Validate the job and print the command lines that it would run. Returns the exit status."""
         async with self._quiet() as job:
             failure, plans = await job.plan()
         if self._interrupted_by:
@@ -74,8 +90,10 @@ class Foreground:
         return COMPLETED
 
     async def validate(self, refused: Sequence[JobError]) -> int:
-        """Validate every task and print what is wrong with each; returns the exit status. `refused` are left out of
-        the job: what is wrong with them is known."""
+        """Validate every task and print what is wrong with each. Returns the exit status.
+
+        `refused` are the errors of tasks that could not be read; the job is without these tasks.
+        """
         async with self._quiet() as job:
             failures = await job.check()
         if self._interrupted_by:
@@ -83,6 +101,7 @@ class Foreground:
         reports: list[tuple[int, str, Sequence[str], Sequence[str]]] = [
             (error.task or 0, error.module or "?", (str(error),), ()) for error in refused
         ]
+        # The tasks that were read keep the indexes that they have in the file.
         indexes = (index for index in itertools.count() if index not in {error.task for error in refused})
         for index, run, failure in zip(indexes, job.tasks, failures, strict=False):
             problems = (failure.problems or (failure.message,)) if failure else ()
@@ -91,24 +110,31 @@ class Foreground:
         return FAILED if any(problems for _, _, problems, _ in reports) else COMPLETED
 
     async def inspect(self, probe: bool) -> int:
-        """Show the module of every task, what it needs and has; returns the exit status."""
+        """Show the module of every task, its tools and limits. Returns the exit status."""
         async with self._quiet() as job:
             found = await job.inspect(probe)
         if self._interrupted_by:
             return 128 + self._interrupted_by
         return COMPLETED if display.show_modules(self._client, self._limits, found) else FAILED
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _quiet(self) -> AsyncIterator[JobRun]:
-        """The job, to be looked into: only warnings are logged."""
-        setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
+        """The job, to be inspected: only warnings are logged."""
         with display.logging_to(display.Terminal(stderr=True, highlight=False), "WARNING"):
-            async with start_runtime(self._client, self._settings, self._limits) as shared:
-                job = JobRun(self._job, shared, JobObserver())
+            async with self._starting(JobObserver()) as job:
+                yield job
+
+    @contextlib.asynccontextmanager
+    async def _starting(self, observer: JobObserver) -> AsyncIterator[JobRun]:
+        """The job with a runtime, ready to run. Signals act on it."""
+        setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
+        async with start_runtime(self._client, self._settings, self._limits) as runtime:
+            with lazy_exchange(self._settings) as exchange:
+                job = JobRun(self._job, runtime, observer, exchange=exchange)
                 with self._interruptible(job):
                     yield job
 
-    def _interruptible(self, job: JobRun) -> AbstractContextManager[None]:
+    def _interruptible(self, job: JobRun) -> contextlib.AbstractContextManager[None]:
         def act(number: signal.Signals) -> None:
             if number == signal.SIGUSR2:
                 self._paused = not self._paused
@@ -146,7 +172,7 @@ class Foreground:
 
 
 def _outputs(verdict: Verdict) -> list[tuple[str, int]]:
-    """The files that completed tasks wrote and that are still there."""
+    """Path and size in bytes of each file that a completed task wrote and that still exists."""
     found: dict[str, int] = {}
     for run in verdict.tasks:
         for name in run.ready.outputs if run.result == "completed" else ():

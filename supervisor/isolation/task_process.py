@@ -140,7 +140,7 @@ class TaskProcess:
         label: str,
         job_id: str,
         on_status: Callable[[msgspec.Raw], None],
-        exchange: Exchange | None = None,
+        exchange: Exchange = without_server,
     ) -> "TaskProcess":
         """Have the zygote fork a task process; it waits for its `Start`. `label` names the task in the log.
 
@@ -151,7 +151,7 @@ class TaskProcess:
             LimitError: one of its limits cannot be applied.
             OSError: there are too few descriptors.
         """
-        self = cls(confines.zygote, confines.clock, on_status, exchange or without_server)
+        self = cls(confines.zygote, confines.clock, on_status, exchange)
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             self._socket, queue = socket.socketpair()
             ours.enter_context(self._socket)

@@ -15,7 +15,7 @@ from app.config import VERSION
 from ipc.messages import Inspection, StepName
 from supervisor.isolation.failure import Failure
 from supervisor.isolation.runtime import Runtime
-from supervisor.isolation.task_process import Stop
+from supervisor.isolation.task_process import Exchange, Stop, without_server
 from supervisor.jobs.model import Job, Task
 from supervisor.jobs.task_run import JobContext, JobControl, JobObserver, TaskRun
 
@@ -47,7 +47,14 @@ class Checkpoint:
 class JobRun:
     """Runs one job, once. With a `checkpoint`, the tasks that were completed then are not run again."""
 
-    def __init__(self, job: Job, runtime: Runtime, observer: JobObserver, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        runtime: Runtime,
+        observer: JobObserver,
+        checkpoint: Checkpoint | None = None,
+        exchange: Exchange = without_server,
+    ) -> None:
         self.job = job
         self._runtime = runtime
         self._checkpoint = checkpoint
@@ -55,7 +62,7 @@ class JobRun:
         self._control.going.set()
         self._pausing = asyncio.Lock()
         self._parallel = asyncio.Semaphore(len(os.sched_getaffinity(0)))
-        self._context = JobContext(job, runtime, observer, self._control)
+        self._context = JobContext(job, runtime, observer, self._control, exchange)
         done = checkpoint.tasks if checkpoint else ()
         self.tasks = tuple(
             TaskRun(

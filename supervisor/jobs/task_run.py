@@ -20,7 +20,7 @@ from supervisor.isolation.guard import Guard
 from supervisor.isolation.limits import Duration, LimitError
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.sampler import Sampler, Usage
-from supervisor.isolation.task_process import Sandbox, StepResult, Stop, TaskProcess
+from supervisor.isolation.task_process import Exchange, Sandbox, StepResult, Stop, TaskProcess
 from supervisor.isolation.zygote import Lost, SpawnError
 from supervisor.jobs.model import Job, Task
 from supervisor.jobs.status import Status, read_status
@@ -70,6 +70,8 @@ class JobContext:
     runtime: Runtime
     observer: JobObserver
     control: JobControl
+    exchange: Exchange
+    """Asks the API server on behalf of the modules."""
 
 
 class TaskRun:
@@ -331,4 +333,4 @@ class TaskRun:
         """Read server-side data for the module, or store its own."""
         if isinstance(request, Put) and request.module != self.task.module:
             return Data(0, error=f"a task of module {self.task.module} may not store data of {request.module}")
-        return await self._context.runtime.session().exchange(request)
+        return await self._context.exchange(request)

@@ -293,7 +293,9 @@ class Slot:
         with contextlib.suppress(JobError):  # such as of a module that is no longer enabled
             job = await asyncio.to_thread(_read, entry, self._context.runtime.client.modules)
             try:
-                self.job = JobRun(job, self._context.runtime, JobObserver(), _earlier(entry))
+                self.job = JobRun(
+                    job, self._context.runtime, JobObserver(), _earlier(entry), self._context.session.exchange
+                )
                 await self.job.cleanup_interrupted()
             finally:
                 self.job = None
@@ -326,7 +328,7 @@ class Slot:
         settings = msgspec.structs.replace(context.settings, host_uuid=self.worker_id)
         runtime = dataclasses.replace(context.runtime, settings=settings)
         self.observer = SlotObserver(job, self._heartbeat, context.journal)
-        self.job = JobRun(job, runtime, self.observer, earlier)
+        self.job = JobRun(job, runtime, self.observer, earlier, context.session.exchange)
         if self._control.stage >= Stage.CANCEL:  # told so just before
             self.stop()
         elif not self._control.going.is_set():

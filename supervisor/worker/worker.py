@@ -22,6 +22,7 @@ from typing import Any
 from loguru import logger
 
 from app.config import VERSION, Client, ConfigError, Settings, shown_url
+from supervisor.api.client import Session
 from supervisor.isolation import signals
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import Runtime, start_runtime
@@ -65,12 +66,13 @@ class Worker:
     async def main(self) -> int:
         """Work until told to stop; returns the exit status."""
         with signals.handling(SIGNALS, self._on_signal):
-            async with start_runtime(self._client, self._settings, self._limits) as shared:
-                await self._work(await self._build_context(shared))
+            async with start_runtime(self._client, self._settings, self._limits) as runtime:
+                with contextlib.closing(Session(self._settings)) as session:
+                    await self._work(await self._build_context(runtime, session))
         return 128 + self._killed_by if self._killed_by else 0
 
-    async def _build_context(self, shared: Runtime) -> WorkerContext:
-        settings, journal, session = self._settings, self._journal, shared.session()
+    async def _build_context(self, runtime: Runtime, session: Session) -> WorkerContext:
+        settings, journal = self._settings, self._journal
         workers = worker_ids(settings)
         ours = await journal.remember_workers(workers)
         outbox = Outbox(session, journal, ours, settings.network_retry_interval)
@@ -79,9 +81,9 @@ class Worker:
         flags = DisabledFlags(session, settings.queue_poll_interval)
         unfinished = collections.deque(await journal.unfinished())
         in_hand = {entry.job_id for entry in unfinished}
-        shared = replace(shared, client=self._client, limits=self._limits)  # SIGHUP may have come meanwhile
+        runtime = replace(runtime, client=self._client, limits=self._limits)  # SIGHUP may have come meanwhile
         return WorkerContext(
-            session, journal, outbox, self._control, flags, shared, settings, unfinished, in_hand, workers, ours
+            session, journal, outbox, self._control, flags, runtime, settings, unfinished, in_hand, workers, ours
         )
 
     async def _work(self, context: WorkerContext) -> None:

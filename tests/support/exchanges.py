@@ -17,7 +17,7 @@ from ipc.messages import Data, Get, Put, Ready, Start, Step
 from supervisor.isolation.clock import Clock
 from supervisor.isolation.limits import Duration
 from supervisor.isolation.runtime import Runtime
-from supervisor.isolation.task_process import Exchange, Sandbox, StepResult, TaskProcess
+from supervisor.isolation.task_process import Exchange, Sandbox, StepResult, TaskProcess, without_server
 
 TOKEN = "open sesame"
 
@@ -156,7 +156,7 @@ class Tasks:
     async def start(self, exchange: Exchange | None, module: str = "clerk") -> TaskProcess:
         limits = self._shared.limits[module]
         confines = Sandbox(self._shared.zygote, None, limits, Clock())
-        process = await TaskProcess.start(confines, module, "job", lambda raw: None, exchange)
+        process = await TaskProcess.start(confines, module, "job", lambda raw: None, exchange or without_server)
         self._stack.push_async_callback(process.close)
         return process
 
