@@ -37,6 +37,7 @@ from app.config import Config, Settings
 from app.exceptions import ClientError, InitializationError
 from app.heartbeat import heartbeat
 from ipc.messages import (
+    Cause,
     Data,
     Done,
     Encoder,
@@ -136,34 +137,22 @@ class StepExecutor:
                 return Done(warnings=self._take_warnings())
         except TerminationRequested:
             # Where it was the supervisor that asked, it has its own reason for the record.
-            return Failed("the task process was ended by SIGTERM from outside", reason="signal", signal="SIGTERM")
+            message = "the task process was ended by SIGTERM from outside"
+            return Failed(Cause("signal", message, signal="SIGTERM"))
         except UnusableError as error:
-            return Failed(_text(error), unusable=True)
+            return Failed(Cause("exception", _text(error), unusable=True))
         except ClientError as error:
-            return Failed(
-                _text(error.message) or _text(error) or type(error).__name__,
-                problems=_clipped(error.problems),
-                reason="signal" if error.signal else "exit" if isinstance(error.exit_status, int) else "exception",
-                exit_status=error.exit_status if isinstance(error.exit_status, int) else None,
-                signal=_text(error.signal) if error.signal else None,
-                tool_died=bool(error.signal),
-                stderr=_texts(error.stderr),
-                warnings=self._take_warnings(),
-            )
+            return Failed(_cause(error), self._take_warnings())
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
-            return Failed(
-                f"the module called sys.exit({_text(error.code)})",
-                reason="exit",
-                exit_status=status,
-                warnings=self._take_warnings(),
-            )
+            message = f"the module called sys.exit({_text(error.code)})"
+            return Failed(Cause("exit", message, exit_status=status), self._take_warnings())
         except BaseException as error:  # noqa: BLE001 - outermost frame of a step: whatever the module raises
             name = type(error).__name__
             text = _text(error)
             with contextlib.suppress(Exception):  # formatting it runs the module's code again
                 logger.opt(exception=error).error("The module raised {}", name)
-            return Failed(f"{name}: {text}" if text else name, warnings=self._take_warnings())
+            return Failed(Cause("exception", f"{name}: {text}" if text else name), self._take_warnings())
 
     def _start(self, start: Start) -> Ready:
         if start.open_files is not None:
@@ -483,8 +472,23 @@ def _text(value: object) -> str:
     return text[:MAX_TEXT].encode("utf-8", "backslashreplace").decode()
 
 
+def _cause(error: ClientError) -> Cause:
+    """How a tool ended or what else is wrong, as the module's error says it. Any attribute may hold anything."""
+    return Cause(
+        "signal" if error.signal else "exit" if isinstance(error.exit_status, int) else "exception",
+        _text(error.message) or _text(error) or type(error).__name__,
+        signal=_text(error.signal) if error.signal else None,
+        exit_status=error.exit_status if isinstance(error.exit_status, int) else None,
+        problems=_clipped(error.problems),
+        stderr=_texts(error.stderr),
+        tool_died=bool(error.signal),
+    )
+
+
 def _clipped(problems: Sequence[object]) -> tuple[str, ...]:
-    """The first of `problems`, and how many more there are."""
+    """The first of `problems`, and how many more there are; nothing if there is one alone, which is the message."""
+    if len(problems) < 2:
+        return ()
     more = len(problems) - MAX_LINES
     return _texts(problems[:MAX_LINES]) + ((f"and {more} more problems",) if more > 0 else ())
 

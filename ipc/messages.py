@@ -37,6 +37,36 @@ Reason = Literal[
 ]
 
 
+TASK_REASONS: frozenset[Reason] = frozenset({"exception", "exit", "signal"})
+"""The reasons that a task process may give. The others are the supervisor's alone: at `shutdown`, for one, it returns
+the job to the queue, and a module that could say so would be run for ever."""
+
+
+class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a step, a process or a job ended. What is not known is `None` or empty."""
+
+    reason: Reason
+    message: str
+    """For a person. Does not name the step."""
+    signal: str | None = None
+    """The signal's name, such as SIGSEGV."""
+    exit_status: int | None = None
+    limit: str | None = None
+    """The limit that was exceeded, as the operator wrote it."""
+    value: str | None = None
+    """The measured value that was over the limit."""
+    problems: tuple[str, ...] = ()
+    """The single problems, if `message` joins several."""
+    log: tuple[str, ...] = ()
+    """The last lines of the task's log."""
+    stderr: tuple[str, ...] = ()
+    """The last lines of the tool that failed or, if none did, of the task process."""
+    tool_died: bool = False
+    """A signal killed a tool, and the task process is alive: another attempt may succeed."""
+    unusable: bool = False
+    """The module cannot be imported: a mistake in the configuration, not in the job."""
+
+
 class Message(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag=str.lower):
     """Base of all messages."""
 
@@ -165,20 +195,9 @@ class Done(Message, frozen=True):
 
 
 class Failed(Message, frozen=True):
-    """The step failed, and the task process lives on."""
+    """The step failed, for one of `TASK_REASONS`. The task process lives on."""
 
-    message: str
-    reason: Literal["exception", "exit", "signal"] = "exception"
-    tool_died: bool = False
-    """A signal killed a tool: another attempt may do better."""
-    unusable: bool = False
-    """The module could not even be imported: a mistake in the configuration, not in the job."""
-    exit_status: int | None = None
-    signal: str | None = None
-    problems: tuple[str, ...] = ()
-    """What the message joins, if it is several things."""
-    stderr: tuple[str, ...] = ()
-    """The last lines of the tool that failed, if one did."""
+    cause: Cause
     warnings: tuple[str, ...] = ()
 
 

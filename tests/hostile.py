@@ -343,6 +343,13 @@ def unasked_answer(module: Hostile, step: str) -> None:
     time.sleep(1000)
 
 
+def foreign_reason(module: Hostile, step: str) -> None:
+    """Claims a failure that returns the job to the queue: it would be run for ever."""
+    body = b'{"type":"failed","cause":{"reason":"shutdown","message":""}}'
+    _write(struct.pack("!I", len(body)) + body)
+    time.sleep(1000)
+
+
 def flood_of_gets(module: Hostile, step: str) -> None:
     while True:
         _write(_frame("get", name="x") * 1000)

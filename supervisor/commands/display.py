@@ -20,11 +20,11 @@ from rich.text import Text
 
 from app.config import SECRETS, SETTINGS, Client, Settings, is_set, shown_url
 from ipc.messages import Inspection, StepName
-from supervisor.isolation.failure import Failure
 from supervisor.isolation.limits import IoPriority, Limits
 from supervisor.isolation.line_pipe import printable
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.job_run import JobRun, Verdict
+from supervisor.jobs.record import Failure
 from supervisor.jobs.task_run import JobObserver, TaskRun
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
         console.print(_plain(f"Output: {path} ({decimal(size)})"))
     if verdict.failure:
         console.print(_plain(verdict.failure.headline))
-        for line in verdict.failure.stderr or verdict.failure.log:
+        for line in verdict.failure.cause.stderr or verdict.failure.cause.log:
             console.print(_plain(f"    {line}"))
 
 
@@ -269,7 +269,7 @@ def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[I
     for (name, target), inspection, each in zip(client.modules.items(), inspections, found, strict=True):
         problems = [tool.problem for tool in inspection.tools if tool.problem]
         if isinstance(each, Failure):
-            problems = [each.message]
+            problems = [each.cause.message]
         elif inspection.encoders and all(encoder.problem for encoder in inspection.encoders):
             problems.append("none of its encoders works")
         wrong += [f"{name}: {problem}" for problem in problems]

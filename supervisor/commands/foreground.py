@@ -16,14 +16,16 @@ import setproctitle
 from loguru import logger
 
 from app.config import Client, Settings
+from ipc.messages import Cause
 from supervisor.commands import display
 from supervisor.isolation import signals
-from supervisor.isolation.failure import Failure
+from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import start_runtime
-from supervisor.isolation.task_process import Exchange, Stop
+from supervisor.isolation.task_process import Exchange
 from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import Job, JobError
+from supervisor.jobs.record import Failure
 from supervisor.jobs.task_run import JobObserver
 
 COMPLETED, FAILED, WRONG = 0, 1, 2
@@ -79,7 +81,7 @@ class Foreground:
             failure, plans = await job.plan()
         if self._interrupted_by:
             return 128 + self._interrupted_by
-        if failure and failure.unusable:
+        if failure and failure.cause.unusable:
             return self._complain(failure)
         if failure:
             click.echo(failure.headline, err=True)
@@ -104,7 +106,7 @@ class Foreground:
         # The tasks that were read keep the indexes that they have in the file.
         indexes = (index for index in itertools.count() if index not in {error.task for error in refused})
         for index, run, failure in zip(indexes, job.tasks, failures, strict=False):
-            problems = (failure.problems or (failure.message,)) if failure else ()
+            problems = (failure.cause.problems or (failure.cause.message,)) if failure else ()
             reports.append((index, run.task.module, problems, run.warnings))
         display.show_problems(sorted(reports, key=itemgetter(0)))
         return FAILED if any(problems for _, _, problems, _ in reports) else COMPLETED
@@ -145,13 +147,13 @@ class Foreground:
             logger.warning("{}: {}", number.name, "killing the job" if again else "stopping the job; again to kill it")
             self._interrupted_by = self._interrupted_by or number
             self._paused = False
-            job.stop(Stop("cancelled", f"cancelled by {number.name}", now=again))
+            job.stop(StopOrder(Cause("cancelled", f"cancelled by {number.name}"), now=again))
 
         return signals.handling([*STOPPING, signal.SIGUSR2], act)
 
     def _show(self, verdict: Verdict, as_json: bool) -> int:
         failure = verdict.failure
-        if failure and failure.unusable:
+        if failure and failure.cause.unusable:
             return self._complain(failure)
         if as_json:
             try:
@@ -167,7 +169,7 @@ class Foreground:
         return FAILED if failure else COMPLETED
 
     def _complain(self, failure: Failure) -> int:
-        click.echo(f"{self._job_file}: tasks[{failure.task}].module: {failure.message}", err=True)
+        click.echo(f"{self._job_file}: tasks[{failure.task}].module: {failure.cause.message}", err=True)
         return WRONG
 
 

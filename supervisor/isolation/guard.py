@@ -1,22 +1,23 @@
-"""The guard of a step: says when a task's tree has used more than it may, or does nothing any more."""
+"""The guard of a step: finds out when a task's process tree exceeds a limit, or hangs."""
 
 from rich.filesize import decimal
 
+from ipc.messages import Cause
 from supervisor.isolation.clock import Clock
+from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.sampler import Usage
-from supervisor.isolation.task_process import Stop
 
 IDLE_SHARE = 0.005
-"""Share of a processor below which a tree counts as doing nothing: waiting in a loop that looks ten times a second
-takes a twentieth of it."""
+"""Share of a processor below which a tree counts as idle. A loop that polls ten times a second takes a twentieth of
+this."""
 
 IDLE_SECONDS = 0.02
-"""CPU time that is always within the noise: the kernel counts in hundredths of a second."""
+"""CPU time that always counts as idle: the kernel counts in hundredths of a second."""
 
 
 class Guard:
-    """Judges one step of a task by what its tree uses and what it reports."""
+    """Judges one step of a task by the usage of its process tree and by the module's reports."""
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self._limits = limits
@@ -26,32 +27,28 @@ class Guard:
         self._reports = 0
         self._progress: float | None = None
 
-    def judge(self, usage: Usage, reports: int, progress: float | None) -> Stop | None:
-        """The order to stop, if a limit is passed. `reports` counts what the module has told its heartbeat."""
-        return self._too_much(usage) or self._too_long(usage, reports, progress)
+    def judge(self, usage: Usage, reports: int, progress: float | None) -> StopOrder | None:
+        """The order to stop, if a limit is exceeded.
 
-    def _too_much(self, usage: Usage) -> Stop | None:
-        limits = self._limits
-        if limits.memory and usage.memory > limits.memory.bytes:
+        `reports` is the number of the module's reports so far, `progress` the last percentage.
+        """
+        if cause := self._too_much(usage):
+            return StopOrder(cause, now=True)  # while it was asked, a leak or a fork bomb would take the machine
+        cause = self._too_long(usage, reports, progress)
+        return StopOrder(cause) if cause else None
+
+    def _too_much(self, usage: Usage) -> Cause | None:
+        memory, processes = self._limits.memory, self._limits.processes
+        if memory and usage.memory > memory.bytes:
             value = decimal(usage.memory)
-            return Stop(
-                "memory",
-                f"its processes used {value} of memory, over the limit of {limits.memory.text}",
-                limits.memory.text,
-                value,
-                now=True,  # by the time it has stopped when asked, a leak would have taken the machine
-            )
-        if limits.processes and usage.processes > limits.processes:
-            return Stop(
-                "processes",
-                f"it had {usage.processes} live processes, over the limit of {limits.processes}",
-                str(limits.processes),
-                str(usage.processes),
-                now=True,
-            )
+            message = f"its processes used {value} of memory, over the limit of {memory.text}"
+            return Cause("memory", message, limit=memory.text, value=value)
+        if processes and usage.processes > processes:
+            message = f"it had {usage.processes} live processes, over the limit of {processes}"
+            return Cause("processes", message, limit=str(processes), value=str(usage.processes))
         return None
 
-    def _too_long(self, usage: Usage, reports: int, progress: float | None) -> Stop | None:
+    def _too_long(self, usage: Usage, reports: int, progress: float | None) -> Cause | None:
         now = self._clock.now()
         if progress != self._progress:
             self._progress, self._progressed_at = progress, now
@@ -60,14 +57,14 @@ class Guard:
         stall, standstill = self._limits.stall_timeout, self._limits.progress_timeout
         if stall and now - self._active_at > stall.seconds:
             message = f"it did nothing for {stall.text}: no report, no CPU time, no input or output"
-            return Stop("stall", message, stall.text)
+            return Cause("stall", message, limit=stall.text)
         if standstill and progress is not None and now - self._progressed_at > standstill.seconds:
             message = f"its progress stayed at {progress:g} % for {standstill.text}"
-            return Stop("stall", message, standstill.text)
+            return Cause("stall", message, limit=standstill.text)
         return None
 
     def _is_active(self, usage: Usage, now: float) -> bool:
         before = self._idle_from
         idle = max(IDLE_SECONDS, IDLE_SHARE * (now - self._active_at))
-        # A process that ends takes its share of the sums with it: less is a change like more.
+        # A process that ends takes its share out of the sums, so a smaller sum is activity, too.
         return usage.io_bytes != before.io_bytes or abs(usage.cpu_seconds - before.cpu_seconds) > idle

@@ -1,6 +1,6 @@
 """One task process: start it, take it through its steps, stop it.
 
-Whatever the process does, a step ends: with its own answer, or with a `Failure` that says why there was none.
+Whatever the process does, a step ends: with its own answer, or with a `Failed` that says why there was none.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from loguru import logger
 
 from ipc import linux
 from ipc.messages import (
+    TASK_REASONS,
+    Cause,
     Data,
     Done,
     Exited,
@@ -25,7 +27,6 @@ from ipc.messages import (
     Progress,
     Put,
     Ready,
-    Reason,
     Start,
     Step,
     StepName,
@@ -34,11 +35,11 @@ from ipc.queue import MAX_FRAME, MAX_REQUEST, Decoder, encode
 from supervisor.isolation import sampler
 from supervisor.isolation.cgroup import Cgroup, Cgroups
 from supervisor.isolation.clock import Clock
-from supervisor.isolation.failure import Ending, Failure, explain_status
+from supervisor.isolation.failure import StopOrder, explain_status
 from supervisor.isolation.limits import Duration, Limits
 from supervisor.isolation.limits import apply as apply_limits
 from supervisor.isolation.line_pipe import LinePipe
-from supervisor.isolation.zygote import Child, Lost, Zygote
+from supervisor.isolation.zygote import Child, Zygote
 
 MESSAGES_PER_SECOND = 100
 MESSAGES_BURST = 400
@@ -61,7 +62,7 @@ EXIT_PATIENCE = 1.0
 
 _SYSLOG_LEVELS = {"7": "DEBUG", "6": "INFO", "4": "WARNING", "3": "ERROR"}
 
-StepResult = Ready | Done | Failure
+StepResult = Ready | Done | Failed
 
 Exchange = Callable[[Get | Put], Awaitable[Data]]
 """Asks the API server on a task's behalf."""
@@ -71,20 +72,6 @@ async def without_server(request: Get | Put) -> Data:
     """The exchange where there is no API server."""
     del request
     return Data(0, error="the client runs without an API server")
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """An order to stop in the middle of a step, noted before any signal is sent."""
-
-    reason: Reason
-    message: str
-    limit: str | None = None
-    """The limit that was passed, as the operator wrote it."""
-    value: str | None = None
-    """What was measured instead."""
-    now: bool = False
-    """Kill at once, without asking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +106,15 @@ class TaskProcess:
         self._loop = asyncio.get_running_loop()
         self._messages: Decoder[FromTask] = Decoder(FromTask, MAX_FRAME)
         self._unsent = bytearray()
-        self._answer: asyncio.Future[Ready | Done | Failed | Ending] | None = None
-        self._ending: Ending | None = None
+        self._answer: asyncio.Future[StepResult] | None = None
+        self._ended: Cause | None = None
         self._reading = False
         self._busy = False
         self._due: tuple[type, ...] = ()
         self._frame_deadline: asyncio.TimerHandle | None = None
         self._allowed = float(MESSAGES_BURST)
         self._counted_at = self._loop.time()
-        self._stop: asyncio.Future[Stop] = self._loop.create_future()
+        self._stop: asyncio.Future[StopOrder] = self._loop.create_future()
         self._child: Child
         self._socket: socket.socket
         self._log: LinePipe
@@ -189,10 +176,13 @@ class TaskProcess:
     @property
     def alive(self) -> bool:
         """Whether it can take another step."""
-        return self._ending is None
+        return self._ended is None
 
-    def stop(self, order: Stop) -> None:
-        """End the step under way, or the next one, for `order`'s reason. The first order counts, unless one kills."""
+    def stop(self, order: StopOrder) -> None:
+        """Stop the step under way, or the next one.
+
+        Only the first order is recorded; a later one with `now=True` still kills at once.
+        """
         if not self._stop.done():
             self._stop.set_result(order)
         elif order.now:
@@ -200,7 +190,7 @@ class TaskProcess:
 
     async def pause(self) -> None:
         """Stop the whole tree where it is. Killing it works all the same."""
-        if self._frozen is not None or self._ending:
+        if self._frozen is not None or self._ended:
             return
         self._frozen = []
         if self._cgroup:
@@ -212,7 +202,7 @@ class TaskProcess:
     async def resume(self) -> None:
         """Let the tree go on where it was."""
         frozen, self._frozen = self._frozen, None
-        if frozen is None or self._ending:
+        if frozen is None or self._ended:
             return
         if self._cgroup:
             with contextlib.suppress(OSError):
@@ -227,27 +217,31 @@ class TaskProcess:
         self._busy = True
         self._due = (Failed, Ready if isinstance(request, Start) else Done)
         self._answer = self._loop.create_future()
-        if self._ending:
-            self._answer.set_result(self._ending)
+        if self._ended:
+            self._answer.set_result(Failed(self._ended))
         else:
             self._send(encode(request))
         ends: list[asyncio.Future[Any]] = [self._answer, self._stop]
         try:
             await self._wait(ends, timeout.seconds)
             if self._answer.done():
-                return self._understand(name, self._answer.result())
-            if not self._stop.done():
-                self._stop.set_result(Stop("timeout", f"{name} did not end within {timeout.text}", timeout.text))
-            await self._end_step(self._stop.result(), grace)
-            stop = self._stop.result()
-            return self._failure(name, Ending(stop.reason, stop.message), stop)
+                answer = self._answer.result()
+                if self._ended and self._ended.reason == "protocol":
+                    answer = Failed(self._ended)  # ignore an answer that came together with a protocol violation
+            else:
+                if not self._stop.done():
+                    cause = Cause("timeout", f"{name} did not end within {timeout.text}", limit=timeout.text)
+                    self._stop.set_result(StopOrder(cause))
+                await self._end_step(self._stop.result(), grace)
+                answer = Failed(self._stop.result().cause)
+            return Failed(self._with_evidence(answer.cause), answer.warnings) if isinstance(answer, Failed) else answer
         finally:
             self._end_exchange()
             self._answer = None
             if self._stop.done():
                 self._stop = self._loop.create_future()
 
-    async def close(self) -> Exited | Lost:
+    async def close(self) -> Exited | Cause:
         """Let the process exit, or kill it where it is in the middle of a step; returns when nothing of it is alive."""
         if not self._busy and self._frozen is None:
             with contextlib.suppress(OSError):
@@ -287,7 +281,7 @@ class TaskProcess:
             if (await asyncio.wait(ends, timeout=wait, return_when=asyncio.FIRST_COMPLETED))[0]:
                 return
 
-    async def _kill(self) -> Exited | Lost:
+    async def _kill(self) -> Exited | Cause:
         if self._cgroup and not self._child.exited.done():
             self._cgroup.kill()
         return await self._zygote.kill(self._child)
@@ -297,7 +291,7 @@ class TaskProcess:
             self._cgroup.kill()
         self._zygote.order_kill(self._child)
 
-    async def _end_step(self, order: Stop, grace: float) -> None:
+    async def _end_step(self, order: StopOrder, grace: float) -> None:
         """Ask, wait the grace, kill. A process that stops when asked lives on, for its cleanup."""
         assert self._answer is not None
         if not order.now:
@@ -370,6 +364,8 @@ class TaskProcess:
                 self._on_status(status)
             case Get() | Put():
                 self._begin_exchange(message)
+            case Failed(cause) if cause.reason not in TASK_REASONS:
+                self._break(f"gave a reason ({cause.reason}) that is not its to give")
             case _ if self._answer is None or self._answer.done() or not isinstance(message, self._due):
                 self._break(f"answered ({type(message).__name__}) without being asked for that")
             case _:
@@ -413,14 +409,15 @@ class TaskProcess:
     def _break(self, error: str) -> None:
         """The process does not keep to the protocol: read nothing more from it and end it."""
         self._stop_reading()
-        if self._ending is None:
-            self._settle(Ending("protocol", f"the task process {error}"))
+        if self._ended is None:
+            self._settle(Cause("protocol", f"the task process {error}"))
             self._order_kill()
 
-    def _on_exited(self, future: asyncio.Future[Exited | Lost]) -> None:
+    def _on_exited(self, future: asyncio.Future[Exited | Cause]) -> None:
         self._drain()
-        if self._ending is None:
-            self._settle(_ending(future.result()))
+        if self._ended is None:
+            exited = future.result()
+            self._settle(exited if isinstance(exited, Cause) else explain_status(exited.status))
 
     def _drain(self) -> None:
         """Take what the process had sent before it ended: an answer among it stands."""
@@ -433,10 +430,10 @@ class TaskProcess:
         except OSError:
             return False
 
-    def _settle(self, ending: Ending) -> None:
-        self._ending = ending
+    def _settle(self, cause: Cause) -> None:
+        self._ended = cause
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(ending)
+            self._answer.set_result(Failed(cause))
 
     def _stop_reading(self) -> None:
         if self._frame_deadline:
@@ -446,75 +443,32 @@ class TaskProcess:
             self._loop.remove_reader(self._socket)
             self._reading = False
 
-    def _understand(self, step: StepName, answer: Ready | Done | Failed | Ending) -> StepResult:
-        if self._ending and self._ending.reason == "protocol":
-            answer = self._ending  # what came with nonsense is worth nothing
-        match answer:
-            case Failed():
-                ending = Ending(answer.reason, answer.message, answer.signal, answer.exit_status)
-                return msgspec.structs.replace(
-                    self._failure(step, ending, stderr=answer.stderr),
-                    problems=answer.problems if len(answer.problems) > 1 else (),
-                    warnings=answer.warnings,
-                    tool_died=answer.tool_died,
-                    unusable=answer.unusable,
-                )
-            case Ending():
-                return self._failure(step, answer)
-            case _:
-                return answer
-
-    def _failure(
-        self,
-        step: StepName,
-        ending: Ending,
-        stop: Stop | None = None,
-        stderr: tuple[str, ...] = (),
-    ) -> Failure:
+    def _with_evidence(self, cause: Cause) -> Cause:
+        """`cause` with the last lines of the log and of what was printed, and the kernel's part in it."""
         self._log.drain()
         self._output.drain()
-        ending, limit = self._blame_memory(ending)
-        return Failure(
-            ending.reason,
-            step,
-            ending.message,
-            signal=ending.signal,
-            exit_status=ending.exit_status,
-            limit=stop.limit if stop else limit,
-            value=stop.value if stop else None,
-            log=tuple(_level(line)[1] for line in self._log.last_lines()),
-            stderr=stderr or self._output.last_lines(),
-        )
+        log = tuple(_level(line)[1] for line in self._log.last_lines())
+        stderr = cause.stderr or self._output.last_lines()
+        return msgspec.structs.replace(self._blame_memory(cause), log=log, stderr=stderr)
 
-    def _blame_memory(self, ending: Ending) -> tuple[Ending, str | None]:
-        """Tell a kill by the kernel for want of memory from others, and the limit, if it was that of the cgroup.
-
-        Kills of ours have an order to stop, and no signal here.
-        """
-        if ending.signal != "SIGKILL":
-            return ending, None
+    def _blame_memory(self, cause: Cause) -> Cause:
+        """Tell a kill for want of memory from others. Our own kills have an order, whose cause names no signal."""
+        if cause.signal != "SIGKILL":
+            return cause
         in_cgroup = self._cgroup.out_of_memory_kills() if self._cgroup else 0
         if not in_cgroup and linux.out_of_memory_kills() == self._memory_kills:
-            return ending, None
-        message = f"{ending.message}: the kernel's out-of-memory killer took it"
+            return cause
+        message = f"{cause.message}: the kernel's out-of-memory killer took it"
         limit = self._memory_limit if self._cgroup and self._cgroup.over_its_memory() else None
         if limit:
             message += f", over the limit of {limit}"
-        return msgspec.structs.replace(ending, reason="memory", message=message), limit
+        return msgspec.structs.replace(cause, reason="memory", message=message, limit=limit)
 
 
 def _answer_frame(data: Data) -> bytes:
     if len(data.body) > MAX_REQUEST or len(frame := encode(data)) > MAX_REQUEST:
         return encode(Data(0, error=f"what it sends is more than a task process can take ({MAX_REQUEST >> 20} MiB)"))
     return frame
-
-
-def _ending(exited: Exited | Lost) -> Ending:
-    match exited:
-        case Lost(cause):
-            return Ending("lost", f"the process that watches over the tasks was lost ({cause})")
-        case Exited(status=status):
-            return explain_status(status)
 
 
 def _level(line: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from loguru import logger
 
 from app.config import SECRETS, Settings
 from ipc import linux
-from ipc.messages import Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
+from ipc.messages import Cause, Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import Decoder, encode
 from supervisor.isolation import systemd
 
@@ -32,20 +32,14 @@ class SpawnError(Exception):
     """A task process could not be started; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The zygote was lost, and the task process with it."""
-
-    cause: str
-
-
 @dataclass(slots=True)
 class Child:
     """A task process as the zygote knows it."""
 
     number: int
     spawned: asyncio.Future[int]
-    exited: asyncio.Future[Exited | Lost]
+    exited: asyncio.Future[Exited | Cause]
+    """How it ended; a `Cause` if the zygote, which would have told, was lost with it."""
     pid: int = field(default=0)
 
 
@@ -124,7 +118,7 @@ class Zygote:
         if not child.exited.done():
             self._send(Kill(child.number))
 
-    async def kill(self, child: Child) -> Exited | Lost:
+    async def kill(self, child: Child) -> Exited | Cause:
         """Kill the task process and all that it started; returns when nothing of it is alive."""
         if not child.exited.done():
             self.order_kill(child)
@@ -164,26 +158,26 @@ class Zygote:
         if not data or self._answers.error:
             self._lose(self._answers.error or "it ended")
 
-    def _lose(self, cause: str) -> None:
-        """The zygote is of no use any more: kill it and all it held. `cause` is empty if that was intended."""
+    def _lose(self, why: str) -> None:
+        """Kill the zygote and all it held: it cannot be used any more. `why` is empty if that is intended."""
         if self._process is None:
             return
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
         process, self._process = self._process, None
         children, self._children = self._children, {}
-        self._recovery = asyncio.create_task(self._recover(process, list(children.values()), cause))
+        self._recovery = asyncio.create_task(self._recover(process, list(children.values()), why))
 
-    async def _recover(self, process: subprocess.Popen[bytes], children: list[Child], cause: str) -> None:
+    async def _recover(self, process: subprocess.Popen[bytes], children: list[Child], why: str) -> None:
         status = await asyncio.to_thread(_kill_all, process)
-        if cause:
+        if why:
             ending = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-            logger.error("The zygote was lost: {} ({}); everything it held was killed", cause, ending)
+            logger.error("The zygote was lost: {} ({}); everything it held was killed", why, ending)
         for child in children:
             if not child.spawned.done():
                 child.spawned.set_exception(SpawnError("the zygote was lost"))
                 child.spawned.exception()  # retrieved: the one who asked may have given up
-            child.exited.set_result(Lost(cause))
+            child.exited.set_result(Cause("lost", f"the process that watches over the tasks was lost ({why})"))
         self._recovery = None
 
 

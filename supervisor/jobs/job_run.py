@@ -13,10 +13,11 @@ from loguru import logger
 
 from app.config import VERSION
 from ipc.messages import Inspection, StepName
-from supervisor.isolation.failure import Failure
+from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.runtime import Runtime
-from supervisor.isolation.task_process import Exchange, Stop, without_server
+from supervisor.isolation.task_process import Exchange, without_server
 from supervisor.jobs.model import Job, Task
+from supervisor.jobs.record import Failure
 from supervisor.jobs.task_run import JobContext, JobControl, JobObserver, TaskRun
 
 Prepare = Callable[[TaskRun], Awaitable[Failure | None]]
@@ -109,7 +110,7 @@ class JobRun:
             await run.close()
         if failure:
             log = logger.bind(job=self.job.job_id, task=run.label)
-            log.warning("What the interrupted task left may still be there: {}", failure.message)
+            log.warning("What the interrupted task left may still be there: {}", failure.cause.message)
 
     async def check(self) -> list[Failure | None]:
         """Initialise and validate every task, also after a failure. Returns each task's failure, in their order."""
@@ -149,7 +150,7 @@ class JobRun:
 
     # --- the operator's orders ---
 
-    def stop(self, order: Stop) -> None:
+    def stop(self, order: StopOrder) -> None:
         """Stop the steps under way, and begin no other task."""
         if self._control.order is None or order.now:
             self._control.order = order
@@ -211,7 +212,7 @@ class JobRun:
         if failure and run.earlier_record and self._control.order is None:
             # The task is completed already. Its inputs may legitimately have been removed since.
             log = logger.bind(job=self.job.job_id, task=run.label)
-            log.debug("Completed before the restart; it could not be prepared again: {}", failure.message)
+            log.debug("Completed before the restart; it could not be prepared again: {}", failure.cause.message)
             return None
         return failure
 

@@ -12,17 +12,18 @@ from typing import Any, Literal
 import msgspec
 import psutil
 
-from ipc.messages import Data, Done, Get, Inspection, Put, Ready, Start, Step, StepName
+from ipc.messages import Cause, Data, Done, Exited, Failed, Get, Inspection, Put, Ready, Start, Step, StepName
 from supervisor.isolation import scratch
 from supervisor.isolation.clock import Clock
-from supervisor.isolation.failure import Failure
+from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.guard import Guard
 from supervisor.isolation.limits import Duration, LimitError
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.sampler import Sampler, Usage
-from supervisor.isolation.task_process import Exchange, Sandbox, StepResult, Stop, TaskProcess
-from supervisor.isolation.zygote import Lost, SpawnError
+from supervisor.isolation.task_process import Exchange, Sandbox, TaskProcess
+from supervisor.isolation.zygote import SpawnError
 from supervisor.jobs.model import Job, Task
+from supervisor.jobs.record import Failure
 from supervisor.jobs.status import Status, read_status
 
 SAMPLE_INTERVAL = 0.5
@@ -58,7 +59,7 @@ class JobControl:
     """Stands still while the job is paused."""
     going: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared while the job is paused."""
-    order: Stop | None = None
+    order: StopOrder | None = None
     """The order to stop, once there is one."""
 
 
@@ -142,17 +143,16 @@ class TaskRun:
         try:
             await self._start_process()
         except LimitError as error:
-            return self._failure(Failure("exception", "init", str(error)))
+            return self._failure("init", Cause("exception", str(error)))
         except (SpawnError, OSError, psutil.Error) as error:
-            return self._failure(Failure("lost", "init", f"its process could not be started: {error}"))
+            return self._failure("init", Cause("lost", f"its process could not be started: {error}"))
         assert self.process is not None
         if self._control.order and not for_cleanup:  # it came while there was no process yet to stop
             self.process.stop(self._control.order)
         answer = await self._step("init", self._start_message(), self.limits.init_timeout)
         if isinstance(answer, Ready):
             self.ready = answer
-            return None
-        return self._note(answer)
+        return _failure_in(answer)
 
     async def validate(self, files: Mapping[bytes, bool]) -> Failure | None:
         """Validate the task's data.
@@ -164,7 +164,7 @@ class TaskRun:
             return None
         self._files = files
         request = Step("validate", tuple(files.items()))
-        return self._note(await self._step("validate", request, self.limits.validate_timeout))
+        return _failure_in(await self._do("validate", request, self.limits.validate_timeout))
 
     async def run(self) -> Failure | None:
         """Run the task, again where its tool died of a signal, clean up after it and end its process."""
@@ -172,7 +172,7 @@ class TaskRun:
         await self._observer.on_task_starting(self)
         failure = await self._attempt()
         while failure and self._may_try_again(failure):
-            self.warnings.append(f"attempt {self.attempts} of {self.limits.max_attempts}: {failure.message}")
+            self.warnings.append(f"attempt {self.attempts} of {self.limits.max_attempts}: {failure.cause.message}")
             failure = await self._prepare_again() or await self._attempt()
         leftovers = await self.close()
         if leftovers and not failure:
@@ -184,19 +184,18 @@ class TaskRun:
 
     async def cleanup(self) -> Failure | None:
         """Call the module's `cleanup`."""
-        return self._note(await self._step("cleanup", Step("cleanup"), self.limits.cleanup_timeout))
+        return _failure_in(await self._do("cleanup", Step("cleanup"), self.limits.cleanup_timeout))
 
     async def plan(self) -> tuple[str, ...] | Failure:
         """The command lines that the task would run."""
-        answer = await self._step("run", Step("plan"), self.limits.validate_timeout)
-        return self._note(answer) or (answer.lines if isinstance(answer, Done) else ())
+        answer = await self._do("run", Step("plan"), self.limits.validate_timeout)
+        return answer if isinstance(answer, Failure) else answer.lines
 
     async def inspect(self, probe: bool) -> Inspection | Failure:
         """The module's file, tools and, with `probe`, the encoders that work here."""
         timeout = self.limits.run_timeout if probe else self.limits.validate_timeout
-        answer = await self._step("run", Step("probe" if probe else "inspect"), timeout)
-        inspection = answer.inspection if isinstance(answer, Done) else None
-        return self._note(answer) or inspection or Inspection()
+        answer = await self._do("run", Step("probe" if probe else "inspect"), timeout)
+        return answer if isinstance(answer, Failure) else answer.inspection or Inspection()
 
     async def close(self) -> int:
         """End the task's process, if it has one, and remove its scratch directory.
@@ -208,7 +207,7 @@ class TaskRun:
         if self._scratch:
             await asyncio.to_thread(scratch.remove, self._scratch)
             self._scratch = None
-        if exited is None or isinstance(exited, Lost):
+        if not isinstance(exited, Exited):
             return 0
         self.cpu_seconds += exited.cpu_seconds
         self.peak_memory = max(self.peak_memory, exited.peak_memory)
@@ -217,13 +216,13 @@ class TaskRun:
     def refuse(self, step: StepName) -> Failure | None:
         """The failure of a step that must not begin, because the job was ordered to stop; `None` if it may."""
         order = self._control.order
-        return self._failure(Failure(order.reason, step, order.message)) if order else None
+        return self._failure(step, order.cause) if order else None
 
     # --- attempts ---
 
     async def _attempt(self) -> Failure | None:
         self.attempts += 1
-        failure = self._note(await self._step("run", Step("run"), self.limits.run_timeout))
+        failure = _failure_in(await self._do("run", Step("run"), self.limits.run_timeout))
         if failure is None:
             return await self.cleanup()
         if self.ready.cleanup_on_failure:
@@ -232,7 +231,7 @@ class TaskRun:
 
     def _may_try_again(self, failure: Failure) -> bool:
         # Encoders crash now and then. A task that ran out of memory, or was stopped, would end like that again.
-        crashed = failure.tool_died and failure.reason == "signal"
+        crashed = failure.cause.tool_died and failure.cause.reason == "signal"
         return crashed and self._control.order is None and self.attempts < self.limits.max_attempts
 
     async def _prepare_again(self) -> Failure | None:
@@ -254,15 +253,24 @@ class TaskRun:
 
     # --- one step ---
 
-    async def _step(self, name: StepName, request: Start | Step, timeout: Duration) -> StepResult:
+    async def _do(self, name: StepName, request: Step, timeout: Duration) -> Done | Failure:
+        answer = await self._step(name, request, timeout)
+        assert not isinstance(answer, Ready)  # the answer to `Start` alone
+        return answer
+
+    async def _step(self, name: StepName, request: Start | Step, timeout: Duration) -> Ready | Done | Failure:
+        """Have the process do a step. Its warnings are kept for the record."""
         assert self.process is not None
         await self._control.going.wait()
         self._observer.on_step_started(self, name)
         guarding = asyncio.create_task(self._guard(self.process))
         try:
-            return await self.process.step(name, request, timeout, self.limits.grace.seconds)
+            answer = await self.process.step(name, request, timeout, self.limits.grace.seconds)
         finally:
             guarding.cancel()
+        if not isinstance(answer, Ready):
+            self.warnings += answer.warnings
+        return self._failure(name, answer.cause) if isinstance(answer, Failed) else answer
 
     async def _guard(self, process: TaskProcess) -> None:
         """Measure the process tree at a steady interval while a step lasts, and stop the step over a limit."""
@@ -280,18 +288,8 @@ class TaskRun:
                 process.stop(order)
                 return
 
-    def _note(self, answer: StepResult) -> Failure | None:
-        """Keep an answer's warnings for the record; the failure, if it is one."""
-        if isinstance(answer, Failure):
-            return self._failure(answer)
-        self.warnings += answer.warnings if isinstance(answer, Done) else ()
-        return None
-
-    def _failure(self, failure: Failure) -> Failure:
-        self.warnings += failure.warnings
-        return msgspec.structs.replace(
-            failure, module=self.task.module, task=self.index, progress=self.status.progress, warnings=()
-        )
+    def _failure(self, step: StepName, cause: Cause) -> Failure:
+        return Failure(cause, step, self.task.module, self.index, self.status.progress)
 
     # --- its process ---
 
@@ -334,3 +332,7 @@ class TaskRun:
         if isinstance(request, Put) and request.module != self.task.module:
             return Data(0, error=f"a task of module {self.task.module} may not store data of {request.module}")
         return await self._context.exchange(request)
+
+
+def _failure_in(answer: Ready | Done | Failure) -> Failure | None:
+    return answer if isinstance(answer, Failure) else None

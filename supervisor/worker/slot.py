@@ -22,15 +22,15 @@ from loguru import logger
 from rich.filesize import decimal
 
 from app.config import VERSION, Settings
-from ipc.messages import Reason, StepName
+from ipc.messages import Cause, Reason, StepName
 from supervisor.api.client import PolledJob, Session, SessionError, refuse_constant
 from supervisor.isolation import sampler
-from supervisor.isolation.failure import Failure
+from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.sampler import Usage
-from supervisor.isolation.task_process import Stop
 from supervisor.jobs.job_run import Checkpoint, JobRun
 from supervisor.jobs.model import Job, JobError, read_job, unescape
+from supervisor.jobs.record import Failure
 from supervisor.jobs.task_run import JobObserver, TaskRun
 from supervisor.worker.heartbeat import JITTER, Heartbeat
 from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
@@ -175,7 +175,7 @@ class Slot:
     def stop(self) -> None:
         """Stop the job in hand, if there is one."""
         if self.job:
-            self.job.stop(Stop(RETURNED, "the client was told to stop"))
+            self.job.stop(StopOrder(Cause(RETURNED, "the client was told to stop")))
 
     def describe(self) -> list[str]:
         """What it is doing, for a person: a line for the job, and one for each process. Looks at every process."""
@@ -341,7 +341,7 @@ class Slot:
             if watching:
                 watching.cancel()
         log = logger.bind(job=job.job_id)
-        if verdict.failure and verdict.failure.reason == RETURNED:
+        if verdict.failure and verdict.failure.cause.reason == RETURNED:
             log.info("Job {!r} is stopped, and goes back to the queue", job.job_title)
             await self._queue_return(entry)
             return
@@ -357,7 +357,7 @@ class Slot:
             await asyncio.sleep(self._context.settings.queue_poll_interval)
             with contextlib.suppress(SessionError):
                 if await self._context.session.job(job.job.job_id) is None:
-                    job.stop(Stop("cancelled", "the job was deleted on the server"))
+                    job.stop(StopOrder(Cause("cancelled", "the job was deleted on the server")))
                     return
 
     # --- how it ended ---
@@ -397,7 +397,7 @@ class Slot:
     ) -> dict[str, Any]:
         """The record of a job that is not run."""
         context = self._context
-        failure = Failure(reason, step, str(error), error.module, tasks if error.task is None else error.task)
+        failure = Failure(Cause(reason, str(error)), step, error.module, tasks if error.task is None else error.task)
         began, now = datetime.fromisoformat(entry.began), datetime.fromisoformat(context.now())
         return {
             "start_time": entry.began,

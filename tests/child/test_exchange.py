@@ -9,8 +9,6 @@ import pytest
 
 from ipc.messages import MAX_BODY, Data, Done, Get, Put, Start
 from ipc.queue import MAX_FRAME, MAX_REQUEST
-from supervisor.isolation.failure import Failure
-from supervisor.isolation.task_process import Stop
 from tests.support.exchanges import MINUTE, STEPS, TOKEN, Desk, Supervise, Tasks, asking, eventually, serving, step
 from tests.support.media import make_clip
 
@@ -78,11 +76,11 @@ def test_failure_is_explained(supervise: Supervise, name: str) -> None:
         process = await tasks.serve(answer if exchange else None, run=[["get", "x"]], cleanup=[["try_to_get", "x"]])
         failure, after = await step(process), await step(process, "cleanup")
 
-        assert isinstance(failure, Failure)
-        assert (failure.reason, failure.step) == ("exception", "run")
-        assert message in failure.message
+        assert isinstance(failure, Failed)
+        assert failure.cause.reason == "exception"
+        assert message in failure.cause.message
         assert after == Done()
-        assert tasks.noted() == [failure.message]
+        assert tasks.noted() == [failure.cause.message]
 
     supervise(test)
 
@@ -116,8 +114,8 @@ def test_large_data(supervise: Supervise) -> None:
         assert len(put.body) == MAX_BODY
         assert done == Done()
         assert tasks.noted() == [{"for": "large"}]
-        assert isinstance(refused, Failure)
-        assert "too many bytes to be sent" in refused.message
+        assert isinstance(refused, Failed)
+        assert "too many bytes to be sent" in refused.cause.message
         assert MAX_BODY * 2 + 50 > MAX_FRAME
 
     supervise(test)
@@ -176,8 +174,8 @@ def test_option_set_comes_through_the_supervisor(supervise: Supervise, tmp_path:
         failure = await step(process, "validate")
 
         assert asked == [Get("ffmpeg", "good"), Get("ffmpeg", "bad")]
-        assert isinstance(failure, Failure)
-        assert failure.message == (
+        assert isinstance(failure, Failed)
+        assert failure.cause.message == (
             "output_maps[1].option_set: option set 'bad': there is none at http://localhost:5000/data/ffmpeg/bad"
         )
 
@@ -195,12 +193,12 @@ def test_stop_during_an_exchange(supervise: Supervise) -> None:
         process = await tasks.serve(desk, run=[["get", "slow"]], cleanup=[["get", "own"], ["get", "other"]])
         running = asyncio.create_task(step(process))
         await desk.asked.wait()
-        process.stop(Stop("cancelled", "cancelled by a test"))
+        process.stop(StopOrder(Cause("cancelled", "cancelled by a test")))
         failure = await running
         desk.release.set()
 
-        assert isinstance(failure, Failure)
-        assert failure.reason == "cancelled"
+        assert isinstance(failure, Failed)
+        assert failure.cause.reason == "cancelled"
         assert process.alive
         assert await step(process, "cleanup") == Done()
         assert tasks.noted() == [{"for": "own"}, {"for": "other"}]
@@ -219,15 +217,15 @@ def test_late_answer_is_nobodys(supervise: Supervise, asks_again: bool) -> None:
         process = await tasks.serve(desk, run=[run], cleanup=[["get", "own"]])
         running = asyncio.create_task(step(process))
         await desk.asked.wait()
-        process.stop(Stop("cancelled", "cancelled by a test"))
+        process.stop(StopOrder(Cause("cancelled", "cancelled by a test")))
         await eventually(lambda: tasks.noted() == ["unwinding"], "the module to be stopped")
         desk.release.set()
         await eventually(lambda: not desk.busy, "the late answer")
         tasks.go.touch()
         failure = await running
 
-        assert isinstance(failure, Failure)
-        assert failure.reason == "cancelled"
+        assert isinstance(failure, Failed)
+        assert failure.cause.reason == "cancelled"
         assert await step(process, "cleanup") == Done()
         assert tasks.noted()[1:] == ([{"for": "other"}] if asks_again else []) + [{"for": "own"}]
         assert desk.cancelled == []
@@ -246,12 +244,12 @@ def test_stop_at_any_instant(supervise: Supervise) -> None:
             running = asyncio.create_task(step(process))
             await desk.begun.wait()
             await asyncio.sleep(chance.random() / 200)
-            process.stop(Stop("cancelled", "cancelled by a test"))
+            process.stop(StopOrder(Cause("cancelled", "cancelled by a test")))
             failure = await running
             cleaned = await step(process, "cleanup")
 
-            assert isinstance(failure, Failure)
-            assert failure.reason == "cancelled"
+            assert isinstance(failure, Failed)
+            assert failure.cause.reason == "cancelled"
             assert cleaned == Done()
         assert tasks.noted() == [{"for": "own"}] * 60
 
@@ -266,8 +264,8 @@ def test_stop_before_any_instruction(supervise: Supervise, monkeypatch: pytest.M
         process = await tasks.serve(Desk(), validate=[["get", "own"]], run=[["get_interrupted", "other"]])
         await step(process, "validate")
         failures = 0
-        while isinstance(failure := await step(process), Failure):
-            assert "SIGTERM" in failure.message
+        while isinstance(failure := await step(process), Failed):
+            assert "SIGTERM" in failure.cause.message
             assert await step(process, "validate") == Done()
             failures += 1
 

@@ -42,6 +42,7 @@ FAILURES = {
     "flood": ("protocol", {}),
     "close_queue": ("protocol", {}),
     "unasked_answer": ("protocol", {}),
+    "foreign_reason": ("protocol", {}),
     "kill_zygote": ("lost", {}),
 }
 

@@ -52,5 +52,5 @@ def test_bombs_again_and_again(supervised: Supervised) -> None:
         *[job(("hostile", {"step": "run", "act": "bomb", "argv": ["bomb"]}))] * 5, between=check
     )
 
-    assert [verdict.failure and verdict.failure.reason for verdict in verdicts] == ["processes"] * 5
+    assert [verdict.failure and verdict.failure.cause.reason for verdict in verdicts] == ["processes"] * 5
     assert len(set(zygotes)) == 1

@@ -8,7 +8,7 @@ import threading
 import psutil
 import pytest
 
-from ipc.messages import Done, Failed, FromTask, Progress, Ready, Start, Step, ToTask
+from ipc.messages import Cause, Done, Failed, FromTask, Progress, Ready, Start, Step, ToTask
 from ipc.queue import MAX_FRAME, Decoder, Queue, encode
 
 STREAMS = 100_000
@@ -16,7 +16,7 @@ STREAMS = 100_000
 SAMPLES = [
     encode(Ready((b"/a", b"/\xff"), (), True)),
     encode(Done(("w",), ("l",))),
-    encode(Failed("m", "exit", exit_status=1, stderr=("x",) * 5)),
+    encode(Failed(Cause("exit", "m", exit_status=1, stderr=("x",) * 5))),
     struct.pack("!I", 41) + b'{"type":"progress","status":{"progress":1}}'[:41],
     struct.pack("!I", 0),
     struct.pack("!I", 1 << 31),
@@ -27,7 +27,11 @@ SAMPLES = [
 
 def test_messages_survive_any_fragmentation() -> None:
     """Messages come out as they went in, however their bytes are cut."""
-    sent = [Ready((b"/\xff\n",), (b"/b",), True), Done(("ä",), ()), Failed("x" * 1000, unusable=True)]
+    sent = [
+        Ready((b"/\xff\n",), (b"/b",), True),
+        Done(("ä",), ()),
+        Failed(Cause("exception", "x" * 1000, unusable=True)),
+    ]
     stream = b"".join(map(encode, sent))
 
     for size in (1, 2, 3, 7, 100, len(stream)):

@@ -77,7 +77,13 @@ def test_jobs_run_in_cgroups_and_leave_none(supervised: Supervised, cgroups: Cgr
 
     verdicts = supervised.verdicts(BENIGN, *(job(("hostile", {"step": "run", "act": act})) for act in acts), BENIGN)
 
-    assert [verdict.failure and verdict.failure.reason for verdict in verdicts] == [None, None, "timeout", "lost", None]
+    assert [verdict.failure and verdict.failure.cause.reason for verdict in verdicts] == [
+        None,
+        None,
+        "timeout",
+        "lost",
+        None,
+    ]
     assert not list(cgroups._base.parent.glob(f"{PREFIX}*-*"))
 
 

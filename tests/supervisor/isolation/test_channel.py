@@ -5,9 +5,9 @@ import asyncio
 import psutil
 import pytest
 
-from ipc.messages import Done, Get, Step
-from supervisor.isolation.failure import Failure
-from supervisor.isolation.task_process import StepResult, Stop
+from ipc.messages import Cause, Done, Failed, Get, Step
+from supervisor.isolation.failure import StopOrder
+from supervisor.isolation.task_process import StepResult
 from tests.support.exchanges import MINUTE, STEPS, Desk, Supervise, Tasks, eventually, step
 
 HOSTILE = {
@@ -54,13 +54,13 @@ def test_request_behind_an_abandoned_one_waits(supervise: Supervise) -> None:
         tasks.go.touch()
         running = asyncio.create_task(step(process))
         await desk.asked.wait()
-        process.stop(Stop("cancelled", "cancelled by a test"))
+        process.stop(StopOrder(Cause("cancelled", "cancelled by a test")))
         await eventually(lambda: tasks.noted() == ["unwinding"], "the module to be stopped")
         desk.release.set()
         failure = await running
 
-        assert isinstance(failure, Failure)
-        assert failure.reason == "cancelled"
+        assert isinstance(failure, Failed)
+        assert failure.cause.reason == "cancelled"
         assert tasks.noted() == ["unwinding", {"for": "other"}]
 
     supervise(test)
@@ -77,15 +77,17 @@ def test_hostile_requests_end_the_task(supervise: Supervise, act: str, name: str
     async def test(tasks: Tasks) -> None:
         desk = Desk()
         process = await tasks.start(desk, "hostile")
-        answer: StepResult = Done()
+        answers: list[StepResult] = []
         for each in STEPS[: STEPS.index(name) + 1]:
             start = tasks.start_message("hostile", step=name, act=act)
-            answer = await process.step(each, start if each == "init" else Step(each), MINUTE, 10.0)
+            answers.append(await process.step(each, start if each == "init" else Step(each), MINUTE, 10.0))
+        *before, answer = answers
         after = await tasks.serve(Desk(), run=[["get", "x"]])
 
-        assert isinstance(answer, Failure)
-        assert (answer.reason, answer.step) == ("protocol", name)
-        assert any(part in answer.message for part in HOSTILE[act].split("|")), answer.message
+        assert not any(isinstance(each, Failed) for each in before)
+        assert isinstance(answer, Failed)
+        assert answer.cause.reason == "protocol"
+        assert any(part in answer.cause.message for part in HOSTILE[act].split("|")), answer.cause.message
         assert len(desk.requests) <= 400
         assert not desk.busy
         assert await step(after) == Done()

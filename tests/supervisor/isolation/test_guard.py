@@ -56,7 +56,7 @@ def test_too_many_processes(supervised: Supervised, tmp_path: Path) -> None:
     client.communicate()
 
     assert verdict.failure is not None
-    assert (verdict.failure.reason, verdict.failure.limit) == ("processes", "20")
+    assert (verdict.failure.cause.reason, verdict.failure.cause.limit) == ("processes", "20")
     assert alive
 
 
@@ -69,7 +69,7 @@ def test_fork_bomb(supervised: Supervised, cgroups: bool) -> None:
     failed, after = supervised.verdicts(hostile("bomb", argv=["bomb"]), BENIGN)
 
     assert failed.failure is not None
-    assert failed.failure.reason == "processes"
+    assert failed.failure.cause.reason == "processes"
     assert after.failure is None
 
 
@@ -103,7 +103,7 @@ def test_tool_that_waits_for_ever_is_a_stall(supervised: Supervised, tmp_path: P
     (verdict,) = supervised.verdicts(hostile("run_tool", argv=argv))
 
     assert verdict.failure is not None
-    assert verdict.failure.reason == "stall"
+    assert verdict.failure.cause.reason == "stall"
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_busy_loop_ends_at_the_run_timeout(supervised: Supervised) -> None:
     (verdict,) = supervised.verdicts(hostile("spin"))
 
     assert verdict.failure is not None
-    assert (verdict.failure.reason, verdict.failure.limit) == ("timeout", "3s")
+    assert (verdict.failure.cause.reason, verdict.failure.cause.limit) == ("timeout", "3s")
 
 
 def test_progress_that_stands_still(supervised: Supervised) -> None:
@@ -134,7 +134,7 @@ def test_progress_that_stands_still(supervised: Supervised) -> None:
     (verdict,) = supervised.verdicts(hostile("repeat_progress"))
 
     assert verdict.failure is not None
-    assert (verdict.failure.reason, verdict.failure.limit, verdict.failure.progress) == ("stall", "1s", 43)
+    assert (verdict.failure.cause.reason, verdict.failure.cause.limit, verdict.failure.progress) == ("stall", "1s", 43)
 
 
 def test_tools_are_asked_before_they_are_killed(supervised: Supervised, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_tools_are_asked_before_they_are_killed(supervised: Supervised, tmp_path
 
     assert note.read_text() == "asked\n"
     assert verdict.failure is not None
-    assert verdict.failure.reason == "timeout"
+    assert verdict.failure.cause.reason == "timeout"
 
 
 @pytest.mark.parametrize("step", [86400.0, -86400.0], ids=["forward", "back"])

@@ -121,4 +121,4 @@ def test_a_share_of_the_machine(supervised: Supervised) -> None:
     (verdict,) = supervised.verdicts(hostile("leak"))
 
     assert verdict.failure is not None
-    assert verdict.failure.reason == "memory"
+    assert verdict.failure.cause.reason == "memory"

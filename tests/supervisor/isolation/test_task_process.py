@@ -4,9 +4,7 @@ import asyncio
 
 import pytest
 
-from supervisor.isolation.failure import Failure
 from supervisor.isolation.limits import Duration
-from supervisor.isolation.task_process import Stop
 from tests.support.exchanges import MINUTE, Desk, Supervise, Tasks, eventually, step
 
 # --- in a task process ---
@@ -40,12 +38,12 @@ def test_exchange_ends_with_its_process(supervise: Supervise, now: bool) -> None
         running = asyncio.create_task(step(process, timeout=MINUTE if now else Duration(0.5, "500ms")))
         await desk.asked.wait()
         if now:
-            process.stop(Stop("cancelled", "killed by a test", now=True))
+            process.stop(StopOrder(Cause("cancelled", "killed by a test"), now=True))
         failure = await running
         await eventually(lambda: desk.cancelled == ["slow"], "the exchange to be cancelled")
 
-        assert isinstance(failure, Failure)
-        assert failure.reason == ("cancelled" if now else "timeout")
+        assert isinstance(failure, Failed)
+        assert failure.cause.reason == ("cancelled" if now else "timeout")
 
     supervise(test)
 
@@ -60,7 +58,7 @@ def test_death_during_an_exchange(supervise: Supervise) -> None:
         process = await tasks.serve(Desk(), "hostile", step="run", act="get_and_die")
         failure = await step(process)
 
-        assert isinstance(failure, Failure)
-        assert (failure.reason, failure.signal) == ("signal", "SIGKILL")
+        assert isinstance(failure, Failed)
+        assert (failure.cause.reason, failure.cause.signal) == ("signal", "SIGKILL")
 
     supervise(test)

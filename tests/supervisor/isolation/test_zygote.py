@@ -23,5 +23,5 @@ def test_zygote_that_is_stopped_is_replaced(supervised: Supervised, monkeypatch:
 
     assert first.failure is None
     assert second.failure is not None
-    assert second.failure.reason == "lost"
+    assert second.failure.cause.reason == "lost"
     assert third.failure is None

@@ -32,7 +32,7 @@ def test_first_failure_in_task_order_decides(supervised: Supervised, tmp_path: P
     (verdict,) = supervised.verdicts(job(("hostile", {"log": log}), ("hostile", slow), ("hostile", quick)))
 
     assert verdict.failure is not None
-    assert (verdict.failure.task, verdict.failure.reason) == (1, "timeout")
+    assert (verdict.failure.task, verdict.failure.cause.reason) == (1, "timeout")
     assert [run.result for run in verdict.tasks] == ["not run", "failed", "not run"]
     assert "run" not in steps_of(tmp_path / "log")
 
@@ -45,7 +45,7 @@ def test_failure_does_not_wait_for_later_tasks(supervised: Supervised) -> None:
     (verdict,) = supervised.verdicts(job(*tasks))
 
     assert verdict.failure is not None
-    assert verdict.failure.message == "Could not build additional pylons."
+    assert verdict.failure.cause.message == "Could not build additional pylons."
 
 
 def test_prints_and_warnings_are_the_tasks_own(supervised: Supervised) -> None:

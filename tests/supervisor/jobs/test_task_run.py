@@ -31,7 +31,7 @@ def test_cleanup_after_a_crash_in_a_fresh_process(supervised: Supervised, tmp_pa
 
     assert [step for step, _ in lines] == ["init", "validate", "run", "init", "cleanup"]
     assert verdict.failure is not None
-    assert (verdict.failure.reason, verdict.failure.signal) == ("signal", "SIGSEGV")
+    assert (verdict.failure.cause.reason, verdict.failure.cause.signal) == ("signal", "SIGSEGV")
     assert "cannot clean up" in verdict.info["tasks"][0]["warnings"][0]
 
 
