@@ -7,17 +7,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from loguru import logger
 
-from app.config import VERSION
 from ipc.messages import Inspection, StepName
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.task_process import Exchange, without_server
 from supervisor.jobs.model import Job, Task
-from supervisor.jobs.record import Failure
+from supervisor.jobs.record import Failure, job_record, now
 from supervisor.jobs.task_run import JobContext, JobControl, JobObserver, TaskRun
 
 Prepare = Callable[[TaskRun], Awaitable[Failure | None]]
@@ -57,7 +55,6 @@ class JobRun:
         exchange: Exchange = without_server,
     ) -> None:
         self.job = job
-        self._runtime = runtime
         self._checkpoint = checkpoint
         self._control = JobControl()
         self._control.going.set()
@@ -78,7 +75,8 @@ class JobRun:
 
     async def run(self) -> Verdict:
         """Take the job through all its steps. No process of it is alive when this returns or raises."""
-        began, clock = self._now(), time.monotonic()
+        settings = self._context.runtime.settings
+        began, clock = now(settings), time.monotonic()
         try:
             failure = await self._prepare() or await self._run_tasks()
         finally:
@@ -89,7 +87,8 @@ class JobRun:
         if self._checkpoint:  # the time before the restart is known by the wall clock only
             seconds += max(0.0, (began - self._checkpoint.began).total_seconds())
             began = self._checkpoint.began
-        return Verdict(failure, self.tasks, self._record(failure, began, seconds))
+        info = job_record(settings, began, seconds, failure, [run.record() for run in self.tasks])
+        return Verdict(failure, self.tasks, info)
 
     async def cleanup_interrupted(self) -> None:
         """Let the interrupted task remove what it left: this client does not continue the job.
@@ -229,22 +228,3 @@ class JobRun:
 
     async def _close(self) -> None:
         await asyncio.gather(*(run.close() for run in self.tasks))
-
-    # --- its record ---
-
-    def _now(self) -> datetime:
-        return datetime.now(tz=ZoneInfo(self._runtime.settings.api_timezone))
-
-    def _record(self, failure: Failure | None, began: datetime, seconds: float) -> dict[str, Any]:
-        record: dict[str, Any] = {
-            "start_time": began.isoformat(),
-            "end_time": self._now().isoformat(),
-            "runtime": round(seconds, 3),
-            "worker": self._runtime.settings.hostname,
-            "worker_id": self._runtime.settings.host_uuid,
-            "version": VERSION,
-            "completed": failure is None,
-        }
-        if failure:
-            record |= {"module": failure.module, "message": failure.headline, "error": failure.record()}
-        return record | {"tasks": [run.record() for run in self.tasks]}

@@ -1,9 +1,17 @@
-"""The record of a job."""
+"""The record of a job: `info` in the verdict that the server gets, for jobs that ran and jobs that were refused.
 
+No value in it is null, and none is an empty text or list but `tasks` of a job that was not run: a key that is there has
+something to say.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
+from app.config import VERSION, Settings
 from ipc.messages import Cause, StepName
 
 ERROR_TYPES: dict[StepName, str] = {
@@ -39,9 +47,58 @@ class Failure(msgspec.Struct, frozen=True):
         return f"{PREFIXES[self.step]}: {self.cause.message}"
 
     def record(self) -> dict[str, Any]:
-        """As it stands on the job's record: no nulls."""
-        fields = {"type": ERROR_TYPES[self.step], "step": self.step, "module": self.module, "task": self.task}
-        if self.progress is not None:
-            fields["progress"] = self.progress
-        evidence = msgspec.to_builtins(self.cause)
-        return fields | {key: evidence[key] for key in evidence if key not in ("tool_died", "unusable")}
+        """`error` in the job's record."""
+        cause = self.cause
+        return without_empty(
+            {
+                "type": ERROR_TYPES[self.step],
+                "reason": cause.reason,
+                "step": self.step,
+                "module": self.module,
+                "task": self.task,
+                "message": cause.message,
+                "signal": cause.signal,
+                "exit_status": cause.exit_status,
+                "limit": cause.limit,
+                "value": cause.value,
+                "progress": self.progress,
+                "problems": cause.problems,
+                "log": cause.log,
+                "stderr": cause.stderr,
+            }
+        )
+
+
+def job_record(
+    settings: Settings, began: datetime, seconds: float, failure: Failure | None, tasks: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The record of a job that ends now.
+
+    `settings` are those of the worker that has the job (`host_uuid` is its id), `seconds` is how long the job took,
+    `tasks` are the records of its tasks.
+    """
+    record = without_empty(
+        {
+            "start_time": began.isoformat(),
+            "end_time": now(settings).isoformat(),
+            "runtime": round(seconds, 3),
+            "worker": settings.hostname,
+            "worker_id": settings.host_uuid,
+            "version": VERSION,
+            "completed": failure is None,
+            "module": failure.module if failure else None,
+            "message": failure.headline if failure else None,
+            "error": failure.record() if failure else None,
+        }
+    )
+    return record | {"tasks": list(tasks)}
+
+
+def without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` without those that are `None`, an empty text or an empty list. Zero and false stay."""
+    return {key: value for key, value in fields.items() if value not in (None, "", (), [])}
+
+
+def now(settings: Settings) -> datetime:
+    """The time in the zone that the settings want."""
+    return datetime.now(tz=ZoneInfo(settings.api_timezone))

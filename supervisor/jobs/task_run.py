@@ -23,7 +23,7 @@ from supervisor.isolation.sampler import Sampler, Usage
 from supervisor.isolation.task_process import Exchange, Sandbox, TaskProcess
 from supervisor.isolation.zygote import SpawnError
 from supervisor.jobs.model import Job, Task
-from supervisor.jobs.record import Failure
+from supervisor.jobs.record import Failure, without_empty
 from supervisor.jobs.status import Status, read_status
 
 SAMPLE_INTERVAL = 0.5
@@ -130,11 +130,13 @@ class TaskRun:
             return self.earlier_record
         record: dict[str, Any] = {"module": self.task.module, "result": self.result}
         if self.seconds is not None:
-            record["seconds"] = round(self.seconds, 3)
-            record["cpu_seconds"] = round(self.cpu_seconds, 3)
-            record["peak_memory"] = self.peak_memory
-            record["attempts"] = self.attempts
-        return record | {"warnings": self.warnings}
+            record |= {
+                "seconds": round(self.seconds, 3),
+                "cpu_seconds": round(self.cpu_seconds, 3),
+                "peak_memory": self.peak_memory,
+                "attempts": self.attempts,
+            }
+        return without_empty(record | {"warnings": self.warnings})
 
     # --- its steps ---
 

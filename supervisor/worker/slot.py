@@ -15,13 +15,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import datetime
 from typing import Any, Literal, TypeVar
-from zoneinfo import ZoneInfo
 
 import msgspec
 from loguru import logger
 from rich.filesize import decimal
 
-from app.config import VERSION, Settings
+from app.config import Settings
 from ipc.messages import Cause, Reason, StepName
 from supervisor.api.client import PolledJob, Session, SessionError, refuse_constant
 from supervisor.isolation import sampler
@@ -30,7 +29,7 @@ from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.job_run import Checkpoint, JobRun
 from supervisor.jobs.model import Job, JobError, read_job, unescape
-from supervisor.jobs.record import Failure
+from supervisor.jobs.record import Failure, job_record, now
 from supervisor.jobs.task_run import JobObserver, TaskRun
 from supervisor.worker.heartbeat import JITTER, Heartbeat
 from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
@@ -143,7 +142,7 @@ class WorkerContext:
 
     def now(self) -> str:
         """The time, in the zone that the settings want."""
-        return datetime.now(tz=ZoneInfo(self.settings.api_timezone)).isoformat()
+        return now(self.settings).isoformat()
 
 
 class Slot:
@@ -156,6 +155,7 @@ class Slot:
         self._context = context
         self._control = context.control
         self._heartbeat = heartbeat
+        self._settings = msgspec.structs.replace(context.settings, host_uuid=worker_id)
 
     async def work(self) -> None:
         """Finish what was left, then take jobs until it is time to stop."""
@@ -325,15 +325,16 @@ class Slot:
 
     async def _run_job(self, entry: UnfinishedJob, job: Job, earlier: Checkpoint | None) -> None:
         context = self._context
-        settings = msgspec.structs.replace(context.settings, host_uuid=self.worker_id)
-        runtime = dataclasses.replace(context.runtime, settings=settings)
+        runtime = dataclasses.replace(context.runtime, settings=self._settings)
         self.observer = SlotObserver(job, self._heartbeat, context.journal)
         self.job = JobRun(job, runtime, self.observer, earlier, context.session.exchange)
         if self._control.stage >= Stage.CANCEL:  # told so just before
             self.stop()
         elif not self._control.going.is_set():
             await self.job.pause()
-        watching = asyncio.create_task(self._cancel_if_deleted(self.job)) if settings.cancel_deleted_jobs else None
+        watching = (
+            asyncio.create_task(self._cancel_if_deleted(self.job)) if self._settings.cancel_deleted_jobs else None
+        )
         try:
             verdict = await self.job.run()
         finally:
@@ -396,22 +397,10 @@ class Slot:
         tasks: int = 0,
     ) -> dict[str, Any]:
         """The record of a job that is not run."""
-        context = self._context
         failure = Failure(Cause(reason, str(error)), step, error.module, tasks if error.task is None else error.task)
-        began, now = datetime.fromisoformat(entry.began), datetime.fromisoformat(context.now())
-        return {
-            "start_time": entry.began,
-            "end_time": now.isoformat(),
-            "runtime": round(max(0.0, (now - began).total_seconds()), 3),
-            "worker": context.settings.hostname,
-            "worker_id": self.worker_id,
-            "version": VERSION,
-            "completed": False,
-            **({"module": failure.module} if failure.module else {}),
-            "message": failure.headline,
-            "error": failure.record(),
-            "tasks": list(entry.tasks),
-        }
+        began = datetime.fromisoformat(entry.began)
+        seconds = max(0.0, (now(self._settings) - began).total_seconds())
+        return job_record(self._settings, began, seconds, failure, entry.tasks)
 
 
 class SlotObserver(JobObserver):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ipc.messages import MAX_BODY, Data, Done, Get, Put, Start
+from ipc.messages import MAX_BODY, Cause, Data, Done, Failed, Get, Put, Start
 from ipc.queue import MAX_FRAME, MAX_REQUEST
+from supervisor.isolation.failure import StopOrder
 from tests.support.exchanges import MINUTE, STEPS, TOKEN, Desk, Supervise, Tasks, asking, eventually, serving, step
 from tests.support.media import make_clip
 

@@ -22,7 +22,7 @@ def test_record_of_a_completed_job(supervised: Supervised) -> None:
     }  # fmt: skip
     assert record["completed"] is True
     for task in record["tasks"]:
-        assert task.keys() == {"module", "result", "seconds", "cpu_seconds", "peak_memory", "attempts", "warnings"}
+        assert task.keys() == {"module", "result", "seconds", "cpu_seconds", "peak_memory", "attempts"}
         assert (task["module"], task["result"], task["attempts"]) == ("benign", "completed", 1)
         assert task["peak_memory"] > 1 << 20
     assert record["worker_id"] == supervised.record(BENIGN)["worker_id"]
@@ -41,6 +41,7 @@ def test_record_of_a_failed_job(supervised: Supervised) -> None:
     assert [task["result"] for task in record["tasks"]] == ["completed", "failed", "not run"]
     assert "step run" in record["error"]["log"]
     assert "null" not in done.stdout
+    assert not [value for part in (record["error"], *record["tasks"]) for value in part.values() if value in ("", [])]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from ipc.messages import Cause, Failed
+from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.limits import Duration
 from tests.support.exchanges import MINUTE, Desk, Supervise, Tasks, eventually, step
 
