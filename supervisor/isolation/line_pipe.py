@@ -19,6 +19,8 @@ LINES_BURST = 2000
 BYTES_PER_SECOND = 64 << 20
 """What is read from one task in a second; it waits when it writes more, so that the supervisor's time is bounded."""
 
+_SYSLOG_LEVELS = {"7": "DEBUG", "6": "INFO", "4": "WARNING", "3": "ERROR"}
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -125,3 +127,10 @@ def printable(line: bytes) -> str:
     """`line` as text that is safe to print: no control characters, and no longer than a line may be."""
     text = line[:MAX_LINE].rstrip(b"\r").decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+
+
+def split_level(line: str) -> tuple[str, str]:
+    """Split a log line into the level that its prefix names, as in sd-daemon(3), and the rest."""
+    if len(line) >= 3 and line[0] == "<" and line[2] == ">" and line[1] in _SYSLOG_LEVELS:
+        return _SYSLOG_LEVELS[line[1]], line[3:]
+    return "INFO", line

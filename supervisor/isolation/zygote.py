@@ -1,4 +1,4 @@
-"""The supervisor's side of the zygote: start it, order task processes from it, start it again when it is lost."""
+"""The supervisor's side of the zygote: start it, have it fork and kill task processes, replace it when it is lost."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 from loguru import logger
@@ -17,15 +17,21 @@ from loguru import logger
 from app.config import SECRETS, Settings
 from ipc import linux
 from ipc.messages import Cause, Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
-from ipc.queue import Decoder, encode
+from ipc.queue import encode
 from supervisor.isolation import systemd
+from supervisor.isolation.channel import Bounds, Channel
+from supervisor.isolation.clock import Clock
 
 ANSWER_TIMEOUT = 30.0
-"""Seconds in which the zygote must have started a task process; it needs 0.3 s for itself and 1 ms for each."""
+"""Seconds in which the zygote must have forked a task process. It needs 0.3 s to start itself, and 1 ms for each."""
 
 KILL_TIMEOUT = 10.0
-"""Seconds in which a killed task must be reported gone: the zygote's own patience with what will not die, and a margin.
-A zygote that does not is stopped or stuck, and is replaced."""
+"""Seconds in which the zygote must report that a killed task is gone: its own patience with processes that do not die,
+and a margin. A zygote that does not report is stopped or stuck, and is replaced."""
+
+
+MAX_MESSAGE = 1 << 16
+"""Bytes in the largest message of the zygote."""
 
 
 class SpawnError(Exception):
@@ -34,30 +40,33 @@ class SpawnError(Exception):
 
 @dataclass(slots=True)
 class Child:
-    """A task process as the zygote knows it."""
+    """A task process that the zygote forked, and the supervisor's ends of its queue, log and output."""
 
     number: int
-    spawned: asyncio.Future[int]
-    exited: asyncio.Future[Exited | Cause]
-    """How it ended; a `Cause` if the zygote, which would have told, was lost with it."""
-    pid: int = field(default=0)
+    queue: socket.socket
+    log: int
+    output: int
+    spawned: "asyncio.Future[int]"
+    exited: "asyncio.Future[Exited | Cause]"
+    """How it ended; a `Cause` if the zygote, which would have reported it, was lost with it."""
+    pid: int = 0
 
 
 class Zygote:
-    """The supervisor's only child process, which is the parent of all task processes.
+    """The supervisor's only child process. It forks the task processes, and is their parent.
 
-    The supervisor must be a child subreaper (`linux.become_subreaper`): if the zygote is lost, what it held falls to
-    the supervisor, which kills it before it starts a new one.
+    The supervisor must be a child subreaper (`linux.become_subreaper`): if the zygote is lost, its children fall to the
+    supervisor, which kills them before it starts a new zygote.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # Three descriptors a task: more than the usual 1024 for a job of a thousand. Tasks get what we were given.
+        # A job of a thousand tasks takes three thousand descriptors here, more than the usual limit. The tasks get the
+        # limit that we were given.
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._open_files[1], self._open_files[1]))
         self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket
-        self._answers: Decoder[FromZygote]
+        self._channel: Channel[FromZygote]
         self._children: dict[int, Child] = {}
         self._numbers = itertools.count(1)
         self._recovery: asyncio.Task[None] | None = None
@@ -68,7 +77,7 @@ class Zygote:
         return self._process.pid if self._process else 0
 
     def start(self) -> None:
-        """Start the zygote. It warms up while the caller goes on."""
+        """Start the zygote. Returns at once; orders wait until it is ready."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -77,28 +86,43 @@ class Zygote:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone
-                # SPT_NOENV: process titles must not overwrite the environment, where the marker is looked for.
                 env=_environment(self._settings),
             )
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, self._open_files)
-        ours.setblocking(False)
-        self._control = ours
-        self._answers = Decoder(FromZygote, 1 << 16)
-        asyncio.get_running_loop().add_reader(ours, self._readable)
+        self._channel = Channel(
+            ours,
+            FromZygote,
+            Bounds(MAX_MESSAGE),
+            Clock(),
+            self._take,
+            lambda breach: self._lose(breach or "it ended"),
+        )
         self._send(Prepare(msgspec.to_builtins(self._settings.without_secrets())))
 
-    async def spawn(self, descriptors: Sequence[int]) -> Child:
-        """Fork a task process that is given `descriptors` (its queue, log and output).
+    async def spawn(self) -> Child:
+        """Fork a task process, which then waits for its first message. The caller closes the child's ends.
 
         Raises:
             SpawnError: it could not be started.
+            OSError: there are too few descriptors.
         """
         if self._recovery:
             await asyncio.shield(self._recovery)
         if self._process is None:
             self.start()
         loop = asyncio.get_running_loop()
-        child = Child(next(self._numbers), loop.create_future(), loop.create_future())
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            queue, their_queue = socket.socketpair()
+            ours.enter_context(queue)
+            theirs.enter_context(their_queue)
+            log, their_log = _pipe(ours, theirs)
+            output, their_output = _pipe(ours, theirs)
+            child = Child(next(self._numbers), queue, log, output, loop.create_future(), loop.create_future())
+            await self._fork(child, [their_queue.fileno(), their_log, their_output])
+            ours.pop_all()
+        return child
+
+    async def _fork(self, child: Child, descriptors: Sequence[int]) -> None:
         self._children[child.number] = child
         self._send(Spawn(child.number), descriptors)
         try:
@@ -107,7 +131,6 @@ class Zygote:
         except TimeoutError:
             self._lose("it did not answer")
             raise SpawnError(f"the zygote did not start a task process within {ANSWER_TIMEOUT:g} s") from None
-        return child
 
     def terminate(self, child: Child) -> None:
         """Ask the task process to stop."""
@@ -119,7 +142,7 @@ class Zygote:
             self._send(Kill(child.number))
 
     async def kill(self, child: Child) -> Exited | Cause:
-        """Kill the task process and all that it started; returns when nothing of it is alive."""
+        """Kill the task process and all that it started. Returns when nothing of it is alive."""
         if not child.exited.done():
             self.order_kill(child)
             await asyncio.wait([child.exited], timeout=KILL_TIMEOUT)
@@ -128,7 +151,7 @@ class Zygote:
         return await asyncio.shield(child.exited)
 
     async def stop(self) -> None:
-        """Kill whatever is left and end the zygote."""
+        """End the zygote and everything below it."""
         if self._process is not None:
             self._lose("")
         if self._recovery:
@@ -136,34 +159,24 @@ class Zygote:
 
     def _send(self, message: ToZygote, descriptors: Sequence[int] = ()) -> None:
         try:
-            socket.send_fds(self._control, [encode(message)], list(descriptors))
-        except OSError as error:  # gone, or so long stopped that the socket is full
+            self._channel.send_now(encode(message), descriptors)
+        except OSError as error:  # it is gone, or was stopped for so long that the socket is full
             self._lose(f"it takes no orders: {error.strerror}")
 
-    def _readable(self) -> None:
-        try:
-            data = self._control.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        for answer in self._answers.feed(data):
-            match answer:
-                case Spawned(number, error=error) if error:
-                    self._children.pop(number).spawned.set_exception(SpawnError(error))
-                case Spawned(number, pid):
-                    self._children[number].spawned.set_result(pid)
-                case Exited(number):
-                    self._children.pop(number).exited.set_result(answer)
-        if not data or self._answers.error:
-            self._lose(self._answers.error or "it ended")
+    def _take(self, message: FromZygote) -> None:
+        match message:
+            case Spawned(number, error=error) if error:
+                self._children.pop(number).spawned.set_exception(SpawnError(error))
+            case Spawned(number, pid):
+                self._children[number].spawned.set_result(pid)
+            case Exited(number):
+                self._children.pop(number).exited.set_result(message)
 
     def _lose(self, why: str) -> None:
-        """Kill the zygote and all it held: it cannot be used any more. `why` is empty if that is intended."""
+        """Kill the zygote and everything below it: it is of no use any more. `why` is empty if this is intended."""
         if self._process is None:
             return
-        asyncio.get_running_loop().remove_reader(self._control)
-        self._control.close()
+        self._channel.close()
         process, self._process = self._process, None
         children, self._children = self._children, {}
         self._recovery = asyncio.create_task(self._recover(process, list(children.values()), why))
@@ -176,18 +189,27 @@ class Zygote:
         for child in children:
             if not child.spawned.done():
                 child.spawned.set_exception(SpawnError("the zygote was lost"))
-                child.spawned.exception()  # retrieved: the one who asked may have given up
+                child.spawned.exception()  # mark it as retrieved: the caller of `spawn` may have been cancelled
             child.exited.set_result(Cause("lost", f"the process that watches over the tasks was lost ({why})"))
         self._recovery = None
 
 
+def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose reading end does not block. Each end is closed with its stack."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    ours.callback(os.close, reader)
+    theirs.callback(os.close, writer)
+    os.set_blocking(reader, False)
+    return reader, writer
+
+
 def _environment(settings: Settings) -> dict[str, str]:
-    """What the zygote, the tasks and their tools get: the supervisor's variables but for its own affairs."""
+    """The environment of the zygote, the tasks and their tools: the supervisor's, without secrets and systemd's."""
     own = {
         linux.MARKER: linux.marker(os.getpid()),
-        # Process titles must not overwrite the environment, where the marker is looked for.
+        # setproctitle would write a process's title over its environment, where the next start looks for the marker.
         "SPT_NOENV": "1",
-        # As it was understood: loguru fails at what is no level.
+        # The level that the supervisor uses: loguru fails to import at a name that is no level.
         "LOGURU_LEVEL": settings.log_level,
     }
     return {name: value for name, value in os.environ.items() if name not in SECRETS | systemd.VARIABLES} | own
@@ -197,6 +219,6 @@ def _kill_all(process: subprocess.Popen[bytes]) -> int:
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     status = process.wait()
-    # What the zygote held is now ours, for we are a subreaper; task processes are dying with it (PDEATHSIG).
+    # Its descendants have fallen to us, a subreaper. The task processes are dying with it (PDEATHSIG), not their tools.
     linux.kill_children()
     return status
