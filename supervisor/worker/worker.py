@@ -27,10 +27,11 @@ from supervisor.isolation import signals
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import Runtime, start_runtime
 from supervisor.isolation.systemd import Notifier
+from supervisor.worker.control import Control, DisabledFlags, Stage, WorkerContext
 from supervisor.worker.heartbeat import Heartbeat
 from supervisor.worker.journal import Journal, JournalError
 from supervisor.worker.outbox import Outbox
-from supervisor.worker.slot import Control, DisabledFlags, Slot, Stage, WorkerContext
+from supervisor.worker.slot import Slot
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
