@@ -74,7 +74,7 @@ class UnfinishedJob(msgspec.Struct, frozen=True):
 class OutboxItem(msgspec.Struct, eq=False):
     """Something that the server is still to be told, and how far that has come."""
 
-    number: int
+    number: int | None
     job_id: str
     kind: Literal["verdict", "return"]
     body: str
@@ -166,7 +166,8 @@ class Journal:
 
     def acknowledge(self, item: OutboxItem) -> None:
         """The server has been told. Is on disk with the next change."""
-        self._acknowledged.append(item.number)
+        if item.number is not None:
+            self._acknowledged.append(item.number)
 
     async def flush(self) -> None:
         """Write down what is acknowledged."""

@@ -35,7 +35,7 @@ class Outbox:
         self._ours = ours
         self._retry_interval = retry_interval
         self._items: list[OutboxItem] = []
-        self._refusals: collections.Counter[int] = collections.Counter()
+        self._refusals: collections.Counter[int | None] = collections.Counter()
         self._filled = asyncio.Event()
         self._sending = asyncio.Lock()
 
@@ -167,7 +167,7 @@ class Outbox:
 
     async def _note(self, item: OutboxItem, new_id: str | None) -> None:
         """Write down how far a return has come, before the next call to the server."""
-        if item.number > 0:
+        if item.number is not None:
             await (self._journal.has_posted(item, new_id) if new_id else self._journal.begin_posting(item))
         item.posting, item.new_id = True, new_id
 
