@@ -1,4 +1,4 @@
-"""The messages, small frozen types named for what they say. They travel as JSON, told apart by their `type`.
+"""The messages between the processes: small frozen types, sent as JSON and told apart by the key `type`.
 
 supervisor → task process   Start, Step, Data
 task process → supervisor   Ready, Progress, Get, Put, Done, Failed
@@ -14,11 +14,11 @@ MAX_NAME = 1000
 """Characters in a name of server-side data."""
 
 MAX_BODY = 4 << 20
-"""Characters of server-side data that a task process may send."""
+"""Characters of server-side data that a task process may store at once."""
 
 DataName = Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern="[^.]")]
-"""Becomes a part of a path. What is nothing but dots would lead to another one: `/data/../queue`, with the
-supervisor's token, and `requests` takes dots that are quoted for dots."""
+"""A name that becomes a part of a URL's path. It must not be dots alone: `/data/../queue` would be another path, which
+the supervisor would ask for with its token, and `requests` reads quoted dots as dots."""
 
 StepName = Literal["init", "validate", "run", "cleanup"]
 
@@ -75,52 +75,52 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class Start(Message, frozen=True):
-    """Be this task: load its module and initialise it. Answered by `Ready` or `Failed`."""
+    """Order to be this task: load its module and initialise it. The answer is `Ready` or `Failed`."""
 
     job_id: str
     job_title: str
     task: int
-    """The task's place in the job, from 0."""
+    """The task's index in the job, from 0."""
     module: str
     target: str
-    """The class that serves it, as `package.module.Class`."""
+    """The module's class, as `package.module.Class`."""
     data: str | None
-    """The task's data as JSON text in ASCII: it may hold what UTF-8 cannot, such as lone surrogates. Without data
-    there is no task: the module is loaded, and not initialised, to be inspected."""
+    """The task's data as JSON text in ASCII, because it may hold lone surrogates, which UTF-8 cannot. Without data, the
+    module is loaded and not initialised, to be inspected."""
     paths: tuple[str, ...]
     modules: dict[str, str]
     open_files: int | None
-    """The limit of open files, or the supervisor's. Others are set from outside, which for this one would race with
-    what the process opens and closes to become a task process."""
+    """The limit of open files; `None` for the supervisor's own. The process sets this limit itself, unlike others: from
+    outside it would come in the middle of the process closing the zygote's descriptors."""
     environment: dict[str, str]
-    """Variables that are the task's own; the others are the supervisor's."""
+    """Environment variables of this task. The others are inherited."""
     resumed: bool = False
-    """Whether the client was killed in an earlier attempt at this task, which may have done a part of it."""
+    """An earlier attempt at this task was interrupted, and may have done a part of it."""
     free_space: tuple[float, int] | None = None
-    """Share of the inputs' size, and bytes, that must be free where a task writes."""
+    """Required free space where a task writes: a share of the inputs' size, and bytes besides."""
 
 
 class Step(Message, frozen=True):
-    """Do this step. Answered by `Done` or `Failed`.
+    """Order to do a step. The answer is `Done` or `Failed`.
 
-    Three are no steps of a task: `plan` says what `run` would do, and `inspect` and `probe` what the module needs
-    and has.
+    Three steps are not part of a task's run: `plan` lists the commands that `run` would start, `inspect` lists the
+    module's tools, and `probe` also tries its encoders.
     """
 
     step: Literal["validate", "run", "cleanup", "plan", "inspect", "probe"]
     files: tuple[tuple[bytes, bool], ...] = ()
-    """What the earlier tasks of the job do to files, as (absolute path, stands afterwards)."""
+    """The files that earlier tasks of the job will change, as (absolute path, exists afterwards)."""
 
 
 class Data(Message, frozen=True):
-    """Answers a `Get` or a `Put`, unless the step ends before."""
+    """The answer to a `Get` or `Put`. There is none if the step ends first."""
 
     status: int
-    """The HTTP status; 0 if there was no answer."""
+    """The HTTP status; 0 if the server did not respond."""
     body: str = ""
-    """The answer's text."""
+    """The response's text."""
     error: str = ""
-    """Why there was no answer, for a person."""
+    """Why the server did not respond, for a person."""
 
 
 # --- task process → supervisor ---
@@ -130,27 +130,27 @@ class Ready(Message, frozen=True):
     """The module is initialised."""
 
     outputs: tuple[bytes, ...] = ()
-    """Absolute paths of the files it will write."""
+    """Absolute paths of the files that the task will write."""
     removes: tuple[bytes, ...] = ()
-    """Absolute paths of the files it will remove."""
+    """Absolute paths of the files that the task will remove."""
     cleanup_on_failure: bool = False
 
 
 class Progress(Message, frozen=True):
-    """What the module last told its heartbeat."""
+    """The status that the module last gave its heartbeat."""
 
     status: msgspec.Raw
 
 
 class Get(Message, frozen=True):
-    """Fetch `/data/{module}/{name}` from the API server. Only during a step, and one `Get` or `Put` at a time."""
+    """Request for `/data/{module}/{name}` of the API server. Only during a step, and one `Get` or `Put` at a time."""
 
     module: DataName
     name: DataName
 
 
 class Put(Message, frozen=True):
-    """Store `body` as `/data/{module}/{name}` on the API server, under the same rules."""
+    """Request to store `body` as `/data/{module}/{name}` on the API server. The rules of `Get` apply."""
 
     module: DataName
     name: DataName
@@ -169,17 +169,18 @@ class Tool(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Encoder(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An encoder that a module's tool has, and why it does not work here, if it does not."""
+    """An encoder of a module's tool."""
 
     name: str
     problem: str = ""
+    """Why it does not work here, if it does not."""
 
 
 class Inspection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a module is made of."""
+    """The parts of a module."""
 
     file: str = ""
-    """Where its class was loaded from."""
+    """The file that its class was loaded from."""
     tools: tuple[Tool, ...] = ()
     encoders: tuple[Encoder, ...] = ()
 
@@ -189,9 +190,9 @@ class Done(Message, frozen=True):
 
     warnings: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
-    """For `plan`: what `run` would do, a line each."""
+    """The answer to `plan`: the commands that `run` would start, a line each."""
     inspection: Inspection | None = None
-    """For `inspect` and `probe`, which also tries the encoders."""
+    """The answer to `inspect` and `probe`."""
 
 
 class Failed(Message, frozen=True):
@@ -205,26 +206,26 @@ class Failed(Message, frozen=True):
 
 
 class Prepare(Message, frozen=True):
-    """What all tasks have in common. Comes first, and once."""
+    """The settings, which are the same for all tasks. The first message, sent once."""
 
     settings: dict[str, Any]
 
 
 class Spawn(Message, frozen=True):
-    """Fork a task process. The queue, log and output descriptors come with it, in this order."""
+    """Order to fork a task process. The descriptors of its queue, log and output come with it, in this order."""
 
     task: int
-    """Names the task process in all messages about it; never used twice."""
+    """A number for the task process in all messages about it. Never used twice."""
 
 
 class Terminate(Message, frozen=True):
-    """Ask the task process to stop (SIGTERM, then SIGCONT so that a stopped one hears it)."""
+    """Order to ask the task process to stop: SIGTERM, then SIGCONT, without which a stopped process would not act."""
 
     task: int
 
 
 class Kill(Message, frozen=True):
-    """Kill the task process and all that it started."""
+    """Order to kill the task process and all that it started."""
 
     task: int
 
@@ -233,7 +234,7 @@ class Kill(Message, frozen=True):
 
 
 class Spawned(Message, frozen=True):
-    """The task process runs; or could not be started, and `error` says why."""
+    """The task process was forked; or it could not be, and `error` says why."""
 
     task: int
     pid: int = 0
@@ -245,13 +246,13 @@ class Exited(Message, frozen=True):
 
     task: int
     status: int
-    """As `waitpid` gives it."""
+    """Its wait status: waitpid(2)."""
     cpu_seconds: float
-    """User and system time of the task process and of all that ended with it."""
+    """User and system time of the task process and of its descendants."""
     peak_memory: int
-    """Largest resident set of any one process of the tree, in bytes."""
+    """Resident set of the largest single process of its tree, in bytes."""
     leftovers: int = 0
-    """How many processes were still alive after it and were killed."""
+    """The number of processes that were alive after it, and were killed."""
 
 
 FromTask = Ready | Progress | Get | Put | Done | Failed

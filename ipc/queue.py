@@ -1,8 +1,8 @@
 """The queue between two processes: length-prefixed JSON frames over a socket, one producer and one consumer.
 
-Why not `multiprocessing.Queue`: a killed child holds its lock for ever (cpython#96062), unpickling what a child wrote
-runs the child's code, `recv` has no limit on length, and a frame torn by SIGKILL blocks the reader. Here nothing is
-shared that a dead process could hold, and a reader takes what has arrived, never more than it allows.
+Why not `multiprocessing.Queue`: a killed child holds its lock for ever (cpython#96062), unpickling a child's message
+runs the child's code, `recv` has no limit of length, and a frame torn by SIGKILL blocks the reader. Here the processes
+share nothing that a dead one could hold, and a reader takes only bytes that have arrived, within a limit.
 """
 
 import functools
@@ -13,10 +13,10 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 MAX_FRAME = 8 << 20
-"""Bytes in the largest frame a task process may send."""
+"""Bytes in the largest frame that a task process may send."""
 
 MAX_REQUEST = 64 << 20
-"""Bytes in the largest frame the supervisor sends: it carries a task's data."""
+"""Bytes in the largest frame that the supervisor sends: it carries a task's data."""
 
 _LENGTH = struct.Struct("!I")
 
@@ -24,12 +24,12 @@ M = TypeVar("M")
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    """One frame: four bytes of length, most significant first, then the message as JSON."""
+    """Make a frame: the length in four bytes, most significant first, then the message as JSON."""
     body = msgspec.json.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
-@functools.cache  # 0.4 ms each, which a task process has from the zygote
+@functools.cache  # making one takes 0.4 ms; a task process inherits the zygote's
 def _decoder(messages: Any) -> "msgspec.json.Decoder[Any]":
     return msgspec.json.Decoder(messages)
 
@@ -37,8 +37,8 @@ def _decoder(messages: Any) -> "msgspec.json.Decoder[Any]":
 class Decoder(Generic[M]):
     """Turns bytes, in pieces of any size, into messages of the types in `messages`.
 
-    It never raises, whatever it is fed: at the first thing that is not a message, `error` says in one line what is
-    wrong, and nothing is taken any more. It holds at most one unfinished frame.
+    It never raises, whatever it is fed. At the first bytes that are no message, `error` becomes one line that says what
+    is wrong, and all later data is ignored. It holds at most one unfinished frame.
     """
 
     def __init__(self, messages: Any, limit: int) -> None:
@@ -49,11 +49,11 @@ class Decoder(Generic[M]):
 
     @property
     def pending(self) -> bool:
-        """Whether a frame has begun to arrive and has not ended."""
+        """True while a frame has begun to arrive and has not ended."""
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> list[M]:
-        """Take `data` and return the messages it completes."""
+        """Add `data`, and return the messages that are complete now."""
         messages: list[M] = []
         if self.error:
             return messages
@@ -82,7 +82,7 @@ class Decoder(Generic[M]):
 
 
 class Queue(Generic[M]):
-    """A task process's end: blocking, and trusting the supervisor."""
+    """The task process's end of the queue. It blocks, and trusts the supervisor."""
 
     def __init__(self, connection: socket.socket, messages: Any, limit: int = MAX_REQUEST) -> None:
         self._socket = connection
@@ -90,11 +90,11 @@ class Queue(Generic[M]):
         self._received: list[M] = []
 
     def get(self) -> M | None:
-        """The next message; `None` once the other side has closed, or sends what cannot be understood."""
+        """Wait for the next message; `None` if the other side has closed the queue or sends something else."""
         while not self._received:
             try:
                 data = self._socket.recv(1 << 16)
-            except ConnectionError:  # closed while something of ours was still unread there
+            except ConnectionError:  # the other side closed without reading all that we sent: unix(7)
                 return None
             if not data:
                 return None
@@ -104,7 +104,7 @@ class Queue(Generic[M]):
         return self._received.pop(0)
 
     def put(self, message: msgspec.Struct) -> None:
-        """Send `message`, waiting while the other side is slow.
+        """Send `message`; waits while the other side does not read.
 
         Raises:
             OSError: the other side is gone.

@@ -1,8 +1,8 @@
-"""Cgroups, where the client may make them: a task's processes as one thing that the kernel limits, stops and kills.
+"""Cgroups, where the client may make them: the kernel limits, stops and kills all processes of a task together.
 
-Version 2 only, and never required. Version 1 cannot kill a group, and its freezer cannot be killed while it is frozen.
-What is at hand differs: systemd with `Delegate=yes` and root have all, containers mostly nothing. So it is tried at the
-start, in a cgroup of the client's own, and said in one log line.
+Version 2 only, and never required: version 1 cannot kill a group, and processes that it has frozen cannot be killed.
+Permissions differ: under systemd with `Delegate=yes` and for root everything works, in most containers nothing. So the
+client tries at the start, in a cgroup of its own, and logs the result in one line.
 
 Source: Documentation/admin-guide/cgroup-v2.rst of the Linux kernel.
 """
@@ -17,13 +17,13 @@ from ipc import linux
 PREFIX = "sisyphus-"
 
 SUPERVISOR = f"{PREFIX}supervisor"
-"""Where the client goes itself, beside its tasks' cgroups, if that is what it takes to have controllers."""
+"""The client's own cgroup, beside those of its tasks. It moves there if it gets no controllers otherwise."""
 
 THREADS = 128
-"""Threads that a process of a task may have on average, where `processes` is limited: pids.max counts threads."""
+"""Threads that a task's processes may have on average, where `processes` is limited: pids.max counts threads."""
 
 EMPTY_TIMEOUT = 2.0
-"""Seconds to wait until what was killed in a cgroup is gone."""
+"""Seconds to wait until the processes that were killed in a cgroup are gone."""
 
 
 class Cgroup:
@@ -33,16 +33,16 @@ class Cgroup:
         self._path = path
 
     def limit(self, memory: int | None, processes: int | None) -> None:
-        """Have the kernel enforce what it can here: `memory` in bytes, `processes` live at once."""
+        """Let the kernel hold the limits, as far as it can: `memory` in bytes, `processes` alive at once."""
         if memory is not None:
             self._write("memory.max", str(memory))
             self._write("memory.oom.group", "1")
         if processes is not None:
-            # Only what stops a fork bomb at once: the limit itself is of processes, and held by measuring.
+            # A coarse limit that stops a fork bomb at once. The guard holds the exact one, which counts processes.
             self._write("pids.max", str(processes * THREADS))
 
     def add(self, pid: int) -> None:
-        """Put a process in; what it starts from then on is in as well.
+        """Put a process in. Processes that it starts from then on are in it as well.
 
         Raises:
             OSError: it is gone, or the cgroup is.
@@ -50,11 +50,11 @@ class Cgroup:
         (self._path / "cgroup.procs").write_text(str(pid))
 
     def takes_processes(self) -> bool:
-        """Whether it is not `domain invalid`, as all children of a threaded domain are at first."""
+        """False for a cgroup of the type `domain invalid`, as all children of a threaded domain are at first."""
         return (self._path / "cgroup.type").read_text().strip() == "domain"
 
     def freeze(self, frozen: bool) -> None:
-        """Stop everything in it, or let it go on. Killing works either way.
+        """Stop all its processes, or let them continue. They can be killed either way.
 
         Raises:
             OSError: the kernel refuses.
@@ -62,19 +62,19 @@ class Cgroup:
         (self._path / "cgroup.freeze").write_text("1" if frozen else "0")
 
     def kill(self) -> None:
-        """Kill everything in it at one instant, what is being forked too (Linux 5.14; before, the zygote alone)."""
+        """Kill all its processes at one instant, also those being forked. Without Linux 5.14, the zygote kills them."""
         self._write("cgroup.kill", "1")
 
     def out_of_memory_kills(self) -> int:
-        """How many processes the kernel has killed for want of memory, be it this cgroup's limit or one above it."""
+        """The number of processes that the kernel has killed because memory ran out, here or in a cgroup above."""
         return self._event("memory.events", "oom_kill")
 
     def over_its_memory(self) -> bool:
-        """Whether memory ran out at this cgroup's own limit."""
+        """True if memory ran out at this cgroup's own limit."""
         return self._event("memory.events", "oom") > 0
 
     def await_empty(self) -> None:
-        """Wait until no process is left in it, but not for ever."""
+        """Wait until it has no process left, at most `EMPTY_TIMEOUT`."""
         deadline = time.monotonic() + EMPTY_TIMEOUT
         while self._event("cgroup.events", "populated") and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -82,7 +82,7 @@ class Cgroup:
     def remove(self) -> None:
         """Remove the empty cgroup."""
         with contextlib.suppress(OSError):
-            for child in self._path.iterdir():  # a module may have made some below
+            for child in self._path.iterdir():  # a module may have made cgroups below
                 if child.is_dir():
                     Cgroup(child).remove()
             self._path.rmdir()
@@ -95,15 +95,15 @@ class Cgroup:
         return 0
 
     def _write(self, name: str, value: str) -> None:
-        with contextlib.suppress(OSError):  # not there: an older kernel, or a controller that we may not use
+        with contextlib.suppress(OSError):  # no such file: an older kernel, or a controller that we may not use
             (self._path / name).write_text(value)
 
 
 class Cgroups:
-    """The client's own part of the hierarchy. Made by `probe`.
+    """The client's part of the cgroup hierarchy. Made by `probe`.
 
     Attributes:
-        controllers: Which of `memory` and `pids` its tasks' cgroups have.
+        controllers: Those of `memory` and `pids` that its tasks' cgroups have.
     """
 
     def __init__(self, base: Path, controllers: frozenset[str]) -> None:
@@ -115,7 +115,7 @@ class Cgroups:
         return f"each task gets a cgroup below {self._base}: freeze, kill{limits}"
 
     def make(self, number: int) -> Cgroup | None:
-        """A cgroup for a task, if one can still be made."""
+        """Make a cgroup for a task; `None` if that fails."""
         path = self._base / f"task-{number}"
         with contextlib.suppress(OSError):
             path.mkdir()
@@ -123,10 +123,10 @@ class Cgroups:
         return None
 
     def close(self) -> None:
-        """Remove what is there of ours, and go back to where this process was started: another may be started there."""
+        """Remove all our cgroups, and move this process back to the one where it was started."""
         Cgroup(self._base).remove()
         own = self._base.parent
-        with contextlib.suppress(OSError):  # not moved, or another client needs it still
+        with contextlib.suppress(OSError):  # this process was not moved, or another client needs the controllers
             if str(os.getpid()) in (own / SUPERVISOR / "cgroup.procs").read_text().split():
                 (own / "cgroup.subtree_control").write_text("-memory -pids")
                 (own / "cgroup.procs").write_text(str(os.getpid()))
@@ -134,9 +134,9 @@ class Cgroups:
 
 
 def probe(own: Path | None = None) -> tuple[Cgroups | None, str]:
-    """Try to make a cgroup, after removing what killed clients left; what came of it, and in words.
+    """Remove the cgroups of killed clients, and try to make one. Returns the cgroups, and the result in words.
 
-    Also moves this process into a cgroup of its own, if that is what it takes to have controllers.
+    Moves this process into a cgroup of its own, if there are no controllers otherwise.
     """
     own = own or _own_path()
     if own is None:
@@ -162,10 +162,10 @@ def probe(own: Path | None = None) -> tuple[Cgroups | None, str]:
 
 
 def _enable_controllers(own: Path) -> list[str]:
-    """Hand down what controllers there are. A cgroup that does must have no process itself (but for the root).
+    """Enable the available controllers for the cgroups below `own`; returns those that are enabled.
 
-    All in one write: `pids` alone would be accepted beside processes, and make a threaded domain of the cgroup, whose
-    other children can then hold no process at all.
+    A cgroup that does so must have no process itself, unless it is the root. Both in one write: `pids` alone would be
+    accepted beside processes, and make a threaded domain of the cgroup, whose other children can hold no process.
     """
     wanted = {"memory", "pids"} & set((own / "cgroup.controllers").read_text().split())
     if _is_kept_by_systemd(own):
@@ -183,8 +183,10 @@ def _enable_controllers(own: Path) -> list[str]:
 
 
 def _is_kept_by_systemd(own: Path) -> bool:
-    """Whether it is that of a unit without `Delegate=`: systemd then puts other processes of the unit (ExecReload=,
-    ExecStop=) in it, which is impossible beside controllers, and stops a service in which one is killed for memory.
+    """True for the cgroup of a unit without `Delegate=`.
+
+    systemd then puts other processes of the unit (ExecReload=, ExecStop=) into it, which is impossible beside enabled
+    controllers, and stops the service if one of its processes is killed for memory.
     """
     names = {name.partition(".")[2] for name in os.listxattr(own)}
     return "invocation_id" in names and "delegate" not in names
@@ -201,12 +203,12 @@ def _remove_stale(own: Path) -> None:
 
 
 def _own_path() -> Path | None:
-    """This process's cgroup, if version 2 is mounted so that it is seen."""
+    """The path of this process's cgroup, if version 2 is mounted and shows it."""
     path = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"), "/")
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         if after.startswith("cgroup2 "):
-            top, mount = before.split()[3:5]  # containers may see a part of the hierarchy, or the host's, as "/../.."
+            top, mount = before.split()[3:5]  # in a container it may be a part of the hierarchy, or above it: "/../.."
             if f"{path}/".startswith(f"{top.rstrip('/')}/"):
                 return Path(mount, path.removeprefix(top.rstrip("/")).lstrip("/"))
     return None

@@ -1,11 +1,11 @@
-"""The clock that limits are held against."""
+"""The clock of timeouts and of the guard."""
 
 import time
 from collections.abc import Callable
 
 
 class Clock:
-    """Seconds on the monotonic clock, standing still while paused. Steps of the wall clock do not matter."""
+    """The monotonic clock, in seconds. It stands still while paused."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -14,20 +14,20 @@ class Clock:
 
     @property
     def paused(self) -> bool:
-        """Whether it stands still."""
+        """True while it stands still."""
         return self._paused_at is not None
 
     def now(self) -> float:
-        """Seconds since some instant, without the time spent paused."""
+        """Seconds since an arbitrary instant, without the time spent paused."""
         return (self._now() if self._paused_at is None else self._paused_at) - self._lost
 
     def pause(self) -> None:
-        """Stand still."""
+        """Stop the clock."""
         if self._paused_at is None:
             self._paused_at = self._now()
 
     def resume(self) -> None:
-        """Go on."""
+        """Let the clock run again."""
         if self._paused_at is not None:
             self._lost += self._now() - self._paused_at
             self._paused_at = None

@@ -1,4 +1,4 @@
-"""Limits: what a task may use, from `[tool.client.limits]`, read once at the start and applied to task processes."""
+"""Limits of a task: read from `[tool.client.limits]` once at the start, and applied to its process."""
 
 import os
 import re
@@ -12,8 +12,8 @@ import psutil
 from app.config import Client, ConfigError
 
 OOM_SCORE = 500
-"""What task processes and their tools add to the kernel's out-of-memory score (-1000 to 1000, proc(5)): they go first,
-the supervisor and the zygote last."""
+"""Out-of-memory score adjustment of task processes and their tools (-1000 to 1000, proc(5)): when memory runs out, the
+kernel kills them before the supervisor and the zygote."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -37,66 +37,66 @@ class LimitError(Exception):
 
 
 class Duration(msgspec.Struct, frozen=True):
-    """A span of time, and how the operator wrote it."""
+    """A span of time, and the text that the operator wrote."""
 
     seconds: float
     text: str
 
 
 class Size(msgspec.Struct, frozen=True):
-    """An amount of memory, and how the operator wrote it."""
+    """An amount of memory, and the text that the operator wrote."""
 
     bytes: int
     text: str
 
 
 class Space(msgspec.Struct, frozen=True):
-    """Room that must be free on a file system before something is written there, and how the operator wrote it."""
+    """Free space that a file system must have before a task writes there, and the text that the operator wrote."""
 
     share: float
-    """Of the inputs' size; 1 is all of it."""
+    """Share of the inputs' size; 1 is all of it."""
     bytes: int
-    """Besides that share."""
+    """Bytes besides that share."""
     text: str
 
 
 class IoPriority(msgspec.Struct, frozen=True):
-    """An I/O scheduling class and, but for `idle`, the level in it (0 is served first): ioprio_set(2)."""
+    """An I/O scheduling class and, except for `idle`, the level in it (0 is served first): ioprio_set(2)."""
 
     io_class: str
     level: int | None
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The limits of one module's tasks. `None` is no limit. Time while paused does not count."""
+    """The limits of one module's tasks. `None` means no limit. Time while paused does not count."""
 
     init_timeout: Duration = Duration(60.0, "60s")
     validate_timeout: Duration = Duration(120.0, "2m")
     run_timeout: Duration = Duration(86400.0, "24h")
     cleanup_timeout: Duration = Duration(300.0, "5m")
     stall_timeout: Duration | None = Duration(900.0, "15m")
-    """No report, no CPU time and no I/O in the whole tree."""
+    """Longest time without a report, CPU time or I/O in the whole process tree."""
     progress_timeout: Duration | None = None
-    """No new progress value, once one was reported."""
+    """Longest time without a new progress value, once one was reported."""
     grace: Duration = Duration(10.0, "10s")
-    """The wait between asking a task to stop and killing it."""
+    """Time between asking a task to stop and killing it."""
     memory: Size | None = None
-    """Over the whole tree, shared pages counted once."""
+    """Memory of the whole process tree; shared pages are counted once."""
     processes: int | None = None
-    """Live ones in the tree, the task process included."""
+    """Live processes in the tree, the task process included."""
     open_files: int | None = None
-    """In each process."""
+    """Open files in each process."""
     nice: int | None = None
     ionice: IoPriority | None = None
     cpus: tuple[int, ...] | None = None
     max_attempts: int = 2
-    """How often a task is tried whose tool dies of a signal."""
+    """Attempts at a task whose tool is killed by a signal."""
     free_space: Space | None = Space(1.0, 0, "100%")
-    """Free on a target's file system before a task writes there; the modules see to it."""
+    """Checked by the modules, on each target's file system."""
 
 
 def load_limits(client: Client) -> dict[str, Limits]:
-    """The limits of every enabled module: those of `[tool.client.limits]`, and over them `[tool.client.limits.NAME]`.
+    """The limits of every enabled module: `[tool.client.limits]`, overridden by `[tool.client.limits.NAME]`.
 
     Raises:
         ConfigError: a key, a unit or a value is wrong.
@@ -116,7 +116,7 @@ def load_limits(client: Client) -> dict[str, Limits]:
 
 
 def apply(limits: Limits, pid: int) -> None:
-    """Set priorities and processors of a process, which its children inherit. It must not run the module's code yet.
+    """Set the priorities and processors of a process. Its children inherit them, so the module must not run yet.
 
     Raises:
         LimitError: the operating system refuses.
@@ -145,7 +145,7 @@ def _raise_oom_score(pid: int) -> None:
         if int(file.read_text()) < OOM_SCORE:
             file.write_text(str(OOM_SCORE))
     except OSError:
-        return  # it is gone, or this kernel has no such file: then its own judgement must do
+        return  # the process is gone, or this kernel has no such file: it then chooses by its own score
 
 
 def _set_ionice(process: psutil.Process, priority: IoPriority | None) -> None:
@@ -171,7 +171,7 @@ def _parse(table: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 class _WrongError(ValueError):
-    """Says what was expected instead, with an article."""
+    """Raised by parsers; `str(error)` is the expected form, e.g. "a whole number from 1 to 9"."""
 
 
 def _duration(value: object) -> Duration:

@@ -1,4 +1,4 @@
-"""The lines a task process writes, read without ever waiting for it and without letting it fill log or memory."""
+"""The lines that a task process writes: read without waiting for it, and without letting it fill the log or memory."""
 
 import asyncio
 import os
@@ -14,10 +14,10 @@ MAX_LINE = 4096
 
 LINES_PER_SECOND = 200
 LINES_BURST = 2000
-"""What a task may log: so many lines at once, then so many a second. The rest is counted and left out."""
+"""Lines that a task may log at once, and in a second in the long run. The rest is counted and left out."""
 
 BYTES_PER_SECOND = 64 << 20
-"""What is read from one task in a second; it waits when it writes more, so that the supervisor's time is bounded."""
+"""Bytes that are read from one task in a second. A task that writes more waits, and takes no more of our time."""
 
 _SYSLOG_LEVELS = {"7": "DEBUG", "6": "INFO", "4": "WARNING", "3": "ERROR"}
 
@@ -25,7 +25,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class LinePipe:
-    """Reads `descriptor`, which must not block, and passes its lines to `emit`.
+    """Reads `descriptor`, which must be non-blocking, and passes its lines to `emit`.
 
     Attributes:
         tail: The last lines read, logged or not.
@@ -45,12 +45,12 @@ class LinePipe:
         self._loop.add_reader(descriptor, self._readable)
 
     def drain(self) -> None:
-        """Take what has already been written, at most a pipe's worth and a second's allowance."""
+        """Read the lines that are already written, within the allowance of a second."""
         while self._descriptor >= 0 and self._resume is None and self._readable():
             pass
 
     def close(self) -> None:
-        """Take what is there and stop reading."""
+        """Read the lines that are already written, and stop reading."""
         self.drain()
         if self._partial:
             self._take(b"\n")
@@ -59,11 +59,11 @@ class LinePipe:
         self._shut()
 
     def last_lines(self) -> tuple[str, ...]:
-        """The lines kept, as printable text."""
+        """The last `KEPT_LINES` lines, as printable text."""
         return tuple(printable(line) for line in self.tail)
 
     def _readable(self) -> bool:
-        """Read once; whether there may be more."""
+        """Read once. Returns false if there is no more for now."""
         try:
             data = os.read(self._descriptor, 1 << 16)
         except BlockingIOError:
@@ -88,7 +88,7 @@ class LinePipe:
             return
         count = complete.count(b"\n") + 1
         shown = min(count, int(self._allowed))
-        # Split no more than is shown: a megabyte of empty lines is a million objects.
+        # Split no more lines than are shown: a megabyte of empty lines would be a million objects.
         for line in complete.split(b"\n", shown)[:shown]:
             self._emit(printable(line))
         self._allowed -= shown
@@ -124,7 +124,7 @@ class LinePipe:
 
 
 def printable(line: bytes) -> str:
-    """`line` as text that is safe to print: no control characters, and no longer than a line may be."""
+    """`line` as text that is safe to print: without control characters, and at most `MAX_LINE` long."""
     text = line[:MAX_LINE].rstrip(b"\r").decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
 

@@ -1,4 +1,4 @@
-"""A task's process tree: what it uses, and stopping and continuing all of it."""
+"""A task's process tree: measuring its usage, and stopping and continuing all of it."""
 
 import contextlib
 import itertools
@@ -13,32 +13,32 @@ from rich.filesize import decimal
 from ipc import linux
 
 EXACT_EVERY = 10
-"""Every how many samples memory is measured exactly, if it is not over its limit: counting the shared pages of 8 GiB
-takes the kernel 46 ms, all the rest of a sample 0.04 ms a process."""
+"""Measure PSS on every Nth sample (always when RSS exceeds the limit). For 8 GiB, PSS takes the kernel 46 ms; the rest
+of a sample takes 0.04 ms a process."""
 
 _STOPPED = "TtZX"
-"""States of what is stopped or has ended. What sleeps uninterruptibly (D) stops when it wakes: a parent in vfork(2),
-for one, only when its child goes on."""
+"""States of a process that is stopped or has ended. One in uninterruptible sleep (D) stops when it wakes: the parent in
+vfork(2), for one, only when its child continues."""
 
 STOP_TIMEOUT = 5.0
-"""Seconds to wait until all of a tree has stopped; what sleeps uninterruptibly stops when it wakes."""
+"""Seconds to wait until all of a tree has stopped."""
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a process tree uses at one instant, and has used up to it."""
+    """The usage of a process tree at one instant, and up to it."""
 
     memory: int = 0
-    """Bytes, pages that processes share counted once (PSS), when last measured."""
+    """Bytes when last measured; pages that processes share are counted once (PSS)."""
     processes: int = 0
-    """Live ones."""
+    """Number of live processes."""
     cpu_seconds: float = 0.0
-    """User and system time of all that live and of the children they have waited for."""
+    """User and system time of the live processes, and of children that they have waited for."""
     io_bytes: int = 0
     """Bytes read and written by system calls: files, pipes, devices."""
 
 
 class Sampler:
-    """Measures the tree below and including `pid` with psutil. Blocks for as long as the kernel takes."""
+    """Measures the process `pid` and all below it. Blocks for as long as the kernel takes."""
 
     def __init__(self, pid: int, memory_limit: int | None = None, process_limit: int | None = None) -> None:
         self._pid = pid
@@ -49,7 +49,7 @@ class Sampler:
         self._samples = 0
 
     def sample(self) -> Usage:
-        """What the tree uses now. What ends meanwhile counts as nothing."""
+        """Measure the tree now. A process that ends meanwhile is left out."""
         resident = processes = io_bytes = 0
         cpu_seconds = 0.0
         if (crowd := self._crowd()) is not None:
@@ -61,7 +61,7 @@ class Sampler:
                 processes += 1
                 counters = process.io_counters()
                 io_bytes += counters.read_chars + counters.write_chars
-        # Shared pages counted several times: the true amount is at most this.
+        # RSS counts shared pages once for each process, so the true amount is at most this sum.
         over = self._memory_limit is not None and resident > self._memory_limit
         if over or self._samples % EXACT_EVERY == 0:
             self._memory = self._proportional()
@@ -69,7 +69,7 @@ class Sampler:
         return Usage(self._memory, processes, cpu_seconds, io_bytes)
 
     def _crowd(self) -> Usage | None:
-        """The number of processes alone, if it is over its limit: of a fork bomb, measuring all takes too long."""
+        """Count the processes alone, if there are more than the limit: measuring all of a fork bomb takes too long."""
         limit = self._process_limit
         if limit is None or len(list(itertools.islice(linux.descendants(self._pid), limit))) < limit:
             return None
@@ -94,16 +94,16 @@ class Sampler:
             with contextlib.suppress(psutil.Error):
                 try:
                     total += process.memory_full_info().pss
-                except psutil.AccessDenied:  # it has made itself unreadable: then all it has counts
+                except psutil.AccessDenied:  # it has made itself unreadable: take its RSS, which is at least as much
                     total += process.memory_info().rss
         return total
 
 
 def freeze(pid: int) -> list[int]:
-    """Stop `pid` and everything below it, what it forks meanwhile too; returns those that were not stopped before.
+    """Stop `pid` and everything below it, also processes forked meanwhile. Returns those that it has stopped.
 
-    Parents before children: a stopped parent reaps nobody, so that no number on the list can come to mean another
-    process before it is used.
+    Parents are stopped before their children: a stopped parent reaps no child, so no number on the list can be given to
+    another process before it is used.
     """
     stopped: list[int] = []
     seen: set[int] = set()
@@ -123,14 +123,13 @@ def freeze(pid: int) -> list[int]:
 
 
 def thaw(pids: list[int]) -> None:
-    """Continue what `freeze` stopped, children before their parents."""
+    """Continue the processes that `freeze` stopped, children before their parents."""
     for pid in reversed(pids):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether it is stopped, or has ended."""
     return linux.state(pid) in _STOPPED
 
 
@@ -139,7 +138,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def describe(pid: int) -> list[str]:
-    """A line for each process of the tree, for a person."""
+    """Describe each process of the tree, in a line for a person."""
     lines = []
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(pid)

@@ -1,4 +1,4 @@
-"""Scratch directories: a place for a task's temporary files that is gone when the task is, or at the next start."""
+"""Scratch directories: places for tasks' temporary files. They are removed after the task, or at the next start."""
 
 import contextlib
 import fcntl
@@ -13,14 +13,14 @@ from loguru import logger
 PREFIX = ".sisyphus-scratch-"
 
 MARK = ".made-by-sisyphus-client"
-"""A file in each of them: a name alone is no proof that a directory is ours to remove."""
+"""A file in each scratch directory: a name alone does not prove that a directory is ours to remove."""
 
 
 @contextlib.contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """A directory of this supervisor's own, removed at the end.
+    """A directory for this supervisor alone, removed at the end.
 
-    It is locked while it is in use, so that what a killed supervisor left is told from another's and removed here.
+    It is locked while it is in use. One that is not locked was left by a killed supervisor, and is removed here.
     """
     _remove_stale(Path(tempfile.gettempdir()))
     directory, descriptor = _make_locked()
@@ -43,15 +43,15 @@ def _make_locked() -> tuple[Path, int]:
             (directory / MARK).touch()
         if os.fstat(descriptor).st_nlink > 0:
             return directory, descriptor
-        os.close(descriptor)  # another supervisor took it for stale before it was locked, and removed it
+        os.close(descriptor)  # another supervisor removed it as stale before we had locked it
 
 
 def remove(directory: Path) -> None:
-    """Remove a directory with all that is in it, as far as that can be done."""
+    """Remove a directory with its contents, as far as possible."""
     shutil.rmtree(directory, ignore_errors=True)
-    if directory.exists():  # a module took away its own right to read or write there: give it back, once
+    if directory.exists():  # a module has removed its own permissions somewhere: restore them, once
         for path, names, _ in os.walk(directory):
-            for name in names:  # before the walk looks into them
+            for name in names:  # before the walk enters them
                 with contextlib.suppress(OSError):
                     os.chmod(os.path.join(path, name), 0o700)
         shutil.rmtree(directory, ignore_errors=True)
@@ -62,7 +62,7 @@ def _remove_stale(parent: Path) -> None:
         with contextlib.suppress(OSError):
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                # Another user's, or one in use: opening or locking fails, and it stays.
+                # If it belongs to another user, or is in use, opening or locking fails, and it stays.
                 if os.fstat(descriptor).st_uid != os.getuid():
                     continue
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,6 +70,6 @@ def _remove_stale(parent: Path) -> None:
                     remove(directory)
                     logger.info("Removed {}, which a killed client had left", directory)
                 else:
-                    directory.rmdir()  # fails if it is not empty: a client may be killed before it has marked its own
+                    directory.rmdir()  # a client may have been killed before it made the mark; fails if not empty
             finally:
                 os.close(descriptor)

@@ -1,7 +1,7 @@
-"""Signals: a handler only hands the signal to the loop, which acts.
+"""Signals: a handler only passes the signal to the event loop, and the loop acts.
 
-asyncio's handler writes a byte to a pipe that the loop reads, so nothing runs between two lines of other code, and no
-lock can be held by what was interrupted. The previous handlers are put back at the end (trio does the same).
+asyncio's handler writes a byte to a pipe that the loop reads. So nothing runs in the middle of other code, which may
+hold a lock. The previous handlers are restored at the end, as trio does.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 @contextlib.contextmanager
 def handling(numbers: Iterable[signal.Signals], act: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Call `act` from the loop for each of `numbers` that arrives."""
+    """Call `act` in the event loop for each signal of `numbers` that arrives."""
     loop = asyncio.get_running_loop()
     previous = {number: signal.getsignal(number) for number in numbers}
     for number in previous:

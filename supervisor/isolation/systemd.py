@@ -1,6 +1,6 @@
-"""Tells systemd how the service is: sd_notify(3), a datagram of lines to the socket that it names.
+"""Notifications to systemd: sd_notify(3), a datagram of lines to the socket that systemd names.
 
-Written out: the client library is C, and the packages that do without it have had no release for years.
+Written here because systemd's own library is C, and the Python packages without it have had no release for years.
 """
 
 import contextlib
@@ -8,11 +8,11 @@ import socket
 from collections.abc import Mapping
 
 VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
-"""Not for tasks and their tools."""
+"""Environment variables that are for the supervisor alone, not for tasks and their tools."""
 
 
 class Notifier:
-    """Tells it to whoever NOTIFY_SOCKET names, or nobody."""
+    """Sends notifications to the socket in NOTIFY_SOCKET; without one, it does nothing."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         name = environ.get("NOTIFY_SOCKET", "")
@@ -20,7 +20,7 @@ class Notifier:
         self._address = f"\0{name[1:]}" if name.startswith("@") else name
 
     def tell(self, *lines: str) -> None:
-        """Send lines such as READY=1. That nobody takes them is no error, and never waited for."""
+        """Send lines such as READY=1. It does not wait, and if nobody takes them, that is no error."""
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:

@@ -156,7 +156,7 @@ class TaskProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it can take another step."""
+        """True while it can take another step."""
         return self._ended is None
 
     async def step(self, name: StepName, request: Start | Step, timeout: Duration, grace: float) -> StepResult:

@@ -1,4 +1,4 @@
-"""What modules say of their progress, made safe to show and to send on."""
+"""A module's reports of its progress, made safe to show and to send on."""
 
 import math
 from typing import Any
@@ -8,11 +8,11 @@ import msgspec
 _LEGAL = frozenset({"status", "task", "progress", "info", "online_at", "hostname", "version", "job_id", "job_title"})
 
 MAX_INFO = 64 << 10
-"""Bytes of what a module says that are shown and sent on."""
+"""Bytes of a module's report that are shown and sent on."""
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What a module last said."""
+    """A module's last report."""
 
     progress: float | None = None
     """Percent, 0 to 100."""
@@ -20,23 +20,23 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def read_status(raw: msgspec.Raw) -> Status:
-    """Understand a status as far as it makes sense; what does not is left out, and unknown keys go under `info`."""
+    """Read a module's report. Values of a wrong type are left out, and unknown keys go under `info`."""
     try:
-        said = msgspec.json.decode(raw)
+        report = msgspec.json.decode(raw)
     except (ValueError, RecursionError):
         return Status()
-    if not isinstance(said, dict):
+    if not isinstance(report, dict):
         return Status()
-    info = said.get("info")
-    unknown = {key: value for key, value in said.items() if key not in _LEGAL}
+    info = report.get("info")
+    unknown = {key: value for key, value in report.items() if key not in _LEGAL}
     known = _without_nulls(unknown | (info if isinstance(info, dict) else {}))
     if len(raw) > MAX_INFO:
         known = {"left_out": f"{len(raw)} bytes; at most {MAX_INFO} are sent on"}
-    return Status(_percent(said.get("progress")), known)
+    return Status(_percent(report.get("progress")), known)
 
 
 def _without_nulls(value: Any) -> Any:
-    """The server takes none; they are also what numbers such as NaN have become on the way here."""
+    # The server refuses nulls. NaN and infinities have become nulls on the way here.
     match value:
         case dict():
             return {key: _without_nulls(item) for key, item in value.items() if item is not None}

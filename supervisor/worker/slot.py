@@ -31,7 +31,7 @@ from supervisor.worker.journal import Journal, JournalError, OutboxItem, Unfinis
 from supervisor.worker.outbox import why_not_ours
 
 MAX_STARTS = 3
-"""How often a job may take the supervisor down with it."""
+"""Starts of a job that the supervisor may not have survived. After these, the job is failed."""
 
 JOB_ID_KEY = re.compile(rb'"job_id"\s*:\s*"([^"\\]+)"')
 """Finds a job's id in a broken response, which need not be JSON."""
