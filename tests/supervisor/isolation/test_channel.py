@@ -1,11 +1,16 @@
 """The parent's end of the queue: what hostile requests and unread answers do to it."""
 
 import asyncio
+import os
+import socket
 
 import psutil
 import pytest
 
-from ipc.messages import Cause, Done, Failed, Get, Step
+from ipc.messages import Cause, Data, Done, Failed, FromTask, Get, Step, ToTask
+from ipc.queue import MAX_REQUEST, Decoder, encode
+from supervisor.isolation.channel import Bounds, Channel
+from supervisor.isolation.clock import Clock
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.task_process import StepResult
 from tests.support.exchanges import MINUTE, STEPS, Desk, Supervise, Tasks, eventually, step
@@ -124,3 +129,102 @@ def test_large_answers_do_not_pile_up(supervise: Supervise) -> None:
         assert own.memory_info().rss - before < 3 << 25
 
     supervise(test)
+
+
+# --- by itself ---
+
+
+class Peer:
+    """A channel, what it has told its owner, and the other end of its connection."""
+
+    def __init__(self, bounds: Bounds, clock: Clock) -> None:
+        self.messages: list[FromTask] = []
+        self.ends: list[str] = []
+        ours, self.socket = socket.socketpair()
+        self.channel: Channel[FromTask] = Channel(ours, FromTask, bounds, clock, self.messages.append, self.ends.append)
+
+    async def read(self, size: int) -> bytes:
+        """What the channel has sent, `size` bytes of it."""
+        data = bytearray()
+        while len(data) < size:
+            data += await asyncio.to_thread(self.socket.recv, 1 << 16)
+        return bytes(data)
+
+    def close(self) -> None:
+        self.channel.close()
+        self.socket.close()
+
+
+def test_unfinished_message_is_late_unless_paused() -> None:
+    """A message must arrive whole in its time. While the clock is paused it may be stopped in the middle."""
+
+    async def main() -> None:
+        clock = Clock()
+        clock.pause()
+        peer = Peer(Bounds(1000, frame_timeout=0.01), clock)
+        peer.socket.send(encode(Done()) + encode(Done())[:7])
+        await asyncio.sleep(0.6)
+
+        assert peer.messages == [Done()]
+        assert peer.ends == []
+        clock.resume()
+        await eventually(lambda: peer.ends, "the end")
+        assert peer.ends == ["did not finish a message within 0.01 s"]
+        peer.close()
+
+    asyncio.run(main())
+
+
+def test_nothing_is_read_after_a_breach() -> None:
+    """The owner is told once of the first breach, or of the end, and gets no later message."""
+
+    async def main() -> None:
+        peers = [Peer(Bounds(1000, burst=2, per_second=1), Clock()) for _ in range(3)]
+        peers[0].socket.send(encode(Done()) + b"\0\0\0\1?" + encode(Done()))
+        peers[1].socket.send(encode(Done()) * 3)
+        peers[2].socket.shutdown(socket.SHUT_WR)
+        await eventually(lambda: all(peer.ends for peer in peers), "the ends")
+        for peer in peers[:2]:
+            peer.socket.send(encode(Done()))
+        await asyncio.sleep(0.05)
+
+        assert [peer.messages for peer in peers] == [[Done()], [], []]
+        assert peers[0].ends[0].startswith("sent what is no message")
+        assert [peer.ends for peer in peers[1:]] == [["sent more than 2 messages at once"], [""]]
+        for peer in peers:
+            peer.close()
+
+    asyncio.run(main())
+
+
+def test_messages_are_sent_whole_and_in_order() -> None:
+    """However slowly the other side reads, no message is torn or overtaken; one with descriptors does not wait."""
+
+    async def main() -> None:
+        peer = Peer(Bounds(1000), Clock())
+        frames = [encode(Data(200, "x" * (1 << 22))), encode(Data(200, "y"))]
+        for frame in frames:
+            peer.channel.send(frame)
+        assert peer.channel.is_sending
+        with pytest.raises(BlockingIOError):
+            peer.channel.send_now(frames[1], [0])
+        received: Decoder[ToTask] = Decoder(ToTask, MAX_REQUEST)
+        sizes = [
+            len(message.body)
+            for message in received.feed(await peer.read(sum(map(len, frames))))
+            if isinstance(message, Data)
+        ]
+
+        assert sizes == [1 << 22, 1]
+        await eventually(lambda: not peer.channel.is_sending, "all to be sent")
+        reader, writer = os.pipe()
+        peer.channel.send_now(frames[1], [writer])
+        os.close(writer)
+        data, descriptors, _, _ = socket.recv_fds(peer.socket, 100, 1)
+        os.write(descriptors[0], b"spam")
+        assert (data, os.read(reader, 9)) == (frames[1], b"spam")
+        os.close(descriptors[0])
+        os.close(reader)
+        peer.close()
+
+    asyncio.run(main())
