@@ -18,17 +18,13 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from app.formats import ID, ID_FORM
+
 VERSION = "1.4.0"
 """The client's version, as the server and modules are told."""
 
 MODULE_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 """A class named by its import path, such as `modules.ffmpeg.Ffmpeg`."""
-
-ID = re.compile(r"[A-Za-z0-9._@+-]{1,200}")
-"""The id of a job or a worker: it becomes a part of log lines, process titles, addresses and temporary file names."""
-
-ID_FORM = "letters, digits and . _ - @ +, at most 200 of them"
-"""`ID` in words, for error messages."""
 
 MAX_SLOTS = 64
 """Jobs at once in one client; each slot has a worker of its own on the server, and some threads."""

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -30,6 +30,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from app.config import VERSION, Settings, shown_url
+from app.formats import refuse_constant
 from ipc.messages import Data, Get, Put
 from ipc.threads import started_threads
 
@@ -533,8 +534,3 @@ def _is_unreachable(error: BaseException | None) -> bool:
 def _is_dropped(error: BaseException) -> bool:
     """Whether the server closed the connection before it answered."""
     return any(isinstance(cause, ConnectionResetError | BrokenPipeError) for cause in _causes(error))
-
-
-def refuse_constant(name: str) -> NoReturn:
-    """For `json`: NaN and the infinities are no JSON."""
-    raise ValueError(f"{name} is no number in JSON")

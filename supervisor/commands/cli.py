@@ -20,6 +20,7 @@ import setproctitle
 from loguru import logger
 
 from app.config import VERSION, Client, ConfigError, Settings, is_set, load_client, load_settings
+from app.formats import refuse_constant
 from supervisor.commands import display
 from supervisor.commands.foreground import FAILED, WRONG, Foreground
 from supervisor.isolation.limits import Limits, load_limits
@@ -323,9 +324,7 @@ def _read_job_file(name: str, client: Client) -> Job:
 
 def _read_document(name: str) -> Any:
     try:
-        return json.loads(
-            Path(name).read_bytes(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates
-        )
+        return json.loads(Path(name).read_bytes(), parse_constant=refuse_constant, object_pairs_hook=_refuse_duplicates)
     except OSError as error:
         raise JobError(f"{name}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
@@ -357,10 +356,6 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return document
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
 
 
 def _give_up(message: str) -> NoReturn:

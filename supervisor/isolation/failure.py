@@ -4,8 +4,8 @@ import os
 
 import msgspec
 
-from ipc.linux import signal_words
 from ipc.messages import Cause
+from ipc.words import describe_signal, signal_name
 
 
 class StopOrder(msgspec.Struct, frozen=True):
@@ -19,7 +19,8 @@ class StopOrder(msgspec.Struct, frozen=True):
 def explain_status(status: int) -> Cause:
     """The cause that a wait status tells, of a task process that ended in the middle of a step."""
     if os.WIFSIGNALED(status):
-        name, words = signal_words(os.WTERMSIG(status))
-        return Cause("signal", f"the task process was killed by {name} ({words})", signal=name)
+        number = os.WTERMSIG(status)
+        message = f"the task process was killed by {describe_signal(number)}"
+        return Cause("signal", message, signal=signal_name(number))
     code = os.waitstatus_to_exitcode(status)
     return Cause("exit", f"the task process exited with status {code} in the middle of the step", exit_status=code)

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from app.config import ID, ID_FORM
+from app.formats import ID, ID_FORM
 from ipc.queue import MAX_REQUEST
+from ipc.words import encodable
 
 MAX_TASKS = 1000
 """Tasks in one job. Each of them has a process from its initialisation on."""
@@ -78,8 +79,7 @@ def _read_title(document: dict[str, Any], default: str) -> str:
     title = document.get("job_title", document.get("job_name", default))
     if not isinstance(title, str) or not title:
         raise JobError("job_title: the job has no title")
-    # JSON can hold half a surrogate pair, which neither the log nor the server takes.
-    return title.encode("utf-8", "backslashreplace").decode()
+    return encodable(title)  # neither the log nor the server takes a lone surrogate, which JSON can hold
 
 
 def _read_tasks(documents: list[Any], enabled: list[str], refused: list[JobError] | None) -> tuple[Task, ...]:

@@ -16,8 +16,9 @@ import msgspec
 from loguru import logger
 from rich.filesize import decimal
 
+from app.formats import refuse_constant
 from ipc.messages import Cause, StepName
-from supervisor.api.client import PolledJob, SessionError, refuse_constant
+from supervisor.api.client import PolledJob, SessionError
 from supervisor.isolation import sampler
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.sampler import Usage

@@ -1,0 +1,27 @@
+"""Text forms that the client and the server share: ids, JSON, parts of a URL's path."""
+
+import re
+from typing import NoReturn
+from urllib.parse import quote
+
+ID = re.compile(r"[A-Za-z0-9._@+-]{1,200}")
+"""An id of a job or a worker. It stands in log lines, process titles, names of temporary files and URLs."""
+
+ID_FORM = "letters, digits and . _ - @ +, at most 200 of them"
+"""`ID` for a person."""
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and the infinities, which JSON does not have: the `parse_constant` of `json.loads`.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def quote_part(text: str) -> str:
+    """Quote one part of a URL's path, such as a job's id or a name of stored data."""
+    quoted = quote(text, safe="", errors="surrogatepass")
+    # `/workers/..` would be shortened to `/`: RFC 3986, 5.2.4.
+    return quoted.replace(".", "%2E") if set(text) == {"."} else quoted

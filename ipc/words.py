@@ -1,0 +1,21 @@
+"""Words for people that the supervisor and the modules write alike."""
+
+import signal
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, such as `SIGSEGV`."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # the real-time signals have no names of their own
+        return f"signal {number}"
+
+
+def describe_signal(number: int) -> str:
+    """A signal's name and the system's words for it: `SIGSEGV (segmentation fault)`."""
+    return f"{signal_name(number)} ({(signal.strsignal(number) or 'unknown signal').lower()})"
+
+
+def encodable(text: str) -> str:
+    """`text` with `\\udcff` in the place of each character that UTF-8 cannot carry: such a file name's byte."""
+    return text.encode("utf-8", "backslashreplace").decode()
