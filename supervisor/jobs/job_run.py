@@ -57,7 +57,6 @@ class JobRun:
         self.job = job
         self._checkpoint = checkpoint
         self._control = JobControl()
-        self._control.going.set()
         self._pausing = asyncio.Lock()
         self._parallel = asyncio.Semaphore(len(os.sched_getaffinity(0)))
         self._context = JobContext(job, runtime, observer, self._control, exchange)
@@ -114,10 +113,10 @@ class JobRun:
     async def check(self) -> list[Failure | None]:
         """Initialise and validate every task, also after a failure. Returns each task's failure, in their order."""
         try:
-            failures = await asyncio.gather(*(self._one(run, "init", TaskRun.initialize) for run in self.tasks))
+            failures = await asyncio.gather(*(self._prepare_one(run, "init", TaskRun.initialize) for run in self.tasks))
 
             async def validate(run: TaskRun, failure: Failure | None) -> Failure | None:
-                return failure or await self._one(run, "validate", self._validate)
+                return failure or await self._prepare_one(run, "validate", self._validate)
 
             return await asyncio.gather(*map(validate, self.tasks, failures))
         finally:
@@ -127,7 +126,8 @@ class JobRun:
         """Load every task's module and list its tools. With `probe`, its encoders are tried, too."""
         try:
             return [  # one after the other: an encoder that is tried needs the whole machine
-                await self._one(run, "init", TaskRun.initialize) or await run.inspect(probe) for run in self.tasks
+                await self._prepare_one(run, "init", TaskRun.initialize) or await run.inspect(probe)
+                for run in self.tasks
             ]
         finally:
             await self._close()
@@ -151,9 +151,7 @@ class JobRun:
 
     def stop(self, order: StopOrder) -> None:
         """Stop the steps under way, and begin no other task."""
-        if self._control.order is None or order.now:
-            self._control.order = order
-        self._go_on()
+        self._control.stop(order)
         for run in self.tasks:
             if run.process is not None:
                 run.process.stop(order)
@@ -163,19 +161,14 @@ class JobRun:
         async with self._pausing:
             if self._control.order:
                 return  # a process that is asked to stop must run to do so
-            self._control.clock.pause()
-            self._control.going.clear()
+            self._control.pause()
             await asyncio.gather(*(run.process.pause() for run in self.tasks if run.process))
 
     async def resume(self) -> None:
         """Continue after `pause`."""
         async with self._pausing:
             await asyncio.gather(*(run.process.resume() for run in self.tasks if run.process))
-            self._go_on()
-
-    def _go_on(self) -> None:
-        self._control.clock.resume()
-        self._control.going.set()
+            self._control.resume()
 
     # --- its tasks ---
 
@@ -194,7 +187,7 @@ class JobRun:
 
     async def _first_failure(self, step: StepName, prepare: Prepare) -> Failure | None:
         """Prepare all tasks, as many at a time as there are processors. The first failure in task order decides."""
-        preparations = [asyncio.create_task(self._one(run, step, prepare)) for run in self.tasks]
+        preparations = [asyncio.create_task(self._prepare_one(run, step, prepare)) for run in self.tasks]
         try:
             for preparation in preparations:
                 if failure := await preparation:
@@ -205,7 +198,7 @@ class JobRun:
                 preparation.cancel()
             await asyncio.wait(preparations)
 
-    async def _one(self, run: TaskRun, step: StepName, prepare: Prepare) -> Failure | None:
+    async def _prepare_one(self, run: TaskRun, step: StepName, prepare: Prepare) -> Failure | None:
         async with self._parallel:
             failure = run.refuse(step) or await prepare(run)
         if failure and run.earlier_record and self._control.order is None:

@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,16 +51,31 @@ class JobObserver:
         """The task has its result. The next task starts when this returns."""
 
 
-@dataclass(slots=True)
 class JobControl:
     """The operator's orders for one job."""
 
-    clock: Clock = field(default_factory=Clock)
-    """Stands still while the job is paused."""
-    going: asyncio.Event = field(default_factory=asyncio.Event)
-    """Cleared while the job is paused."""
-    order: StopOrder | None = None
-    """The order to stop, once there is one."""
+    def __init__(self) -> None:
+        self.clock = Clock()
+        """Stands still while the job is paused."""
+        self.going = asyncio.Event()
+        """Cleared while the job is paused."""
+        self.going.set()
+        self.order: StopOrder | None = None
+        """The order to stop, once there is one."""
+
+    def stop(self, order: StopOrder) -> None:
+        """Only the first order is kept, unless a later one is to kill. A paused job continues, in order to stop."""
+        if self.order is None or order.now:
+            self.order = order
+        self.resume()
+
+    def pause(self) -> None:
+        self.clock.pause()
+        self.going.clear()
+
+    def resume(self) -> None:
+        self.clock.resume()
+        self.going.set()
 
 
 @dataclass(frozen=True, slots=True)
