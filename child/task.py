@@ -30,7 +30,9 @@ from child.loader import UnusableError, declared_paths, inspect, load
 from child.text import first_lines, last_lines, to_text
 from ipc.messages import Cause, Done, Failed, Ready, Start, Step, ToTask
 from ipc.queue import Queue
+from modules import context
 from modules.base import BaseModule
+from modules.context import TaskContext
 from modules.data import server_data
 
 
@@ -91,8 +93,7 @@ class StepExecutor:
         heartbeat.job_id, heartbeat.job_title = start.job_id, start.job_title
         heartbeat.connect(self._exchange.send_status)
         server_data.connect(self._exchange.ask)
-        BaseModule.sisyphus_module, BaseModule.resumed = start.module, start.resumed
-        BaseModule.sisyphus_free_space = start.free_space
+        context.current = TaskContext(start.module, start.resumed, start.free_space)
         kind = load(start)
         if start.data is None:
             self._module = kind
@@ -113,7 +114,8 @@ class StepExecutor:
                 return Done(inspection=inspect(self._module, probe=request.step == "probe"))
             case Step("validate", files):
                 if isinstance(self._module, BaseModule):
-                    self._module.sisyphus_files = {os.fsdecode(path): stands for path, stands in files}
+                    files_changed = {os.fsdecode(path): stands for path, stands in files}
+                    self._module.sisyphus_context.files = files_changed
             case Step("run"):
                 # A module may forget to call it itself, and then has no duration.
                 if callable(set_start_time := getattr(self._module, "set_start_time", None)):
@@ -129,7 +131,8 @@ class StepExecutor:
         """The warnings of this step, which the module then no longer holds."""
         if not isinstance(self._module, BaseModule):
             return ()
-        taken, self._module.sisyphus_warnings = self._module.sisyphus_warnings, ()
+        known = self._module.sisyphus_context
+        taken, known.warnings = known.warnings, ()
         return last_lines(taken)
 
 

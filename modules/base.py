@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, ClassVar
 
 from box import Box
@@ -12,8 +13,8 @@ from loguru import logger
 from app.config import Config
 from app.exceptions import ValidationError
 from app.heartbeat import Heartbeat, heartbeat
+from modules import context, tool
 from modules import schema as task_schema
-from modules import tool
 from modules.data import server_data
 
 
@@ -31,7 +32,6 @@ class BaseModule:
             without one has that of `NAME.schema.json` beside its file `NAME.py`, if there is one, or `None`.
         tools: Names of the programs that `run` needs, the one that does the work first; `validate` reports which of
             them are not installed, and `sisyphus-client modules` shows them.
-        resumed: Whether an earlier attempt at this task may have done a part of it: the client was killed meanwhile.
         cleanup_on_failure: Whether `cleanup` is also to be called after `run` failed. It then runs on this instance, or
             if its process is gone, on a fresh one that was only initialised.
     """
@@ -39,17 +39,19 @@ class BaseModule:
     heartbeat: Heartbeat = heartbeat
     task: Box
     start_time: datetime | None = None
-    resumed: bool = False
     schema: ClassVar[Mapping[str, Any] | None] = None
     tools: ClassVar[tuple[str, ...]] = ()
     cleanup_on_failure: ClassVar[bool] = False
 
-    # The client's own, named so that no module's attributes clash with them.
-    sisyphus_module: str = ""
-    sisyphus_warnings: tuple[str, ...] = ()
-    sisyphus_files: Mapping[str, bool] = {}
-    sisyphus_free_space: tuple[float, int] | None = None
-    sisyphus_status: Mapping[str, Any] = {}
+    @cached_property  # made at the first use, because a module need not call our __init__
+    def sisyphus_context(self) -> context.TaskContext:
+        """What the client knows of the task. The client's own: the name clashes with no module's attribute."""
+        return context.copy_current()
+
+    @cached_property  # and no property: a module may have an attribute of that name, and a test may set it
+    def resumed(self) -> bool:
+        """An earlier attempt at this task was interrupted, because the client was killed, and may have done a part."""
+        return self.sisyphus_context.resumed
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -146,8 +148,8 @@ class BaseModule:
             info: Its key `phase` names what is being done; a value that is `None` or no finite number is left out.
             done: The work is done: 100 percent.
         """
-        was = self.sisyphus_status
-        status = {"status": "in_progress", "task": self._name(), **was}
+        was = self.sisyphus_context.status
+        status = {"status": "in_progress", "task": _name_of(self), **was}
         if known := {key: value for key, value in (info or {}).items() if _can_be_told(value)}:
             status["info"] = known
         if done:
@@ -156,7 +158,7 @@ class BaseModule:
             same_phase = was.get("info", {}).get("phase") == status.get("info", {}).get("phase")
             least = was.get("progress", 0.0) if same_phase else 0.0
             status["progress"] = max(least, round(min(progress, 99.9), 2))
-        self.sisyphus_status = status
+        self.sisyphus_context.status = status
         self.heartbeat.set_data(status)
 
     def get_data(self, name: str) -> dict[str, Any] | None:
@@ -168,7 +170,7 @@ class BaseModule:
         Raises:
             ClientError: The server does not answer, or not with a JSON object; the message says which.
         """
-        return server_data.get(self._name(), name)
+        return server_data.get(_name_of(self), name)
 
     def put_data(self, name: str, object: Mapping[str, Any]) -> None:
         """Have the API server keep `object` for this module under `name`, for all clients, in the place of what it has.
@@ -178,20 +180,21 @@ class BaseModule:
         Raises:
             ClientError: The server did not take it, or JSON cannot hold it; the message says which.
         """
-        server_data.put(self._name(), name, object)
+        server_data.put(_name_of(self), name, object)
 
     def warn(self, message: str) -> None:
         """Log a warning and put it on the job's record."""
         logger.warning("{}", message)
-        self.sisyphus_warnings += (message,)
-
-    def _name(self) -> str:
-        return self.sisyphus_module or type(self).__name__.lower()
+        self.sisyphus_context.warnings += (message,)
 
     def will_exist(self, path: str) -> bool:
         """Whether `path` will be there when `run` is called: it is now, or an earlier task of the job writes it."""
-        known = self.sisyphus_files.get(location(path))
+        known = self.sisyphus_context.files.get(location(path))
         return os.path.lexists(path) if known is None else known
+
+
+def _name_of(module: BaseModule) -> str:
+    return module.sisyphus_context.module or type(module).__name__.lower()
 
 
 def location(path: str) -> str:

@@ -17,7 +17,7 @@ def source_problems(module: BaseModule, where: str, name: str) -> Iterator[str]:
     """A source that will not be there when its turn comes, or is a directory, or cannot be read."""
     if not module.will_exist(name):
         yield f"{where}: {name}: {_why_not_there(name)}"
-    elif os.path.islink(name) and not os.path.exists(name) and location(name) not in module.sisyphus_files:
+    elif os.path.islink(name) and not os.path.exists(name) and location(name) not in module.sisyphus_context.files:
         yield f"{where}: {name}: is a link to {os.readlink(name)}, and there is no such file"
     elif os.path.isdir(name):
         yield f"{where}: {name}: is a directory"
@@ -62,12 +62,12 @@ def same_file(one: str, other: str) -> bool:
 def will_be_made(module: BaseModule, directory: str) -> bool:
     """Whether an earlier task of the job writes a file there, and makes the directory with it."""
     inside = location(directory) + "/"
-    return any(stands and path.startswith(inside) for path, stands in module.sisyphus_files.items())
+    return any(stands and path.startswith(inside) for path, stands in module.sisyphus_context.files.items())
 
 
 def is_settled(module: BaseModule, name: str) -> bool:
     """Whether a file is there, and no earlier task of the job will change it: then it can be looked into."""
-    return os.path.exists(name) and location(name) not in module.sisyphus_files
+    return os.path.exists(name) and location(name) not in module.sisyphus_context.files
 
 
 def chain_checks(*checks: Iterable[str]) -> Iterator[str]:
@@ -105,9 +105,9 @@ def require_space(module: BaseModule, sizes: Mapping[str, int]) -> None:
     Raises:
         RunError: there is not.
     """
-    if module.sisyphus_free_space is None:
+    if module.sisyphus_context.free_space is None:
         return
-    share, more = module.sisyphus_free_space
+    share, more = module.sisyphus_context.free_space
     needs: dict[int, tuple[str, int]] = {}
     for target, size in sizes.items():
         directory = standing_directory(os.path.dirname(os.path.realpath(target)))

@@ -187,7 +187,7 @@ class Cleanup(BaseModule):
     def _bad_targets(self) -> Iterator[str]:
         """Targets that are no files, and directories in which something is to be made or removed, and cannot be."""
         changed = {path for action in self._actions() for path, stands in _effect(action).items() if not stands}
-        changed |= set(self.sisyphus_files)
+        changed |= set(self.sisyphus_context.files)
         for target in self.outputs():
             parent = _nearest(os.path.dirname(os.path.abspath(target)))
             if is_special(target) and location(target) not in changed:

@@ -308,4 +308,6 @@ def test_subtitles_without_any(tmp_path: Path) -> None:
 
     module = carry_out(data)
 
-    assert module.sisyphus_warnings == (f"{tmp_path}/b.srt is empty: there are no subtitles in what was asked for",)
+    assert module.sisyphus_context.warnings == (
+        f"{tmp_path}/b.srt is empty: there are no subtitles in what was asked for",
+    )

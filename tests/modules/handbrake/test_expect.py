@@ -109,7 +109,7 @@ def test_track_that_cannot_be_copied(film: Path, tmp_path: Path) -> None:
     module = carry_out(task(film, tmp_path / "out.mkv", audio={"audio": [1, 2], "aencoder": ["copy:truehd", "opus"]}))
 
     assert kinds(tmp_path / "out.mkv") == ["video", "audio"]
-    (warning,) = module.sisyphus_warnings
+    (warning,) = module.sisyphus_context.warnings
     assert re.match(r"the output has 1 audio streams of 2: \[.*\] Passthru requested .* dropping track", warning)
 
 
@@ -189,7 +189,7 @@ def test_part_with_a_long_frame(film: Path, tmp_path: Path) -> None:
 
     module = carry_out(task(still, tmp_path / "out.mkv", source={"stop_at": {"seconds": 2.5}}))
 
-    assert [warning[:24] for warning in module.sisyphus_warnings] == ["the output is cut short:"]
+    assert [warning[:24] for warning in module.sisyphus_context.warnings] == ["the output is cut short:"]
 
 
 @pytest.mark.slow
@@ -207,7 +207,7 @@ def test_uneven_frames_and_their_colours(film: Path, tmp_path: Path) -> None:
 
     assert (video["color_primaries"], video["color_transfer"]) == ("bt2020", "smpte2084")
     assert duration(tmp_path / "out.mkv") == pytest.approx(4, abs=0.3)
-    assert module.sisyphus_warnings == ()
+    assert module.sisyphus_context.warnings == ()
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def test_late_timestamps(film: Path, tmp_path: Path) -> None:
     module = carry_out(task(late, tmp_path / "out.mkv"))
 
     assert duration(tmp_path / "out.mkv") == pytest.approx(4, abs=0.2)
-    assert module.sisyphus_warnings == ()
+    assert module.sisyphus_context.warnings == ()
 
 
 @pytest.mark.slow

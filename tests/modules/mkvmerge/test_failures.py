@@ -158,7 +158,7 @@ def test_full_disk(film: Path, tmp_path: Path) -> None:
 
 def test_no_room(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mux for which there is no room does not begin."""
-    monkeypatch.setattr(Mkvmerge, "sisyphus_free_space", (0.5, 1 << 60))
+    monkeypatch.setattr("modules.context.current.free_space", (0.5, 1 << 60))
 
     assert (
         "free, and 1.2 EB must be for the output (the limit free_space: 50% of its inputs'"
