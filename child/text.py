@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from ipc.words import encodable
+
 MAX_TEXT = 16 << 10
 """Characters of one text, such as an error's message."""
 
@@ -18,7 +20,7 @@ def to_text(value: object) -> str:
         text = str(value)
     except Exception as error:  # noqa: BLE001 - str() of a module's object runs its code
         text = f"(a {type(value).__name__} whose text cannot be had: {type(error).__name__})"
-    return text[:MAX_TEXT].encode("utf-8", "backslashreplace").decode()
+    return encodable(text[:MAX_TEXT])
 
 
 def last_lines(values: Iterable[object]) -> tuple[str, ...]:

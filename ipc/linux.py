@@ -189,15 +189,6 @@ def is_alive(value: str) -> bool:
         return False
 
 
-def signal_words(number: int) -> tuple[str, str]:
-    """A signal's name, such as SIGSEGV, and the system's words for it, such as "segmentation fault"."""
-    try:
-        name = signal.Signals(number).name
-    except ValueError:  # a real-time signal has no name of its own
-        name = f"signal {number}"
-    return name, (signal.strsignal(number) or "unknown").lower()
-
-
 def _pid_namespace(pid: str) -> int:
     return os.stat(f"/proc/{pid}/ns/pid").st_ino
 

@@ -1,4 +1,4 @@
-"""What the client tells a module about its task beside the data, and what it collects from the module.
+"""The context of a task: facts that the client gives a module beside the data, and results that it collects.
 
 A module's constructor takes the task's data and nothing else, so the context comes another way: the client puts it
 into `current` before it makes the module, and `BaseModule` takes a copy for each instance.

@@ -4,8 +4,8 @@ import os
 
 import msgspec
 
-from ipc.linux import signal_words
 from ipc.messages import Cause
+from ipc.words import signal_words
 
 
 class StopOrder(msgspec.Struct, frozen=True):

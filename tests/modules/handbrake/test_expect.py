@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from app.exceptions import RunError, ValidationError
-from modules.handbrake import Handbrake, expect, window
+from modules.handbrake import Handbrake
 from modules.handbrake.cli import Title
+from modules.handbrake.expect import expect_encode, window
 from modules.media import probe
 from tests.modules.handbrake.scene import carry_out, duration, kinds, refusal, task
 from tests.support.media import look, make_clip
@@ -62,7 +63,7 @@ def test_uncertain_windows(source: dict[str, Any], rate: float | None) -> None:
 def test_parts(source: dict[str, Any], film: Path, tmp_path: Path) -> None:
     """Encodes of a part of the source pass, and are as long as expected."""
     title = Title(str(film), 4.0, 2, 2, (1.0, 2.0, 1.0))
-    strict, hoped = expect({**source, "audio": [1]}, title, probe(str(film)))
+    strict, hoped = expect_encode({**source, "audio": [1]}, title, probe(str(film)))
 
     carry_out(task(film, tmp_path / "out.mkv", source=source, audio={"audio": [1]}))
 
@@ -76,7 +77,7 @@ def test_parts(source: dict[str, Any], film: Path, tmp_path: Path) -> None:
 
 def test_disc_is_hoped_for() -> None:
     """Of a disc nothing but its own tables tells the length: that is worth a warning, not an error."""
-    strict, hoped = expect({"start_at": {"seconds": 100}}, Title("/disc", 1100.0, 1, 0, ()), {})
+    strict, hoped = expect_encode({"start_at": {"seconds": 100}}, Title("/disc", 1100.0, 1, 0, ()), {})
 
     assert strict.lengths == {}
     assert hoped.lengths == {"video": pytest.approx(900)}
@@ -98,7 +99,7 @@ def test_disc_is_hoped_for() -> None:
 )
 def test_certain_audio(options: dict[str, Any], count: int) -> None:
     """Tracks that are encoded have to be there; HandBrakeCLI leaves out those that it cannot copy."""
-    strict, _ = expect(options, None, {})
+    strict, _ = expect_encode(options, None, {})
 
     assert strict.streams == {"video": 1, "audio": count}
 
