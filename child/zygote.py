@@ -25,23 +25,24 @@ from typing import NoReturn
 import setproctitle
 
 from child import task as task_main
+from child import warm
 from ipc import linux
 from ipc.messages import Exited, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import Decoder, encode
 
 SCAN_INTERVAL = 0.5
-"""Seconds between two looks for strange children while tasks are alive: a task process may resign as a subreaper."""
+"""Seconds between two looks for unknown children while tasks are alive: a task process may resign as a subreaper."""
 
 PATIENCE = 5.0
-"""Seconds to wait for killed leftovers before a task's end is reported all the same (uninterruptible sleep)."""
+"""Seconds to wait for killed leftovers. One in uninterruptible sleep must not hold up the report of a task's end."""
 
 _SIGNALS = signal.valid_signals()
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""The operator's signals are the supervisor's to act on."""
+"""Signals that an operator may send to the whole process group. Only the supervisor acts on them."""
 
 DESCRIPTORS = 3
-"""A task process is given its queue, its log and its output."""
+"""How many descriptors come with a `Spawn`: the task process's queue, log and output."""
 
 
 class ForkServer:
@@ -49,7 +50,7 @@ class ForkServer:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._log: task_main.LogSink | None = None
+        self._log: warm.LogSink | None = None
         self._requests: Decoder[ToZygote] = Decoder(ToZygote, 1 << 16)
         self._descriptors: list[int] = []
         self._tasks: dict[int, int] = {}  # pid → task
@@ -85,13 +86,13 @@ class ForkServer:
     def _take_requests(self) -> bool:
         try:
             data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, 16 * DESCRIPTORS)
-        except ConnectionError:  # the supervisor ended with something of ours unread: unix(7)
+        except ConnectionError:  # the supervisor ended before it had read all our messages: unix(7)
             return False
         self._descriptors += descriptors
         for request in self._requests.feed(data):
             match request:
                 case Prepare(settings):
-                    self._log = task_main.prepare(settings)
+                    self._log = warm.prepare(settings)
                     gc.collect()
                     gc.freeze()  # so that a collection in a task process does not touch, and so copy, the warm pages
                 case Spawn(task):
@@ -111,7 +112,8 @@ class ForkServer:
 
     def _kill(self, task: int) -> None:
         for pid, known in self._tasks.items():
-            # It leads a group of its own, unless it was forked this instant. What has left the group falls to us.
+            # The task leads its own process group, except just after fork. Processes that left the group are
+            # reparented to us, and `_reap` kills them.
             if known == task and not linux.kill_group(pid):
                 os.kill(pid, signal.SIGKILL)
 
@@ -136,7 +138,7 @@ class ForkServer:
                 os.close(descriptor)
 
     def _reap(self) -> None:
-        """Take the status of every dead child, and kill those that are no task process."""
+        """Take the status of every dead child, and kill every living one that is no task process."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -150,7 +152,8 @@ class ForkServer:
                 self._ended_at = time.monotonic()
             else:
                 self._account(self._strangers.pop(pid, 0), status, cpu, peak)
-        # A child is reaped by us alone, so this list cannot skip one. An orphan is on it before its parent is waitable.
+        # Only we reap our children, so none can vanish while this list is read, and none is skipped. The kernel
+        # reparents orphans before their parent can be waited for, so those of a task reaped above are on the list.
         known = self._tasks.keys() | self._strangers.keys()
         if strangers := [pid for pid in linux.children(os.getpid()) if pid not in known]:
             self._strangers |= {pid: os.getsid(pid) for pid in strangers}
@@ -158,7 +161,7 @@ class ForkServer:
                 linux.kill_trees(strangers, spare_groups=self._tasks.keys())
 
     def _account(self, session: int, status: int, cpu: float, peak: int) -> None:
-        """Add what a leftover used to the task it came from, if that can be told."""
+        """Add a leftover's CPU time and memory to its task's, if it is known which task that was."""
         if session not in self._ended and len(self._ended) == 1:
             session = next(iter(self._ended))  # it had made itself a session of its own
         if exited := self._ended.get(session):
@@ -172,7 +175,7 @@ class ForkServer:
             )
 
     def _report(self) -> None:
-        """Tell of the tasks that ended once nothing they started is alive."""
+        """Send `Exited` for each task that ended, once nothing that they started is alive or `PATIENCE` is over."""
         if not self._ended or (self._strangers and time.monotonic() < self._ended_at + PATIENCE):
             return
         for exited in self._ended.values():
@@ -180,13 +183,13 @@ class ForkServer:
         self._ended.clear()
 
     def _send(self, message: Spawned | Exited) -> None:
-        with contextlib.suppress(OSError):  # the supervisor is gone: the next read says so
+        with contextlib.suppress(OSError):  # the supervisor is gone, and the next read finds that out
             self._control.sendall(encode(message))
 
 
 @contextlib.contextmanager
 def _urgently() -> Iterator[None]:
-    """Go before all others, where that is permitted: a fork bomb leaves little time."""
+    """Run with the highest priority, if permitted: a fork bomb leaves little time."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -20)
@@ -196,8 +199,8 @@ def _urgently() -> Iterator[None]:
         os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-def _become_task_process(zygote: int, descriptors: list[int], sink: task_main.LogSink) -> NoReturn:
-    """In the forked child: shed everything of the zygote's, then be a task process until it ends."""
+def _become_task_process(zygote: int, descriptors: list[int], sink: warm.LogSink) -> NoReturn:
+    """In the forked child: drop the zygote's signal handlers and descriptors, then be a task process until the end."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -213,16 +216,16 @@ def _become_task_process(zygote: int, descriptors: list[int], sink: task_main.Lo
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         gc.enable()
         status = task_main.main(socket.socket(fileno=queue))
-    except BaseException:  # noqa: BLE001 - outermost frame of the process; what it says goes to the task's log
+    except BaseException:  # noqa: BLE001 - outermost frame of the process; the traceback goes to the task's log
         traceback.print_exc()
         sys.stderr.flush()
     finally:
-        # No way back into the zygote's loop, whatever was raised; and no atexit handlers, which are the zygote's.
+        # Never return into the zygote's loop, and do not run its atexit handlers.
         os._exit(status)
 
 
 def _only(descriptors: list[int]) -> list[int]:
-    """Keep `descriptors` alone, moved to 3 and up, beside a standard input that is empty and 1 and 2."""
+    """Close all descriptors but 1, 2 and `descriptors`, which move to 3 and up. Standard input becomes /dev/null."""
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3 + DESCRIPTORS) for descriptor in descriptors]
     kept = [os.dup2(descriptor, 3 + place, inheritable=False) for place, descriptor in enumerate(high)]
@@ -236,9 +239,9 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Entry point of the zygote's process: `python -m child.zygote CONTROL`."""
-    # What a closed pipe does, or a file that is too large, is as the interpreter has it: an exception.
+    # SIGPIPE and SIGXFSZ stay ignored, as the interpreter has them: writing then raises an exception.
     for number in _SIGNALS - {signal.SIGPIPE, signal.SIGXFSZ}:
-        with contextlib.suppress(OSError, ValueError):  # KILL, STOP, and those the C library keeps
+        with contextlib.suppress(OSError, ValueError):  # KILL, STOP, and the signals that the C library reserves
             signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
     linux.become_subreaper()
     setproctitle.setproctitle("sisyphus-client: zygote")

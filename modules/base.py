@@ -1,9 +1,10 @@
-"""The base of all modules: the contract of the module guide, and what the client offers besides."""
+"""The base class of modules: the contract of the module guide, and helpers beyond it."""
 
 import math
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, ClassVar
 
 from box import Box
@@ -12,44 +13,45 @@ from loguru import logger
 from app.config import Config
 from app.exceptions import ValidationError
 from app.heartbeat import Heartbeat, heartbeat
+from modules import context, tool
 from modules import schema as task_schema
-from modules import tool
 from modules.data import server_data
 
 
 class BaseModule:
     """One task of a job.
 
-    The client makes an instance in a process of its own and calls `validate`, `run` and `cleanup` on it. Nothing that
-    happens there, a crash, a hang, a leak, reaches the client or another task.
+    The client makes an instance in a process of its own and calls `validate`, `run` and `cleanup` on it. A crash, a
+    hang or a leak there affects neither the client nor another task.
 
     Attributes:
-        heartbeat: Takes the status that the server is to see.
+        heartbeat: Sends the module's status to the server.
         task: The task's data.
         start_time: When `run` began, or `None` before.
-        schema: JSON schema (draft 2020-12) of the task's data; `validate` reports all that it finds wrong. A class
-            without one has that of `NAME.schema.json` beside its file `NAME.py`, if there is one, or `None`.
-        tools: Names of the programs that `run` needs, the one that does the work first; `validate` reports which of
-            them are not installed, and `sisyphus-client modules` shows them.
-        resumed: Whether an earlier attempt at this task may have done a part of it: the client was killed meanwhile.
-        cleanup_on_failure: Whether `cleanup` is also to be called after `run` failed. It then runs on this instance, or
-            if its process is gone, on a fresh one that was only initialised.
+        schema: JSON schema (draft 2020-12) of the task's data, by which `validate` checks it. If a class has none, that
+            of `NAME.schema.json` beside its file `NAME.py` is used, or `None` if there is no such file.
+        tools: Names of the programs that `run` needs, the one that does the work first. `validate` reports those that
+            are not installed, and `sisyphus-client modules` shows all of them.
+        cleanup_on_failure: True if `cleanup` is also to be called after `run` failed: on this instance or, if its
+            process is gone, on a fresh one that was only initialised.
     """
 
     heartbeat: Heartbeat = heartbeat
     task: Box
     start_time: datetime | None = None
-    resumed: bool = False
     schema: ClassVar[Mapping[str, Any] | None] = None
     tools: ClassVar[tuple[str, ...]] = ()
     cleanup_on_failure: ClassVar[bool] = False
 
-    # The client's own, named so that no module's attributes clash with them.
-    sisyphus_module: str = ""
-    sisyphus_warnings: tuple[str, ...] = ()
-    sisyphus_files: Mapping[str, bool] = {}
-    sisyphus_free_space: tuple[float, int] | None = None
-    sisyphus_status: Mapping[str, Any] = {}
+    @cached_property  # made at the first use, because a module need not call our __init__
+    def sisyphus_context(self) -> context.TaskContext:
+        """The client's own record of the task, under a name that no module's attribute has."""
+        return context.copy_current()
+
+    @cached_property  # and no property: a module may have an attribute of that name, and a test may set it
+    def resumed(self) -> bool:
+        """An earlier attempt at this task was interrupted, because the client was killed, and may have done a part."""
+        return self.sisyphus_context.resumed
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -57,10 +59,10 @@ class BaseModule:
             cls.schema = task_schema.beside(cls.__module__)
 
     def __init__(self, task: Mapping[str, Any]) -> None:
-        """Take the task's data.
+        """Store the task's data as `task`.
 
         Raises:
-            InitializationError: The module could not be set up.
+            InitializationError: The module cannot be set up.
         """
         self.task = Box(task)
         self.start_time = None
@@ -69,7 +71,7 @@ class BaseModule:
         """Check the task's data before anything of the job runs. Files of earlier tasks need not exist yet.
 
         Raises:
-            ValidationError: What is wrong, all of it.
+            ValidationError: The data is wrong; the error lists every problem.
         """
         if self.schema is None and not type(self).tools:
             logger.info("No validation actions, skipping")
@@ -77,19 +79,19 @@ class BaseModule:
         found += [problem for name in type(self).tools if (problem := tool.missing(name))]
         is_sound = not found
         try:
-            found.extend(self.find_problems())  # what it has told before it raises stays
+            found.extend(self.find_problems())  # keeps the problems that it finds before it raises
         except Exception as error:
             if is_sound:
                 raise
-            logger.debug("The other checks take sound data and all tools: {!r}", error)
+            logger.debug("A check failed, because the data is wrong or a tool is missing: {!r}", error)
         if found:
             raise ValidationError(problems=list(dict.fromkeys(found)))
 
     def find_problems(self) -> Iterable[str]:
-        """What is wrong with the task's data besides what `schema` and `tools` tell, a line each, for `validate`.
+        """Yield a line for each problem of the task's data that `schema` and `tools` do not find. For `validate`.
 
-        It is asked even if those have found something, so that a person is told everything at once. What it raises
-        does not count then: it may take the data for sound.
+        It is called even if those have found problems, so that a person sees all of them at once. It may rely on sound
+        data and installed tools all the same: an exception is then ignored.
         """
         return ()
 
@@ -97,7 +99,7 @@ class BaseModule:
         """Do the work.
 
         Raises:
-            RunError: The work failed.
+            RunError: The work failed; the message says why.
         """
         self.set_start_time()
         logger.info("No run actions, skipping")
@@ -106,99 +108,102 @@ class BaseModule:
         """Remove what `run` left over.
 
         Raises:
-            CleanupError: Something could not be put in order.
+            CleanupError: Something cannot be removed.
         """
 
     def get_duration(self) -> timedelta:
-        """The time since `run` began; nothing before that."""
+        """The time since `run` began, zero before."""
         if self.start_time is None:
             return timedelta()
         return datetime.now(tz=Config.API_TIMEZONE) - self.start_time
 
     def set_start_time(self) -> None:
-        """Note that the run begins. The client does so as well, so that forgetting it harms nothing."""
+        """Store the time at which `run` begins. The client calls this before `run`, so a module need not."""
         self.start_time = datetime.now(tz=Config.API_TIMEZONE)
 
     def outputs(self) -> list[str]:
-        """Paths of the files that `run` will write. Asked after `__init__`; later tasks may use them as sources."""
+        """Paths of the files that `run` will write. Called after `__init__`; later tasks may use them as sources."""
         return []
 
     def removes(self) -> list[str]:
-        """Paths of the files that `run` will remove. Asked after `__init__`, with `outputs`."""
+        """Paths of the files that `run` will remove. Called after `__init__`, with `outputs`."""
         return []
 
     def plan(self) -> list[str]:
-        """What `run` would do, for `--dry-run`: command lines as one could paste them into a shell."""
+        """Command lines for a shell that do the same as `run`. Shown by `--dry-run`."""
         return []
 
     @classmethod
     def probe_encoders(cls) -> Iterable[tuple[str, str]]:
-        """Try the tool's encoders, for `modules --probe`: each one's name, and why it does not work, or nothing."""
+        """Try the tool's encoders. Yields the name of each, and why it does not work, or ''. For `modules --probe`."""
         return ()
 
     def report(
         self, progress: float | None = None, info: Mapping[str, Any] | None = None, *, done: bool = False
     ) -> None:
-        """Tell the heartbeat how the work is going; what is not given stays as it was.
+        """Send the progress of the work to the server. An argument that is not given keeps its last value.
 
         Args:
             progress: Percent. It never goes back within a phase, and stays below 100 until the work is done.
-            info: Its key `phase` names what is being done; a value that is `None` or no finite number is left out.
-            done: The work is done: 100 percent.
+            info: Its key `phase` names the current part of the work. Values that are `None`, infinite or NaN are
+                left out.
+            done: True when the work is done: 100 percent.
         """
-        was = self.sisyphus_status
-        status = {"status": "in_progress", "task": self._name(), **was}
-        if known := {key: value for key, value in (info or {}).items() if _can_be_told(value)}:
+        was = self.sisyphus_context.status
+        status = {"status": "in_progress", "task": _name_of(self), **was}
+        if known := {key: value for key, value in (info or {}).items() if _is_reportable(value)}:
             status["info"] = known
         if done:
             status["progress"] = 100.0
-        elif progress is not None and _can_be_told(progress):
+        elif progress is not None and _is_reportable(progress):
             same_phase = was.get("info", {}).get("phase") == status.get("info", {}).get("phase")
             least = was.get("progress", 0.0) if same_phase else 0.0
             status["progress"] = max(least, round(min(progress, 99.9), 2))
-        self.sisyphus_status = status
+        self.sisyphus_context.status = status
         self.heartbeat.set_data(status)
 
     def get_data(self, name: str) -> dict[str, Any] | None:
-        """What the API server keeps for this module under `name`, or `None` if there is nothing.
+        """Fetch the object that the API server keeps for this module under `name`; `None` if there is none.
 
-        The module is known there by the name under which it is enabled; outside the client, by its class's name in
-        lower case. Any thread may ask.
+        The module's name there is the one under which it is enabled or, outside the client, its class's name in lower
+        case. Any thread may call this.
 
         Raises:
             ClientError: The server does not answer, or not with a JSON object; the message says which.
         """
-        return server_data.get(self._name(), name)
+        return server_data.get(_name_of(self), name)
 
     def put_data(self, name: str, object: Mapping[str, Any]) -> None:
-        """Have the API server keep `object` for this module under `name`, for all clients, in the place of what it has.
+        """Store `object` on the API server for this module under `name`, in the place of an older one.
 
-        The keys `_id` and `name` are the server's own. The object may take 4 MiB as JSON.
+        All clients share it. It may take 4 MiB as JSON, and must not have the keys `_id` and `name`, which the server
+        adds itself.
 
         Raises:
-            ClientError: The server did not take it, or JSON cannot hold it; the message says which.
+            ClientError: The server refuses the object, or JSON cannot hold it; the message says which.
         """
-        server_data.put(self._name(), name, object)
+        server_data.put(_name_of(self), name, object)
 
     def warn(self, message: str) -> None:
         """Log a warning and put it on the job's record."""
         logger.warning("{}", message)
-        self.sisyphus_warnings += (message,)
-
-    def _name(self) -> str:
-        return self.sisyphus_module or type(self).__name__.lower()
+        self.sisyphus_context.warnings += (message,)
 
     def will_exist(self, path: str) -> bool:
-        """Whether `path` will be there when `run` is called: it is now, or an earlier task of the job writes it."""
-        known = self.sisyphus_files.get(location(path))
+        """True if `path` will exist when `run` is called: it does now, or an earlier task of the job writes it."""
+        known = self.sisyphus_context.files.get(location(path))
         return os.path.lexists(path) if known is None else known
 
 
+def _name_of(module: BaseModule) -> str:
+    return module.sisyphus_context.module or type(module).__name__.lower()
+
+
 def location(path: str) -> str:
-    """The absolute path of a directory entry: links in its directory resolved, and not the entry itself."""
+    """The absolute path of a directory entry. Links in its directory are resolved; the entry itself may be a link."""
     directory, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(directory), name)
 
 
-def _can_be_told(value: object) -> bool:
+def _is_reportable(value: object) -> bool:
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))

@@ -1,6 +1,6 @@
-"""What is wrong with the files of a task, in words: sources that are not there, targets that cannot be written.
+"""Checks of a task's files, for `find_problems` and `run` of modules: missing sources, targets that cannot be written.
 
-For `find_problems` and `run` of modules. `where` is the place in the task's data, such as `sources[0]`.
+A problem is a line for a person. `where` is the place of a file in the task's data, such as `sources[0]`.
 """
 
 import os
@@ -14,10 +14,10 @@ from modules.output import SPECIAL, is_special
 
 
 def source_problems(module: BaseModule, where: str, name: str) -> Iterator[str]:
-    """A source that will not be there when its turn comes, or is a directory, or cannot be read."""
+    """Problems of a source: it will not exist when the task runs, is a directory, or cannot be read."""
     if not module.will_exist(name):
         yield f"{where}: {name}: {_why_not_there(name)}"
-    elif os.path.islink(name) and not os.path.exists(name) and location(name) not in module.sisyphus_files:
+    elif os.path.islink(name) and not os.path.exists(name) and location(name) not in module.sisyphus_context.files:
         yield f"{where}: {name}: is a link to {os.readlink(name)}, and there is no such file"
     elif os.path.isdir(name):
         yield f"{where}: {name}: is a directory"
@@ -30,13 +30,13 @@ def _why_not_there(name: str) -> str:
         os.lstat(name)
     except FileNotFoundError:
         return "no such file"
-    except OSError as error:  # a directory that may not be searched, or a file in the place of one
+    except OSError as error:  # a directory on the way may not be searched, or is a file
         return (error.strerror or str(error)).lower()
     return "no such file"  # an earlier task removes it
 
 
 def target_problems(module: BaseModule, where: str, name: str, overwrite: bool = False) -> Iterator[str]:
-    """A target that stands and may not be overwritten, or a directory that is missing or cannot be written."""
+    """Problems of a target: it exists and must not be overwritten, or its directory is missing or cannot be written."""
     directory = os.path.dirname(name) or "."
     if os.path.isdir(name) or name.endswith("/"):
         yield f"{where}: {name}: is a directory"
@@ -52,62 +52,64 @@ def target_problems(module: BaseModule, where: str, name: str, overwrite: bool =
 
 
 def same_file(one: str, other: str) -> bool:
-    """Whether two paths are one file, or will be."""
+    """True if two paths lead to the same file, or will when both exist."""
     try:
         return os.path.samefile(one, other)
-    except OSError:  # one of them is not there yet
+    except OSError:  # one of them does not exist yet
         return location(one) == location(other)
 
 
 def will_be_made(module: BaseModule, directory: str) -> bool:
-    """Whether an earlier task of the job writes a file there, and makes the directory with it."""
+    """True if an earlier task of the job writes a file into `directory`, and so makes the directory."""
     inside = location(directory) + "/"
-    return any(stands and path.startswith(inside) for path, stands in module.sisyphus_files.items())
+    return any(stands and path.startswith(inside) for path, stands in module.sisyphus_context.files.items())
 
 
 def is_settled(module: BaseModule, name: str) -> bool:
-    """Whether a file is there, and no earlier task of the job will change it: then it can be looked into."""
-    return os.path.exists(name) and location(name) not in module.sisyphus_files
+    """True if a file exists and no earlier task of the job changes it, so that its contents can be checked now."""
+    return os.path.exists(name) and location(name) not in module.sisyphus_context.files
 
 
 def chain_checks(*checks: Iterable[str]) -> Iterator[str]:
-    """The problems that all of `checks` find: one that stumbles over unsound data does not hide the others'.
+    """Run all `checks` and yield their problems. A check that raises, over unsound data say, does not stop the others.
 
     Raises:
-        Exception: what the first of those has raised that did, at the end.
+        Exception: The first exception of a check, raised after the last check.
     """
     first: Exception | None = None
     for check in checks:
         try:
             yield from check
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised below
+        except Exception as error:  # noqa: BLE001 - raised again below
             first = first or error
     if first:
         raise first
 
 
 def size_of(names: Mapping[str, float] | list[str]) -> int:
-    """Bytes of all those that are files, each but once; of a mapping, the share of each that is used."""
+    """Bytes of the named files, each counted once. In a mapping, the value is the share of the file that counts."""
     shares = names if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
     return round(sum(os.path.getsize(name) * share for name, share in shares.items() if os.path.isfile(name)))
 
 
 def standing_directory(directory: str) -> str:
-    """The nearest directory above an absolute path, or that one, that is there: the others will be made."""
+    """The nearest existing directory on the way from an absolute path to the root. Those below it will be made."""
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory)
     return directory
 
 
 def require_space(module: BaseModule, sizes: Mapping[str, int]) -> None:
-    """Check that there is room for targets, given how many bytes of input go into each: the limit `free_space`.
+    """Check that the targets' file systems have as much room as the limit `free_space` demands.
+
+    `sizes` holds, for each target, the bytes of input that go into it.
 
     Raises:
-        RunError: there is not.
+        RunError: A file system has less.
     """
-    if module.sisyphus_free_space is None:
+    if module.sisyphus_context.free_space is None:
         return
-    share, more = module.sisyphus_free_space
+    share, more = module.sisyphus_context.free_space
     needs: dict[int, tuple[str, int]] = {}
     for target, size in sizes.items():
         directory = standing_directory(os.path.dirname(os.path.realpath(target)))
@@ -116,7 +118,7 @@ def require_space(module: BaseModule, sizes: Mapping[str, int]) -> None:
     for directory, need in needs.values():
         found = os.statvfs(directory)
         free = found.f_bavail * found.f_frsize
-        if free < need and found.f_blocks:  # some network file systems know neither
+        if free < need and found.f_blocks:  # some network file systems state 0 for both
             why = f": {share:.0%} of its inputs' size" if share else ""
             limit = f"(the limit free_space{why})"
             raise RunError(

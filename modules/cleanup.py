@@ -1,8 +1,8 @@
 """The `cleanup` module: delete, copy and move files, in the order in which the task's data names the three.
 
 Copies follow symbolic links and moves do not, as with cp(1) and mv(1). A directory can be moved within its file
-system, which is a rename; copying one, or moving it elsewhere, is an error: half a tree could be left, and no bundled
-module makes one.
+system, which is a rename. Copying one, or moving it elsewhere, is an error: a failure could leave half a tree, and no
+bundled module makes directories.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import Any
 from loguru import logger
 
 from app.exceptions import CleanupError, RunError
+from ipc.words import encodable
 from modules import schema as task_schema
 from modules.base import BaseModule, location
 from modules.checks import chain_checks, is_settled, require_space, same_file, standing_directory
@@ -40,7 +41,7 @@ class Action:
 
     @property
     def target(self) -> str:
-        """The file that will be written: in `destination`, if that is a directory by now or by its name."""
+        """The file that will be written. It is inside `destination` if that is a directory or ends in a slash."""
         if self.destination.endswith("/") or os.path.isdir(self.destination):
             return os.path.join(self.destination, os.path.basename(self.source.rstrip("/")))
         return self.destination
@@ -87,7 +88,7 @@ class Cleanup(BaseModule):
         return [shlex.join(line) for line in lines]
 
     def find_problems(self) -> Iterator[str]:
-        """Sources that will not be there, targets that would be written twice, directories that cannot be written."""
+        """Check that sources will exist, no target is written twice, and directories can be written."""
         yield from chain_checks(self._bad_sources(), self._doubled_targets(), self._bad_targets())
 
     def run(self) -> None:
@@ -100,7 +101,7 @@ class Cleanup(BaseModule):
             if number < before:
                 self.warn(f"{action}: taken for done by an earlier attempt")
                 continue
-            words = str(action)  # before it is done: a directory that is moved changes what its destination means
+            words = str(action)  # now: once a directory is moved, its destination would mean a place inside of it
             try:
                 self._carry_out(action)
             except OSError as error:
@@ -113,7 +114,7 @@ class Cleanup(BaseModule):
         self.report(done=True)
 
     def cleanup(self) -> None:
-        """Remove the temporary copies that a killed process of this job left; otherwise there are none."""
+        """Remove the temporary copies that a killed process of this job may have left."""
         for action in self._actions():
             if action.destination:
                 try:
@@ -129,8 +130,7 @@ class Cleanup(BaseModule):
         ]
 
     def _bad_sources(self) -> Iterator[str]:
-        """Sources that will not be there when their turn comes, what the actions before them do considered, or that
-        cannot be copied."""
+        """Sources that will not exist after the actions before theirs, and sources that cannot be copied."""
         stands: dict[str, bool] = {}
         indices: dict[str, int] = {}
         before = self._done_before()
@@ -148,17 +148,17 @@ class Cleanup(BaseModule):
             stands |= _effect(action)
 
     def _done_before(self) -> int:
-        """How many of the actions an earlier attempt has done: as few as agree with what is there.
+        """How many of the actions an earlier attempt has done: the smallest number that agrees with the files.
 
-        They are done in order, so what a later one has left shows that those before it were done. To do one again that
-        was done can lose a file: a second `move` of `a` to `a.bak` after one of `new` to `a`.
+        Actions are done in order, so the result of one shows that those before it were done. To repeat an action can
+        lose a file: a second `move` of `a` to `a.bak` after one of `new` to `a`.
         """
         actions = self._actions()
         counts = range(len(actions) + 1) if self.resumed else ()
         return next((count for count in counts if self._agrees(actions, count)), 0)
 
     def _agrees(self, actions: list[Action], count: int) -> bool:
-        """Whether what is there is what the first `count` actions leave, and what the others need."""
+        """True if the files are as the first `count` actions leave them and as the other actions need them."""
         stands: dict[str, bool] = {}
         for action in actions[:count]:
             stands |= _effect(action)
@@ -171,7 +171,7 @@ class Cleanup(BaseModule):
         return True
 
     def _doubled_targets(self) -> Iterator[str]:
-        """Targets that would be written twice, so that what was there first is lost."""
+        """Targets that are written twice, so that the first file would be lost."""
         written: dict[str, str] = {}
         indices: dict[str, int] = {}
         for action in self._actions():
@@ -185,9 +185,9 @@ class Cleanup(BaseModule):
                 yield f"{action.verb}[{index}].destination: {action.target} is written by {first} already"
 
     def _bad_targets(self) -> Iterator[str]:
-        """Targets that are no files, and directories in which something is to be made or removed, and cannot be."""
+        """Targets that are no regular files, and directories in which nothing can be made or removed."""
         changed = {path for action in self._actions() for path, stands in _effect(action).items() if not stands}
-        changed |= set(self.sisyphus_files)
+        changed |= set(self.sisyphus_context.files)
         for target in self.outputs():
             parent = _nearest(os.path.dirname(os.path.abspath(target)))
             if is_special(target) and location(target) not in changed:
@@ -225,7 +225,7 @@ class Cleanup(BaseModule):
             os.unlink(action.source)
 
     def _is_loss(self, source: os.stat_result, target: str) -> bool:
-        """Whether another file is at `target`: not a second name of the source, nor what an earlier attempt copied."""
+        """True if another file is lost at `target`: not a second name of the source, nor an earlier attempt's copy."""
         try:
             there = os.lstat(target)
         except OSError:
@@ -244,7 +244,7 @@ class Cleanup(BaseModule):
             self.warn(f"{named} is not there to delete")
 
     def _rename(self, source: str, target: str) -> bool:
-        """Move within a file system; false if `target` is on another."""
+        """Move within a file system. Returns false if `target` is on another one."""
         if os.path.lexists(target) and os.path.samestat(os.lstat(source), os.lstat(target)):
             os.unlink(source)  # two names of one file: rename(2) would leave both
             return True
@@ -263,10 +263,10 @@ class Cleanup(BaseModule):
         os.unlink(action.source)
 
     def _copy(self, action: Action) -> None:
-        """Copy with modes and times, to a temporary name first. The source is untouched.
+        """Copy with modes and times, to a temporary name first. The source stays as it is.
 
         Raises:
-            RunError: it is no file, or was written to meanwhile.
+            RunError: The source is no file, or changed during the copy.
         """
         with contextlib.ExitStack() as stack:
             # Not blocking: the source may be a pipe that nobody writes to.
@@ -276,7 +276,7 @@ class Cleanup(BaseModule):
             if not stat.S_ISREG(before.st_mode):
                 kind = "a directory" if stat.S_ISDIR(before.st_mode) else "no regular file"
                 raise RunError(message=f"{action.source} is {kind}")
-            require_space(self, {action.target: before.st_size})  # only now: what came before may have freed some
+            require_space(self, {action.target: before.st_size})  # only now: earlier actions may have freed some
             output = stack.enter_context(_output(action))
             with open(output.temporary, "r+b", buffering=0) as destination:
                 self._copy_bytes(descriptor, destination.fileno(), action)
@@ -301,7 +301,7 @@ class Cleanup(BaseModule):
             if not count:
                 if copy is _copy_here:
                     return
-                copy = _copy_here  # some file systems say 0 where they cannot: see whether that was the end
+                copy = _copy_here  # some file systems return 0 if they cannot copy: read on, to see if it is the end
                 continue
             self._done += count
             self._report_bytes(action)
@@ -311,7 +311,7 @@ class Cleanup(BaseModule):
         rate = self._done / seconds if seconds else 0.0
         info = {
             "phase": "copying",
-            "current_file": _printable(action.source),
+            "current_file": encodable(action.source),
             "bytes_done": self._done,
             "bytes_total": self._total,
             "bytes_per_second": round(rate),
@@ -321,28 +321,23 @@ class Cleanup(BaseModule):
 
 
 def _effect(action: Action) -> dict[str, bool]:
-    """What the action does to files: whether each is there afterwards."""
+    """The files that the action changes, and whether each exists afterwards."""
     removed = {location(action.source): False} if action.verb != "copy" else {}
     return removed | ({location(action.target): True} if action.destination else {})
 
 
 def _output(action: Action) -> Output:
-    """Where a copy is written. Like mv(1), a move replaces a link of that name, where a copy goes through it."""
+    """The output of a copy or move. A move replaces a link at the target, as mv(1) does; a copy writes through it."""
     return Output(action.target, overwrite=True, follow=action.verb == "copy", keep_mode=False)
 
 
 def _bare(path: str) -> str:
-    """`path` without slashes at its end, where they would mean what a link leads to."""
+    """`path` without slashes at its end: with them, a link's name would mean the directory that it leads to."""
     return path.rstrip("/") or "/"
 
 
-def _printable(path: str) -> str:
-    """`path` as text that can be sent: bytes that are none are written out."""
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
 def _copy_in_kernel(source: int, destination: int) -> int:
-    """Let the kernel copy: a file system that can shares the blocks, a server copies on its own disk."""
+    """Let the kernel copy: some file systems share the blocks, and a file server copies on its own disk."""
     return os.copy_file_range(source, destination, CHUNK)
 
 
@@ -355,7 +350,7 @@ def _copy_here(source: int, destination: int) -> int:
 
 
 def _bytes_to_copy(action: Action) -> int:
-    """The size of the file if its bytes have to be copied; 0 if not, or if it is not there yet."""
+    """The file's size if its bytes must be copied; 0 if they need not be, or if it does not exist yet."""
     with contextlib.suppress(OSError):
         if action.verb == "copy":
             return os.stat(action.source).st_size
@@ -365,12 +360,12 @@ def _bytes_to_copy(action: Action) -> int:
 
 
 def _device(path: str) -> int:
-    """The file system `path` will be on."""
+    """The number of the file system that `path` will be on."""
     return os.stat(standing_directory(os.path.dirname(os.path.abspath(path)))).st_dev
 
 
 def _nearest(path: str) -> str:
-    """The nearest thing above, or this one, that is there, directory or not."""
+    """The nearest existing entry, directory or not, on the way from `path` to the root."""
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     return path

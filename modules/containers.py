@@ -1,8 +1,7 @@
-"""Whether a media file has all the bytes that its container states: Matroska, MP4, AVI, WAV, W64, AIFF, WMV.
+"""Check that a media file has all the bytes that its container states: Matroska, MP4, AVI, WAV, W64, AIFF, WMV.
 
-Tools make little of a source that ends in the middle: ffmpeg, mkvmerge and HandBrakeCLI all exit with 0. What a
-container states is exact, whatever options do to the timing. Nothing tells that a stream without sizes (MPEG-TS) ends
-too early.
+ffmpeg, mkvmerge and HandBrakeCLI all exit with 0 after a source that ends in the middle. The sizes that a container
+states are exact, whatever options do to the timing. Streams without sizes (MPEG-TS) cannot be checked.
 """
 
 import os
@@ -15,27 +14,27 @@ _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # ASF speci
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _BOXES_WITH_MEDIA = {b"mdat", b"moof", b"moov"}
 _RIFF_SLACK = 4096
-"""Bytes that a whole RIFF file may lack: some writers count its header twice, or a pad byte that is not there."""
+"""Bytes that a whole RIFF file may lack: some writers count the header twice, or a pad byte that they do not write."""
 
 _RIFF_UNKNOWN = 0x7FFF0000
-"""Sizes from here on mean that the writer could not go back to fill them in, or that 32 bits do not hold them."""
+"""Sizes from here on are not real: the writer could not go back to fill them in, or 32 bits do not hold them."""
 
 
 def find_shortage(name: str) -> str | None:
-    """What to tell a person of a file that has fewer bytes than its container states.
+    """A message for a person if the file has fewer bytes than its container states, else `None`.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: The file cannot be read.
     """
     size, stated = _sizes(name)
     return f"is cut short: it has {size} bytes, and states {stated}" if size < stated else None
 
 
 def is_whole(name: str) -> bool:
-    """Whether it is certain that a file has all its bytes; if not, it may still.
+    """True if a file is known to have all its bytes. False, too, if its container states no size.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: The file cannot be read.
     """
     size, stated = _sizes(name)
     return size >= stated > 0
@@ -48,7 +47,7 @@ def _sizes(name: str) -> tuple[int, int]:
 
 
 def _stated_size(file: BinaryIO, size: int) -> int:
-    """Bytes that the file has at least if it is whole, as far as its container tells; 0 if it does not."""
+    """The least number of bytes of the whole file, by its container; 0 if that states none."""
     head = file.read(12)
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return _end_of_segment(file)
@@ -66,7 +65,7 @@ def _stated_size(file: BinaryIO, size: int) -> int:
 
 
 def _end_of_segment(file: BinaryIO) -> int:
-    """Where the first segment of a Matroska file ends; 0 if it does not say, as in a live recording."""
+    """The offset at which the first segment of a Matroska file ends; 0 if not stated, as in a live recording."""
     file.seek(0)
     while True:
         element, length = _variable_width(file), _variable_width(file)
@@ -80,7 +79,7 @@ def _end_of_segment(file: BinaryIO) -> int:
 
 
 def _variable_width(file: BinaryIO) -> bytes:
-    """An EBML id or size with its marker: as many bytes as its first one has zeros in front, and one."""
+    """Read an EBML id or size with its marker. The leading zero bits of the first byte count the bytes after it."""
     first = file.read(1)
     return first + file.read(8 - first[0].bit_length()) if first and first[0] else b""
 
@@ -97,7 +96,7 @@ def _end_of_asf(file: BinaryIO) -> int:
 
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Where the last box of an MP4 file with media in it ends."""
+    """The offset at which the last box of an MP4 file that has media in it ends."""
     position = end = 0
     while position < size:
         file.seek(position)
@@ -105,7 +104,7 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if length == 1:
             length = int.from_bytes(head[8:], "big")
-        if length < 8 or not kind.isalnum():  # up to the file's end, or something else from here on
+        if length < 8 or not kind.isalnum():  # a box up to the file's end, or no box at all
             break
         position += length
         if kind in _BOXES_WITH_MEDIA:

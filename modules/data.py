@@ -1,7 +1,7 @@
-"""Server-side data as a module sees it: JSON objects that the API server keeps under `/data/{module}/{name}`.
+"""Server-side data: JSON objects that the API server keeps under `/data/{module}/{name}`.
 
-In a task process it is the supervisor that asks the server: the token is the supervisor's, and no module gets it.
-Elsewhere, in an author's tests or in a process that the module forked, the server is asked from here, without a token.
+A task process asks the supervisor, which asks the server: the API token must not reach a module. Other processes (an
+author's tests, a process that the module forked) ask the server themselves, without a token.
 """
 
 import json
@@ -15,7 +15,7 @@ from app.exceptions import ClientError
 from ipc.messages import MAX_BODY, MAX_NAME, Data, Get, Put
 
 TIMEOUT = (5, 30)
-"""Seconds for connecting to the API server, and between two bytes of its answer."""
+"""Seconds to wait for a connection to the API server, and for each next byte of its answer."""
 
 SERVERS_OWN = frozenset({"_id", "name"})
 """Keys that the server adds to what it keeps."""
@@ -26,7 +26,7 @@ _NOT_FOUND = 404
 class ServerData:
     """Fetches and stores server-side data. Any thread may use it.
 
-    Every failure is a `ClientError`, whose message says which address did what.
+    Every failure is a `ClientError` whose message names the address and the problem.
     """
 
     def __init__(self) -> None:
@@ -34,12 +34,12 @@ class ServerData:
         self._owner = 0
 
     def connect(self, exchange: Callable[[Get | Put], Data]) -> None:
-        """Ask through `exchange` from now on. Only this process does: a fork of it asks the server itself."""
+        """Ask through `exchange` from now on. A process forked from this one still asks the server itself."""
         self._owner = os.getpid()
         self._exchange = exchange
 
     def get(self, module: str, name: str) -> dict[str, Any] | None:
-        """What the server keeps, without the keys that it adds; `None` if there is nothing under that name."""
+        """Fetch an object, without the keys that the server adds; `None` if there is none of that name."""
         where = address(module, name)
         answer = self._ask(Get(module, name))
         if answer.status == _NOT_FOUND:
@@ -54,7 +54,7 @@ class ServerData:
         return {key: value for key, value in found.items() if key not in SERVERS_OWN}
 
     def put(self, module: str, name: str, object: Mapping[str, Any]) -> None:
-        """Store `object` in the place of what the server keeps under that name."""
+        """Store `object`, in the place of an older one of that name."""
         where = address(module, name)
         body = _encoded(object, where)
         _require_success(where, self._ask(Put(module, name, body)))
@@ -74,10 +74,10 @@ server_data = ServerData()
 
 
 def address(module: str, name: str) -> str:
-    """Where the server keeps it, for a person.
+    """The URL of an object, for a person.
 
     Raises:
-        ClientError: it can be kept under no such name.
+        ClientError: The server cannot keep an object of that name.
     """
     return shown_url(_url(module, name))
 
@@ -106,7 +106,7 @@ def _encoded(object: Mapping[str, Any], where: str) -> str:
     """`object` as JSON text in ASCII.
 
     Raises:
-        ClientError: JSON cannot hold it, or the server would not keep it as it is.
+        ClientError: JSON cannot hold the object, or the server would change it.
     """
     if not isinstance(object, Mapping):
         raise ClientError(message=f"{where} can keep an object (a dict), not a {type(object).__name__}")
@@ -139,5 +139,5 @@ def _over_http(request: Get | Put) -> Data:
                 answer = requests.post(url, body, headers=headers, timeout=TIMEOUT, allow_redirects=False)
     except (requests.RequestException, ValueError) as error:
         return Data(0, error=str(error))
-    # What is no UTF-8 is no JSON either, and the backslash sees to it that this comes out.
+    # A body that is no UTF-8 is no JSON either. The backslashes make the JSON parser refuse it.
     return Data(answer.status_code, answer.content.decode(errors="backslashreplace"))

@@ -1,8 +1,8 @@
-"""What is in a media file, after ffprobe, and whether a file that was written is whole.
+"""Probe media files with ffprobe, and check that an encoder's output is whole.
 
-An encoder's exit status does not say that: a source that ends in the middle gives ffmpeg's 0 and a short file. So the
-modules look into what was written, for the streams and the durations that the sources promise. Where they promise
-nothing certain, nothing is checked: a good encode must never fail.
+An encoder's exit status does not tell: after a source that ends in the middle, ffmpeg exits with 0 and leaves a short
+file. So the modules check that the output has the streams and durations that the sources promise. Where the sources
+promise nothing certain, nothing is checked: a good encode must never fail.
 """
 
 import json
@@ -19,39 +19,39 @@ from modules import tool
 from modules.containers import find_shortage
 
 TRUNCATED = re.compile(r"\[\S+ @ 0x[0-9a-f]+\] (File ended prematurely|stream \d+, offset \S+: partial file)")
-"""What the Matroska and MP4 demuxers say of a source that ends in the middle."""
+"""Log lines of the Matroska and MP4 demuxers about a source that ends in the middle."""
 
 _PROTOCOL = re.compile(r"[A-Za-z0-9+.-]+:|subfile,")
-"""A name that ffmpeg takes for a protocol's, as in its url_find_protocol()."""
+"""Names that ffmpeg takes for a protocol's, as in its url_find_protocol()."""
 
 CERTAIN_FORMATS = {"flac", "matroska", "mov", "mxf", "wav"}
-"""Containers that state durations. Those of raw streams and transport streams are estimated from a part of the file."""
+"""Containers that state durations. For raw and transport streams, ffprobe estimates them from a part of the file."""
 
 _MEASURED_FORMATS = CERTAIN_FORMATS | {"mpegts", "ogg"}
-"""Containers of whose durations ffprobe can tell whether they are long enough. ADTS and MP3, say, are guesses."""
+"""Containers whose duration ffprobe measures reliably. That of ADTS or MP3 is a guess."""
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What the output will be like, as far as the sources tell."""
+class ExpectedOutput:
+    """A prediction of an output. What the sources do not tell is `None` or left out."""
 
     duration: float | None = None
     """Seconds, for the progress; perhaps not exact."""
     frame_rate: float | None = None
-    """The first video stream's."""
+    """Frames a second of the first video stream."""
     frames: int | None = None
-    """As many the first video stream will have, if its rate stays."""
+    """Frames of the first video stream, if the frame rate is unchanged."""
     lengths: Mapping[str, float] = field(default_factory=dict)
-    """Least seconds of the longest video and audio stream, where that is certain."""
+    """Seconds that the longest stream of each type (video, audio) has at least. Only certain lengths are in here."""
     streams: Mapping[str, int] = field(default_factory=dict)
-    """Least number of streams of each type."""
+    """Number of streams that the output has at least, by type."""
 
 
 def probe(name: str, options: Sequence[str] = ()) -> Mapping[str, Any]:
     """ffprobe's `format` and `streams` of a file.
 
     Raises:
-        RunError: it is missing, or no media.
+        RunError: The file is missing, or no media.
     """
     finished = tool.capture(
         ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", *options, "-i", name]
@@ -63,20 +63,20 @@ def probe(name: str, options: Sequence[str] = ()) -> Mapping[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def verify(name: str, expected: Expected, goes_on: Callable[[str, float], bool] | None = None) -> None:
-    """Check that the file is whole: `probe_output`, and then `compare`.
+def verify(name: str, expected: ExpectedOutput, goes_on: Callable[[str, float], bool] | None = None) -> None:
+    """Check that an output is whole: `probe_output`, and then `compare`.
 
     Raises:
-        RunError: it is not.
+        RunError: The output is not whole; the message says why.
     """
     compare(probe_output(name), expected, goes_on)
 
 
 def probe_output(name: str) -> Mapping[str, Any]:
-    """What ffprobe says of a file that was written.
+    """ffprobe's answer for an output.
 
     Raises:
-        RunError: it cannot be read, or has fewer bytes than its container states.
+        RunError: The output cannot be read, or has fewer bytes than its container states.
     """
     if os.path.getsize(name) == 0:
         raise RunError(message="the output is empty")
@@ -89,15 +89,17 @@ def probe_output(name: str) -> Mapping[str, Any]:
     return found
 
 
-def compare(found: Mapping[str, Any], expected: Expected, goes_on: Callable[[str, float], bool] | None = None) -> None:
-    """Check that an output has what is expected of it.
+def compare(
+    found: Mapping[str, Any], expected: ExpectedOutput, goes_on: Callable[[str, float], bool] | None = None
+) -> None:
+    """Check that an output has the expected streams and lengths.
 
-    What containers state of lengths is not always so: a tag may be left from a longer file, a last frame be shown for a
-    minute. So where the output seems short, `goes_on` is asked whether the sources have anything of that type (video,
+    Containers may state wrong lengths: a tag may be left from a longer file, a last frame be shown for a minute. So if
+    the output seems short, `goes_on(kind, seconds)` is asked whether the sources have anything of that type (video,
     audio) after so many seconds of the output.
 
     Raises:
-        RunError: it has not.
+        RunError: The output lacks a stream, or is cut short.
     """
     streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
     counts = Counter(stream.get("codec_type") for stream in streams)
@@ -111,7 +113,7 @@ def compare(found: Mapping[str, Any], expected: Expected, goes_on: Callable[[str
     rates = [ratio(stream.get("avg_frame_rate")) for stream in streams if stream.get("codec_type") == "video"]
     slowest = min(filter(None, [expected.frame_rate or 10.0, *rates]))
     for kind, least in expected.lengths.items():
-        # Where they end, not how long they are: not every container tells that a stream begins late.
+        # Ends are compared, not lengths: not every container states that a stream begins late.
         length = max((bounds(stream, found)[1] for stream in streams if stream.get("codec_type") == kind), default=0.0)
         # Headers round, encoders add or drop a frame, and rates such as 23.976 are written as 24: 7 s in two hours.
         tolerance = max(0.5, min(least / 100, 10.0)) + 2 / slowest
@@ -122,10 +124,10 @@ def compare(found: Mapping[str, Any], expected: Expected, goes_on: Callable[[str
 
 
 def packet_times(name: str, options: Sequence[str], stream: int, interval: str) -> list[float]:
-    """The timestamps (seconds) of a stream's packets in an interval as ffprobe writes it: `5%`, `%+#1`.
+    """The timestamps (seconds) of a stream's packets in an interval in ffprobe's syntax: `5%`, `%+#1`.
 
     Raises:
-        RunError: they cannot be read.
+        RunError: The packets cannot be read.
     """
     argv = ["ffprobe", "-v", "error", "-of", "csv=p=0", "-show_entries", "packet=pts_time", *options]
     finished = tool.capture(
@@ -136,36 +138,38 @@ def packet_times(name: str, options: Sequence[str], stream: int, interval: str) 
 
 
 def file_argument(name: str) -> str:
+    """A file's name for ffmpeg and ffprobe, marked so that they take it for no option and no protocol."""
     return f"file:{name}" if name.startswith("-") or _PROTOCOL.match(name) else name
 
 
 def bounds(stream: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[float, float]:
-    """When a stream begins and ends, in seconds from the beginning of the file; the end is infinite if unknown."""
+    """The seconds, from the beginning of the file, at which a stream begins and ends. An unknown end is infinite."""
     container = found.get("format", {})
     total = number(container.get("duration"))
     start = max((number(stream.get("start_time")) or 0.0) - (number(container.get("start_time")) or 0.0), 0.0)
     own = number(stream.get("duration"))
     if own is not None:
         return start, start + own
-    # Matroska writes the end there, not the length. The tag may be left from a longer file it was made from.
+    # In Matroska the tag is the end, not the length. It may be left from a longer file that this one was made from.
     ends = [value for value in (tag(stream), total) if value is not None]
     begin = number(container.get("start_time")) or 0.0 if format_of(found) == "matroska" else 0.0
     return start, max(min(ends) - begin, start) if ends else math.inf
 
 
 def format_of(found: Mapping[str, Any]) -> str:
-    """The container's name, the first of those that ffprobe gives it."""
+    """The first of the names that ffprobe gives the container: `matroska` of `matroska,webm`."""
     return str(found.get("format", {}).get("format_name")).split(",")[0]
 
 
 def tag(stream: Mapping[str, Any]) -> float | None:
+    """Seconds of a stream's `DURATION` tag, which Matroska has."""
     tags = stream.get("tags", {})
     value = clock(tags.get("DURATION", tags.get("DURATION-eng", "")))
     return None if math.isnan(value) else value
 
 
 def clock(value: object) -> float:
-    """Seconds of a time as ffmpeg writes it: `90`, `1:30`, `0:01:30.5`, `90000ms`; NaN if it is none."""
+    """Seconds of a time in ffmpeg's syntax: `90`, `1:30`, `0:01:30.5`, `90000ms`; NaN if `value` is no time."""
     match = re.fullmatch(r"(-?)(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)(s|ms|us)?", str(value).strip(), re.ASCII)
     if match is None:
         return math.nan
@@ -175,7 +179,7 @@ def clock(value: object) -> float:
 
 
 def number(value: object) -> float | None:
-    """`value` as a finite number, if it is one."""
+    """`value` as a finite number; `None` if it is none."""
     try:
         number = float(value)  # type: ignore[arg-type]  # whatever it is, float says so
     except (TypeError, ValueError, OverflowError):
@@ -184,6 +188,7 @@ def number(value: object) -> float | None:
 
 
 def ratio(value: object) -> float | None:
+    """The value of a fraction such as `24000/1001`; `None` if it is none, or 0."""
     above, _, below = str(value).partition("/")
     over, under = number(above), number(below or "1")
     return over / under if over and under else None

@@ -1,8 +1,8 @@
 """The `mkvextract` module: take tracks, attachments, chapters and the like out of a Matroska file, all in one pass.
 
-mkvextract's exit status says little: it is 0 where there are no chapters, where a file could not be opened, and where
-the last bytes of one found no room on the disk. So each file is written under a temporary name and looked at, and only
-when all of them are whole do they get their names.
+mkvextract's exit status says little: it is 0 even if there are no chapters, a file cannot be opened, or the disk is
+full at the last bytes. So each file is written under a temporary name and checked, and the files get their names when
+all of them are whole.
 """
 
 import contextlib
@@ -21,29 +21,30 @@ from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine, outpu
 from modules.output import Output
 
 _LISTS = {"tracks": "tracks", "attachments": "attachments", "timestamps": "timestamps_v2", "cues": "cues"}
-"""Keys of the task's data whose values are lists, and the modes of mkvextract that they stand for."""
+"""Keys of the task's data whose values are lists, and the modes of mkvextract for them."""
 
 _PAIRS = """
     alb sqi arm hye baq eus bur mya chi zho cze ces dut nld fre fra geo kat ger deu gre ell ice isl mac mkd mao mri
     may msa per fas rum ron slo slk tib bod wel cym
 """.split()  # noqa: SIM905 - forty words
 _OTHER_NAMES = dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True)) | dict(zip(_PAIRS[1::2], _PAIRS[::2], strict=True))
-"""The languages that have two codes of three letters: ISO 639-2, bibliographic and terminological."""
+"""The other code of each language that has two in ISO 639-2, a bibliographic and a terminological one."""
 
 _NEED_ALL = {"tracks", "tags", "timestamps_v2", "cues"}
-"""Modes for which the source must be whole. Attachments and chapters are each in one place, and there or not."""
+"""Modes for which the source must be whole. Attachments and chapters are stored contiguously: present or absent, never
+partial."""
 
 _ENDINGS = {"chapters": b"</Chapters>", "tags": b"</Tags>", "timestamps_v2": b"\n", "cues": b"\n"}
-"""How files of a mode end if nothing is missing, white space at the end aside if it is not all."""
+"""The last bytes of a whole file, by mode. White space may follow."""
 
 _LEAST = 0.8
-"""Share of a track's bytes that its file has at least: what mkvextract writes around the frames is more."""
+"""Least size of an extracted file, as a share of its track's bytes. It is usually above 1: mkvextract adds headers."""
 
 _SMALL = 1000
-"""Bytes of a track that may be nothing to write: subtitles without text."""
+"""Bytes up to which a track may have nothing to extract: subtitles without text."""
 
 _VOBSUB = (".idx", ".sub")
-"""What mkvextract writes of a VobSub track, whatever extension it is given."""
+"""Extensions of the two files that mkvextract writes for a VobSub track, whatever the given name's extension."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Mkvextract(MkvModule):
     phase = "extracting"
 
     def outputs(self) -> list[str]:
-        """The files to be written. Their names tell whether a track is a VobSub one: the source may not be there."""
+        """The files to be written. VobSub tracks are recognised by the names, because the source may not exist yet."""
         found = []
         for extraction in extractions(self.task.to_dict(), None):
             (name,) = extraction.files
@@ -76,15 +77,14 @@ class Mkvextract(MkvModule):
     def plan(self) -> list[str]:
         """The command line that `run` would use, and the renaming that follows.
 
-        Where a track is given by its type or language and the source is not there yet, its number is not known.
+        A track that is selected by its type or language has no number in it if the source does not exist yet.
         """
         wanted = list(extractions(self.task.to_dict(), self._identify_settled(self.task["source"])))
         outputs = {name: output(name) for extraction in wanted for name in extraction.files}
         links = find_links(wanted, outputs)
         lines = [["ln", "-s", "--", os.path.abspath(name), link] for name, link in links.items()]
-        lines.append(arguments(self.task["source"], wanted, _given(outputs, links)))
-        lines += [["mv", "--", output.temporary, output.target] for output in outputs.values()]
-        return [shlex.join(line) for line in lines]
+        lines.append(mkvextract_command(self.task["source"], wanted, _given(outputs, links)))
+        return [*map(shlex.join, lines), *(output.commit_command() for output in outputs.values())]
 
     def find_problems(self) -> Iterator[str]:
         task = self.task.to_dict()
@@ -98,7 +98,7 @@ class Mkvextract(MkvModule):
         if is_settled(self, task["source"]) and not any(source_problems(self, "source", task["source"])):
             media, problems = examine_source(task)
             yield from problems
-            yield from self._problems_of_targets(task, media)  # now it is known what is a VobSub track
+            yield from self._problems_of_targets(task, media)  # only the source tells which tracks are VobSub ones
 
     def _possible_outputs(self) -> list[str]:
         wanted = extractions(self.task.to_dict(), None)
@@ -118,7 +118,7 @@ class Mkvextract(MkvModule):
             for temporary, link in links.items():
                 os.symlink(os.path.abspath(temporary), link)
                 stack.callback(os.unlink, link)
-            argv = arguments(task["source"], wanted, _given(outputs, links))
+            argv = mkvextract_command(task["source"], wanted, _given(outputs, links))
             self._execute(argv, {argv[1]: media.duration} if _needs_all(wanted) else {})
             self._verify(wanted, outputs, media)
             for each in outputs.values():
@@ -134,7 +134,7 @@ class Mkvextract(MkvModule):
                 track = extraction.track
                 is_text = track is not None and track.type in {"subtitles", "buttons"}
                 if problem and track and is_text and (track.bytes or 0) <= _SMALL:
-                    self.warn(f"{extraction.where}: {name}: {problem}")  # there may have been none to show
+                    self.warn(f"{extraction.where}: {name}: {problem}")  # the track may have had no text to show
                 elif problem:
                     raise RunError(message=f"{extraction.where}: {name}: {problem}")
 
@@ -160,9 +160,9 @@ class Mkvextract(MkvModule):
 
 
 def extractions(task: Mapping[str, Any], media: Media | None) -> Iterator[Extraction]:
-    """What the task wants, as it is to stand on the command line. `media` is what is in the source, if that is known.
+    """The task's extractions, in the order of the command line. `media` is the source's contents, if they are known.
 
-    The id of a track that is not there, or not known, is what it was asked for by.
+    If a track is missing or not known, the extraction's id repeats how the task selects it: `<audio ger 0>`.
     """
     for key in ("tracks", "attachments", "chapters", "tags", "timestamps", "cues"):
         if key not in task:
@@ -180,7 +180,7 @@ def extractions(task: Mapping[str, Any], media: Media | None) -> Iterator[Extrac
 
 
 def find_track(entry: Mapping[str, Any], media: Media) -> Track | None:
-    """The track that an entry of `tracks` means: by its id, or counted from 0 among those that match."""
+    """The track that an entry of `tracks` selects: by its id, or by its place, from 0, among those that match."""
     kind, language, number = entry.get("track_type"), entry.get("language"), int(entry["id"])
     if kind is None and language is None:
         return next((track for track in media.tracks if track.id == number), None)
@@ -195,7 +195,7 @@ def find_track(entry: Mapping[str, Any], media: Media) -> Track | None:
 
 
 def examine_source(task: Mapping[str, Any]) -> tuple[Media | None, list[str]]:
-    """What is in the source, and what is wrong with it, or not in it although the task wants it."""
+    """The source's contents, if it can be read, and its problems: damage, and parts that it lacks."""
     media, problems = examine("source", task["source"])
     if media is None:
         return None, problems
@@ -207,9 +207,9 @@ def examine_source(task: Mapping[str, Any]) -> tuple[Media | None, list[str]]:
     return media, [*problems, *_problems_of_ids(task, media)]
 
 
-def arguments(source: str, wanted: Sequence[Extraction], names: Mapping[str, str]) -> list[str]:
-    """The command line that extracts what is wanted. `names` are what mkvextract is told, by the files' own names."""
-    # A source could be called `tracks`, or as any other mode.
+def mkvextract_command(source: str, wanted: Sequence[Extraction], names: Mapping[str, str]) -> list[str]:
+    """The command line for the extractions. `names` maps each file to the name that mkvextract is given for it."""
+    # A source's name could be that of a mode, such as `tracks`.
     argv = ["mkvextract", f"./{source}" if source.isidentifier() else argument(source), "--gui-mode"]
     mode = ""
     for extraction in wanted:
@@ -255,17 +255,14 @@ def _asked_for(entry: Mapping[str, Any]) -> str:
 
 
 def sizes(source: str, wanted: Sequence[Extraction], media: Media) -> dict[str, int]:
-    """Bytes that will be written, as far as that can be told, by the files' names.
-
-    Of video and audio that nobody has counted, all of it together may take as much as the source.
-    """
+    """Estimated bytes of each file, by its name. Files of unknown size share that of the source."""
     counted = {each.files[-1]: _size(each, media) for each in wanted}
     share = os.path.getsize(source) // max(list(counted.values()).count(None), 1)
     return {name: share if size is None else size for name, size in counted.items()}
 
 
 def _size(extraction: Extraction, media: Media) -> int | None:
-    """Bytes of one file; `None` if it is large, and nobody knows how large."""
+    """Bytes of one file; `None` if they are not known and may be many."""
     if extraction.mode == "attachments":
         return media.attachments[int(extraction.id)]
     track = extraction.track
@@ -275,7 +272,7 @@ def _size(extraction: Extraction, media: Media) -> int | None:
 
 
 def find_damage(extraction: Extraction, name: str, media: Media) -> str | None:
-    """What is wrong with an extracted file."""
+    """A message for a person if an extracted file is not whole, else `None`."""
     size = os.path.getsize(name)
     if extraction.mode == "attachments":
         stated = media.attachments[int(extraction.id)]
@@ -297,10 +294,10 @@ def _vobsub_files(name: str) -> tuple[str, ...]:
 
 
 def find_links(wanted: Sequence[Extraction], outputs: Mapping[str, Output]) -> dict[str, str]:
-    """Links through which to write, by the temporary files that they lead to: where mkvextract would write elsewhere.
+    """Links for temporary files whose names mkvextract cannot be given, by those names.
 
-    It takes no line feed after a track's number, puts another character in the place of a byte that is not UTF-8, and
-    writes the two files of a VobSub track side by side.
+    mkvextract accepts no line feed in a name, replaces bytes that are not UTF-8, and writes the two files of a VobSub
+    track under one stem.
     """
     links: dict[str, str] = {}
     for index, extraction in enumerate(wanted):
@@ -318,5 +315,5 @@ def _is_plain(name: str) -> bool:
 
 
 def _given(outputs: Mapping[str, Output], links: Mapping[str, str]) -> dict[str, str]:
-    """What mkvextract is told to write to, by the files' own names."""
+    """The name that mkvextract is given for each file."""
     return {name: links.get(output.temporary, argument(output.temporary)) for name, output in outputs.items()}

@@ -1,11 +1,11 @@
-"""What the modules `mkvmerge` and `mkvextract` share: what is in a file, and how the programs of MKVToolNix talk.
+"""The common part of the modules `mkvmerge` and `mkvextract`: identify a file's contents, and run the programs.
 
-What is said of the programs was seen with version 74.
+All statements about the programs were tested with MKVToolNix 74.
 
-Neither program says that a source ends in the middle: it exits with 0, without a warning, and the output is short. So
-a source is asked first whether it has all the bytes that its container states. That is exact, whatever options do to
-the timing. Durations come second: most formats state none that mkvmerge would tell, and some only guess. Nothing tells
-that a stream without a container's sizes (MPEG-TS, AC-3) ends too early.
+Both programs exit with 0 and without a warning after a source that ends in the middle, and leave a short output. So
+first a source is checked for the bytes that its container states, which is exact whatever options do to the timing.
+Durations come second: for most formats mkvmerge prints none, and for some it guesses. Streams without a container's
+sizes (MPEG-TS, AC-3) cannot be checked.
 """
 
 import contextlib
@@ -30,38 +30,38 @@ from modules.containers import find_shortage
 from modules.output import Output, is_special
 
 MAX_WARNINGS = 50
-"""Warnings of a program that go on the record; a damaged source makes tens of thousands."""
+"""Warnings of a program that go on the record. A damaged source causes tens of thousands."""
 
 _LOCALE = {"LC_ALL": "C.UTF-8"}
-"""In the C locale a name that is not ASCII arrives empty; a locale that is not installed makes the programs abort."""
+"""In the C locale the programs read a non-ASCII name as empty. With a locale that is not installed they abort."""
 
 _WARNED = 1
-"""Exit status of a program that has something to warn of, and has done its work all the same."""
+"""Exit status of a program that did its work, with warnings."""
 
 _LAST_FRAME = 0.5
-"""Seconds that a source's last frame may last, besides which it has been read to its end."""
+"""Longest duration of a source's last frame, in seconds: reading may end so much before the stated end."""
 
 _PATIENCE = 600.0
-"""Seconds for a look into a file, on a disk that is busy with a mux of 50 GB, say."""
+"""Seconds for identifying a file. The disk may be busy with a mux of 50 GB."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """A track of a file. `languages` are its ISO 639-2 and its BCP 47 code; `codec` is Matroska's id, if it has one."""
+    """A track of a file. `languages` are its ISO 639-2 and its BCP 47 code; `codec` is Matroska's id or empty."""
 
     id: int
     type: str
     languages: frozenset[str] = frozenset()
     codec: str = ""
     span: float | None = None
-    """Seconds from its first frame's beginning to its last one's end, if they are known and sure to be copied."""
+    """Seconds from the first frame's beginning to the last one's end, if a copy is certain to have them, too."""
     bytes: int | None = None
-    """Bytes of all its frames, uncompressed, if the program that wrote the file has counted them."""
+    """Bytes of all frames, uncompressed, if the program that wrote the file has counted them."""
 
 
 @dataclass(frozen=True)
 class Media:
-    """What is in a file. `attachments` are sizes in bytes, by mkvextract's own ids."""
+    """The contents of a file. `attachments` are sizes in bytes, by mkvextract's ids."""
 
     format: str
     tracks: tuple[Track, ...] = ()
@@ -69,14 +69,14 @@ class Media:
     has_chapters: bool = False
     has_tags: bool = False
     duration: float | None = None
-    """Seconds, if it states them: then its writer came to an end."""
+    """Seconds, if the file states them. A recording that was broken off states none."""
 
 
 class MkvModule(BaseModule):
-    """A module whose work a program of MKVToolNix does: the first of its `tools`.
+    """A module that runs a program of MKVToolNix, the first of its `tools`.
 
     Attributes:
-        phase: What it does, for the status.
+        phase: The phase for the status, such as `muxing`.
     """
 
     cleanup_on_failure = True
@@ -96,7 +96,7 @@ class MkvModule(BaseModule):
         self.report(done=True)
 
     def cleanup(self) -> None:
-        """Remove the temporary files that a killed process of this job left; otherwise there are none."""
+        """Remove the temporary files that a killed process of this job may have left."""
         for name in self._possible_outputs():
             try:
                 output(name).discard()
@@ -107,33 +107,32 @@ class MkvModule(BaseModule):
         raise NotImplementedError
 
     def _possible_outputs(self) -> list[str]:
-        """The files that `run` may write, whatever is in the sources."""
+        """All files that `run` may write, whatever the sources contain."""
         return self.outputs()
 
     def _execute(self, argv: Sequence[str], durations: Mapping[str, float | None]) -> bool:
-        """Run the program to its end; whether it warned of something. Its warnings go on the record.
+        """Run the program to its end, and return whether it warned. Its warnings go on the record.
 
         `durations` are the seconds that the sources state, by their names on the command line.
 
         Raises:
-            RunError: it failed; the message has its own words. Or the end of a source was lost, which is a mere warning
-                to the program.
+            RunError: The program failed, or could not read a source to its end, of which the program itself only warns.
         """
-        dialogue = _Dialogue(self.phase, self.report)
+        output_reader = _GuiOutput(self.phase, self.report)
         logger.info("Running {}", shlex.join(argv))
-        finished = tool.run(argv, on_line=dialogue.take, environment=_LOCALE)
-        for warning in dialogue.warnings():
+        finished = tool.run(argv, on_line=output_reader.take, environment=_LOCALE)
+        for warning in output_reader.warnings():
             self.warn(f"{self.tools[0]}: {warning}")
         if finished.returncode not in {0, _WARNED}:
-            finished = dataclasses.replace(finished, stderr=dialogue.last_words(finished.stderr))
+            finished = dataclasses.replace(finished, stderr=output_reader.last_words(finished.stderr))
             raise finished.error(finished.described())
-        if loss := dialogue.find_loss(durations):
+        if loss := output_reader.find_loss(durations):
             raise finished.error(loss)
         self.report(info={"phase": "checking"})
         return finished.returncode == _WARNED
 
     def _identify_settled(self, name: str) -> Media | None:
-        """What is in a source; `None` if it is not there yet, will change, or is no media."""
+        """The contents of a source; `None` if it does not exist yet, will change, or is no media."""
         if is_settled(self, name):
             with contextlib.suppress(RunError):
                 return identify(name)
@@ -148,19 +147,19 @@ def output(name: str) -> Output:
     return Output(name, overwrite=True)
 
 
-# --- what is in a file ---
+# --- contents of a file ---
 
 
 def identify(name: str) -> Media:
-    """What mkvmerge finds in a file, in that one only: VTS_01_1.VOB does not stand for VTS_01_2.VOB too.
+    """The contents of one file: VTS_01_1.VOB does not stand for VTS_01_2.VOB, too, as it may for mkvmerge.
 
     Raises:
-        RunError: it cannot be read, or is no media; the message does not name it.
+        RunError: The file cannot be read, or is no media. The message does not name the file.
     """
     if is_special(name):  # mkvmerge would wait for the writer of a pipe
         raise RunError(message="is no regular file")
-    # The equals sign also keeps a name that begins with "@", "-" or "+" from meaning something. Without the hack,
-    # mkvmerge hides the statistics that it wrote itself.
+    # The equals sign reads this file alone, and also protects a name that begins with "@", "-" or "+". Without the
+    # hack, mkvmerge hides the statistics that it wrote itself.
     argv = ["mkvmerge", "--engage", "keep_track_statistics_tags", "-J", f"={name}"]
     finished = tool.capture(argv, timeout=_PATIENCE, environment=_LOCALE)
     try:
@@ -184,10 +183,10 @@ def identify(name: str) -> Media:
 
 
 def examine(where: str, name: str) -> tuple[Media | None, list[str]]:
-    """What is in a source, if it can be read, and what is wrong with it. `where` is its place in the task's data.
+    """The contents of a source, if it can be read, and its problems. `where` is its place in the task's data.
 
     Raises:
-        RunError: mkvmerge is not installed, which is wrong with no source.
+        RunError: mkvmerge is not installed: no problem of the source.
     """
     tool.require("mkvmerge", RunError)
     try:
@@ -201,7 +200,7 @@ def examine(where: str, name: str) -> tuple[Media | None, list[str]]:
 
 
 def argument(name: str) -> str:
-    """`name` as written, unless the programs would take it for something else than a file's."""
+    """A file's name as an argument, protected if the programs would take it for an option or the like."""
     return f"./{name}" if name.startswith(("-", "@", "+", "=", "(", ")", "[", "]")) else name
 
 
@@ -211,7 +210,7 @@ def _in_brackets(text: str | None) -> str:
 
 def _track(track: Mapping[str, Any], container: Mapping[str, Any]) -> Track:
     properties = track.get("properties", {})
-    # A tag counts only if it is from whoever wrote the file: copied along, it may be that of a longer one.
+    # A tag counts only if the program that wrote the file also wrote the tag: a copied one may be a longer file's.
     writer = properties.get("tag__statistics_writing_app")
     is_own = writer is not None and writer == container.get("writing_application")
     size = properties.get("tag_number_of_bytes", "")
@@ -226,11 +225,11 @@ def _track(track: Mapping[str, Any], container: Mapping[str, Any]) -> Track:
 
 
 def _span(kind: str, properties: Mapping[str, Any], container: Mapping[str, Any], *, is_own: bool) -> float | None:
-    length = _seconds(properties.get("tag_duration", ""))
+    length = _parse_time(properties.get("tag_duration", ""))
     if is_own and str(container["writing_application"]).startswith("mkvmerge "):
         return length
-    # The tags of libavformat (ffmpeg, HandBrake) tell a track's end, and that of a video includes how long its last
-    # frame is shown, which may get lost. They are stale if they exceed the file.
+    # The tags of libavformat (ffmpeg, HandBrake) hold a track's end. A video's end includes the duration of its last
+    # frame, which a copy may lose. A tag that exceeds the file's duration is stale.
     whole, start = _seconds_of(container.get("duration")), _seconds_of(properties.get("minimum_timestamp"))
     is_by_libavformat = str(container.get("muxing_application")).startswith("Lavf")
     if not is_by_libavformat or kind != "audio" or length is None or whole is None or start is None:
@@ -242,17 +241,17 @@ def _seconds_of(nanoseconds: int | None) -> float | None:
     return None if nanoseconds is None else nanoseconds / 1e9
 
 
-def _seconds(text: str) -> float | None:
+def _parse_time(text: str) -> float | None:
     """Seconds of a time such as `00:01:30.5`."""
     match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text, re.ASCII)
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
 
 
-# --- how the programs talk ---
+# --- output of the programs ---
 
 
-class _Dialogue:
-    """Reads what a program prints in GUI mode."""
+class _GuiOutput:
+    """Reads the lines that a program prints in GUI mode."""
 
     def __init__(self, phase: str, report: Callable[[float, Mapping[str, Any]], None]) -> None:
         self._phase = phase
@@ -280,14 +279,14 @@ class _Dialogue:
                 self._lines.append(line)
 
     def warnings(self) -> list[str]:
-        """What the program warned of, each sentence once."""
+        """The program's warnings, each text once."""
         more = [f"{self._unheard} more warnings"] if self._unheard else []
         return [*dict.fromkeys(self._warnings), *more]
 
     def find_loss(self, durations: Mapping[str, float | None]) -> str | None:
-        """What to tell a person of a source that could be read up to somewhere, and not to the end that it states.
+        """A message for a person if a source could not be read to the end that it states, else `None`.
 
-        A recording that was broken off states none: there is no more of it to be had.
+        A recording that was broken off states no end, and so lacks nothing.
         """
         for name in self._lost:
             whole, reached = durations.get(name), self._reached.get(name, 0.0)
@@ -296,7 +295,7 @@ class _Dialogue:
         return None
 
     def last_words(self, stderr: Sequence[str]) -> tuple[str, ...]:
-        """The last lines, with those on stderr, and then why it gave up."""
+        """The last lines of stdout and stderr, and at the end the errors for which the program gave up."""
         return (*self._lines, *stderr, *self._errors)
 
     def _warn(self, text: str) -> None:
@@ -309,13 +308,13 @@ class _Dialogue:
         elif match := re.match(
             "The last timestamp processed before the error was encountered was ([0-9:.]+[0-9])", text
         ):
-            self._reached[self._damaged] = _seconds(match[1]) or 0.0
+            self._reached[self._damaged] = _parse_time(match[1]) or 0.0
         elif text.startswith("Resync failed"):
             self._lost.add(self._damaged)
 
     def _advance(self, text: str) -> None:
         match = re.fullmatch(r"(\d{1,3})%", text, re.ASCII)
-        if match and (percent := int(match[1])) <= 100:  # mkvmerge says 669 % of some sources
+        if match and (percent := int(match[1])) <= 100:  # mkvmerge prints 669 % for some sources
             passed = time.monotonic() - self._begin
             eta = round(passed * (100 / percent - 1), 1) if percent else None
             self._report(percent, {"phase": self._phase, "eta_seconds": eta})

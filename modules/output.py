@@ -1,11 +1,10 @@
 """Write a file beside its target, and give it its name when it is whole.
 
-Nothing incomplete ever stands under the target's name: the work goes into a hidden file of the same directory, with the
-same extension (tools choose the format by it), and a rename puts it in place. A temporary directory elsewhere would
-need a copy at the end, which can itself be cut short.
+No incomplete file ever has the target's name: the work goes into a hidden file of the same directory, with the same
+extension (tools choose the format by it), and a rename puts it in place. A temporary directory elsewhere would need a
+copy at the end, which can itself be cut short.
 
-A target that is a symbolic link stays one: the file it points to is replaced, as writing through the link would have
-done, unless the caller asks otherwise.
+A target that is a symbolic link stays one, unless the caller asks otherwise: the file that it points to is replaced.
 """
 
 import contextlib
@@ -13,6 +12,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import stat
 from types import TracebackType
 
@@ -22,23 +22,23 @@ from app.exceptions import RunError
 from app.heartbeat import heartbeat
 
 MAX_NAME = 255
-"""Bytes in a file's name that Linux file systems take."""
+"""Longest file name, in bytes, on Linux file systems."""
 
 SPECIAL = "is no regular file (a device or a pipe): it is not replaced"
-"""What to tell a person of a target for which `is_special`."""
+"""The problem of a target for which `is_special` is true, for a person."""
 
 _MARK = ".sisyphus-part"
-"""In the name of each temporary file, and in no other's: what bears it is removed when nobody holds it."""
+"""Marks our temporary files by their names. Any such file that no process has locked is removed."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BLOCK = 4096
-"""Bytes that a tool may lose without a word: what the C library holds back until a file is closed."""
+"""Bytes that a tool may lose without noticing: the C library holds back as many until the file is closed."""
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
 
 
 def job_tag() -> str:
-    """What marks the temporary files of this job: its id, or outside a job the process's. The same for each attempt."""
+    """The job's part of temporary files' names: its id, the same for each attempt. Outside a job, the process's id."""
     return re.sub(r"[^A-Za-z0-9-]", "_", heartbeat.job_id)[:64] or f"pid{os.getpid()}"
 
 
@@ -77,7 +77,7 @@ class Output:
         """Make the temporary file.
 
         Raises:
-            RunError: the target cannot be written, or must not be.
+            RunError: The target cannot be written, or must not be overwritten.
         """
         if os.path.isdir(self.target):
             raise RunError(message=f"{self._named}: is a directory")
@@ -100,13 +100,13 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Remove the temporary file, unless `commit` has given it its name. If the disk is full, the error says so.
+        """Remove the temporary file, unless `commit` has renamed it. If the disk is full, add that to the error.
 
         Raises:
-            RunError: for an `OSError` of a full disk.
+            RunError: The disk is full, and the `with` statement ended with an `OSError` that says so.
         """
         if self._descriptor < 0:
-            return  # the file, if there is one, is another's
+            return  # `__enter__` made no file: one of that name is another process's
         try:
             problem = self.find_no_space() if isinstance(error, RunError | OSError) else None
         finally:
@@ -119,10 +119,10 @@ class Output:
             raise RunError(message=problem) from error
 
     def commit(self) -> None:
-        """Give the file its name, safe from a power cut.
+        """Rename the temporary file to the target. The result survives a power cut.
 
         Raises:
-            RunError: it cannot, or `overwrite` is false and the target has appeared meanwhile.
+            RunError: The file cannot be renamed, or `overwrite` is false and the target has appeared meanwhile.
         """
         try:
             if self._mode is not None:
@@ -136,16 +136,20 @@ class Output:
         except OSError as error:
             raise RunError(message=f"{self._named}: cannot be written: {error.strerror}") from error
 
+    def commit_command(self) -> str:
+        """A shell command that does the same as `commit`, for a module's `plan`."""
+        return shlex.join(["mv", "--", self.temporary, self.target])
+
     def commit_link(self, text: str) -> None:
-        """Put a symbolic link to `text` in the target's place. What was written goes with the `with` statement."""
+        """Put a symbolic link to `text` in the target's place, instead of the temporary file."""
         link = _link_beside(self.temporary)
-        _unlink_link(link)  # a killed process's: ours is the lock
+        _unlink_link(link)  # one that a killed process left: we hold the lock
         os.symlink(text, link)
         os.rename(link, self.target)
         sync(self._directory)
 
     def find_no_space(self) -> str | None:
-        """What to tell a person if the file system is full: there is no room for what may be missing at the end."""
+        """A message for a person if the file system is full, so that the file may lack its last bytes."""
         size = os.fstat(self._descriptor).st_size
         try:
             os.posix_fallocate(self._descriptor, size, _BLOCK)
@@ -155,7 +159,7 @@ class Output:
         return None
 
     def discard(self) -> None:
-        """Remove the temporary file, also one that a killed process left for this job, but none that is in use."""
+        """Remove the temporary file, even one that a killed process of this job left, unless a process uses it."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if self._descriptor < 0:
                 _remove_unlocked(self.temporary)
@@ -167,15 +171,18 @@ class Output:
         return f".{self._stem}.{tag}{_MARK}{self._extension}"
 
     def _take_mode(self) -> None:
-        """Let nobody read the new file who must not read the old one. `commit` sets the mode to the letter."""
+        """Take over the old file's mode, so that nobody who must not read that one can read the new one.
+
+        The owner may write until `commit`, because the tool has to open the file. `commit` sets the exact mode.
+        """
         with contextlib.suppress(OSError):
             if self._keep_mode:
                 mode = stat.S_IMODE(os.stat(self.target).st_mode) & 0o777
-                os.fchmod(self._descriptor, mode | 0o600)  # the tool has to open it
+                os.fchmod(self._descriptor, mode | 0o600)
                 self._mode = mode
 
     def _create(self) -> bool:
-        """Make the file and lock it; false if another task took it for a stale one in between."""
+        """Make the file and lock it. False if another task has removed it in between, as a stale one."""
         try:
             self._descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError as error:
@@ -194,7 +201,7 @@ class Output:
         os.close(descriptor)
 
     def _rename_to_new(self) -> None:
-        """Rename without replacing: a link fails where the name is taken, while a rename would not."""
+        """Rename without replacing: link(2) fails if the name is taken, and rename(2) would not."""
         try:
             os.link(self.temporary, self.target)
         except FileExistsError as error:
@@ -212,7 +219,7 @@ class Output:
         return RunError(message=f"{self._named}: exists, and is not to be overwritten")
 
     def _remove_stale(self) -> None:
-        """Remove what a killed process left of this target: a lock ends with the process that holds it."""
+        """Remove temporary files that killed processes left for this target: nobody holds their locks any more."""
         ours = re.compile(re.escape(f".{self._stem}.") + r"[A-Za-z0-9_-]+" + re.escape(f"{_MARK}{self._extension}"))
         with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
             stale = [entry.path for entry in entries if ours.fullmatch(entry.name)]
@@ -222,7 +229,7 @@ class Output:
 
 
 def is_special(path: str) -> bool:
-    """Whether `path` is there, or leads to something, that is neither a regular file nor a directory."""
+    """True if `path` exists, links followed, and is neither a regular file nor a directory."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -236,7 +243,7 @@ def sync(path: str) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot do it for directories
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync a directory
             raise
     finally:
         os.close(descriptor)
@@ -245,7 +252,7 @@ def sync(path: str) -> None:
 def _lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by another process, or a file system without locks: nothing is stale there
+    except OSError:  # held by another process, or a file system without locks: then nothing counts as stale
         return False
     return True
 
@@ -253,8 +260,8 @@ def _lock(descriptor: int) -> bool:
 def _remove_unlocked(path: str) -> None:
     flags = os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, os.O_RDWR | flags)  # some network file systems lock only what can be written
-    except PermissionError:  # it has its target's mode already
+        descriptor = os.open(path, os.O_RDWR | flags)  # some network file systems lock only files open for writing
+    except PermissionError:  # `commit` has set the target's mode already
         descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         if _lock(descriptor) and os.path.samestat(os.fstat(descriptor), os.lstat(path)):
@@ -266,7 +273,7 @@ def _remove_unlocked(path: str) -> None:
 
 
 def _link_beside(temporary: str) -> str:
-    """Where a link is made that is to replace the target. It is there only while the temporary file is."""
+    """The path at which `commit_link` makes its link. A link there never outlives the temporary file."""
     directory, name = os.path.split(temporary)
     return os.path.join(directory, f".{name}")
 

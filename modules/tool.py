@@ -23,15 +23,16 @@ from types import FrameType
 from loguru import logger
 
 from app.exceptions import ClientError, RunError, ValidationError
+from ipc.words import describe_signal, signal_name
 
 MAX_LINE = 64 << 10
 """Bytes of a line that are kept; the rest of a longer one is dropped."""
 
 POLL_INTERVAL = 0.1
-"""Seconds between two looks whether the program has exited while something else holds its pipes open."""
+"""Seconds between two checks whether the program has exited while another process holds its pipes open."""
 
 DRAIN_TIME = 0.5
-"""Seconds for reading what the program left in its pipes, should a grandchild go on writing there."""
+"""Seconds to read the rest of the program's output while a grandchild goes on writing to the same pipes."""
 
 _PACKAGES = {
     "ffprobe": "ffmpeg",
@@ -41,7 +42,7 @@ _PACKAGES = {
 }
 
 _VERSION_FLAGS = {"ffmpeg": "-version", "ffprobe": "-version"}
-"""How a program is asked for its version, if not with `--version`."""
+"""The option that prints a program's version, if it is not `--version`."""
 
 _Sinks = Mapping[int, Callable[[bytes], None]]
 
@@ -56,22 +57,21 @@ class Finished:
     stdout: bytes = b""
 
     def check(self) -> "Finished":
-        """This value, if the program succeeded.
+        """Return this value if the program succeeded.
 
         Raises:
-            RunError: it did not.
+            RunError: The program failed.
         """
         if self.returncode:
             raise self.error(self.described())
         return self
 
     def described(self) -> str:
-        """How it ended, in words: `ffmpeg exited with status 1`."""
+        """A phrase for how the program ended: `ffmpeg exited with status 1`."""
         name = os.path.basename(self.argv[0])
         if self.returncode >= 0:
             return f"{name} exited with status {self.returncode}"
-        words = signal.strsignal(-self.returncode) or "unknown signal"
-        return f"{name} was killed by {_signal_name(-self.returncode)} ({words.lower()})"
+        return f"{name} was killed by {describe_signal(-self.returncode)}"
 
     def error(self, message: str) -> RunError:
         """An error for the job's record: `message`, the last line on stderr, and the command line."""
@@ -80,7 +80,7 @@ class Finished:
             message=f"{message}{last}; the command was: {shlex.join(self.argv)}",
             stderr=self.stderr,
             exit_status=self.returncode if self.returncode >= 0 else None,
-            signal=_signal_name(-self.returncode) if self.returncode < 0 else None,
+            signal=signal_name(-self.returncode) if self.returncode < 0 else None,
         )
 
 
@@ -97,11 +97,11 @@ def run(
     """Run `argv` to its end, passing each line of stdout to `on_line` and of stderr to `on_stderr`.
 
     Lines end in a line feed or a carriage return; empty ones are skipped. The last `tail` lines of stderr are in the
-    result. `environment` is laid over the task's own. Any exception, from a callback or a signal handler, first stops
-    the program: one signal `ask`, `grace` seconds, then SIGKILL.
+    result. `environment` is added to the task's own. An exception in a callback or a signal handler stops the program
+    before it goes on: one signal `ask`, `grace` seconds, then SIGKILL.
 
     Raises:
-        RunError: the program cannot be started. How it ends is for the caller to judge.
+        RunError: The program cannot be started. A program that fails is no error here: see `Finished.check`.
     """
     kept: deque[str] = deque(maxlen=tail)
 
@@ -127,10 +127,10 @@ def capture(
     tail: int = 20,
     environment: Mapping[str, str] | None = None,
 ) -> Finished:
-    """Run a short command; its stdout is in the result. `environment` is laid over the task's own.
+    """Run a short command; its stdout is in the result. `environment` is added to the task's own.
 
     Raises:
-        RunError: it cannot be started, takes longer than `timeout` seconds, or writes more than `limit` bytes.
+        RunError: The command cannot be started, takes longer than `timeout` seconds, or writes more than `limit` bytes.
     """
     kept: deque[str] = deque(maxlen=tail)
     taken = bytearray()
@@ -147,7 +147,7 @@ def capture(
 
 
 def missing(name: str) -> str | None:
-    """What to tell a person if there is no program `name`."""
+    """A message for a person if there is no program `name`, else `None`."""
     if shutil.which(name) is not None:
         return None
     return f"{name} is not installed, or not on PATH (install {_PACKAGES.get(name, name)})"
@@ -160,10 +160,10 @@ def require(name: str, error: type[ClientError] = ValidationError) -> None:
 
 
 def version(name: str) -> str:
-    """The version that a program tells of itself, such as `5.1.9`.
+    """The version that a program prints, such as `5.1.9`.
 
     Raises:
-        RunError: it cannot be started, or does not tell.
+        RunError: The program cannot be started, or prints no version.
     """
     finished = capture([name, _VERSION_FLAGS.get(name, "--version")], timeout=10.0).check()
     said = " ".join(finished.stdout.decode(errors="replace").split()) or " ".join(finished.stderr)
@@ -189,7 +189,7 @@ def _execute(
                 stack.callback(_close, process)
             sinks = _register(process, selector, out, err)
             _serve(process, selector, sinks, timeout)
-        except BaseException:  # whatever it is, the program must not outlive it
+        except BaseException:  # the program must not outlive the step, whatever ends that
             if process is not None:
                 _stop(process, selector, ask, grace)
             raise
@@ -242,16 +242,16 @@ def _serve(
             raise RunError(message=f"{name} did not end within {timeout:g} s")
         begin = time.monotonic()
         _pass_on(process, selector, sinks, POLL_INTERVAL)
-        left -= min(time.monotonic() - begin, 2 * POLL_INTERVAL)  # more than that, and we were paused meanwhile
-    # All that the program wrote is in the pipes by now: what select does not show, only a grandchild could write.
+        left -= min(time.monotonic() - begin, 2 * POLL_INTERVAL)  # if it took longer, we were paused meanwhile
+    # The program's last output is in the pipes by now, so an empty select ends the loop. A grandchild may write on.
     deadline = time.monotonic() + DRAIN_TIME
     while selector.get_map() and _pass_on(process, selector, sinks, 0) and time.monotonic() < deadline:
         pass
 
 
 def _pass_on(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, sinks: _Sinks, wait: float) -> bool:
-    """Read once what there is after at most `wait` seconds; whether there was anything."""
-    if not selector.get_map():  # it has closed its pipes, so all that is left to wait for is its end
+    """Read once from the pipes, after at most `wait` seconds. Returns whether there was anything to read."""
+    if not selector.get_map():  # the pipes are closed: only the program's end is left to wait for
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(wait)
         return False
@@ -273,12 +273,12 @@ def _stop(
 ) -> None:
     """Ask once, wait the grace, kill, reap.
 
-    A second request makes ffmpeg abort what it flushes. It would block on a full pipe as well, so the pipes are
-    emptied meanwhile, and nobody is told what is in them.
+    ffmpeg flushes its output when asked once, and aborts when asked again. A full pipe would block it, so the pipes
+    are read meanwhile and the output is dropped.
     """
     try:
         process.send_signal(ask)
-        process.send_signal(signal.SIGCONT)  # a stopped program takes the other signal only when it continues
+        process.send_signal(signal.SIGCONT)  # a stopped program handles the other signal only when it continues
         sinks = {key.fd: _ignore for key in selector.get_map().values()}
         deadline = time.monotonic() + grace
         while process.poll() is None and time.monotonic() < deadline:
@@ -296,9 +296,10 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def _terminate_held() -> Iterator[None]:
-    """Hold SIGTERM's handler back, so that its exception cannot fall between a program's start and our knowing of it.
+    """Run SIGTERM's handler only at the end of the `with` statement.
 
-    Blocking the signal would not do: the program inherits the mask, and could not be asked to stop.
+    Its exception must not be raised while `Popen` starts the program, or nobody would stop that. The signal is not
+    blocked, because the program would inherit the mask and could not be asked to stop.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # handlers run in the main thread: nothing is raised here
@@ -319,15 +320,8 @@ def _ignore(data: object) -> None:
     del data
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # the real-time signals have no names of their own
-        return f"signal {number}"
-
-
 class _Lines:
-    """Cuts a stream of bytes into lines of text. Holds at most `MAX_LINE` bytes."""
+    """Splits a stream of bytes into lines of text. Holds at most `MAX_LINE` bytes."""
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
         self._on_line = on_line
@@ -341,7 +335,7 @@ class _Lines:
         self._part += rest[: MAX_LINE - len(self._part)]
 
     def end(self) -> None:
-        """Pass on a last line that no line feed ended."""
+        """Pass on the last line, which may lack a line feed."""
         part, self._part = self._part, b""
         if part:
             self._on_line(part.decode(errors="replace"))

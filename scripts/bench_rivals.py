@@ -40,7 +40,7 @@ def serve(connection) -> None:
 
 def serve_imported(connection) -> None:
     """The same in a process that has what a task process has."""
-    import child.task  # noqa: F401
+    import child.warm  # noqa: F401
 
     serve(connection)
 
@@ -68,7 +68,7 @@ def process(method: str, target: Callable, preload: bool = False) -> Iterator[Ca
 
     context = multiprocessing.get_context(method)
     if preload:
-        context.set_forkserver_preload(["child.task"])
+        context.set_forkserver_preload(["child.warm"])
 
     def one() -> None:
         ours, theirs = context.Pipe()

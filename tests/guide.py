@@ -144,10 +144,14 @@ class NamesOfItsOwn(BaseModule):
         self._warnings = ["secret"]
         self.tools = {"hammer": 1}
         self.report = "ready"
+        self.resumed = "never"
+        self._name = "mine"
 
     def run(self) -> None:
+        super().report(50)
         assert self._files[0] == "a"
         assert self._warnings == ["secret"]
+        assert self.resumed == "never"
 
 
 class ForksWorkers(BaseModule):

@@ -1,6 +1,6 @@
-"""The encoders of this build of ffmpeg: which there are, and which of them work on this machine.
+"""List the encoders of this build of ffmpeg, and try which of them work on this machine.
 
-Being listed says little: builds list hardware encoders wherever they run. So each can be tried.
+A build lists its hardware encoders on every machine, so only a trial tells whether one works.
 """
 
 import base64
@@ -18,7 +18,7 @@ from app.exceptions import RunError
 from modules import tool
 
 TIMEOUT = 60.0
-"""Seconds for a trial, which takes the slowest encoder 5 (ffmpeg 5.1)."""
+"""Seconds for a trial. The slowest encoder takes 5 (ffmpeg 5.1)."""
 
 _LINE = re.compile(r" ([VAS])[A-Z.]{5} ([\w-]+) +(?:.*\(codec ([\w-]+)\))?")
 
@@ -29,7 +29,7 @@ _SOURCES = {
     "A": ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000:duration=1"],
     "S": ["-f", "srt", "-i", f"data:text/plain;base64,{_SUBTITLE}"],
 }
-"""A second of each type."""
+"""A clip of a second for each type of encoder."""
 
 _NEEDS = {
     "adpcm_ima_amv": ["-ar", "22050"],
@@ -45,16 +45,16 @@ _NEEDS = {
     "vorbis": ["-ac", "2"],
     "xface": ["-s", "48x48"],
 }
-"""Options without which an encoder takes no such picture or sound, or is slow."""
+"""Options without which an encoder refuses the clip, or is slow."""
 
 
 _BITMAPS = {"dvbsub", "dvdsub", "xsub"}
-"""Subtitle encoders that take pictures, of which ffmpeg cannot make any."""
+"""Encoders of subtitles that are pictures. ffmpeg cannot make a clip for them."""
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """One that `ffmpeg -encoders` lists. `kind` is V, A or S; `codec` is what it encodes to."""
+class ListedEncoder:
+    """A line of `ffmpeg -encoders`. `kind` is V, A or S; `codec` is the name of the format."""
 
     name: str
     kind: str
@@ -62,24 +62,24 @@ class Encoder:
 
 
 @functools.cache
-def listed() -> tuple[Encoder, ...]:
-    """All that this ffmpeg has.
+def listed() -> tuple[ListedEncoder, ...]:
+    """All encoders of this ffmpeg.
 
     Raises:
-        RunError: it cannot be asked.
+        RunError: ffmpeg cannot list them.
     """
     finished = tool.capture(["ffmpeg", "-hide_banner", "-encoders"]).check()
     lines = finished.stdout.decode(errors="replace").splitlines()
-    return tuple(Encoder(found[2], found[1], found[3] or found[2]) for found in map(_LINE.match, lines) if found)
+    return tuple(ListedEncoder(found[2], found[1], found[3] or found[2]) for found in map(_LINE.match, lines) if found)
 
 
 def find_problem(name: str) -> str | None:
-    """What to tell a person of an encoder that this ffmpeg does not have. It takes a codec's name for one, too."""
+    """A message for a person if this ffmpeg has no such encoder, else `None`. A codec's name means its encoder."""
     if name == "copy":
         return None
     try:
         names = {text for encoder in listed() for text in (encoder.name, encoder.codec)}
-    except RunError as error:  # it will fail at the work, too, and say why
+    except RunError as error:  # the encode will fail, too, and say why
         logger.debug("The encoders are not known: {}", error.message)
         return None
     if name in names:
@@ -88,8 +88,8 @@ def find_problem(name: str) -> str | None:
     return f"this ffmpeg has no encoder {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 
-def probe() -> Iterator[tuple[str, str]]:
-    """Encode a second with each encoder: its name, and why it does not work, or nothing. Takes half a minute."""
+def try_all() -> Iterator[tuple[str, str]]:
+    """Encode a second with each encoder. Yields its name, and why it does not work, or ''. Takes half a minute."""
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:
         yield from zip((encoder.name for encoder in listed()), pool.map(_try, listed()), strict=True)
@@ -97,7 +97,7 @@ def probe() -> Iterator[tuple[str, str]]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _try(encoder: Encoder) -> str:
+def _try(encoder: ListedEncoder) -> str:
     if encoder.name in _BITMAPS:
         return "not tried: it takes subtitles that are pictures"
     argv = ["ffmpeg", "-nostdin", "-hide_banner", "-v", "error"]

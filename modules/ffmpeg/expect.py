@@ -1,18 +1,21 @@
-"""What the output of an ffmpeg task will be like, given what ffprobe says of its sources.
+"""Predict the output of an ffmpeg task from what ffprobe says of its sources.
 
-What is certain is checked afterwards; where the sources promise nothing certain (a filter that changes timing, a source
-whose duration is an estimate), nothing is: a good encode must never fail.
+The prediction is checked against the output afterwards. It leaves out whatever the sources do not state for certain (a
+filter may change the timing, a duration may be an estimate): a good encode must never fail.
 """
 
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from modules import media
-from modules.ffmpeg.options import Options, names, output_options, output_window, sources, text_of
+from modules.command import Options, to_argument
+from modules.ffmpeg.options import names, output_options, output_window, sources
+from modules.media import ExpectedOutput
 
 KINDS = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
 
@@ -20,12 +23,12 @@ _RETIMING = names("""
     af aframes bsf copyts filter filter_complex filter_complex_script filter_script fps_mode framerate frames fs isync
     itsoffset itsscale lavfi loop output_ts_offset r seek_timestamp shortest skip_frame start_at_zero vf vframes vsync
 """)
-"""Options after which the duration is anybody's guess. Of filters and `r`, some are harmless: see `_is_retiming`."""
+"""Options after which the duration cannot be predicted. Some filters and `r` are harmless: see `_is_retiming`."""
 
 _DROPPED = {"an": "audio", "vn": "video"}
 
 _DROPPING = names("an vn sn dn filter_complex filter_complex_script lavfi")
-"""Options that add streams to those that are mapped, or take some away."""
+"""Options that add streams to the mapped ones, or take some away."""
 
 _HARMLESS_FILTERS = names("""
     acompressor aformat alimiter anull aresample ass bwdif channelmap channelsplit colorspace crop cropdetect deband
@@ -35,59 +38,86 @@ _HARMLESS_FILTERS = names("""
 """)
 
 
-def expect(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]) -> media.Expected:
-    """What the task's output will be like, given what ffprobe says of each source."""
+@dataclass(frozen=True)
+class _OutputStream:
+    """A stream of a source, as it will stand in the output."""
+
+    kind: str
+    length: float = 0.0
+    """Seconds until its end, infinite if unknown; 0 for all but video and audio."""
+    is_certain: bool = True
+    """Its source states that length."""
+    frame_rate: float | None = None
+
+
+def expect_output(
+    task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]
+) -> ExpectedOutput:
+    """Predict the task's output. `sets` are the option sets by name, `probes` ffprobe's answers for each source."""
     inputs = [options for _, options in sources(task)]
     outputs = [output_options(entry, sets) for entry in task["output_maps"]]
-    used = {
-        key.split(":")[0] for options in (*inputs, *outputs) for key, value in options.items() if value is not False
-    }
-    retimed = any(_is_retiming(options, is_input) for options, is_input in _marked(inputs, outputs))
-    cut = output_window(task, sets)
-    if "ss" in cut and any(value == "copy" for options in outputs for value in options.values()):
-        retimed = True  # a copy begins at the next key frame
-    earliest = earliest_start(task, sets, probes)
-    longest: dict[str, float] = {}
-    uncertain: set[str] = set()
-    streams: Counter[str] = Counter()
-    frame_rate: float | None = None
-    frames: int | None = None
-    for entry in task["source_maps"]:
-        found = probes[entry["source"]]
-        streams_of = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
-        for stream in mapped(streams_of, entry):
-            if stream.get("disposition", {}).get("attached_pic"):
-                continue  # not every container has those
-            kind = stream.get("codec_type", "")
-            streams[kind] += 1
-            if kind not in {"video", "audio"}:
-                continue
-            start, end, certain = _window(stream, found, inputs[entry["source"]], cut)
-            length = max(end - earliest, 0.0) if end > start else 0.0
-            if kind == "video" and frame_rate is None and (frame_rate := media.ratio(stream.get("avg_frame_rate"))):
-                frames = round(length * frame_rate) if 0 < length < math.inf else None
-            longest[kind] = max(longest.get(kind, 0.0), length)
-            if not certain or retimed:
-                uncertain.add(kind)
-    dropped = {kind for name, kind in _DROPPED.items() if name in used}
-    kept = {kind: value for kind, value in longest.items() if kind not in dropped}
-    duration = (min if "shortest" in used else max)(kept.values(), default=0.0)
-    if "frames" in used or "vframes" in used:
+    used = {key.split(":")[0] for each in (*inputs, *outputs) for key, value in each.items() if value is not False}
+    is_retimed = _changes_timing(inputs, outputs)
+    streams = list(_output_streams(task, sets, probes))
+    lengths = _longest(streams, without={kind for name, kind in _DROPPED.items() if name in used})
+    uncertain = {stream.kind for stream in streams if is_retimed or not stream.is_certain}
+    video = next((stream for stream in streams if stream.frame_rate), None)
+    rate = video.frame_rate if video else None
+    duration = (min if "shortest" in used else max)(lengths.values(), default=0.0)
+    frames = None if video is None or is_retimed or "r" in used else _frame_count(video)
+    if used & {"frames", "vframes"}:
         frames = _frame_limit(outputs)
-        duration = min(duration, frames / frame_rate) if frames and frame_rate else math.inf
-    elif retimed or "r" in used:
-        frames = None
-    return media.Expected(
-        duration if 0 < duration < math.inf else None,
-        frame_rate,
-        frames,
-        {kind: value for kind, value in kept.items() if kind not in uncertain and value < math.inf},
-        {} if used & _DROPPING else streams,
+        duration = min(duration, frames / rate) if frames and rate else math.inf
+    return ExpectedOutput(
+        duration=duration if 0 < duration < math.inf else None,
+        frame_rate=rate,
+        frames=frames,
+        lengths={kind: length for kind, length in lengths.items() if kind not in uncertain and length < math.inf},
+        streams={} if used & _DROPPING else Counter(stream.kind for stream in streams),
     )
 
 
+def _output_streams(
+    task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]
+) -> Iterator[_OutputStream]:
+    """The streams that the task maps, without cover pictures: not every container can hold those."""
+    inputs = [options for _, options in sources(task)]
+    cut, earliest = output_window(task, sets), earliest_start(task, sets, probes)
+    for entry in task["source_maps"]:
+        found = probes[entry["source"]]
+        streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
+        for stream in mapped(streams, entry):
+            kind = stream.get("codec_type", "")
+            if _is_cover(stream):
+                continue
+            if kind not in {"video", "audio"}:
+                yield _OutputStream(kind)
+                continue
+            start, end, is_certain = _window(stream, found, inputs[entry["source"]], cut)
+            length = max(end - earliest, 0.0) if end > start else 0.0
+            rate = media.ratio(stream.get("avg_frame_rate")) if kind == "video" else None
+            yield _OutputStream(kind, length, is_certain, rate)
+
+
+def _is_cover(stream: Mapping[str, Any]) -> bool:
+    return bool(stream.get("disposition", {}).get("attached_pic"))
+
+
+def _longest(streams: Iterable[_OutputStream], without: Collection[str]) -> dict[str, float]:
+    """Seconds of the longest video and the longest audio stream."""
+    longest: dict[str, float] = {}
+    for stream in streams:
+        if stream.kind in {"video", "audio"} and stream.kind not in without:
+            longest[stream.kind] = max(longest.get(stream.kind, 0.0), stream.length)
+    return longest
+
+
+def _frame_count(video: _OutputStream) -> int | None:
+    return round(video.length * video.frame_rate) if video.frame_rate and 0 < video.length < math.inf else None
+
+
 def _frame_limit(outputs: Sequence[Options]) -> int | None:
-    """How many frames of video are asked for."""
+    """The number of video frames that the options ask for."""
     for options in outputs:
         for key, value in options.items():
             if (key == "vframes" or key in {"frames", "frames:v", "frames:v:0"}) and media.number(value):
@@ -95,49 +125,57 @@ def _frame_limit(outputs: Sequence[Options]) -> int | None:
     return None
 
 
-def is_empty_text(task: Mapping[str, Any], name: str) -> bool:
-    """Whether an output has nothing because it is of text subtitles, and there are none in what was asked for."""
-    kinds = {entry.get("specifier", "")[:1].lower() for entry in task["source_maps"]}
-    return kinds == {"s"} and os.path.getsize(name) == 0
+def _changes_timing(inputs: Sequence[Options], outputs: Sequence[Options]) -> bool:
+    """True if options change durations in a way that is not predicted here."""
+    if any(_is_retiming(options, is_input=True) for options in inputs):
+        return True
+    if any(_is_retiming(options, is_input=False) for options in outputs):
+        return True
+    # A copy begins at the next key frame.
+    return any("ss" in options for options in outputs) and any(
+        value == "copy" for options in outputs for value in options.values()
+    )
 
 
-def earliest_start(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]) -> float:
-    """When the first of the streams that go into the output begins: there the output has its beginning."""
-    cut = output_window(task, sets)
-    inputs = [options for _, options in sources(task)]
-    starts = [
-        _window(stream, probes[entry["source"]], inputs[entry["source"]], cut)[0]
-        for entry in task["source_maps"]
-        for stream in mapped(probes[entry["source"]].get("streams", []), entry)
-        if stream.get("codec_type") in {"video", "audio"} and not stream.get("disposition", {}).get("attached_pic")
-    ]
-    return min(starts, default=0.0)
-
-
-def _marked(inputs: Sequence[Options], outputs: Sequence[Options]) -> list[tuple[Options, bool]]:
-    return [(options, True) for options in inputs] + [(options, False) for options in outputs]
-
-
-def _is_retiming(options: Options, is_input: bool) -> bool:
-    """Whether the options change durations in ways that are not followed here."""
+def _is_retiming(options: Options, *, is_input: bool) -> bool:
     for key, value in options.items():
         name = key.split(":")[0]
         if value is False or name not in _RETIMING:
             continue
         if name == "r" and not is_input:
             continue  # for an output, frames are repeated or dropped to keep the time
-        if (
-            name in {"vf", "af", "filter"}
-            and set(re.findall(r"(?:^|[,;\]])\s*(\w+)", text_of(value))) <= _HARMLESS_FILTERS
-        ):
+        if name in {"vf", "af", "filter"} and _filter_names(value) <= _HARMLESS_FILTERS:
             continue
         return True
     # Where a loop begins, and whether a stream's late start counts in each, depends on container and version.
     return bool(options.get("stream_loop"))
 
 
+def _filter_names(graph: object) -> set[str]:
+    return set(re.findall(r"(?:^|[,;\]])\s*(\w+)", to_argument(graph)))
+
+
+def is_empty_text(task: Mapping[str, Any], name: str) -> bool:
+    """True if the output is empty because the task maps text subtitles only, and none are in the part it asks for."""
+    kinds = {entry.get("specifier", "")[:1].lower() for entry in task["source_maps"]}
+    return kinds == {"s"} and os.path.getsize(name) == 0
+
+
+def earliest_start(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds at which the first stream of the output begins. ffmpeg moves that instant to 0."""
+    cut = output_window(task, sets)
+    inputs = [options for _, options in sources(task)]
+    starts = [
+        _window(stream, probes[entry["source"]], inputs[entry["source"]], cut)[0]
+        for entry in task["source_maps"]
+        for stream in mapped(probes[entry["source"]].get("streams", []), entry)
+        if stream.get("codec_type") in {"video", "audio"} and not _is_cover(stream)
+    ]
+    return min(starts, default=0.0)
+
+
 def mapped(streams: Sequence[Mapping[str, Any]], entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The streams of a source that a source map selects."""
+    """The streams of a source that an entry of `source_maps` selects."""
     if "specifier" in entry:
         kind = KINDS[entry["specifier"][0].lower()]
         streams = [stream for stream in streams if stream.get("codec_type") == kind]
@@ -147,19 +185,22 @@ def mapped(streams: Sequence[Mapping[str, Any]], entry: Mapping[str, Any]) -> li
 def used_shares(
     task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], duration: float | None
 ) -> dict[str, float]:
-    """How much of each source that is mapped goes into an output of `duration` seconds: 1 is all of it."""
+    """The share of each mapped source, by its name, that goes into an output of `duration` seconds: 1 is all of it."""
     shares: dict[str, float] = {}
-    mapped = {int(entry["source"]) for entry in task["source_maps"]}
+    indices = {int(entry["source"]) for entry in task["source_maps"]}
     for index, (name, options) in enumerate(sources(task)):
         total = media.number(probes[index].get("format", {}).get("duration"))
         share = duration / total if duration and total else 1.0
-        if index in mapped:
+        if index in indices:
             shares[name] = max(shares.get(name, 0.0), share if options.get("stream_loop") else min(share, 1.0))
     return shares
 
 
 def windows_of(found: Mapping[str, Any], options: Options, cut: Options) -> list[tuple[float, float]]:
-    """From when to when a source is read, in its own seconds, and then what of that is written; NaN if unsure."""
+    """The first and last second of a source that ffmpeg reads, and of these the first and last that it writes.
+
+    A time that cannot be read is NaN, and an end that is not given is infinite.
+    """
     total = media.number(found.get("format", {}).get("duration"))
     if "sseof" in options and total is not None:
         options = {**options, "ss": total + media.clock(options["sseof"])}
@@ -177,7 +218,7 @@ def windows_of(found: Mapping[str, Any], options: Options, cut: Options) -> list
 def _window(
     stream: Mapping[str, Any], found: Mapping[str, Any], options: Options, cut: Options
 ) -> tuple[float, float, bool]:
-    """From when to when a source's stream stands in the output (infinite if unknown), and whether that is certain."""
+    """The seconds at which a stream begins and ends in the output (infinite if unknown), and whether it is certain."""
     container = found.get("format", {})
     total = media.number(container.get("duration"))
     certain = media.format_of(found) in media.CERTAIN_FORMATS
@@ -185,7 +226,7 @@ def _window(
     certain = certain and ("duration" in stream or bool(media.tag(stream)) or len(found.get("streams", [])) == 1)
     start, end = media.bounds(stream, found)
     loops = media.number(options.get("stream_loop"))
-    if loops or options.get("f") == "concat":  # of which ffprobe tells the first file's
+    if loops or options.get("f") == "concat":  # ffprobe gives the duration of the first file alone
         end = math.inf if not loops or loops < 0 or total is None else end + loops * total
     for first, last in windows_of(found, options, cut):
         if math.isnan(first) or math.isnan(last):
@@ -195,6 +236,6 @@ def _window(
 
 
 def certain_length(found: Mapping[str, Any]) -> float | None:
-    container = found.get("format", {})
+    """Seconds of a source, if its container states them."""
     is_certain = media.format_of(found) in media.CERTAIN_FORMATS
-    return media.number(container.get("duration")) if is_certain else None
+    return media.number(found.get("format", {}).get("duration")) if is_certain else None

@@ -1,19 +1,19 @@
-"""ffmpeg's options: those of a task's data as its arguments."""
+"""ffmpeg's command line, made from a task's data and the option sets on the server."""
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.exceptions import ClientError, ValidationError
 from modules import media
 from modules import schema as task_schema
+from modules.command import Options, flags, to_argument
 from modules.data import address, server_data
-
-Options = Mapping[str, Any]
 
 
 def names(text: str) -> frozenset[str]:
+    """The words of `text`."""
     return frozenset(text.split())
 
 
@@ -27,14 +27,14 @@ IMAGES = names("""
     bmp dpx exr hdr im1 im24 im8 j2c j2k jls jp2 jpeg jpg jxl ljpg pam pbm pcx pfm pgm pgmyuv phm pix png ppm qoi ras rs
     sgi sun sunras tga tif tiff vbn wbmp xbm xface xwd y
 """)
-"""Extensions for which ffmpeg writes each frame to a file of its own, and counts in the name."""
+"""Extensions for which ffmpeg writes each frame to a file of its own, with a number in the name."""
 
 MANY_FILES = {"dash", "hds", "hls", "segment", "smoothstreaming", "ssegment", "stream_segment", "tee"}
-"""Muxers that write more than the file they are given."""
+"""Muxers that write more files than the named one."""
 
 
 def sources(task: Mapping[str, Any]) -> list[tuple[str, Options]]:
-    """Each source's name and options. The task's `input_options` are the first one's, under its own."""
+    """Each source's name and options. The first source also has the task's `input_options`; its own take precedence."""
     if not isinstance(task["sources"], list):
         raise TypeError("sources: expected a list")
     entries = [
@@ -46,38 +46,39 @@ def sources(task: Mapping[str, Any]) -> list[tuple[str, Options]]:
     return entries
 
 
-def arguments(
+def ffmpeg_command(
     task: Mapping[str, Any], sets: Mapping[str, Options], temporary: str, exists: Callable[[str], bool]
 ) -> list[str]:
     """The command line that writes the task's output to `temporary`. `sets` are the option sets by name."""
     argv = ["ffmpeg", "-nostdin", "-y", "-progress", "pipe:1", "-stats_period", "1", "-nostats", "-hide_banner"]
-    argv += ["-loglevel", "level+info"]  # tells errors from what an encoder says at its end
+    argv += ["-loglevel", "level+info"]  # the level tells errors from the summary that an encoder writes at its end
     for name, options in sources(task):
-        argv += [*flags(options), "-i", source_argument(name, exists)]
+        argv += [*flags(options, "-"), "-i", source_argument(name, exists)]
     for entry in task["source_maps"]:
         argv += ["-map", source_map(entry)]
     for entry in task["output_maps"]:
-        argv += flags(output_options(entry, sets), _specifier(entry))
+        argv += flags(output_options(entry, sets), "-", _specifier(entry))
     return [*argv, media.file_argument(temporary)]
 
 
 def output_options(entry: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
-    """An output map's options, under those of its option set."""
+    """An output map's options. Those of its option set take precedence."""
     return {**entry.get("options", {}), **(sets[entry["option_set"]] if "option_set" in entry else {})}
 
 
 def output_window(task: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
-    """The times that cut the output, wherever among its options they stand."""
+    """The options `ss`, `t` and `to` of the output, from all output maps."""
     outputs = [output_options(entry, sets) for entry in task["output_maps"]]
     return {key: value for options in outputs for key, value in options.items() if key in {"ss", "t", "to"}}
 
 
 def source_argument(name: str, exists: Callable[[str], bool]) -> str:
-    """`name` as written, unless it is a file's and ffmpeg would take it for something else."""
+    """`name` for `-i`. A file's name that ffmpeg would take for an option or a protocol is marked as a file's."""
     return media.file_argument(name) if exists(name) else name
 
 
 def source_map(entry: Mapping[str, Any]) -> str:
+    """An entry of `source_maps` as the value of `-map`: `0:v:1?`."""
     stream = f":{int(entry['stream'])}" if "stream" in entry else ""
     letter = f":{entry['specifier'][0].lower()}" if "specifier" in entry else ""
     return f"{int(entry['source'])}{letter}{stream}{'?' if entry.get('optional') else ''}"
@@ -88,32 +89,14 @@ def _specifier(entry: Mapping[str, Any]) -> str:
     return f"{letter}:{int(entry['stream'])}"
 
 
-def flags(options: Options, specifier: str = "") -> Iterator[str]:
-    for key, value in options.items():
-        if value is not False:
-            yield f"-{key}{specifier}"
-            if value is not True:
-                yield text_of(value)
-
-
-def text_of(value: object) -> str:
-    """An option's value. In a mapping `true` and `false` are 1 and 0: encoders know no bare keys there."""
-    if isinstance(value, Mapping):
-        return ":".join(f"{key}={text_of(item)}" for key, item in value.items())
-    if isinstance(value, bool | float) and value == int(value):
-        return str(int(value))
-    return str(value)
-
-
 def probe_options(options: Options) -> list[str]:
-    """Input options that decide what ffprobe finds."""
-    return [
-        word for key in ("f", "probesize", "analyzeduration") if options.get(key) for word in flags({key: options[key]})
-    ]
+    """The arguments for those input options that change what ffprobe finds."""
+    kept = {key: options[key] for key in ("f", "probesize", "analyzeduration") if options.get(key)}
+    return list(flags(kept, "-"))
 
 
 def is_file(name: str, options: Options) -> bool:
-    """Whether a source can be nothing but a file: no address, device or numbered pictures."""
+    """True if a source must be a file: it is no address, no device and no pattern of numbered pictures."""
     is_sequence = (
         "pattern_type" in options
         or options.get("f") == "image2"
@@ -126,7 +109,7 @@ def fetch_option_set(name: str) -> Options:
     """The options that the API server keeps under `name`.
 
     Raises:
-        ValidationError: they cannot be had, and why.
+        ValidationError: The server has no such set, does not answer, or the set is malformed.
     """
     what = f"option set {name!r}"
     try:
@@ -148,11 +131,11 @@ def fetch_option_set(name: str) -> Options:
 
 
 def phase(task: Mapping[str, Any], sets: Mapping[str, Options]) -> str:
-    """What the encode is, for the status: a pass of several, if the options say which."""
+    """The phase for the status: `pass 1` or the like if the options name a pass, else `encoding`."""
     for entry in task["output_maps"]:
         for key, value in output_options(entry, sets).items():
             inner = value.get("pass") if isinstance(value, Mapping) else re.search(r"(?:^|:)pass=(\d)", str(value))
             number = value if key.split(":")[0] == "pass" else inner[1] if isinstance(inner, re.Match) else inner
             if number:
-                return f"pass {text_of(number)}"
+                return f"pass {to_argument(number)}"
     return "encoding"

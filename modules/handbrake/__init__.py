@@ -1,12 +1,11 @@
 """The `handbrake` module: encode with HandBrakeCLI, and believe the result only after looking at it.
 
-Success is a `WORKDONE` without error, and a file in which ffprobe finds what the source promises. As in the ffmpeg
-module, that is checked only where it is certain: a good encode must never fail. What is merely odd is a warning.
+An encode succeeded if HandBrakeCLI reports `WORKDONE` without error and ffprobe finds in the file what `expect`
+predicts. A certain prediction that does not hold is an error, a likely one a warning: a good encode must never fail.
 """
 
 import contextlib
 import dataclasses
-import math
 import os
 import re
 import shlex
@@ -34,35 +33,23 @@ from modules.checks import (
 from modules.containers import find_shortage, is_whole
 from modules.handbrake import cli as handbrake_cli
 from modules.handbrake.cli import Title, file_argument, given_names
+from modules.handbrake.expect import WHOLE, expect_encode, window
 from modules.handbrake.options import (
     TOOL,
-    Options,
-    arguments,
-    audio_encoders,
     entries,
     file_names,
+    handbrake_command,
     known_options,
     numbers,
     option_problems,
     options_of,
     position,
-    scan_arguments,
+    scan_command,
 )
+from modules.media import ExpectedOutput
 from modules.output import Output
 
 _CONTAINERS = {".mkv": {"mkv", "av_mkv"}, ".mp4": {"mp4", "m4v", "av_mp4"}, ".webm": {"webm", "av_webm"}}
-
-_LEAST_OF_DISC = 0.9
-"""Share of a disc's title that an output must have for nobody to be warned: the discs' own tables err."""
-
-_COPIES = ("copy", "dts", "none")
-"""Audio encoders with which HandBrakeCLI leaves out a track that it cannot copy."""
-
-_ALL = (0.0, math.inf)
-"""The window that is the whole source."""
-
-_LATE = 1.0
-"""Seconds after which a file begins late: the durations that Matroska states are then the ends (ffprobe 5.1)."""
 
 
 class Handbrake(BaseModule):
@@ -86,15 +73,15 @@ class Handbrake(BaseModule):
         """The command line that `run` would use, and the renaming that follows.
 
         Raises:
-            RunError: HandBrakeCLI cannot be asked for its options.
+            RunError: HandBrakeCLI cannot list its options.
         """
         tool.require(TOOL, RunError)
         output = self._output()
         argv = self._argv(file_argument(self.task["source"]), file_argument(output.temporary))
-        return [shlex.join(argv), shlex.join(["mv", "--", output.temporary, output.target])]
+        return [shlex.join(argv), output.commit_command()]
 
     def find_problems(self) -> Iterator[str]:
-        """Options first, which can be looked at whatever else is wrong, then files, then what is in the source."""
+        """Check options first, which need no file, then files, then the source's contents."""
         task = self.task.to_dict()
         if tool.missing(TOOL):
             yield from self._file_problems(task)
@@ -111,7 +98,7 @@ class Handbrake(BaseModule):
 
     @classmethod
     def probe_encoders(cls) -> Iterator[tuple[str, str]]:
-        return handbrake_cli.probe_encoders()
+        return handbrake_cli.try_encoders()
 
     def run(self) -> None:
         self.set_start_time()
@@ -121,7 +108,7 @@ class Handbrake(BaseModule):
         if not self._is_scanned and (problems := list(self._scan_problems(task))):
             raise RunError(problems=problems)
         found = self._probe_source()
-        certain, likely = expect(options_of(task), self._title, found)
+        certain, likely = expect_encode(options_of(task), self._title, found)
         if shortage := self._find_shortage():
             certain = self._require_part(shortage, certain, likely)
         require_space(self, {task["output_file"]: size_of(self._used_shares(likely.duration))})
@@ -151,7 +138,7 @@ class Handbrake(BaseModule):
         self.report(done=True)
 
     def cleanup(self) -> None:
-        """Remove the temporary file that a killed process of this job left; otherwise there is none."""
+        """Remove the temporary file that a killed process of this job may have left."""
         try:
             self._output().discard()
         except OSError as error:
@@ -161,7 +148,7 @@ class Handbrake(BaseModule):
         return Output(self.task["output_file"], overwrite=True)
 
     def _argv(self, source: str, target: str) -> list[str]:
-        return arguments(self.task.to_dict(), known_options(), source, target)
+        return handbrake_command(self.task.to_dict(), known_options(), source, target)
 
     def _content_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         source = task["source"]
@@ -190,7 +177,7 @@ class Handbrake(BaseModule):
                 yield f"output_file: {target} is also {where}"
 
     def _scan_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
-        """Look into the source; what the task asks for and the source lacks."""
+        """Scan the source. Yields a problem for each track or chapter that the task asks for and the source lacks."""
         self._is_scanned = True
         source = task["source"]
         path = Path(source)
@@ -199,7 +186,7 @@ class Handbrake(BaseModule):
             return
         with given_names(source) as (name,):
             try:
-                argv = scan_arguments(task, known_options(), name)
+                argv = scan_command(task, known_options(), name)
                 finished = tool.capture(argv, timeout=handbrake_cli.SCAN_TIMEOUT)
             except RunError as error:
                 logger.debug("{}", error.message)
@@ -211,12 +198,12 @@ class Handbrake(BaseModule):
             yield f"source: {source}: {TOOL} finds no title in it"
 
     def _title_path(self) -> str:
-        """The source, or of a directory of files, each of which is a title, the one that is encoded."""
+        """The file that is encoded: the source or, if that is a directory of titles, the title's file."""
         name: str = self.task["source"]
         return self._title.path if os.path.isdir(name) and self._title is not None else name
 
     def _find_shortage(self) -> str | None:
-        """What to tell a person of a source that has fewer bytes than its container states."""
+        """A message for a person if the source has fewer bytes than its container states, else `None`."""
         path = self._title_path()
         shortage = find_shortage(path) if os.path.isfile(path) else None
         return f"{path}: {shortage}" if shortage else None
@@ -225,7 +212,7 @@ class Handbrake(BaseModule):
         return bool(options_of(self.task.to_dict()).keys() & {"stop_at", "chapters"})
 
     def _probe_source(self) -> Mapping[str, Any]:
-        """What ffprobe says of the source; nothing if it cannot tell, as of a disc."""
+        """ffprobe's answer for the source, empty if it has none, as for a disc."""
         name = self._title_path()
         try:
             return {} if os.path.isdir(name) else media.probe(media.file_argument(name))
@@ -234,12 +221,15 @@ class Handbrake(BaseModule):
             return {}
 
     def _goes_on(self, found: Mapping[str, Any], kind: str, seconds: float) -> bool:
-        """Whether the source has anything of a type after so many seconds of the output, if all of it was asked for."""
+        """True if the source has anything of type `kind` (video, audio) after so many seconds of the output.
+
+        True, too, if that is not known: the source is no whole file, cannot be read, or is encoded in part only.
+        """
         path = self._title_path()
         if (
             not os.path.isfile(path)
             or not is_whole(path)
-            or window(options_of(self.task.to_dict()), None, None) != _ALL
+            or window(options_of(self.task.to_dict()), None, None) != WHOLE
         ):
             return True
         name = media.file_argument(path)
@@ -255,18 +245,18 @@ class Handbrake(BaseModule):
         return False
 
     def _used_shares(self, duration: float | None) -> dict[str, float]:
-        """How much of each file goes into an output of `duration` seconds: 1 is all of it."""
+        """The share of each file that goes into an output of `duration` seconds: 1 is all of it."""
         path = self._title_path()
         if os.path.isdir(path):
             return {str(file): 1.0 for file in Path(path).rglob("*")}
         whole = self._title.duration if self._title is not None else None
         return {path: min(duration / whole, 1.0) if duration and whole else 1.0}
 
-    def _require_part(self, truncated: str, certain: media.Expected, likely: media.Expected) -> media.Expected:
-        """What the output must be if the source is cut short: a part that ends before that may be whole.
+    def _require_part(self, truncated: str, certain: ExpectedOutput, likely: ExpectedOutput) -> ExpectedOutput:
+        """The certain prediction for a source that is cut short: a part of it that ends before may still be whole.
 
         Raises:
-            RunError: the end was asked for, or what was cannot be told.
+            RunError: The task asks for the end, or for a part of unknown length.
         """
         if "video" not in likely.lengths or not self._wants_part():
             raise RunError(message=f"the source is cut short: {truncated}")
@@ -287,7 +277,7 @@ def title_problems(task: Mapping[str, Any], title: Title) -> Iterator[str]:
                     has = f"only {key} tracks 1 to {count}" if count else f"no {key} tracks"
                     yield f"{where}: {number}, but {source} has {has}"
     options = options_of(task)
-    rate = None  # of frames, which takes a look at them
+    rate = None  # the frame rate is not known before ffprobe has read the source
     if "start_at" in options and (start := position(options["start_at"], rate)) and start >= title.duration:
         yield f"source_options.start_at: is after the end of {source} ({title.duration:.1f} s)"
     last = re.findall(r"\d+", str(options.get("chapters", "")), re.ASCII)[-1:]
@@ -298,80 +288,9 @@ def title_problems(task: Mapping[str, Any], title: Title) -> Iterator[str]:
         yield f"output_file: {target}: is in the directory {source}, whose files {TOOL} numbers as titles"
 
 
-def expect(options: Options, title: Title | None, found: Mapping[str, Any]) -> tuple[media.Expected, media.Expected]:
-    """What the output will have for certain, and what it should have, given what ffprobe says of the source.
-
-    Of lengths, only the whole picture's is certain: 1.6.1 makes nothing of a minute's gap in the sound, starts a part
-    of an MP4 whose edit list begins late too late, and a part may end within a long frame. Tracks that it cannot copy
-    are left out, and subtitles that the container does not take.
-    """
-    videos = [stream for stream in found.get("streams", []) if stream.get("codec_type") == "video"]
-    videos = [stream for stream in videos if not stream.get("disposition", {}).get("attached_pic")]
-    video = videos[0] if len(videos) == 1 else {}
-    rate = media.ratio(video.get("avg_frame_rate"))
-    part = window(options, title, rate)
-    length = _length(part, video, found, title) if part else None
-    lengths = {}
-    if length is not None and not found:
-        lengths["video"] = length * _LEAST_OF_DISC
-    elif length is not None and _states_length(video, found):
-        lengths["video"] = length
-    tracks = numbers(options["audio"]) if options.get("audio") is not None else []
-    subtitles = numbers(options["subtitle"]) if options.get("subtitle") is not None else []
-    is_own = not options.keys() & {"preset", "preset_import_gui"}  # else the encoders may be the preset's
-    encoded = [name for name in audio_encoders(options, len(tracks)) if is_own and not name.startswith(_COPIES)]
-    likely = media.Expected(
-        duration=length,
-        frame_rate=rate,
-        lengths=lengths,
-        streams={"video": 1, "audio": len(tracks), "subtitle": len(subtitles) - ("subtitle_burned" in options)},
-    )
-    certain = dataclasses.replace(
-        likely,
-        lengths=lengths if found and part == _ALL else {},
-        streams={"video": 1, "audio": len(encoded)},
-    )
-    return certain, likely
-
-
-def _length(
-    part: tuple[float, float], video: Mapping[str, Any], found: Mapping[str, Any], title: Title | None
-) -> float | None:
-    """Seconds of the picture in a part of the source, if it can be told."""
-    begin, end = media.bounds(video, found) if video else (0.0, title.duration if title is not None else math.inf)
-    length = max(min(end, sum(part)) - max(begin, part[0]), 0.0)
-    return length if math.isfinite(length) else None
-
-
-def _states_length(video: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Whether the container states when its video ends, and not only when the longest of its streams does."""
-    container = found.get("format", {})
-    own = "duration" in video or media.tag(video) is not None or len(found.get("streams", [])) == 1
-    is_measured = media.format_of(found) in media.CERTAIN_FORMATS
-    return bool(video) and own and is_measured and (media.number(container.get("start_time")) or 0.0) <= _LATE
-
-
-def window(options: Options, title: Title | None, rate: float | None) -> tuple[float, float] | None:
-    """From which second of the source on the output will be, and how many (infinite: to the end); `None` if unsure.
-
-    `rate` is that of the frames.
-    """
-    start = position(options["start_at"], rate) if "start_at" in options else 0.0
-    length = position(options["stop_at"], rate) if "stop_at" in options else math.inf
-    if start is None or length is None or "start_at_preview" in options:
-        return None
-    if "chapters" not in options:
-        return start, length
-    first, last = (re.findall(r"\d+", str(options["chapters"]), re.ASCII) * 2)[:2] or (0, 0)
-    chapters = title.chapters if title is not None else ()
-    if start or not math.isinf(length) or not 1 <= int(first) <= min(int(last), len(chapters)):
-        return None
-    return sum(chapters[: int(first) - 1]), sum(chapters[int(first) - 1 : int(last)])
-
-
 @contextlib.contextmanager
 def _quoting(said: Iterable[str]) -> Iterator[None]:
-    """Put what HandBrakeCLI has said into an error about its output."""
+    """Add lines of HandBrakeCLI's log to an error about its output."""
     try:
         yield
     except RunError as error:
@@ -379,10 +298,10 @@ def _quoting(said: Iterable[str]) -> Iterator[None]:
 
 
 def _require_duration(written: Mapping[str, Any]) -> None:
-    """Matroska and MP4 get theirs at the end: without, that could not be written, and 1.6.1 exits with 0 all the same.
+    """Check that the output states a duration. HandBrakeCLI 1.6.1 writes it last, and exits with 0 if it cannot.
 
     Raises:
-        RunError: the file states none.
+        RunError: The output states no duration.
     """
     if media.number(written.get("format", {}).get("duration")) is None:
         raise RunError(message="the output states no duration: its end could not be written, as if the disk were full")

@@ -1,6 +1,6 @@
-"""Running HandBrakeCLI: what it says while it encodes, whether it has, and why not.
+"""Run HandBrakeCLI: follow its progress, and tell whether it has encoded, and why not.
 
-Its exit status does not tell: success is a `WORKDONE` without error, and a file.
+Its exit status does not tell. It has succeeded if it reports `WORKDONE` without error and has written a file.
 """
 
 import contextlib
@@ -22,13 +22,14 @@ from loguru import logger
 
 from app.exceptions import RunError
 from modules import media, tool
-from modules.handbrake.options import TOOL, arguments, known_options
+from modules.handbrake.options import TOOL, handbrake_command, known_options
+from modules.media import ExpectedOutput
 
 SCAN_TIMEOUT = 60.0
-"""Seconds for a look into the source. One that takes longer, such as all titles of a slow disc, is left out."""
+"""Seconds for a scan of the source. A longer one, as of all titles of a slow disc, is given up, which is no error."""
 
 TRIAL_TIMEOUT = 60.0
-"""Seconds for a trial of an encoder, which takes the slowest 3 (1.6.1)."""
+"""Seconds for a trial of an encoder. The slowest takes 3 (HandBrakeCLI 1.6.1)."""
 
 MAX_OBJECT = 64 << 10
 """Characters of one object in HandBrakeCLI's output that are kept."""
@@ -37,7 +38,7 @@ _TELLING = re.compile(
     r"(?:\[[\d:]+\] )?(?:ERROR: |\w+ ?\[error\]|Invalid |\w+: Invalid |unknown option |missing parameter "
     r"|Preset import failed|No title found|Passthru requested)"
 )
-"""Lines of the log that tell why there is no output, or no track. Every scan of a file logs others with `error`."""
+"""Log lines that explain a failure or a missing track. Other lines with "error" appear in every successful scan."""
 
 _CLOSING = re.compile(r"HandBrake has exited\.|Failed to initialize job|Encode failed")
 
@@ -48,23 +49,23 @@ Report = Callable[[float | None, Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Title:
-    """What HandBrakeCLI finds in a source."""
+    """A title that HandBrakeCLI finds in a source."""
 
     path: str
-    """The file that the title is in, or the disc."""
+    """The title's file, or the disc."""
     duration: float
     """Seconds."""
     audio: int
     subtitles: int
     chapters: tuple[float, ...]
-    """Seconds of each."""
+    """Seconds of each chapter."""
 
 
 def encode(argv: Sequence[str], target: str, frame_rate: float | None, report: Report) -> "Messages":
-    """Run HandBrakeCLI to its end, reporting progress; what it said. `frame_rate` is the source's.
+    """Run HandBrakeCLI to its end, reporting progress, and return its messages. `frame_rate` is the source's.
 
     Raises:
-        RunError: it failed, or did not do what was asked, whatever its exit status says.
+        RunError: HandBrakeCLI failed or encoded nothing, whatever its exit status says.
     """
     messages = Messages(frame_rate, report)
     logger.info("Running {}", shlex.join(argv))
@@ -81,7 +82,7 @@ def _has_encoded(finished: tool.Finished, messages: "Messages", target: str) -> 
 
 
 def _failure(finished: tool.Finished, messages: "Messages") -> RunError:
-    """Why HandBrakeCLI did not encode: the lines that tell it are the last ones."""
+    """The error for an encode that failed. Log lines that explain the failure come last."""
     telling = messages.telling
     rest = [line for line in finished.stderr if line not in telling and not _CLOSING.search(line)]
     ended = dataclasses.replace(_without_stdbuf(finished), stderr=(*rest, *telling))
@@ -89,7 +90,7 @@ def _failure(finished: tool.Finished, messages: "Messages") -> RunError:
 
 
 def _without_stdbuf(finished: tool.Finished) -> tool.Finished:
-    """It is not the one that failed."""
+    """The same end without `stdbuf` before the command: that is not the program that failed."""
     return dataclasses.replace(finished, argv=finished.argv[finished.argv.index(TOOL) :])
 
 
@@ -100,12 +101,12 @@ def _ending(finished: tool.Finished, error: int | None) -> str:
 
 
 class Messages:
-    """Reads what HandBrakeCLI writes: objects of JSON, of which each is reported, and its log.
+    """Reads HandBrakeCLI's output: JSON objects, whose progress is reported, and the log.
 
     Attributes:
-        error: What `WORKDONE` says; `None` before.
-        telling: The last lines of the log that tell why something is not in the output.
-        truncated: The line that tells that the source ends in the middle, or nothing.
+        error: The error number of `WORKDONE`, 0 for success; `None` before.
+        telling: The last log lines that explain why something is missing in the output.
+        truncated: The log line about a source that ends in the middle, or ''.
     """
 
     def __init__(self, frame_rate: float | None, report: Report) -> None:
@@ -126,9 +127,9 @@ class Messages:
             self.truncated = line
 
     def take(self, line: str) -> None:
-        """Collect an object (`Progress: {` and many lines more), and read it when it is whole."""
+        """Collect the lines of an object, from `Progress: {` on, and read it when it is whole."""
         label, brace, rest = line.partition(": {")
-        if brace and re.fullmatch(r"\w[\w ]*", label):  # libdvdread writes its own lines between the objects
+        if brace and re.fullmatch(r"\w[\w ]*", label):  # libdvdread prints its own lines between the objects
             self._object = "{" + rest
         elif self._object:
             self._object = f"{self._object}\n{line}"
@@ -139,7 +140,7 @@ class Messages:
         try:
             found = json.loads(self._object)
         except ValueError:
-            return  # the brace was not the last
+            return  # the brace closed an inner object
         self._object = ""
         match found:
             case {"State": "WORKING", "Working": dict() as working}:
@@ -153,7 +154,7 @@ class Messages:
         values = {key: media.number(value) for key, value in working.items()}
         number, passes = values.get("Pass") or 1, max(values.get("PassCount") or 1, 1)
         share = values.get("Progress") or 0.0
-        # For the first seconds 1.6.1 says 0 frames a second, or a ten-millionth.
+        # In the first seconds HandBrakeCLI 1.6.1 prints a rate of 0, or of a ten-millionth.
         rate = rate if (rate := values.get("Rate") or 0.0) >= 0.01 else None
         phase = "encoding" if passes == 1 else f"pass {number:.0f} of {passes:.0f}"
         info = {
@@ -167,7 +168,7 @@ class Messages:
         self._report((number - 1 + share) / passes * 100, info)
 
     def _eta(self, values: Mapping[str, float | None], passes_left: float) -> float | None:
-        """HandBrake's own is that of the pass; of those that follow, nobody knows more than that they are alike."""
+        """Seconds left. HandBrake's own figure is for the current pass; the others are taken to be as long."""
         eta, average = values.get("ETASeconds"), values.get("RateAvg") or 0.0
         if eta is None or average < 0.01 or (passes_left and not self._frames):
             return None
@@ -178,7 +179,7 @@ class Messages:
 
 
 def read_title(text: str) -> Title | None:
-    """The title that an encode takes, of what HandBrakeCLI prints for a scan; `None` if it found none."""
+    """The title that will be encoded, read from the output of a scan; `None` if the scan found none."""
     _, label, rest = text.partition("JSON Title Set: ")
     try:
         found = json.JSONDecoder().raw_decode(rest)[0] if label else {}
@@ -186,24 +187,24 @@ def read_title(text: str) -> Title | None:
         title = next((title for title in titles if title["Index"] == found.get("MainFeature")), titles[0])
         return Title(
             title["Path"],
-            _seconds(title["Duration"]),
+            _ticks_to_seconds(title["Duration"]),
             len(title["AudioList"]),
             len(title["SubtitleList"]),
-            tuple(_seconds(chapter["Duration"]) for chapter in title["ChapterList"]),
+            tuple(_ticks_to_seconds(chapter["Duration"]) for chapter in title["ChapterList"]),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         logger.debug("No title in what {} prints: {!r}", TOOL, error)
         return None
 
 
-def _seconds(duration: Mapping[str, Any]) -> float:
+def _ticks_to_seconds(duration: Mapping[str, Any]) -> float:
     """HandBrake's ticks are of a 90 kHz clock."""
     return float(duration["Ticks"]) / 90_000
 
 
 @contextlib.contextmanager
 def given_names(*names: str) -> Iterator[list[str]]:
-    """Names by which HandBrakeCLI can be given files: links where 1.6.1 could not write the name as JSON."""
+    """Names for HandBrakeCLI: a link in the place of each name that 1.6.1 could not write as JSON."""
     with tempfile.TemporaryDirectory() as directory:
         given = []
         for index, name in enumerate(names):
@@ -217,18 +218,18 @@ def given_names(*names: str) -> Iterator[list[str]]:
 
 
 def file_argument(name: str) -> str:
-    """`name`, so that HandBrakeCLI does not take it for a protocol's, as it would `a:b.mkv`."""
+    """A file's name as an argument, marked if HandBrakeCLI would take it for a protocol's, as `a:b.mkv`."""
     return f"./{name}" if ":" in name.split("/")[0] else name
 
 
 # --- encoders ---
 
 
-def probe_encoders() -> Iterator[tuple[str, str]]:
-    """Encode a second with each encoder that is listed: its name, and why it does not work, or nothing.
+def try_encoders() -> Iterator[tuple[str, str]]:
+    """Encode a second with each listed encoder. Yields its name, and why it does not work, or ''.
 
     Raises:
-        RunError: there is no ffmpeg to make the second, or HandBrakeCLI cannot be asked.
+        RunError: There is no ffmpeg to make the clip, or HandBrakeCLI cannot list its encoders.
     """
     if problem := tool.missing("ffmpeg"):
         raise RunError(message=f"{problem}: the encoders are tried on a clip that it makes")
@@ -249,7 +250,7 @@ def _try(clip: str, name: str, options: Mapping[str, Any]) -> str:
     target = f"{clip}.{name}.mkv"
     messages = Messages(None, lambda *_: None)
     try:
-        argv = arguments({"options": options}, known_options(), clip, target)
+        argv = handbrake_command({"options": options}, known_options(), clip, target)
         finished = tool.capture(argv, timeout=TRIAL_TIMEOUT, tail=1000)
         for line in finished.stdout.decode(errors="replace").splitlines():
             messages.take(line)
@@ -257,7 +258,7 @@ def _try(clip: str, name: str, options: Mapping[str, Any]) -> str:
             messages.take_log(line)
         if not _has_encoded(finished, messages, target):
             return messages.telling[-1] if messages.telling else _ending(_without_stdbuf(finished), messages.error)
-        media.verify(target, media.Expected(streams={"video": 1, "audio": int("aencoder" in options)}))
+        media.verify(target, ExpectedOutput(streams={"video": 1, "audio": int("aencoder" in options)}))
     except RunError as error:
         return error.message
     return ""

@@ -1,8 +1,8 @@
-"""HandBrakeCLI's options: those of a task's data as its arguments, and what is wrong with them.
+"""Check the HandBrakeCLI options of a task's data, and make a command line of them.
 
-The options are those that the installed HandBrakeCLI knows, by its `--help` or by taking them, so that a newer
-version's work too. They are checked before anything runs because 1.6.1 exits with 0 after an option, an encoder or a
-container that it does not know.
+The known options are those that the installed HandBrakeCLI lists or accepts, so that a newer version's options work,
+too. They are checked before anything runs because 1.6.1 exits with 0 after an option, encoder or container that it does
+not know.
 """
 
 import dataclasses
@@ -17,10 +17,9 @@ from typing import Any
 
 from modules import schema as task_schema
 from modules import tool
+from modules.command import Options, to_argument
 
 TOOL = "HandBrakeCLI"
-
-Options = Mapping[str, Any]
 
 _RESERVED = frozenset(
     {
@@ -30,10 +29,10 @@ _RESERVED = frozenset(
         "version",
     }
 )  # fmt: skip
-"""Options that the module gives itself, and those with which HandBrakeCLI does something else than encode."""
+"""Options that the module sets itself, and those with which HandBrakeCLI does something else than encode."""
 
 _WORDS = {"audio": ("none",), "subtitle": ("scan", "none")}
-"""What may stand among the numbers of tracks. 1.6.1 leaves out what else does, without a word."""
+"""Words allowed among the numbers of tracks. HandBrakeCLI 1.6.1 silently leaves out any other."""
 
 _UNITS = {"seconds": "seconds", "duration": "seconds", "frames": "frames", "pts": "pts"}
 
@@ -42,20 +41,20 @@ _OPTION_LINE = re.compile(r" {1,12}(?:-\S[,.] *)?(--[A-Za-z][\w-]*(?:, --[\w-]+)
 _FORMS = frozenset({"custom", "preset", "presets"})
 
 _OLD_ENCODERS = frozenset({"ffmpeg", "ffmpeg2", "ffmpeg4", "libtheora", "mpeg-2", "mpeg-4"})
-"""Older versions' names of video encoders, which 1.6.1 takes though its help does not list them."""
+"""Older names of video encoders. HandBrakeCLI 1.6.1 accepts them though its help does not list them."""
 
 _FILES = frozenset({"preset_import_file", "srt_file", "ssa_file"})
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option of HandBrakeCLI, as its help shows it."""
+    """An option of HandBrakeCLI, as in its help."""
 
     flag: str
     value: str = ""
     """`required` or `optional` if the help shows a value, else empty."""
     is_number: bool = False
-    """Whether the value is a number, or numbers in a list: 1.6.1 takes what is none for 0."""
+    """The value is a number, or a list of numbers: HandBrakeCLI 1.6.1 reads anything else as 0."""
     choices: tuple[str, ...] = ()
 
 
@@ -67,7 +66,7 @@ def known_options() -> Known:
     """The options that the help of the installed HandBrakeCLI lists.
 
     Raises:
-        RunError: it cannot be asked.
+        RunError: HandBrakeCLI cannot be started, or lists no options.
     """
     return _known_options(_program())
 
@@ -88,8 +87,8 @@ def _known_options(program: str) -> Known:
 def read_help(text: str) -> Known:
     """The options in the text of `HandBrakeCLI --help`.
 
-    An option's line is indented by at most 8 spaces, what is said of it by 27, and the values to choose from, one a
-    line, by 31 (1.6.1).
+    An option's line is indented by at most 8 spaces, its description by 27, and the values to choose from, one a line,
+    by 31 (1.6.1).
     """
     known: dict[str, Option] = {}
     keys: list[str] = []
@@ -113,7 +112,7 @@ def _key(flag: str) -> str:
 
 
 def options_of(task: Mapping[str, Any]) -> Options:
-    """The options of all sections. Of one that stands in several, the last counts, as on the command line."""
+    """The options of all sections. If one is in several sections, the last counts, as on the command line."""
     return {key: value for _, key, value in entries(task) if value is not False}
 
 
@@ -125,11 +124,11 @@ def entries(task: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
                 yield f"{section}.{key}", key, value
 
 
-# --- what is wrong with them ---
+# --- checks ---
 
 
 def option_problems(task: Mapping[str, Any], known: Known, warn: Callable[[str], None]) -> Iterator[str]:
-    """What is wrong with the task's options; `warn` is told what is only odd."""
+    """Problems of the task's options. `warn` is called with what is odd, but no problem."""
     sound: list[tuple[str, str, Any]] = []
     for where, key, value in entries(task):
         problems = [*_problems(key, value, known), *_unknown_names(where, key, value, known, warn)]
@@ -137,7 +136,7 @@ def option_problems(task: Mapping[str, Any], known: Known, warn: Callable[[str],
         if not problems:
             sound.append((where, key, value))
     files = [name for _, key, value in sound if key == "preset_import_file" for name in file_names(key, value)]
-    if not all(map(os.path.exists, files)):  # an earlier task writes one, and a preset may be in it
+    if not all(map(os.path.exists, files)):  # an earlier task will write it, and it may define the preset
         sound = [entry for entry in sound if entry[1] not in {"preset", "preset_import_file"}]
     yield from _refusals(sound, known)
     yield from _unlisted(sound)
@@ -147,7 +146,7 @@ def option_problems(task: Mapping[str, Any], known: Known, warn: Callable[[str],
 
 
 def _unlisted(options: Sequence[tuple[str, str, Any]]) -> Iterator[str]:
-    """Presets, tunes and profiles that the encoder does not have; 1.6.1 finds out only when it encodes."""
+    """Presets, tunes and profiles that the encoder does not have. HandBrakeCLI 1.6.1 itself notices at the encode."""
     encoder = next((value for _, key, value in options if key == "encoder"), None)
     for where, key, value in options:
         if key in {"encoder_preset", "encoder_tune", "encoder_profile"} and isinstance(value, str) and encoder:
@@ -159,7 +158,7 @@ def _unlisted(options: Sequence[tuple[str, str, Any]]) -> Iterator[str]:
 
 @functools.cache
 def _listed(program: str, flag: str, encoder: str) -> tuple[str, ...]:
-    """What HandBrakeCLI lists for an encoder; nothing if it takes no such option."""
+    """The values that HandBrakeCLI lists for an encoder; none if the encoder has no such option."""
     finished = tool.capture([program, flag, encoder], tail=1000)
     lines = [*finished.stderr, *finished.stdout.decode(errors="replace").splitlines()]
     return tuple(line.strip() for line in lines if re.fullmatch(r" {4}\S+", line))
@@ -192,18 +191,18 @@ def _is_number(text: str) -> bool:
 
 
 def _is_hidden(key: str, known: Known) -> bool:
-    """Whether HandBrakeCLI takes an option that its help does not list, as 1.6.1 does `--x264-preset`.
+    """True if HandBrakeCLI accepts an option that its help does not list, as 1.6.1 does `--x264-preset`.
 
-    It would take an abbreviation, too: `--outp`.
+    Abbreviations such as `--outp` do not count, though HandBrakeCLI accepts them, too.
     """
     flag = _flag(key)
     if not re.fullmatch(r"[a-z0-9_]+", key) or any(option.flag.startswith(flag) for option in known.values()):
         return False
-    return not any("unknown option" in line for line in _said_of((flag,)))
+    return not any("unknown option" in line for line in _preset_log((flag,)))
 
 
 def _unknown_names(where: str, key: str, value: Any, known: Known, warn: Callable[[str], None]) -> Iterator[str]:
-    """Encoders or containers that this HandBrakeCLI does not have. It takes their names in any case."""
+    """Encoders or containers that this HandBrakeCLI does not have. Upper and lower case in names are alike."""
     kind = "aencoder" if key == "audio_fallback" else key
     if kind not in {"encoder", "aencoder", "format"} or not isinstance(value, str | list) or not known[kind].choices:
         return
@@ -213,28 +212,28 @@ def _unknown_names(where: str, key: str, value: Any, known: Known, warn: Callabl
             kind == "encoder" and name.lower() in _OLD_ENCODERS
         ):
             continue
-        # Of video encoders it knows those of all builds, and starts without a word.
-        if kind == "encoder" or any("ERROR: " in line for line in _said_of((known[kind].flag, name))):
+        # It accepts the video encoders of all builds, and fails only later if this build lacks one.
+        if kind == "encoder" or any("ERROR: " in line for line in _preset_log((known[kind].flag, name))):
             yield f"this {TOOL} has no {name!r}{_meant(name, choices)}"
         elif kind == "aencoder":
             warn(f"{where}: this {TOOL} does not list {name!r}, and may take another encoder in its place")
 
 
 def _refusals(options: Sequence[tuple[str, str, Any]], known: Known) -> Iterator[str]:
-    """What HandBrakeCLI itself has against presets and filters. It stops at the first, so each is asked about alone."""
+    """Presets and filters that HandBrakeCLI itself refuses. It stops at the first, so each is tried alone."""
     imports = [(key, value) for _, key, value in options if key in {"preset_import_file", "preset_import_gui"}]
     for where, key, value in options:
         if key == "preset" or (where.startswith("filters_options.") and value is not False):
-            for line in _said_of(tuple(all_flags([*imports, (key, value)], known))):
+            for line in _preset_log(tuple(all_flags([*imports, (key, value)], known))):
                 if line.startswith("Invalid "):
                     yield f"{where}: {TOOL} refuses it: {line}"
 
 
-def _said_of(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """What HandBrakeCLI says of arguments, of which it is to make a preset. Takes a tenth of a second.
+def _preset_log(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """HandBrakeCLI's log when it makes a preset of some arguments, which checks them. Takes a tenth of a second.
 
     Raises:
-        RunError: it cannot be started.
+        RunError: HandBrakeCLI cannot be started.
     """
     return _asked(_program(), argv)
 
@@ -253,16 +252,16 @@ def _meant(name: str, known: Iterable[str]) -> str:
 # --- the command line ---
 
 
-def arguments(task: Mapping[str, Any], known: Known, source: str, target: str) -> list[str]:
+def handbrake_command(task: Mapping[str, Any], known: Known, source: str, target: str) -> list[str]:
     """The command line that encodes `source` to `target` with the task's options, in their order."""
-    # On a pipe, 1.6.1 keeps its progress back until it has 4 KiB of it.
+    # Without stdbuf, 1.6.1 buffers 4 KiB of progress before it writes to a pipe.
     argv = ["stdbuf", "-oL"] if shutil.which("stdbuf") else []
     argv += [TOOL, "--json", "--input", source, "--output", target]
     return argv + all_flags(((key, value) for _, key, value in entries(task)), known)
 
 
-def scan_arguments(task: Mapping[str, Any], known: Known, source: str) -> list[str]:
-    """The command line that looks into `source`, with those of the task's options that decide which titles it has."""
+def scan_command(task: Mapping[str, Any], known: Known, source: str) -> list[str]:
+    """The command line that scans `source`, with those of the task's options that decide which titles it has."""
     deciding = {"angle", "dvdnav", "main_feature", "min_duration", "no_dvdnav", "title"}
     pairs = [
         (key, value) for _, key, value in entries(task) if key in deciding and not list(_problems(key, value, known))
@@ -284,10 +283,10 @@ def _flags(key: str, value: Any, known: Known) -> Iterator[str]:
         yield option.flag
     elif value == {}:
         return
-    elif key == "preset_import_file":  # 1.6.1 takes what follows up to the next dash, and nothing after a `=`
+    elif key == "preset_import_file":  # 1.6.1 reads all arguments up to the next dash, and no value after a `=`
         yield option.flag
         yield from (f"./{name}" if name.startswith("-") else name for name in file_names(key, value))
-    elif option.value == "optional":  # as an argument of its own it would be ignored
+    elif option.value == "optional":  # HandBrakeCLI ignores such a value in an argument of its own
         yield f"{option.flag}={_text(key, value)}"
     else:
         yield from (option.flag, _text(key, value))
@@ -298,69 +297,57 @@ def _flag(key: str) -> str:
 
 
 def _text(key: str, value: Any) -> str:
-    """An option's value as HandBrakeCLI reads it."""
+    """An option's value in HandBrakeCLI's syntax."""
     match value:
         case None:
             return "none"
         case list():
             return ",".join(_item(item) for item in value)
         case Mapping() if key in {"start_at", "stop_at"}:
-            return ":".join(f"{unit}:{_scalar(amount)}" for unit, amount in value.items())
+            return ":".join(f"{unit}:{to_argument(amount)}" for unit, amount in value.items())
         case Mapping() if key == "crop":
-            return ":".join(_scalar(value.get(side, 0)) for side in ("top", "bottom", "left", "right"))
+            return ":".join(to_argument(value.get(side, 0)) for side in ("top", "bottom", "left", "right"))
         case {"preset": name} | {"presets": name} if key != "encopts":
-            return _scalar(name)
+            return to_argument(name)
         case Mapping():
             settings = value["custom"] if isinstance(value.get("custom"), Mapping) else value
-            return ":".join(_setting(name, setting) for name, setting in settings.items())
+            return to_argument({name.replace("_", "-"): setting for name, setting in settings.items()})
         case _:
-            return _scalar(value)
-
-
-def _setting(name: str, value: Any) -> str:
-    name = name.replace("_", "-")
-    return name if value is None else f"{name}={_scalar(value)}"
+            return to_argument(value)
 
 
 def _item(value: Any) -> str:
-    """One of a list. Within double quotes, HandBrakeCLI takes a comma for what it is; a quote it always takes away."""
-    text = _scalar(value)
+    """An item of a list. Double quotes protect a comma. A quote in the text is left out, as HandBrakeCLI would."""
+    text = to_argument(value)
     bare = text.replace('"', "")
     return f'"{bare}"' if "," in text or bare != text else text
 
 
-def _scalar(value: Any) -> str:
-    """`true` and `false` are 1 and 0 here, in lists and settings."""
-    if isinstance(value, bool | float) and value == int(value):
-        return str(int(value))
-    return str(value)
-
-
 def _items(value: Any) -> list[str]:
-    """The parts of a value that lists, as a list or as text."""
-    return [_scalar(item) for item in value] if isinstance(value, list) else _scalar(value).split(",")
+    """The items of a value that is a list or text with commas."""
+    return [to_argument(item) for item in value] if isinstance(value, list) else to_argument(value).split(",")
 
 
 def file_names(key: str, value: Any) -> list[str]:
-    """The files that an option names; none unless it is one that does."""
+    """The files that an option's value names; none if the option is not for files."""
     if key not in _FILES or not isinstance(value, str | list):
         return []
     return [value] if key == "preset_import_file" and isinstance(value, str) else _items(value)
 
 
 def numbers(value: Any) -> list[int]:
-    """The numbers among the parts of a value that lists tracks."""
+    """The numbers among the items of a value that lists tracks."""
     return [int(item) for item in _items(value) if re.fullmatch(r"\s*-?\d{1,9}\s*", item, re.ASCII)]
 
 
 def audio_encoders(options: Options, count: int) -> list[str]:
-    """The encoder of each of `count` audio tracks: for those after its last, HandBrakeCLI takes that again."""
+    """The encoder of each of `count` audio tracks. HandBrakeCLI repeats the last one for further tracks."""
     named = _items(options["aencoder"]) if "aencoder" in options else [""]
     return [named[min(index, len(named) - 1)].lower() for index in range(count)]
 
 
 def position(value: Any, rate: float | None) -> float | None:
-    """Seconds of `{"frames": 50}` or `frames:50`, if that can be told; `rate` is that of the frames."""
+    """Seconds of `{"frames": 50}` or `frames:50`, `None` if they are not known. `rate` is in frames a second."""
     unit, _, amount = _text("start_at", value).partition(":")
     per_second = {"seconds": 1.0, "duration": 1.0, "pts": 90_000.0, "frames": rate}.get(unit)
     try:

@@ -1,8 +1,8 @@
-"""JSON schemas of the bundled modules' task data, and what is wrong with data, in words.
+"""JSON schemas of the bundled modules' task data, and messages for a person about data that does not conform.
 
-A schema's `description` says what is expected where a keyword cannot (`pattern`, `anyOf`). Besides the standard
-formats there are `argument`, a string that can be handed to a program or name a file, and `finite`, a number that is
-neither infinite nor NaN: Python's JSON takes both.
+A schema's `description` states the expected form for keywords that cannot (`pattern`, `anyOf`). Besides the standard
+formats there are `argument`, a string that can be an argument of a program or a file's name, and `finite`, a number
+that is neither infinite nor NaN: Python's JSON parser accepts both.
 """
 
 import difflib
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+
+from ipc.words import encodable
 
 MAX_VALUE = 60
 """Characters of a value that a message shows."""
@@ -34,7 +36,7 @@ _formats = jsonschema.FormatChecker(formats=())
 
 @_formats.checks("argument")
 def _is_argument(value: object) -> bool:
-    """Whether the kernel takes it: no NUL, and no surrogates but those that stand for a file name's bytes."""
+    """True if the kernel accepts it: no NUL, and no surrogates but those for the bytes of a file's name."""
     if not isinstance(value, str):
         return True
     try:
@@ -61,7 +63,7 @@ def load(name: str) -> Mapping[str, Any]:
 
 
 def beside(module: str) -> Mapping[str, Any] | None:
-    """The schema in `NAME.schema.json` beside the imported module's file `NAME.py`, if there is one."""
+    """The schema in `NAME.schema.json` beside the imported module's file `NAME.py`; `None` if there is none."""
     file = getattr(sys.modules.get(module), "__file__", None)
     path = Path(file).with_suffix(".schema.json") if file else None
     if path is None or not path.is_file():
@@ -71,14 +73,14 @@ def beside(module: str) -> Mapping[str, Any] | None:
 
 
 def problems(data: Any, schema: Mapping[str, Any]) -> list[str]:
-    """Everything that is wrong with `data`, a line each, with the path to it; empty if nothing is."""
+    """All problems of `data`, a line each, with the path to the wrong value. Empty if the data conforms."""
     validator = jsonschema.Draft202012Validator(schema, format_checker=_formats)
     errors = sorted(validator.iter_errors(data), key=_place)
     return list(dict.fromkeys(line for error in errors for line in _lines(error)))
 
 
 def _place(error: jsonschema.ValidationError) -> list[tuple[int, int, str]]:
-    """A key that sorts by path, with list items in the order of their numbers."""
+    """A key that sorts errors by path, and list items by number."""
     return [(0, part, "") if isinstance(part, int) else (1, 0, part) for part in error.absolute_path]
 
 
@@ -131,7 +133,7 @@ def _expectation(error: jsonschema.ValidationError) -> str:
 
 
 def _choices(error: jsonschema.ValidationError, path: str) -> Iterator[str]:
-    """What is wrong with data that fits none of several forms, or too many of them."""
+    """The problems of data that fits none of several forms, or too many of them."""
     branches: Any = error.validator_value
     if not error.context:
         yield _line(path, f"fits more than one form, expected {_described(error, 'exactly one of them')}")
@@ -140,7 +142,7 @@ def _choices(error: jsonschema.ValidationError, path: str) -> Iterator[str]:
         names = [" and ".join(repr(name) for name in branch["required"]) for branch in branches]
         yield _line(path, f"expected {_or(names)}")
         return
-    # The form that is meant is one whose type is right; there its own problems tell more than the list of forms.
+    # If one form alone has the right type, it is the one meant: its own problems help more than a list of forms.
     wrong_type = {child.schema_path[0] for child in error.context if _is_own_type(child, error)}
     meant = [child for child in error.context if child.schema_path[0] not in wrong_type]
     if meant and len({child.schema_path[0] for child in meant}) == 1:
@@ -195,13 +197,13 @@ def _or(words: Sequence[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    """`value` as JSON, clipped; a list or object by its kind, for nobody reads a dump of it."""
+    """`value` as JSON, clipped. A list or object is shown by its kind: nobody reads a dump of it."""
     if isinstance(value, dict | list):
         return _TYPES["object" if isinstance(value, dict) else "array"]
     if isinstance(value, str) and len(value) > MAX_VALUE:
         value = value[: MAX_VALUE - 1] + "…"
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "backslashreplace").decode()
+    return encodable(text)
 
 
 def _path(parts: Sequence[str | int]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.exceptions import RunError, ValidationError
-from modules.base import BaseModule, location
+from modules.base import location
 from modules.cleanup import Cleanup
 from modules.output import Output
 from tests.support import steps
@@ -63,8 +63,10 @@ def test_delete(files: Path) -> None:
     module = carry_out({"delete": [str(files / name) for name in ("file", "directory", "link", "none", "file/x")]})
 
     assert names(files) == ["kept"]
-    assert list(module.sisyphus_warnings) == [f"{files}/{name} is not there to delete" for name in ("none", "file/x")]
-    assert module.sisyphus_status["progress"] == 100
+    assert list(module.sisyphus_context.warnings) == [
+        f"{files}/{name} is not there to delete" for name in ("none", "file/x")
+    ]
+    assert module.sisyphus_context.status["progress"] == 100
 
 
 def test_delete_with_slash(files: Path) -> None:
@@ -107,7 +109,7 @@ def test_copy(files: Path) -> None:
     assert stat.S_IMODE((files / "b").stat().st_mode) == 0o640
     assert (files / "b").stat().st_mtime == 1_234_567_890
     assert names(files) == ["a", "b"]
-    info = dict(module.sisyphus_status["info"])
+    info = dict(module.sisyphus_context.status["info"])
     assert info.pop("bytes_per_second") > 0
     assert info == {
         "phase": "copying",
@@ -161,7 +163,7 @@ def test_move_elsewhere(files: Path, elsewhere: Path) -> None:
     assert (moved.stat().st_mtime, stat.S_IMODE(moved.stat().st_mode)) == (1_234_567_890, 0o600)
     assert names(files) == []
     assert names(elsewhere) == ["new", "new/b"]
-    assert module.sisyphus_status["info"]["bytes_done"] == len(data)
+    assert module.sisyphus_context.status["info"]["bytes_done"] == len(data)
 
 
 def test_links(files: Path, elsewhere: Path) -> None:
@@ -244,7 +246,9 @@ def test_resumed_move(files: Path) -> None:
     module.validate()
     module.run()
 
-    assert list(module.sisyphus_warnings) == [f"move {files}/a to {files}/done/a: taken for done by an earlier attempt"]
+    assert list(module.sisyphus_context.warnings) == [
+        f"move {files}/a to {files}/done/a: taken for done by an earlier attempt"
+    ]
     assert (files / "done" / "a").read_text() == "x"
 
 
@@ -318,7 +322,7 @@ def test_same_file(verb: str, files: Path) -> None:
     module = carry_out({verb: [transfer(files / "a", files / "." / "a"), transfer(files / "a", f"{files}/")]})
 
     assert (files / "a").read_text() == "x"
-    assert len(module.sisyphus_warnings) == 2
+    assert len(module.sisyphus_context.warnings) == 2
 
 
 def test_move_between_hard_links(files: Path) -> None:
@@ -370,14 +374,14 @@ def test_replaced_file(files: Path) -> None:
 
     module = carry_out(data)
 
-    assert list(module.sisyphus_warnings) == [
+    assert list(module.sisyphus_context.warnings) == [
         f"{files}/b was there already: copy {files}/a replaces it",
         f"{files}/d was there already: move {files}/c replaces it",
     ]
     again = Cleanup(data)
     again.resumed = True
     again.run()
-    assert list(again.sisyphus_warnings) == [
+    assert list(again.sisyphus_context.warnings) == [
         f"copy {files}/a to {files}/b: taken for done by an earlier attempt",
         f"move {files}/c to {files}/d: taken for done by an earlier attempt",
     ]
@@ -436,7 +440,7 @@ def test_odd_name_on_the_heartbeat(files: Path) -> None:
 
     module = carry_out({"copy": [transfer(source, files / "b")]})
 
-    assert module.sisyphus_status["info"]["current_file"] == f"{files}/a\\udcff"
+    assert module.sisyphus_context.status["info"]["current_file"] == f"{files}/a\\udcff"
 
 
 def test_empty_file(files: Path) -> None:
@@ -507,7 +511,7 @@ def test_what_earlier_actions_make_possible(files: Path) -> None:
 
 def test_room_for_copies(files: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy needs room, by the limit; a rename, and a deletion before it, none."""
-    monkeypatch.setattr(BaseModule, "sisyphus_free_space", (0.0, 1 << 60))
+    monkeypatch.setattr("modules.context.current.free_space", (0.0, 1 << 60))
     (files / "a").write_text("x")
     carry_out({"move": [transfer(files / "a", files / "b")]})
     with pytest.raises(RunError, match=f"cannot copy {files}/b to {elsewhere}/b: .* must be for the output"):
@@ -543,7 +547,7 @@ def test_doubled_targets(files: Path) -> None:
 def test_files_of_earlier_tasks(files: Path) -> None:
     """A source that an earlier task of the job writes need not be there yet."""
     module = Cleanup({"move": [transfer(files / "soon", files / "b")]})
-    module.sisyphus_files = {location(str(files / "soon")): True}
+    module.sisyphus_context.files = {location(str(files / "soon")): True}
 
     module.validate()
 

@@ -91,7 +91,7 @@ def told(data: dict[str, Any]) -> list[Mapping[str, Any]]:
     class Watched(Ffmpeg):
         def report(self, *args: Any, **kwargs: Any) -> None:
             super().report(*args, **kwargs)
-            statuses.append(self.sisyphus_status)
+            statuses.append(self.sisyphus_context.status)
 
     carry_out(data, Watched)
     return statuses

@@ -20,7 +20,7 @@ def test_encode(clip: Path, tmp_path: Path) -> None:
     class Watched(Ffmpeg):
         def report(self, *args: Any, **kwargs: Any) -> None:
             super().report(*args, **kwargs)
-            watched.append(self.sisyphus_status)
+            watched.append(self.sisyphus_context.status)
 
     Watched(task(clip, tmp_path / "out.mkv")).run()
     begun, *encoding, checking, done = watched
@@ -46,7 +46,7 @@ def test_progress(clip: Path, tmp_path: Path) -> None:
     class Watched(Ffmpeg):
         def report(self, *args: Any, **kwargs: Any) -> None:
             super().report(*args, **kwargs)
-            seen.append((self.sisyphus_status.get("progress", 0.0), (tmp_path / "out.mkv").exists()))
+            seen.append((self.sisyphus_context.status.get("progress", 0.0), (tmp_path / "out.mkv").exists()))
 
     Watched(task(clip, tmp_path / "out.mkv", input_options={"re": True})).run()
 

@@ -10,8 +10,8 @@ import pytest
 
 from app.exceptions import RunError, ValidationError
 from modules.ffmpeg import Ffmpeg
-from modules.ffmpeg.expect import expect
-from modules.media import Expected, probe, verify
+from modules.ffmpeg.expect import expect_output
+from modules.media import ExpectedOutput, probe, verify
 from tests.modules.ffmpeg.scene import FAST, VFR, carry_out, duration, made, mapped, refusal, remade, task, told
 from tests.support.media import look, make_clip
 
@@ -89,7 +89,7 @@ def test_durations(changes: dict[str, Any], length: float | None, clip: Path, tm
     data["source_maps"] = data["source_maps"][:1]
     data["output_maps"] = [{"specifier": "v", "stream": 0, "options": FAST | changes.get("options", {})}]
 
-    expected = expect(data, {}, [probe(str(clip))])
+    expected = expect_output(data, {}, [probe(str(clip))])
     carry_out(data)
 
     is_certain = length is not None and "stream_loop" not in changes.get("input_options", {})
@@ -121,9 +121,9 @@ def test_guessed_length(clip: Path, tmp_path: Path) -> None:
     data["output_maps"] = [{"specifier": "a", "stream": 0, "options": {"codec": "aac"}}]
     carry_out(data)
 
-    verify(str(output), Expected(lengths={"audio": 1000.0}))
+    verify(str(output), ExpectedOutput(lengths={"audio": 1000.0}))
     with pytest.raises(RunError, match="cut short"):
-        verify(str(clip), Expected(lengths={"audio": 1000.0}))
+        verify(str(clip), ExpectedOutput(lengths={"audio": 1000.0}))
 
 
 def test_retiming_options(clip: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_retiming_options(clip: Path, tmp_path: Path) -> None:
     for name in ("vsync", "fps_mode"):
         data = task(clip, tmp_path / "out.mkv")
         data["output_maps"][0]["options"] = FAST | {name: "drop"}
-        assert expect(data, {}, [probe(str(clip))]).lengths == {}
+        assert expect_output(data, {}, [probe(str(clip))]).lengths == {}
 
 
 # --- failures ---
@@ -308,4 +308,6 @@ def test_subtitles_without_any(tmp_path: Path) -> None:
 
     module = carry_out(data)
 
-    assert module.sisyphus_warnings == (f"{tmp_path}/b.srt is empty: there are no subtitles in what was asked for",)
+    assert module.sisyphus_context.warnings == (
+        f"{tmp_path}/b.srt is empty: there are no subtitles in what was asked for",
+    )

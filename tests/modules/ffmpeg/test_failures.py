@@ -9,7 +9,6 @@ import psutil
 import pytest
 
 from app.exceptions import RunError
-from modules.base import BaseModule
 from modules.ffmpeg import Ffmpeg
 from modules.ffmpeg.expect import used_shares
 from modules.output import Output
@@ -85,7 +84,9 @@ def test_resumed_after_the_output_had_its_name(clip: Path, tmp_path: Path) -> No
 
     with pytest.raises(RunError, match="exists, and is not to be overwritten"):
         again.run()
-    assert list(again.sisyphus_warnings) == [f"{written} is there and whole: taken for written by an earlier attempt"]
+    assert list(again.sisyphus_context.warnings) == [
+        f"{written} is there and whole: taken for written by an earlier attempt"
+    ]
     assert os.stat(written).st_ino == before.st_ino
 
 
@@ -109,7 +110,7 @@ def test_target_appears(clip: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [1e9, 0.0])
 def test_no_room(share: float, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without room for the output, a share of the source's size and an amount, nothing is begun."""
-    monkeypatch.setattr(BaseModule, "sisyphus_free_space", (share, 1 << 60))
+    monkeypatch.setattr("modules.context.current.free_space", (share, 1 << 60))
     with pytest.raises(RunError, match=r"must be for the output \(the limit free_space"):
         Ffmpeg(task(clip, tmp_path / "out.mkv")).run()
 
@@ -145,7 +146,7 @@ def test_two_passes(clip: Path, tmp_path: Path) -> None:
     class Watched(Ffmpeg):
         def report(self, *args: Any, **kwargs: Any) -> None:
             super().report(*args, **kwargs)
-            told.append(self.sisyphus_status.get("info", {}).get("phase"))
+            told.append(self.sisyphus_context.status.get("info", {}).get("phase"))
 
     notes = str(tmp_path / "notes")
     for number, target in ((1, os.devnull), (2, tmp_path / "out.mkv")):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modules.ffmpeg import Ffmpeg
-from modules.ffmpeg.options import arguments, phase
+from modules.ffmpeg.options import ffmpeg_command, phase
 from modules.output import Output
 from tests.modules.ffmpeg.scene import EXAMPLE, LEAD, minimal, output_map, task
 
@@ -59,7 +59,7 @@ def test_arguments(data: dict[str, Any], expected: str) -> None:
     """The command line of each kind of task data, to the letter."""
     sets = {"opus-128k-stereo": {"codec": "libopus", "b": "128k"}}
 
-    argv = arguments(data, sets, "/shared/.output_file.part.mkv", lambda name: "there" in name)
+    argv = ffmpeg_command(data, sets, "/shared/.output_file.part.mkv", lambda name: "there" in name)
 
     assert argv == [*LEAD, *shlex.split(expected), "/shared/.output_file.part.mkv"]
 

@@ -112,7 +112,7 @@ def test_streams_of_a_file_that_will_change(clip: Path, tmp_path: Path) -> None:
     data = task(clip, tmp_path / "out.mkv")
     data["source_maps"] = [{"source": 0, "specifier": "s"}]
     module = Ffmpeg(data)
-    module.sisyphus_files = {location(str(clip)): True}
+    module.sisyphus_context.files = {location(str(clip)): True}
 
     module.validate()
 
@@ -147,7 +147,7 @@ def test_existing_target(clip: Path, tmp_path: Path) -> None:
     assert refusal(task(clip, target)) == f"output_file: {target}: exists, and overwrite is not true"
     Ffmpeg(task(clip, target, overwrite=True)).validate()
     later = Ffmpeg(task(clip, target))
-    later.sisyphus_files = {location(str(target)): False}
+    later.sisyphus_context.files = {location(str(target)): False}
     later.validate()
 
 
@@ -176,7 +176,7 @@ def test_several_files(name: str, muxer: str | None, clip: Path, tmp_path: Path)
 def test_files_of_earlier_tasks(tmp_path: Path) -> None:
     """A source or a directory that an earlier task makes need not be there yet."""
     module = Ffmpeg(task(tmp_path / "soon.mkv", tmp_path / "new" / "out.mkv"))
-    module.sisyphus_files = {
+    module.sisyphus_context.files = {
         location(str(tmp_path / "soon.mkv")): True,
         location(str(tmp_path / "new" / "other")): True,
     }

@@ -96,7 +96,7 @@ def carry_out(data: dict[str, Any]) -> Handbrake:
 def later(**sections: Any) -> Handbrake:
     """A task whose source an earlier one will have written: there is nothing to look into yet."""
     module = Handbrake(task("soon.mkv", "out.mkv", **sections))
-    module.sisyphus_files = {location("soon.mkv"): True}
+    module.sisyphus_context.files = {location("soon.mkv"): True}
     return module
 
 

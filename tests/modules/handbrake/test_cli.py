@@ -23,7 +23,7 @@ def reports(*objects: list[str], frame_rate: float | None = 25.0, frames: int = 
 
     def report(progress: float | None, info: Mapping[str, Any]) -> None:
         module.report(progress, info)
-        told.append((module.sisyphus_status.get("progress"), module.sisyphus_status["info"]))
+        told.append((module.sisyphus_context.status.get("progress"), module.sisyphus_context.status["info"]))
 
     module = BaseModule({})
     messages = Messages(frame_rate, report)

@@ -29,9 +29,9 @@ def test_encode(film: Path, tmp_path: Path) -> None:
         ("aac", "Three"),
     ]
     assert [stream["disposition"]["default"] for stream in streams[3:]] == [0, 1]
-    assert module.sisyphus_status["task"] == "handbrake"
-    assert module.sisyphus_status["progress"] == 100
-    assert module.sisyphus_warnings == ()
+    assert module.sisyphus_context.status["task"] == "handbrake"
+    assert module.sisyphus_context.status["progress"] == 100
+    assert module.sisyphus_context.warnings == ()
 
 
 @pytest.mark.slow
@@ -52,10 +52,10 @@ def test_two_passes(long: Path, tmp_path: Path) -> None:
     class Watched(Handbrake):
         def report(self, progress: float | None = None, info: Any = None, *, done: bool = False) -> None:
             super().report(progress, info, done=done)
-            if "progress" in self.sisyphus_status:
-                seen.append((self.sisyphus_status["progress"], (tmp_path / "out.mkv").exists()))
-            if progress is not None and (told := self.sisyphus_status["info"])["phase"].startswith("pass"):
-                phases.setdefault(told["phase"], []).append(self.sisyphus_status["progress"])
+            if "progress" in self.sisyphus_context.status:
+                seen.append((self.sisyphus_context.status["progress"], (tmp_path / "out.mkv").exists()))
+            if progress is not None and (told := self.sisyphus_context.status["info"])["phase"].startswith("pass"):
+                phases.setdefault(told["phase"], []).append(self.sisyphus_context.status["progress"])
                 assert all(math.isfinite(value) for key, value in told.items() if key != "phase")
                 assert 0 <= told["current_frame"] <= told["total_frames"]
 
@@ -130,4 +130,4 @@ def test_overwriting(film: Path, tmp_path: Path) -> None:
     module = carry_out(task(film, target, source={"stop_at": {"seconds": 1}}))
 
     assert kinds(target) == ["video", "audio"]
-    assert module.sisyphus_warnings == (f"{target} was there already: it is replaced",)
+    assert module.sisyphus_context.warnings == (f"{target} was there already: it is replaced",)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from app.exceptions import RunError, ValidationError
-from modules.handbrake import Handbrake, expect, window
+from modules.handbrake import Handbrake
 from modules.handbrake.cli import Title
+from modules.handbrake.expect import expect_encode, window
 from modules.media import probe
 from tests.modules.handbrake.scene import carry_out, duration, kinds, refusal, task
 from tests.support.media import look, make_clip
@@ -62,7 +63,7 @@ def test_uncertain_windows(source: dict[str, Any], rate: float | None) -> None:
 def test_parts(source: dict[str, Any], film: Path, tmp_path: Path) -> None:
     """Encodes of a part of the source pass, and are as long as expected."""
     title = Title(str(film), 4.0, 2, 2, (1.0, 2.0, 1.0))
-    strict, hoped = expect({**source, "audio": [1]}, title, probe(str(film)))
+    strict, hoped = expect_encode({**source, "audio": [1]}, title, probe(str(film)))
 
     carry_out(task(film, tmp_path / "out.mkv", source=source, audio={"audio": [1]}))
 
@@ -76,7 +77,7 @@ def test_parts(source: dict[str, Any], film: Path, tmp_path: Path) -> None:
 
 def test_disc_is_hoped_for() -> None:
     """Of a disc nothing but its own tables tells the length: that is worth a warning, not an error."""
-    strict, hoped = expect({"start_at": {"seconds": 100}}, Title("/disc", 1100.0, 1, 0, ()), {})
+    strict, hoped = expect_encode({"start_at": {"seconds": 100}}, Title("/disc", 1100.0, 1, 0, ()), {})
 
     assert strict.lengths == {}
     assert hoped.lengths == {"video": pytest.approx(900)}
@@ -98,7 +99,7 @@ def test_disc_is_hoped_for() -> None:
 )
 def test_certain_audio(options: dict[str, Any], count: int) -> None:
     """Tracks that are encoded have to be there; HandBrakeCLI leaves out those that it cannot copy."""
-    strict, _ = expect(options, None, {})
+    strict, _ = expect_encode(options, None, {})
 
     assert strict.streams == {"video": 1, "audio": count}
 
@@ -109,7 +110,7 @@ def test_track_that_cannot_be_copied(film: Path, tmp_path: Path) -> None:
     module = carry_out(task(film, tmp_path / "out.mkv", audio={"audio": [1, 2], "aencoder": ["copy:truehd", "opus"]}))
 
     assert kinds(tmp_path / "out.mkv") == ["video", "audio"]
-    (warning,) = module.sisyphus_warnings
+    (warning,) = module.sisyphus_context.warnings
     assert re.match(r"the output has 1 audio streams of 2: \[.*\] Passthru requested .* dropping track", warning)
 
 
@@ -189,7 +190,7 @@ def test_part_with_a_long_frame(film: Path, tmp_path: Path) -> None:
 
     module = carry_out(task(still, tmp_path / "out.mkv", source={"stop_at": {"seconds": 2.5}}))
 
-    assert [warning[:24] for warning in module.sisyphus_warnings] == ["the output is cut short:"]
+    assert [warning[:24] for warning in module.sisyphus_context.warnings] == ["the output is cut short:"]
 
 
 @pytest.mark.slow
@@ -207,7 +208,7 @@ def test_uneven_frames_and_their_colours(film: Path, tmp_path: Path) -> None:
 
     assert (video["color_primaries"], video["color_transfer"]) == ("bt2020", "smpte2084")
     assert duration(tmp_path / "out.mkv") == pytest.approx(4, abs=0.3)
-    assert module.sisyphus_warnings == ()
+    assert module.sisyphus_context.warnings == ()
 
 
 @pytest.mark.slow
@@ -220,7 +221,7 @@ def test_late_timestamps(film: Path, tmp_path: Path) -> None:
     module = carry_out(task(late, tmp_path / "out.mkv"))
 
     assert duration(tmp_path / "out.mkv") == pytest.approx(4, abs=0.2)
-    assert module.sisyphus_warnings == ()
+    assert module.sisyphus_context.warnings == ()
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from app.exceptions import RunError, ValidationError
-from modules.base import BaseModule, location
+from modules.base import location
 from modules.handbrake import Handbrake
 from modules.output import Output
 from tests.modules.handbrake.scene import CAREFUL, DONE, SLOW, carry_out, refusal, stand_in, task
@@ -110,7 +110,7 @@ def test_room(
 
 def test_no_room(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is begun where there is no room, for a directory's files together, too."""
-    monkeypatch.setattr(BaseModule, "sisyphus_free_space", (1e9, 0))
+    monkeypatch.setattr("modules.context.current.free_space", (1e9, 0))
     (tmp_path / "disc" / "VIDEO_TS").mkdir(parents=True)
     os.link(film, tmp_path / "disc" / "VIDEO_TS" / "a.mkv")
     for source in (film, tmp_path / "disc"):
@@ -124,7 +124,7 @@ def test_tracks_of_a_source_that_came_later(film: Path, tmp_path: Path) -> None:
     """What an earlier task wrote is looked into before the encode."""
     source = tmp_path / "soon.mkv"
     module = Handbrake(task(source, tmp_path / "out.mkv", audio={"audio": [3]}))
-    module.sisyphus_files = {location(str(source)): True}
+    module.sisyphus_context.files = {location(str(source)): True}
     module.validate()
     source.symlink_to(film)
 

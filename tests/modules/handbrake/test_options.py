@@ -11,7 +11,7 @@ import pytest
 
 from app.exceptions import RunError
 from modules.handbrake import Handbrake
-from modules.handbrake.options import arguments, known_options, read_help
+from modules.handbrake.options import handbrake_command, known_options, read_help
 from modules.output import Output
 from tests.modules.handbrake.scene import LEAD, NEWER, SECTIONS, refusal, task
 
@@ -189,7 +189,7 @@ def test_arguments(sections: dict[str, Any], expected: str) -> None:
     """The command line of each kind of task data, to the letter."""
     data = {f"{section}_options": options for section, options in sections.items()}
 
-    argv = arguments(data, known_options(), "in.mkv", "./.out.part.mkv")
+    argv = handbrake_command(data, known_options(), "in.mkv", "./.out.part.mkv")
 
     assert argv == LEAD + shlex.split(expected)
 

@@ -113,7 +113,7 @@ def test_odd_options(sections: dict[str, Any], warning: str) -> None:
 
     module.validate()
 
-    assert module.sisyphus_warnings == (warning,)
+    assert module.sisyphus_context.warnings == (warning,)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_good_options(sections: dict[str, Any]) -> None:
 
     module.validate()
 
-    assert module.sisyphus_warnings == ()
+    assert module.sisyphus_context.warnings == ()
 
 
 @pytest.mark.slow
@@ -264,14 +264,14 @@ def test_source_that_will_be_filled(tmp_path: Path) -> None:
     module = Handbrake(task(directory, tmp_path / "out.mkv"))
 
     assert refusal(task(directory, tmp_path / "out.mkv")) == f"source: {directory}: HandBrakeCLI finds no title in it"
-    module.sisyphus_files = {location(str(directory / "a.mkv")): True}
+    module.sisyphus_context.files = {location(str(directory / "a.mkv")): True}
     module.validate()
 
 
 def test_files_of_earlier_tasks(tmp_path: Path) -> None:
     """A source or a directory that an earlier task makes need not be there yet."""
     module = Handbrake(task(tmp_path / "soon.mkv", tmp_path / "new" / "out.mkv"))
-    module.sisyphus_files = {
+    module.sisyphus_context.files = {
         location(str(tmp_path / "soon.mkv")): True,
         location(str(tmp_path / "new" / "other")): True,
     }

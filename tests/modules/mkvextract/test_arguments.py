@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modules.mkvextract import Mkvextract, arguments, extractions
+from modules.mkvextract import Mkvextract, extractions, mkvextract_command
 from modules.mkvtoolnix import identify
 from modules.output import Output
 from tests.modules.mkvextract.scene import EVERYTHING
@@ -34,7 +34,7 @@ def test_arguments(data: dict[str, Any], expected: str, film: Path) -> None:
     """Each kind of task data makes exactly these arguments."""
     wanted = list(extractions(data, identify(str(film))))
 
-    argv = arguments("film.mkv", wanted, {name: name for each in wanted for name in each.files})
+    argv = mkvextract_command("film.mkv", wanted, {name: name for each in wanted for name in each.files})
 
     assert argv == ["mkvextract", "film.mkv", "--gui-mode", *shlex.split(expected)]
 
@@ -42,7 +42,7 @@ def test_arguments(data: dict[str, Any], expected: str, film: Path) -> None:
 @pytest.mark.parametrize(("source", "expected"), [("tracks", "./tracks"), ("@a", "./@a"), ("-a", "./-a"), ("/a", "/a")])
 def test_source_argument(source: str, expected: str) -> None:
     """A source that has the name of a mode, or of an option file, is told from it."""
-    assert arguments(source, [], {}) == ["mkvextract", expected, "--gui-mode"]
+    assert mkvextract_command(source, [], {}) == ["mkvextract", expected, "--gui-mode"]
 
 
 def test_plan(film: Path, here: Path) -> None:

@@ -37,10 +37,10 @@ def test_everything(film: Path, here: Path) -> None:
     assert Path("cues.txt").read_text().startswith("timestamp=")
     assert module.outputs() == FILES
     assert module.removes() == []
-    assert module.sisyphus_status == {
+    assert module.sisyphus_context.status == {
         "status": "in_progress", "task": "mkvextract", "progress": 100, "info": {"phase": "checking"}
     }  # fmt: skip
-    assert module.sisyphus_warnings == ()
+    assert module.sisyphus_context.warnings == ()
 
 
 @pytest.mark.parametrize("source", [*ODD_NAMES, "tracks", "chapters"])
@@ -99,7 +99,7 @@ def test_replaced_targets(film: Path, here: Path) -> None:
 
     module = carry_out({"source": str(film), "chapters": "a", "tags": "b"})
 
-    assert list(module.sisyphus_warnings) == ["a was there already: it is replaced"]
+    assert list(module.sisyphus_context.warnings) == ["a was there already: it is replaced"]
     assert "Chapters" in Path("a").read_text()
     assert stat.S_IMODE(Path("a").stat().st_mode) == 0o600
 
@@ -112,8 +112,8 @@ def test_progress(large: Path, here: Path) -> None:
     class Watched(Mkvextract):
         def report(self, *args: Any, **kwargs: Any) -> None:
             super().report(*args, **kwargs)
-            seen.append((self.sisyphus_status.get("progress", 0), Path("a.wav").exists()))
-            infos.append(self.sisyphus_status.get("info", {"phase": "extracting"}))
+            seen.append((self.sisyphus_context.status.get("progress", 0), Path("a.wav").exists()))
+            infos.append(self.sisyphus_context.status.get("info", {"phase": "extracting"}))
 
     Watched(sound(large, "a.wav")).run()
 
@@ -150,7 +150,7 @@ def test_empty_tracks(here: Path) -> None:
     module.run()
 
     assert Path("out").stat().st_size == 0
-    assert list(module.sisyphus_warnings) == ["tracks[0]: out: mkvextract wrote nothing"]
+    assert list(module.sisyphus_context.warnings) == ["tracks[0]: out: mkvextract wrote nothing"]
     ffmpeg("-f", "lavfi", "-i", "sine=duration=1", "b.mkv")
     with pytest.raises(RunError, match=r"^tracks\[0\]: out2: mkvextract wrote nothing$"):
         Emptied(sound("b.mkv", "out2")).run()

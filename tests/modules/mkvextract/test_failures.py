@@ -196,7 +196,7 @@ def test_full_disk(mode: str, film: Path, here: Path, tmp_path: Path, monkeypatc
 
 def test_no_room(film: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An extraction for which there is no room does not begin."""
-    monkeypatch.setattr(Mkvextract, "sisyphus_free_space", (0.5, 1 << 60))
+    monkeypatch.setattr("modules.context.current.free_space", (0.5, 1 << 60))
 
     assert (
         "free, and 1.2 EB must be for the output (the limit free_space: 50% of its inputs'"

@@ -67,7 +67,7 @@ def test_files_of_earlier_tasks(here: Path) -> None:
     Path("there.mkv").write_text("no film yet")
     for name in ("soon.mkv", "there.mkv"):
         module = Mkvextract({"source": name, "tracks": [{"id": 9, "track_type": "video", "filename": "new/a"}]})
-        module.sisyphus_files = {location(each): True for each in ("soon.mkv", "there.mkv", "new/other")}
+        module.sisyphus_context.files = {location(each): True for each in ("soon.mkv", "there.mkv", "new/other")}
 
         module.validate()
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from modules.mkvmerge import Mkvmerge, arguments, shielded
+from modules.mkvmerge import Mkvmerge
+from modules.mkvmerge.command import mkvmerge_command, shielded
 from modules.mkvtoolnix import Media
 from modules.output import Output
 from tests.modules.mkvmerge.scene import AUDIO, EXAMPLE, MENUS, NONE, VIDEO, listed, look, task, with_source, with_track
@@ -105,7 +106,7 @@ def test_arguments(data: dict[str, Any], media: list[Media | None], expected: st
     """Each kind of task data makes exactly these arguments."""
     attached = [f"{directory}/x.ttf" for directory in data.get("attachment_directories", [])]
 
-    argv = arguments(data, media, attached, "/out/.muxed.part.mkv")
+    argv = mkvmerge_command(data, media, attached, "/out/.muxed.part.mkv")
 
     assert argv == [*LEAD, *shlex.split(expected)]
 

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from app.exceptions import RunError
-from modules.mkvmerge import Mkvmerge, expect, shares
+from modules.mkvmerge import Mkvmerge
+from modules.mkvmerge.expect import expect_tracks, used_shares
 from modules.mkvtoolnix import identify
 from modules.output import Output
 from tests.modules.mkvmerge.scene import carry_out, failure, refusal, task
@@ -158,7 +159,7 @@ def test_full_disk(film: Path, tmp_path: Path) -> None:
 
 def test_no_room(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mux for which there is no room does not begin."""
-    monkeypatch.setattr(Mkvmerge, "sisyphus_free_space", (0.5, 1 << 60))
+    monkeypatch.setattr("modules.context.current.free_space", (0.5, 1 << 60))
 
     assert (
         "free, and 1.2 EB must be for the output (the limit free_space: 50% of its inputs'"
@@ -176,7 +177,7 @@ def test_shares(film: Path, clip: Path) -> None:
         data["sources"][0]["options"] = options
         data["sources"] *= 1 + twice
         media = [identify(str(source))] * len(data["sources"])
-        return round(shares(data, media, expect(data, media))[str(source)] * source.stat().st_size)
+        return round(used_shares(data, media, expect_tracks(data, media))[str(source)] * source.stat().st_size)
 
     assert share({}) == attached
     assert share({}, 2, 4) == sound + subtitles + attached

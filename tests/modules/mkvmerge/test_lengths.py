@@ -65,7 +65,7 @@ def test_kinds_of_sources(tmp_path: Path) -> None:
 
     found = [kind for kind, _ in tracks(tmp_path / "again.mkv")]
     assert found == ["video"] * len(VIDEOS) + ["audio"] * len(SOUNDS)
-    assert module.sisyphus_warnings == ()
+    assert module.sisyphus_context.warnings == ()
     assert [find_shortage(str(kind)) for kind in kinds] == [None] * len(kinds)
 
 
@@ -124,7 +124,7 @@ def test_long_last_frame(tmp_path: Path) -> None:
 
     durations = [identify(str(tmp_path / name)).duration or 0 for name in ("a.mkv", "out.mkv")]
     assert durations[1] < durations[0] - 10
-    assert len(module.sisyphus_warnings) == 1
+    assert len(module.sisyphus_context.warnings) == 1
 
 
 def test_stale_statistics(film: Path, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_damaged_source(writer: str, clip: Path, tmp_path: Path) -> None:
         module.validate()
         with pytest.raises(RunError, match=loss):
             module.run()
-        assert any("Error in the Matroska file structure" in warning for warning in module.sisyphus_warnings)
+        assert any("Error in the Matroska file structure" in warning for warning in module.sisyphus_context.warnings)
         assert not (tmp_path / "out.mkv").exists()
 
 
@@ -239,7 +239,7 @@ def test_damaged_in_the_middle(tmp_path: Path) -> None:
 
     module = carry_out(task(damaged, tmp_path / "out.mkv"))
 
-    assert any("Error in the Matroska file structure" in warning for warning in module.sisyphus_warnings)
+    assert any("Error in the Matroska file structure" in warning for warning in module.sisyphus_context.warnings)
     assert look(tmp_path / "out.mkv")["container"]["properties"]["duration"] > 5.9e9
 
 

@@ -60,10 +60,10 @@ def test_mux(film: Path, tmp_path: Path) -> None:
         (".a.ttf", "font/ttf"),
         ("b.ttf", "font/ttf"),
     ]
-    assert module.sisyphus_status == {
+    assert module.sisyphus_context.status == {
         "status": "in_progress", "task": "mkvmerge", "progress": 100, "info": {"phase": "checking"}
     }  # fmt: skip
-    assert module.sisyphus_warnings == ()
+    assert module.sisyphus_context.warnings == ()
 
 
 def test_options_of_each_kind(clip: Path, tmp_path: Path) -> None:
@@ -230,8 +230,8 @@ def test_progress(tmp_path: Path) -> None:
     class Watched(Mkvmerge):
         def report(self, *args: Any, **kwargs: Any) -> None:
             super().report(*args, **kwargs)
-            seen.append((self.sisyphus_status.get("progress", 0), (tmp_path / "out.mkv").exists()))
-            infos.append(self.sisyphus_status.get("info", {"phase": "muxing"}))
+            seen.append((self.sisyphus_context.status.get("progress", 0), (tmp_path / "out.mkv").exists()))
+            infos.append(self.sisyphus_context.status.get("info", {"phase": "muxing"}))
 
     Watched(task(make_silence(tmp_path / "a.wav", 100 << 20), tmp_path / "out.mkv")).run()
 
@@ -250,7 +250,7 @@ def test_progress_beyond_all(tmp_path: Path, film: Path) -> None:
     class Watched(Mkvmerge):
         def report(self, *args: Any, **kwargs: Any) -> None:
             super().report(*args, **kwargs)
-            seen.append(self.sisyphus_status.get("progress", 0))
+            seen.append(self.sisyphus_context.status.get("progress", 0))
 
         def said(self, *percents: str) -> None:
             script = "".join(f"echo '#GUI#progress {percent}';" for percent in percents)
@@ -269,7 +269,7 @@ def test_replaced_target(clip: Path, tmp_path: Path) -> None:
 
     module = carry_out(task(clip, target))
 
-    assert list(module.sisyphus_warnings) == [f"{target} was there already: it is replaced"]
+    assert list(module.sisyphus_context.warnings) == [f"{target} was there already: it is replaced"]
     assert len(tracks(target)) == 2
     assert target.stat().st_mode & 0o777 == 0o640
 
@@ -281,9 +281,9 @@ def test_warnings(film: Path, tmp_path: Path) -> None:
 
     module = carry_out(data)
 
-    assert len(module.sisyphus_warnings) == 6
-    assert "mkvmerge: '" in module.sisyphus_warnings[0]
-    assert "Could not keep a track's UID" in module.sisyphus_warnings[0]
+    assert len(module.sisyphus_context.warnings) == 6
+    assert "mkvmerge: '" in module.sisyphus_context.warnings[0]
+    assert "Could not keep a track's UID" in module.sisyphus_context.warnings[0]
     assert len(tracks(tmp_path / "out.mkv")) == 12
 
 
@@ -298,7 +298,7 @@ def test_short_track_of_a_long_source(tmp_path: Path) -> None:
 
     module = carry_out(data)
 
-    assert len(module.sisyphus_warnings) == 1
+    assert len(module.sisyphus_context.warnings) == 1
     assert tracks(tmp_path / "out.mkv") == [("audio", "und")] * 2
 
 
@@ -309,7 +309,7 @@ def test_flood_of_warnings(film: Path, tmp_path: Path) -> None:
     script = 'for i in $(seq 60); do echo "#GUI#warning no $i"; done; exit 1'
 
     assert module._execute(["sh", "-c", script], {})
-    assert module.sisyphus_warnings[::25] == ("mkvmerge: no 1", "mkvmerge: no 26", "mkvmerge: 10 more warnings")
+    assert module.sisyphus_context.warnings[::25] == ("mkvmerge: no 1", "mkvmerge: no 26", "mkvmerge: 10 more warnings")
 
 
 def test_resumed(clip: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_files_of_earlier_tasks(tmp_path: Path) -> None:
     data["attachments"] = [{"filename": str(tmp_path / "new" / "a.ttf")}]
     data["attachment_directories"] = [str(tmp_path / "new")]
     module = Mkvmerge(data)
-    module.sisyphus_files = {
+    module.sisyphus_context.files = {
         location(str(tmp_path / name)): True for name in ("soon.mkv", "there.mkv", "new/a.ttf", "new/other")
     }
 

@@ -1,0 +1,38 @@
+"""The context of a task: facts that the client gives a module beside the data, and results that it collects.
+
+A module's constructor takes the task's data and nothing else, so the context comes another way: the client puts it
+into `current` before it makes the module, and `BaseModule` takes a copy for each instance.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class TaskContext:
+    """The context of one module instance. The defaults are those of a module that runs outside the client."""
+
+    module: str = ""
+    """The name under which the module is enabled; empty outside the client."""
+    resumed: bool = False
+    """An earlier attempt at the task was interrupted, and may have done a part of it."""
+    free_space: tuple[float, int] | None = None
+    """Space that must be free where the task writes: a share of its inputs' size, and bytes. `None`: no limit."""
+    files: Mapping[str, bool] = field(default_factory=dict)
+    """Files that earlier tasks of the job change, by absolute path: true for one that will be there, false for one
+    that will be gone."""
+    warnings: tuple[str, ...] = ()
+    """Warnings of the module that the client has not yet taken."""
+    status: Mapping[str, Any] = field(default_factory=dict)
+    """The status that the module reported last."""
+
+
+current = TaskContext()
+"""The context of modules made from now on in this process."""
+
+
+def copy_current() -> TaskContext:
+    """A context for a new instance, so that two modules in one process do not mix their warnings and statuses."""
+    return dataclasses.replace(current)

@@ -1,0 +1,89 @@
+"""Run ffmpeg, follow its progress, and tell from its log whether it did all of the work."""
+
+import dataclasses
+import re
+import shlex
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from loguru import logger
+
+from app.exceptions import RunError
+from modules import media, tool
+from modules.media import ExpectedOutput
+
+_VAGUE = re.compile(
+    r"Conversion failed!|Last message repeated|Error splitting the argument list|Error opening (in|out)put file"
+    r"|Error initializing output stream|Error reinitializing filters|Failed to inject frame|Error while "
+)
+"""Error lines that do not say what went wrong."""
+
+_UNWRITTEN = re.compile(r"Error writing trailer|Error closing file|No space left on device")
+"""Error lines about an output whose end could not be written. ffmpeg 5.1 exits with 0 after them."""
+
+Report = Callable[..., None]
+"""`BaseModule.report`."""
+
+
+def encode(argv: Sequence[str], expected: ExpectedOutput, phase: str, report: Report) -> None:
+    """Run ffmpeg to its end.
+
+    Raises:
+        RunError: ffmpeg failed, a source ended early, or the end of the output could not be written.
+    """
+    truncated: list[str] = []
+    errors: deque[str] = deque(maxlen=10)
+    progress = _ProgressReader(expected, phase, report)
+
+    def on_stderr(line: str) -> None:
+        line, level = split_level(line)
+        if level in {"error", "fatal", "panic"} and not _VAGUE.search(line):
+            errors.append(line)
+        if media.TRUNCATED.match(line) and not truncated:
+            truncated.append(line)
+
+    logger.info("Running {}", shlex.join(argv))
+    finished = tool.run(argv, on_line=progress.take, on_stderr=on_stderr)
+    rest = [line for line, _ in map(split_level, finished.stderr) if line not in errors]
+    finished = dataclasses.replace(finished, stderr=(*rest, *errors))  # why it failed comes last
+    if finished.returncode:
+        raise finished.error(": ".join([finished.described(), *list(errors)[-3:-1]]))
+    if truncated:
+        raise RunError(message=f"a source is cut short: {truncated[0]}", stderr=finished.stderr)
+    if unwritten := [line for line in errors if _UNWRITTEN.search(line)]:
+        raise finished.error(f"ffmpeg could not write all of it: {unwritten[0]}")
+
+
+def split_level(line: str) -> tuple[str, str]:
+    """A line of ffmpeg's log without its level, and the level: `error` of `[mov @ 0x55d0] [error] no moov`."""
+    match = re.match(r"(\[[^\]]+ @ 0x[0-9a-f]+\] )?\[(\w+)\] ", line)
+    return ((match[1] or "") + line[match.end() :], match[2]) if match else (line, "")
+
+
+class _ProgressReader:
+    """Reads the lines that ffmpeg writes for `-progress`, and reports each block of them."""
+
+    def __init__(self, expected: ExpectedOutput, phase: str, report: Report) -> None:
+        self._expected = expected
+        self._phase = phase
+        self._report = report
+        self._block: dict[str, str] = {}
+
+    def take(self, line: str) -> None:
+        key, _, value = line.partition("=")
+        if key != "progress":
+            self._block[key.strip()] = value.strip()
+            return
+        block, self._block = self._block, {}
+        duration = self._expected.duration
+        seconds = max((media.number(block.get("out_time_us")) or 0.0) / 1e6, 0.0)
+        frame, speed = media.number(block.get("frame")), media.number(block.get("speed", "").rstrip("x"))
+        info = {
+            "phase": self._phase,
+            "current_frame": None if frame is None else int(frame),
+            "total_frames": None if frame is None else self._expected.frames,
+            "fps": media.number(block.get("fps")),
+            "speed": speed,
+            "eta_seconds": round(max(duration - seconds, 0) / speed, 1) if duration and speed and seconds else None,
+        }
+        self._report(None if duration is None else seconds / duration * 100, info)

@@ -1,0 +1,186 @@
+"""The `mkvmerge` module: mux files into one Matroska file, and believe the result only after looking at it.
+
+mkvmerge selects tracks by type, and the task's data by number, so the sources are identified first: the existing ones
+at validation, and all of them at run. Only listed tracks are copied. The output gets its name when it has the tracks
+and attachments that the task asks for, and the lengths that the sources state for certain.
+"""
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from app.exceptions import RunError
+from modules import schema as task_schema
+from modules.base import location
+from modules.checks import (
+    chain_checks,
+    is_settled,
+    require_space,
+    same_file,
+    size_of,
+    source_problems,
+    target_problems,
+    will_be_made,
+)
+from modules.mkvmerge.command import NEED_VALUE, may_select, mkvmerge_command, shielded
+from modules.mkvmerge.expect import attachment_names, expect_tracks, track_problems, used_shares, verify_output
+from modules.mkvtoolnix import Media, MkvModule, argument, examine, output
+from modules.output import Output
+
+_FILES, _TRACK_FILES = {"chapters", "global-tags", "segmentinfo"}, {"tags", "timecodes", "timestamps"}
+"""Options whose values are files: those of the task and of sources, and those of tracks."""
+
+_REFUSED = {
+    "output": "the file's name is that of output_file",
+    "redirect-output": "mkvmerge's messages would be lost",
+    "split": "mkvmerge writes several files, which the mkvmerge module does not support",
+}
+
+
+class Mkvmerge(MkvModule):
+    """Muxes the task's sources into one output file."""
+
+    schema = task_schema.load("mkvmerge")
+    tools = ("mkvmerge",)
+    phase = "muxing"
+
+    def outputs(self) -> list[str]:
+        return [self.task["output_file"]]
+
+    def plan(self) -> list[str]:
+        """The command line that `run` would use, and the renaming that follows.
+
+        The tracks of a source that does not exist yet are selected for every type, which copies the same tracks.
+        """
+        task, written = self.task.to_dict(), output(self.task["output_file"])
+        media = [self._identify_settled(source["filename"]) for source in task["sources"]]
+        attached: list[str] = []
+        with contextlib.suppress(RunError):  # an earlier task will make the directory
+            attached = self._files(written)
+        argv, files = shielded(mkvmerge_command(task, media, attached, written.temporary))
+        lines = [f"printf %s {shlex.quote(text)} > {shlex.quote(name)}" for name, text in files.items()]
+        return [*lines, shlex.join(argv), written.commit_command()]
+
+    def find_problems(self) -> Iterator[str]:
+        task = self.task.to_dict()
+        yield from chain_checks(
+            self._problems_of_sources(task),
+            self._problems_of_output(task),
+            self._problems_of_attachments(task),
+            self._problems_of_options(task),
+            self._problems_of_contents(task),
+        )
+
+    def _work(self, task: Mapping[str, Any]) -> None:
+        media = self._examine_all(task)
+        expected = expect_tracks(task, media)
+        with contextlib.ExitStack() as stack:
+            written = stack.enter_context(output(task["output_file"]))
+            attached = self._files(written)
+            files = [*(entry["filename"] for entry in task.get("attachments", [])), *attached]
+            require_space(self, {written.target: size_of(used_shares(task, media, expected)) + size_of(files)})
+            argv, option_files = shielded(mkvmerge_command(task, media, attached, written.temporary))
+            for name, text in option_files.items():
+                stack.callback(os.unlink, name)
+                Path(name).write_text(text, encoding="utf-8")
+            durations = {
+                argument(source["filename"]): each.duration for source, each in zip(task["sources"], media, strict=True)
+            }
+            has_warned = self._execute(argv, durations)
+            if has_warned and "--abort-on-warnings" in argv:
+                raise RunError(message="mkvmerge gave up at a warning, as abort-on-warnings tells it to")
+            verify_output(written.temporary, expected, attachment_names(task, attached))
+            self._warn_of_loss(written.target)
+            written.commit()
+
+    def _examine_all(self, task: Mapping[str, Any]) -> list[Media]:
+        """The contents of all sources.
+
+        Raises:
+            RunError: A source cannot be read, is cut short, or lacks a listed track.
+        """
+        media, found = [], []
+        for index, source in enumerate(task["sources"]):
+            content, problems = examine(f"sources[{index}].filename", source["filename"])
+            media.append(content or Media(""))
+            found += problems
+        found = found or list(track_problems(task, dict(enumerate(media))))
+        if found:
+            raise RunError(problems=found)
+        return media
+
+    def _problems_of_sources(self, task: Mapping[str, Any]) -> Iterator[str]:
+        for index, source in enumerate(task["sources"]):
+            yield from source_problems(self, f"sources[{index}].filename", source["filename"])
+
+    def _problems_of_options(self, task: Mapping[str, Any]) -> Iterator[str]:
+        places = [("options", task)]
+        places += [(f"sources[{index}].options", entry) for index, entry in enumerate(task["sources"])]
+        places += [(f"tracks[{index}].options", entry) for index, entry in enumerate(task.get("tracks", []))]
+        for where, entry in places:
+            is_track = where.startswith("tracks")
+            for key, value in entry.get("options", {}).items():
+                if key in _REFUSED and value is not False and not is_track:
+                    yield f"{where}.{key}: {_REFUSED[key]}"
+                elif key in NEED_VALUE and (value is None or value is True):
+                    yield f"{where}.{key}: expected a value: --{key} needs one"
+                elif key in (_TRACK_FILES if is_track else _FILES) and isinstance(value, str):
+                    yield from source_problems(self, f"{where}.{key}", value)
+        if not task.get("tracks") and not may_select(task):
+            yield "tracks: none is listed, and no source has an option such as _copy-video-tracks: none would be muxed"
+
+    def _problems_of_contents(self, task: Mapping[str, Any]) -> Iterator[str]:
+        media: dict[int, Media] = {}
+        for index, source in enumerate(task["sources"]):
+            where, name = f"sources[{index}].filename", source["filename"]
+            if is_settled(self, name) and not any(source_problems(self, where, name)):
+                content, problems = examine(where, name)
+                yield from problems
+                if content:
+                    media[index] = content
+        yield from track_problems(task, media)
+
+    def _problems_of_attachments(self, task: Mapping[str, Any]) -> Iterator[str]:
+        for index, entry in enumerate(task.get("attachments", [])):
+            where, name = f"attachments[{index}].filename", entry["filename"]
+            yield from source_problems(self, where, name)
+            if is_settled(self, name) and os.path.getsize(name) == 0:
+                yield f"{where}: {name}: is empty, which mkvmerge does not attach"
+        for index, directory in enumerate(task.get("attachment_directories", [])):
+            where = f"attachment_directories[{index}]"
+            if os.path.isdir(directory):
+                if not os.access(directory, os.R_OK | os.X_OK):
+                    yield f"{where}: {directory}: cannot be read: permission denied"
+            elif os.path.lexists(directory):
+                yield f"{where}: {directory}: is no directory"
+            elif not will_be_made(self, directory):
+                yield f"{where}: {directory}: no such directory"
+
+    def _problems_of_output(self, task: Mapping[str, Any]) -> Iterator[str]:
+        yield from target_problems(self, "output_file", task["output_file"], overwrite=True)
+        for key in ("sources", "attachments"):
+            for index, entry in enumerate(task.get(key, [])):
+                if same_file(entry["filename"], task["output_file"]):
+                    yield f"output_file: {task['output_file']} is also {key}[{index}]"
+
+    def _files(self, written: Output) -> list[str]:
+        """The files of the attachment directories, sorted by name in each, without the output and empty files.
+
+        mkvmerge refuses to attach an empty file, and a directory may well have a `.nomedia` or the like.
+
+        Raises:
+            RunError: A directory cannot be read.
+        """
+        ours = {location(written.temporary), location(written.target)}
+        found: list[str] = []
+        for index, directory in enumerate(self.task.to_dict().get("attachment_directories", [])):
+            try:
+                with os.scandir(directory) as entries:
+                    files = sorted(entry.path for entry in entries if entry.is_file() and entry.stat().st_size)
+            except OSError as error:
+                raise RunError(message=f"attachment_directories[{index}]: {directory}: {error.strerror}") from error
+            found += [name for name in files if location(name) not in ours]
+        return found

@@ -1,0 +1,122 @@
+"""Predict the tracks of mkvmerge's output from those of its sources, and check that the output has them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.exceptions import RunError
+from modules.containers import find_shortage
+from modules.mkvmerge.command import SELECTING, copies_all, option_names
+from modules.mkvtoolnix import Media, Track, identify
+
+_RETIMING = {"default-duration", "stop-after-video-ends", "sync", "timecodes", "timestamps"}
+"""Options that change a track's length: a negative offset, for one, cuts off its beginning."""
+
+
+@dataclass(frozen=True)
+class ExpectedTrack:
+    """A track that the output will have, and the index of the source that it is from."""
+
+    source: int
+    track: Track
+    is_retimed: bool = False
+
+
+def track_problems(task: Mapping[str, Any], media: Mapping[int, Media]) -> Iterator[str]:
+    """Listed tracks that their source lacks. `media` holds the contents of the sources that are known, by index."""
+    count = len(task["sources"])
+    for index, entry in enumerate(task.get("tracks", [])):
+        source, number = int(entry["source"]), int(entry["track"])
+        if source >= count:
+            yield f"tracks[{index}].source: {source}, but there are only sources 0 to {count - 1}"
+        elif source in media and number not in {track.id for track in media[source].tracks}:
+            has = ", ".join(f"{track.id} ({track.type})" for track in media[source].tracks) or "none"
+            yield f"tracks[{index}].track: {number}, but sources[{source}] has only these tracks: {has}"
+
+
+def expect_tracks(task: Mapping[str, Any], media: Sequence[Media]) -> list[ExpectedTrack]:
+    """The tracks that the output will have at least, in its order: those that the task lists come first."""
+    listed: dict[tuple[int, int], set[str]] = {}
+    for entry in task.get("tracks", []):
+        key = (int(entry["source"]), int(entry["track"]))
+        listed.setdefault(key, set()).update(entry.get("options", {}))
+    found: dict[tuple[int, int], ExpectedTrack] = {}
+    for index, source in enumerate(task["sources"]):
+        options = source.get("options", {})
+        names = option_names(task, index)
+        if names & SELECTING:
+            continue
+        for track in media[index].tracks:
+            key = (index, track.id)
+            if key in listed or copies_all(options, track.type):
+                is_retimed = bool((names | listed.get(key, set())) & _RETIMING)
+                found[key] = ExpectedTrack(index, track, is_retimed)
+    order = [*(key for key in listed if key in found), *(key for key in found if key not in listed)]
+    return [found[key] for key in order]
+
+
+def used_shares(task: Mapping[str, Any], media: Sequence[Media], expected: Sequence[ExpectedTrack]) -> dict[str, float]:
+    """The share of each source, by its name, that goes into the output: 1 if the bytes of its tracks are not known."""
+    found: dict[str, float] = {}
+    for index, source in enumerate(task["sources"]):
+        name = source["filename"]
+        counts = [entry.track.bytes for entry in expected if entry.source == index]
+        counts += media[index].attachments.values()
+        known = [count for count in counts if count is not None]
+        is_known = len(known) == len(counts) and not option_names(task, index) & SELECTING
+        share = sum(known) / max(os.path.getsize(name), 1) if is_known else 1.0
+        found[name] = min(found.get(name, 0.0) + share, 1.0)
+    return found
+
+
+def attachment_names(task: Mapping[str, Any], attached: Sequence[str]) -> set[str]:
+    """The names of the output's attachments. Of two alike in name, type and size, mkvmerge keeps only one."""
+    named = {entry.get("name") or os.path.basename(entry["filename"]) for entry in task.get("attachments", [])}
+    return named | {os.path.basename(name) for name in attached}
+
+
+def verify_output(name: str, expected: Sequence[ExpectedTrack], attachments: set[str]) -> None:
+    """Check that the file is whole.
+
+    Raises:
+        RunError: The file is empty, unreadable or cut short, or lacks a track or an attachment.
+    """
+    if os.path.getsize(name) == 0:
+        raise RunError(message="mkvmerge wrote nothing")
+    try:
+        found = identify(name)
+    except RunError as error:
+        raise RunError(message=f"the output cannot be read: {error.message}", stderr=error.stderr) from error
+    if shortage := find_shortage(name):
+        raise RunError(message=f"the output {shortage}")
+    _verify_contents(found, [entry.track for entry in expected], attachments)
+    if [track.type for track in found.tracks] == [entry.track.type for entry in expected]:
+        # Otherwise the sources' own options have added tracks, and it is not known which is which.
+        for track, entry in zip(found.tracks, expected, strict=True):
+            _verify_length(track, entry)
+
+
+def _verify_contents(found: Media, expected: Sequence[Track], attachments: set[str]) -> None:
+    if not found.tracks:
+        raise RunError(message="the output has no tracks")
+    counts = Counter(track.type for track in found.tracks)
+    for kind, count in Counter(track.type for track in expected).items():
+        if counts[kind] < count:
+            raise RunError(message=f"the output has {counts[kind]} {kind} tracks of {count}")
+    if len(found.attachments) < len(attachments):
+        raise RunError(message=f"the output has {len(found.attachments)} attachments of {len(attachments)}")
+
+
+def _verify_length(track: Track, expected: ExpectedTrack) -> None:
+    length, least = track.span, expected.track.span
+    if length is None or least is None or expected.is_retimed or track.type not in {"video", "audio"}:
+        return  # of subtitles, some may be empty
+    # A block of sound can last a second (TTA), and the duration of the last one is not exact.
+    tolerance = min(max(2.0, min(least / 100, 10.0)), least / 2)
+    if length < least - tolerance:
+        raise RunError(
+            message=f"the output is cut short: {length:.1f} s of track {expected.track.id} "
+            f"of sources[{expected.source}], which has {least:.1f} s (it may be damaged)"
+        )
