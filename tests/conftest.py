@@ -1,22 +1,21 @@
 """Fixtures of all tests: every one ends with no process alive that it started."""
 
-import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from app.config import load_client, load_settings
+from app.config import load_client
 from ipc import linux
-from supervisor.isolation.limits import load_limits
-from supervisor.isolation.runtime import start_runtime
+from supervisor.isolation.runtime import Runtime
 from tests.support.client import REPORTER, Client, Held
 from tests.support.exchanges import Tasks
 from tests.support.farm import Farm
 from tests.support.processes import SURVIVAL, await_none_alive
 from tests.support.supervised import Supervised
+from tests.support.supervisor import Supervisor
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,10 +43,17 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SISYPHUS_STATE_DIR", str(tmp_path / "state"))
 
 
+@pytest.fixture(scope="module")
+def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    """The supervisor that the tests of a file share."""
+    with contextlib.closing(Supervisor(tmp_path_factory.mktemp("supervisor"))) as supervisor:
+        yield supervisor
+
+
 @pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Supervised]:
+def supervised(tmp_path: Path, supervisor: Supervisor) -> Iterator[Supervised]:
     """A client with the test modules enabled, to run jobs with."""
-    supervised = Supervised(tmp_path)
+    supervised = Supervised(tmp_path, supervisor)
     yield supervised
     supervised.close()
 
@@ -81,24 +87,15 @@ def held(tmp_path: Path) -> Held:
 
 @pytest.fixture
 def supervise(supervised: Supervised, tmp_path: Path) -> Callable[[Callable[[Tasks], Awaitable[None]]], None]:
-    """Runs a test's coroutine in a supervisor, which is this process."""
+    """Runs a test's coroutine in the supervisor of the file."""
     supervised.configure(modules={"clerk": "tests.hostile.Clerk"})
     client = load_client(str(supervised.config), os.environ)
 
-    @contextlib.asynccontextmanager
-    async def tasks() -> AsyncIterator[Tasks]:
-        settings = load_settings(os.environ, tmp_path / "state")
-        async with (
-            start_runtime(client, settings, load_limits(client), False) as shared,
-            contextlib.AsyncExitStack() as stack,
-        ):
-            yield Tasks(shared, stack, tmp_path)
-
     def supervise(test: Callable[[Tasks], Awaitable[None]]) -> None:
-        async def main() -> None:
-            async with tasks() as started:
-                await test(started)
+        async def main(runtime: Runtime) -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                await test(Tasks(runtime, stack, tmp_path))
 
-        asyncio.run(main())
+        supervised.supervisor.run(main, client)
 
     return supervise

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 
 import psutil
 
@@ -11,19 +12,26 @@ from tests.support.waiting import until
 SURVIVAL = 2.0
 """Seconds after which nothing may be alive."""
 
+KEPT: list[Callable[[], int]] = []
+"""Each gives the id of a process that outlives the test on purpose: the zygote of a supervisor that a file shares."""
+
 
 def living() -> list[psutil.Process]:
-    """Processes below this one that are alive, counted by psutil and not by the code under test; zombies are reaped."""
+    """Processes below this one that are alive and not `KEPT`, counted by psutil and not by the code under test.
+
+    Zombies are reaped.
+    """
     alive = []
+    kept = {find() for find in KEPT}
     for process in psutil.Process().children(recursive=True):
         try:
             if process.status() != psutil.STATUS_ZOMBIE:
                 alive.append(process)
-            elif process.ppid() == os.getpid():
+            elif process.ppid() == os.getpid() and process.pid not in kept:
                 os.waitpid(process.pid, os.WNOHANG)
         except (psutil.NoSuchProcess, ChildProcessError):
             continue
-    return alive
+    return [process for process in alive if process.pid not in kept]
 
 
 def await_none_alive() -> list[psutil.Process]:

@@ -1,6 +1,6 @@
 """Runs jobs as users do, through the console script, or several in one supervisor, which is then this process."""
 
-import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.config import load_client, load_settings
-from supervisor.isolation.limits import load_limits
-from supervisor.isolation.runtime import start_runtime
+from app.config import load_client
+from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.zygote import Zygote
 from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import read_job
 from supervisor.jobs.task_run import JobObserver
+from tests.support.supervisor import Supervisor
 
 CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
 
@@ -45,10 +45,11 @@ def job(*tasks: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
 class Supervised:
     """A configuration file of its own, and the ways to run a job with it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, supervisor: Supervisor | None = None) -> None:
         self.directory = directory
         self.config = directory / "client.toml"
         self.with_cgroups = False
+        self.supervisor = supervisor or Supervisor(directory / "state")
         self._started: list[subprocess.Popen[str]] = []
         self.configure()
 
@@ -118,21 +119,23 @@ class Supervised:
         between: Callable[[Zygote], None] | None = None,
         observer: JobObserver | None = None,
     ) -> list[Verdict]:
-        """Run jobs one after the other in one supervisor: this process. `between` is called after each."""
+        """Run jobs one after the other in the supervisor that the tests of a file share, or, with cgroups, in one of
+        their own. `between` is called after each."""
         client = load_client(str(self.config), os.environ)
-        settings = load_settings(os.environ, self.directory / "state")
 
-        async def main() -> list[Verdict]:
+        async def run(runtime: Runtime) -> list[Verdict]:
             verdicts = []
-            async with start_runtime(client, settings, load_limits(client), self.with_cgroups) as shared:
-                for document in documents:
-                    run = JobRun(read_job(document, client.modules), shared, observer or JobObserver())
-                    verdicts.append(await run.run())
-                    if between:
-                        between(shared.zygote)
+            for document in documents:
+                run = JobRun(read_job(document, client.modules), runtime, observer or JobObserver())
+                verdicts.append(await run.run())
+                if between:
+                    between(runtime.zygote)
             return verdicts
 
-        return asyncio.run(main())
+        if not self.with_cgroups:
+            return self.supervisor.run(run, client)
+        with contextlib.closing(Supervisor(self.directory / "state", with_cgroups=True)) as supervisor:
+            return supervisor.run(run, client)
 
 
 ENABLED = '[tool.client.modules.enabled]\nffmpeg = "modules.ffmpeg.Ffmpeg"\n'
