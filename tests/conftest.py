@@ -5,15 +5,16 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.config import load_client
 from ipc import linux
 from supervisor.isolation.runtime import Runtime
-from tests.support.client import REPORTER, Client, Held
+from tests.support.client import Client, Held, reporting
 from tests.support.exchanges import Tasks
 from tests.support.farm import Farm
-from tests.support.processes import SURVIVAL, await_none_alive
+from tests.support.processes import SURVIVAL, await_none_alive, kept
 from tests.support.supervised import Supervised
 from tests.support.supervisor import Supervisor
 
@@ -68,15 +69,32 @@ def farm() -> Iterator[Farm]:
 
 
 @pytest.fixture
-def client(farm: Farm, supervised: Supervised, tmp_path: Path) -> Iterator[Client]:
-    """A client of the farm, not yet started, with the module above under several names."""
-    (tmp_path / "reporter.py").write_text(REPORTER)
-    names = ("reporter", "first", "second", "third")
-    supervised.configure(modules=dict.fromkeys(names, "reporter.Reporter"), paths=(str(tmp_path),))
-    client = Client(farm, supervised)
+def client(farm: Farm, supervised: Supervised) -> Iterator[Client]:
+    """A client of the farm, not yet started."""
+    client = reporting(farm, supervised)
     yield client
     client.close()
     print(*client.log[-50:], sep="\n")  # seen where a test fails
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client at work, shared by the tests of a file, and its server; it must keep to the protocol."""
+    directory = tmp_path_factory.mktemp("running")
+    with contextlib.closing(Farm()) as farm, contextlib.closing(reporting(farm, Supervised(directory))) as client:
+        client.start(SISYPHUS_STATE_DIR=str(directory / "state"))
+        process = psutil.Process(client.process.pid)
+        with kept(lambda: {process.pid, *(child.pid for child in process.children())}):
+            yield client
+    assert not farm.violations
+
+
+@pytest.fixture
+def at_work(running: Client) -> Iterator[Client]:
+    """The client that the tests of a file share."""
+    yield running
+    running.farm.behave()
+    print(*running.log[-50:], sep="\n")  # seen where a test fails
 
 
 @pytest.fixture

@@ -81,7 +81,8 @@ def test_harmless_excess_completes(supervised: Supervised, step: str, act: str) 
 
 def test_supervisor_does_not_grow(supervised: Supervised) -> None:
     """Neither a gigabyte in one message nor a hundred megabytes of output cost the supervisor memory."""
-    floods = [job(("hostile", {"step": "run", "act": act})) for act in ("huge_frame", "flood_stdout", "endless_line")]
+    acts = ("huge_frame", "flood_stdout", "endless_line")
+    floods = [job(("hostile", {"step": "run", "act": act, "megabytes": 100})) for act in acts]
     supervised.verdicts(floods[0])
     before = psutil.Process().memory_info().rss
 

@@ -66,6 +66,7 @@ class Client:
     """`sisyphus-client start`, with short intervals and a log that can be read."""
 
     def __init__(self, farm: Farm, supervised: Supervised) -> None:
+        self.farm = farm
         self.directory = supervised.directory
         self.settings = QUICK | {"API_URL": farm.url}
         self._command = [CLIENT, "start", "--config", str(supervised.config)]
@@ -121,6 +122,14 @@ class Client:
         for process in self._started:
             process.kill()
             process.wait()
+
+
+def reporting(farm: Farm, supervised: Supervised) -> Client:
+    """A client of the farm, not yet started, with the module above under several names."""
+    (supervised.directory / "reporter.py").write_text(REPORTER)
+    names = ("reporter", "first", "second", "third")
+    supervised.configure(modules=dict.fromkeys(names, "reporter.Reporter"), paths=(str(supervised.directory),))
+    return Client(farm, supervised)
 
 
 class Held:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from app.config import Client, load_settings
 from supervisor.isolation.limits import load_limits
 from supervisor.isolation.runtime import Runtime, start_runtime
-from tests.support.processes import KEPT
+from tests.support.processes import kept
 
 Result = TypeVar("Result")
 
@@ -49,9 +49,5 @@ class Supervisor:
         runtime = start_runtime(client, settings, load_limits(client), self._with_cgroups)
         self._runtime = runner.run(runtime.__aenter__())
         self._stack.callback(lambda: runner.run(runtime.__aexit__(None, None, None)))
-        KEPT.append(self._find_zygote)
-        self._stack.callback(KEPT.remove, self._find_zygote)
+        self._stack.enter_context(kept(lambda: {self._runtime.zygote.pid}))
         return runner
-
-    def _find_zygote(self) -> int:
-        return self._runtime.zygote.pid

@@ -194,13 +194,11 @@ ODD_STATUSES = {
 
 
 @pytest.mark.parametrize(("said", "expected"), ODD_STATUSES.values(), ids=ODD_STATUSES)
-def test_what_a_module_says_is_made_legal(
-    farm: Farm, client: Client, tmp_path: Path, said: str, expected: dict[str, Any]
-) -> None:
+def test_what_a_module_says_is_made_legal(at_work: Client, tmp_path: Path, said: str, expected: dict[str, Any]) -> None:
     """Whatever a module reports, the server gets a heartbeat that it takes, and the client's own words stand."""
+    farm = at_work.farm
     held = Held(tmp_path, run=said)
     job_id = farm.post(held.job)
-    client.start()
     held.await_running()
     await_beats(farm, 1)
     beat = await_beats(farm, 2)[-1]
