@@ -56,7 +56,10 @@ class Supervised:
     def configure(
         self, limits: dict[str, Any] | None = None, modules: dict[str, str] | None = None, paths: tuple[str, ...] = ()
     ) -> None:
-        """Write the configuration: limits over short ones, modules besides those of the tests."""
+        """Write the configuration: limits over short ones, modules besides those of the tests.
+
+        A limit's value may be a dict: limits of the module of that name.
+        """
         root = str(Path(__file__).parent.parent.parent)
         table = {"grace": "200ms"} | (limits or {})
         self.config.write_text(
@@ -64,7 +67,7 @@ class Supervised:
             "[tool.client.modules.enabled]\n"
             + "".join(f"{name} = {json.dumps(target)}\n" for name, target in (MODULES | (modules or {})).items())
             + "[tool.client.limits]\n"
-            + "".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items())
+            + "".join(f"{name} = {_toml(value)}\n" for name, value in table.items())
         )
 
     def write_job(self, document: Any, name: str = "job.json") -> Path:
@@ -75,7 +78,11 @@ class Supervised:
 
     def start(self, document: Any, *options: str, **popen: Any) -> "subprocess.Popen[str]":
         """Start the console script on a job."""
-        command = [CLIENT, "run", "--config", str(self.config), *options, str(self.write_job(document))]
+        return self.start_on(self.write_job(document), *options, **popen)
+
+    def start_on(self, job_file: Path, *options: str, **popen: Any) -> "subprocess.Popen[str]":
+        """Start the console script on a job's file."""
+        command = [CLIENT, "run", "--config", str(self.config), *options, str(job_file)]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
         self._started.append(process)
@@ -136,6 +143,12 @@ class Supervised:
             return self.supervisor.run(run, client)
         with contextlib.closing(Supervisor(self.directory / "state", with_cgroups=True)) as supervisor:
             return supervisor.run(run, client)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value)
 
 
 ENABLED = '[tool.client.modules.enabled]\nffmpeg = "modules.ffmpeg.Ffmpeg"\n'
