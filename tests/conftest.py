@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,20 @@ from tests.support.farm import Farm
 from tests.support.processes import SURVIVAL, await_none_alive, kept
 from tests.support.supervised import Supervised
 from tests.support.supervisor import Supervisor
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each processor: half of the time, a test waits for processes that wait."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _default_signals() -> None:
+    """A shell that starts the tests in the background has SIGINT and SIGQUIT ignored, and all below them inherit it."""
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 @pytest.fixture(scope="session", autouse=True)
