@@ -187,8 +187,5 @@ def tasks_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(task["module"], task["data"]) for task in document["tasks"]]
 
 
-# --- the heartbeat ---
-
-
 def _is_paused(beat: dict[str, Any]) -> bool:
     return beat.get("info", {}).get("paused") is True

@@ -32,9 +32,6 @@ def written(state: Path) -> tuple[list[UnfinishedJob], list[tuple[Any, ...]]]:
     return entries, [(debt.job_id, debt.kind, debt.body, debt.posting, debt.new_id) for debt in debts]
 
 
-# --- a full disk ---
-
-
 def run_script(script: str, *arguments: object) -> "subprocess.Popen[str]":
     lines = script.splitlines()[1:]
     indent = len(lines[0]) - len(lines[0].lstrip())

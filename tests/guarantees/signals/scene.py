@@ -204,9 +204,6 @@ SAYS = {
 """What a signal makes the client say."""
 
 
-# --- the states ---
-
-
 def is_starting(scene: Scene) -> None:
     """The server is down, and has never accepted a beat."""
     scene.farm.go_down()
