@@ -531,11 +531,12 @@ def leak_in_a_tool(module: Hostile, step: str) -> None:
 
 
 def crowd(module: Hostile, step: str) -> None:
-    """As many processes as are asked for."""
+    """As many processes as are asked for, until there is a file, if one is named."""
     for _ in range(module.task.count):
         subprocess.Popen(["sleep", "1000"])
     _say_ready(module)
-    time.sleep(1000)
+    while not os.path.exists(module.task.get("until", "")):
+        time.sleep(0.05)
 
 
 def bomb(module: Hostile, step: str) -> None:

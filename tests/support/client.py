@@ -176,16 +176,10 @@ def await_verdicts(farm: Farm, count: int) -> list[Verdict]:
     return until(lambda: len(farm.verdicts) >= count and list(farm.verdicts), f"{count} verdicts", 60)
 
 
-def pass_time(seconds: float) -> None:
-    """Let attempts be made that nobody sees: the server is away."""
-    end = time.monotonic() + seconds
-    until(lambda: time.monotonic() > end, "time to pass")
-
-
 def tasks_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
     """What is to be done, without what a client may have noted beside it."""
     return [(task["module"], task["data"]) for task in document["tasks"]]
 
 
-def _is_paused(beat: dict[str, Any]) -> bool:
+def is_paused(beat: dict[str, Any]) -> bool:
     return beat.get("info", {}).get("paused") is True
