@@ -9,8 +9,8 @@ import json
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from email.message import Message
-from typing import Annotated, Any, Never
-from urllib.parse import quote, unquote
+from typing import Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import HTTPException, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute
 from pydantic import AfterValidator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.formats import quote_part, refuse_constant
 from server.store import to_text
 
 MAX_BODY = 64 << 20
@@ -106,7 +107,7 @@ class Gate:
         except UnicodeDecodeError:
             refusal = problem(400, "The address is not UTF-8.")
         else:
-            scope["path"] = "/".join(quote(part, safe="") for part in parts)
+            scope["path"] = "/".join(quote_part(part) for part in parts)
             if not self._is_open(parts) and not self._has_token(scope):
                 refusal = problem(401, "The token is missing or wrong.", **{"WWW-Authenticate": "Bearer"})
         await (refusal or self._app)(scope, receive, send)
@@ -168,7 +169,7 @@ def decode(body: bytes) -> Any:
         HTTPException: 400; it is not JSON, or nested too deeply.
     """
     try:
-        value = json.loads(body, parse_float=_finite, parse_constant=_refuse)
+        value = json.loads(body, parse_float=_finite, parse_constant=refuse_constant)
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:  # also for bytes that are not UTF-8, and numbers of thousands of digits
@@ -187,11 +188,7 @@ def _children(item: dict[str, Any] | list[Any]) -> list[Any]:
 
 def _finite(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
-
-
-def _refuse(text: str) -> Never:
-    raise ValueError(f"{text[:MAX_NAME]} is not a number that JSON can hold")
+    return value if math.isfinite(value) else refuse_constant(text[:MAX_NAME])
 
 
 def _is_json(content_type: str) -> bool:

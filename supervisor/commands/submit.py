@@ -9,7 +9,8 @@ import click
 from rich.status import Status
 
 from app.config import Settings, shown_url
-from supervisor.api.client import Session, SessionError
+from supervisor.api.client import Session
+from supervisor.api.errors import SessionError
 from supervisor.commands.display import Terminal
 
 LOOK_INTERVAL = 1.0

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from app.config import VERSION, Settings
 from ipc.messages import StepName
-from supervisor.api.client import Session, SessionError
+from supervisor.api.client import Session
+from supervisor.api.errors import SessionError
 from supervisor.jobs.model import Job
 from supervisor.jobs.task_run import TaskRun
 

@@ -14,7 +14,8 @@ from typing import Any
 import requests
 from loguru import logger
 
-from supervisor.api.client import PolledJob, Session, SessionError
+from supervisor.api.client import PolledJob, Session
+from supervisor.api.errors import SessionError
 from supervisor.worker.journal import Journal, JournalError, OutboxItem
 
 MARK = "handed_back"
@@ -84,10 +85,10 @@ class Outbox:
 
     async def _rest(self) -> None:
         """Until the retry interval is over, or the server can be reached again."""
-        back = not self._session.answered.is_set()
+        back = not self._session.reachable.is_set()
         try:
             async with asyncio.timeout(self._retry_interval):
-                await (self._session.answered.wait() if back else asyncio.Event().wait())
+                await (self._session.reachable.wait() if back else asyncio.Event().wait())
         except TimeoutError:
             pass
 

@@ -18,7 +18,8 @@ from rich.filesize import decimal
 
 from app.formats import refuse_constant
 from ipc.messages import Cause, StepName
-from supervisor.api.client import PolledJob, SessionError
+from supervisor.api.client import PolledJob
+from supervisor.api.errors import SessionError
 from supervisor.isolation import sampler
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.sampler import Usage
