@@ -1,37 +1,32 @@
-"""The database: jobs, verdicts, named data, and who is disabled. It knows nothing of HTTP.
+"""The database: jobs, verdicts, named data, and what is disabled. It knows nothing of HTTP.
 
-Every change is one transaction that is on the disk when the method returns (`synchronous=FULL`): what was acknowledged
-survives SIGKILL and a power cut. A job is one row from its submission to its verdict, so it cannot be lost between a
-queue and a record. Its `position` is its place in the queue, or NULL while it runs; two partial indexes make taking,
-appending and finding what runs cost the same however many jobs there are.
+Every change is one transaction that is on the disk when the method returns, so an acknowledged change survives SIGKILL
+and a power cut. A job is one row from its submission to its verdict, so it cannot be lost between a queue and a record.
+Its `position` is its place in the queue, or NULL while it runs. Two partial indexes keep taking a job, appending one
+and finding the running ones at the same cost however many jobs there are.
 
-Documents are JSON text in ASCII: SQLite's text cannot hold the lone surrogates that JSON strings can. They are not read
-again on their way out.
+Documents are JSON text in ASCII, because SQLite's text cannot hold the lone surrogates that JSON strings can. They are
+sent as they are stored, without decoding.
 
-One connection behind one lock: a transaction takes as long as one fsync, and SQLite has one writer anyway.
+One connection behind one lock is enough: a transaction takes as long as one fsync, and SQLite has one writer anyway.
 """
 
 import contextlib
-import fcntl
 import json
+import os
 import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from app import database
+from app.database import DatabaseFileError, Schema
 from server.errors import StoreError
 
-SCHEMA_VERSION = 1
-"""Kept in the database's `user_version`."""
-
-APPLICATION_ID = 0x53495359
-"""Kept in the database's `application_id`; it reads SISY."""
-
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
+_TABLES = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY,  -- in the order of submission
     job_id TEXT NOT NULL UNIQUE,
@@ -47,10 +42,9 @@ CREATE TABLE data (
     module TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (module, name)
 );
 CREATE TABLE disabled (what TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (what, id)) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
 """
+
+SCHEMA = Schema(application_id=0x53495359, tables=_TABLES)  # reads SISY
 
 
 def to_text(value: Any) -> str:
@@ -74,17 +68,19 @@ class Store:
         Raises:
             StoreError: it cannot be written, is no database of this program, or another server has it.
         """
-        self._lock = threading.Lock()
-        with contextlib.ExitStack() as opened:
-            self._claim = opened.enter_context(contextlib.closing(_claim(path)))
-            self._db = opened.enter_context(contextlib.closing(_open(path)))
-            opened.pop_all()
+        self._mutex = threading.Lock()
+        self._lock = _lock(path)
+        try:
+            self._database = _open(path)
+        except StoreError:
+            os.close(self._lock)
+            raise
 
     def close(self) -> None:
         """Close the database and let another server have it."""
-        with self._lock:
-            self._db.close()
-            self._claim.close()
+        with self._mutex:
+            self._database.close()
+            os.close(self._lock)
 
     # --- the queue ---
 
@@ -206,9 +202,9 @@ class Store:
 
     def data(self, module: str, name: str) -> dict[str, Any] | None:
         """What was stored under a name, plus `_id` and `name`."""
-        with self._lock:
+        with self._mutex:
             query = "SELECT id, document FROM data WHERE module = ? AND name = ?"
-            row = self._db.execute(query, (module, name)).fetchone()
+            row = self._database.execute(query, (module, name)).fetchone()
         return None if row is None else {**json.loads(row[1]), "_id": row[0], "name": name}
 
     def put_data(self, module: str, name: str, document: dict[str, Any]) -> None:
@@ -230,79 +226,41 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of the changes inside, on the disk at the end, or none of them."""
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+        with self._mutex, database.transaction(self._database):
+            yield self._database
 
     def _text(self, query: str, *values: str) -> str | None:
         return next(iter(self._texts(query, *values)), None)
 
     def _texts(self, query: str, *values: str) -> list[str]:
-        with self._lock:
-            return [row[0] for row in self._db.execute(query, values)]
+        with self._mutex:
+            return [row[0] for row in self._database.execute(query, values)]
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _claim(path: Path) -> IO[bytes]:
-    """Make sure no other server has the database, for as long as the file that is returned stays open.
-
-    A file of its own: closing any descriptor of the database would drop the locks that SQLite holds on it.
-    """
+def _lock(path: Path) -> int:
+    """Keep other servers from the database until the returned descriptor is closed."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        claim = open(f"{path}.lock", "ab")  # noqa: SIM115 - it stays open as long as the store
+        return database.lock(Path(f"{path}.lock"))
+    except BlockingIOError as error:
+        raise StoreError(f"{path}: the database is in use by another server") from error
     except OSError as error:
         raise StoreError(f"{path}: the database cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        claim.close()
-        raise StoreError(f"{path}: the database is in use by another server") from error
-    return claim
 
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise StoreError(f"{path}: the database cannot be opened: {error}") from error
-    try:
-        _prepare(db, path)
-    except sqlite3.Error as error:
-        db.close()
+        # Not checked: that would take minutes where the verdicts of years are kept.
+        connection = database.open_database(path, SCHEMA, check=False)
+    except DatabaseFileError as error:
         raise StoreError(f"{path}: the database cannot be used: {error}") from error
-    except StoreError:
-        db.close()
-        raise
-    return db
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new database; refuse one that is not ours before anything is written to it."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    is_new = not (application or version or tables)
-    if not is_new and application != APPLICATION_ID:
-        raise StoreError(f"{path}: is a database of another program")
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path}: was written by a newer version of this program (database version {version}, known is"
-            f" {SCHEMA_VERSION}): upgrade, or name another database"
-        )
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    if is_new:
-        db.executescript(_SCHEMA)
-    else:
-        # A write that changes nothing: where the file cannot be written it fails now, and not at the first job.
-        db.executescript(f"BEGIN IMMEDIATE; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    try:
+        # A write that changes nothing: where the file cannot be written this fails now, and not at the first job.
+        connection.executescript(f"BEGIN IMMEDIATE; PRAGMA user_version = {SCHEMA.version}; COMMIT;")
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreError(f"{path}: the database cannot be written: {error}") from error
+    return connection
