@@ -48,7 +48,7 @@ SCHEMA = Schema(application_id=0x53495359, tables=_TABLES)  # reads SISY
 
 
 def to_text(value: Any) -> str:
-    """`value` as JSON in ASCII.
+    """Encode `value` as JSON in ASCII.
 
     Raises:
         ValueError: it holds NaN or an infinity.
@@ -57,16 +57,16 @@ def to_text(value: Any) -> str:
 
 
 class Store:
-    """One server's database. Methods may be called from any thread.
+    """One server's database. Any thread may call the methods.
 
-    Raises (every method): sqlite3.Error: the disk is full or broken; nothing was changed.
+    Every method raises `sqlite3.Error` if the disk is full or broken; then nothing was changed.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the database, or make it.
 
         Raises:
-            StoreError: it cannot be written, is no database of this program, or another server has it.
+            StoreError: it cannot be written, is not a database of this program, or another server uses it.
         """
         self._mutex = threading.Lock()
         self._lock = _lock(path)
@@ -98,7 +98,7 @@ class Store:
         return job_id
 
     def take(self) -> str | None:
-        """Take the job at the head of the queue: it runs from now on. Returns its document, `None` if there is none."""
+        """Take the job at the head of the queue: it runs from now on. Returns its document; `None` if there is none."""
         with self._transaction() as db:
             head = db.execute(
                 "SELECT number, document FROM jobs WHERE position IS NOT NULL ORDER BY position LIMIT 1"
@@ -109,29 +109,29 @@ class Store:
         return str(head[1])
 
     def queue(self) -> list[str]:
-        """The documents of all queued jobs, the head first."""
+        """Return the documents of all queued jobs, the head first."""
         return self._texts("SELECT document FROM jobs WHERE position IS NOT NULL ORDER BY position")
 
     def clear(self) -> int:
-        """Delete all jobs, queued and running; returns how many there were."""
+        """Delete all queued and running jobs; returns how many there were."""
         with self._transaction() as db:
             return db.execute("DELETE FROM jobs").rowcount
 
     # --- jobs ---
 
     def job(self, job_id: str) -> str | None:
-        """A queued or running job's document."""
+        """Return the document of a queued or running job."""
         return self._text("SELECT document FROM jobs WHERE job_id = ?", job_id)
 
     def delete_job(self, job_id: str) -> bool:
-        """Delete a queued or running job; returns whether there was one."""
+        """Delete a queued or running job; returns whether there was such a job."""
         with self._transaction() as db:
             return db.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,)).rowcount > 0
 
     def complete(self, job_id: str, failed: bool, info: dict[str, Any]) -> bool:
-        """Keep the verdict of a running job, or of one that went back to the queue, and delete the job.
+        """Keep the verdict of a job and delete the job, which runs or went back to the queue.
 
-        Returns whether there was such a job: of two verdicts for one, the first stands.
+        Returns whether there was such a job: of two verdicts for one job, the first stands.
         """
         verdict = {"job_id": job_id, "job_title": None, "failed": failed, "info": info, "completed_at": _now()}
         with self._transaction() as db:
@@ -144,15 +144,15 @@ class Store:
         return True
 
     def verdict(self, job_id: str) -> str | None:
-        """A completed job's verdict, as JSON."""
+        """Return the verdict of a completed job, as JSON."""
         return self._text("SELECT document FROM verdicts WHERE job_id = ?", job_id)
 
     def running(self) -> list[str]:
-        """The ids of all running jobs, in the order of their submission."""
+        """Return the ids of all running jobs, in the order of their submission."""
         return self._texts("SELECT job_id FROM jobs WHERE position IS NULL ORDER BY number")
 
     def put_back(self, job_ids: Sequence[str]) -> list[str]:
-        """Put jobs back at the head of the queue, the first of them first; returns those that were running."""
+        """Put running jobs back at the head of the queue, the first one first; returns those that were running."""
         with self._transaction() as db:
             (head,) = db.execute("SELECT min(position) FROM jobs WHERE position IS NOT NULL").fetchone()
             done = []
@@ -163,29 +163,29 @@ class Store:
             return done
 
     def take_again(self, job_ids: Sequence[str]) -> list[str]:
-        """Take jobs that were put back out of the queue: they run after all. Returns those that were queued."""
+        """Take jobs that were put back out of the queue again; returns those that were queued."""
         change = "UPDATE jobs SET position = NULL WHERE job_id = ? AND position IS NOT NULL AND taken > 0"
         with self._transaction() as db:
             return [job_id for job_id in job_ids if db.execute(change, (job_id,)).rowcount]
 
-    # --- who is disabled ---
+    # --- the operator's settings ---
 
     @property
     def queue_disabled(self) -> bool:
-        """Whether clients are asked not to take jobs."""
+        """The operator has disabled the queue."""
         return bool(self._disabled("queue"))
 
     @property
     def disabled_workers(self) -> set[str]:
-        """The ids of the workers that are asked not to take jobs."""
+        """The ids of the workers that the operator has disabled."""
         return self._disabled("worker")
 
     def disable_queue(self, disabled: bool) -> None:
-        """Ask clients not to take jobs, or to take them again."""
+        """Disable or enable the queue."""
         self._disable("queue", "", disabled)
 
     def disable_worker(self, worker_id: str, disabled: bool) -> None:
-        """Ask a worker, known or not, not to take jobs, or to take them again."""
+        """Disable or enable a worker, known or not."""
         self._disable("worker", worker_id, disabled)
 
     def _disabled(self, what: str) -> set[str]:
@@ -201,14 +201,14 @@ class Store:
     # --- named data ---
 
     def data(self, module: str, name: str) -> dict[str, Any] | None:
-        """What was stored under a name, plus `_id` and `name`."""
+        """Return the object stored under a name, plus `_id` and `name`."""
         with self._mutex:
             query = "SELECT id, document FROM data WHERE module = ? AND name = ?"
             row = self._database.execute(query, (module, name)).fetchone()
         return None if row is None else {**json.loads(row[1]), "_id": row[0], "name": name}
 
     def put_data(self, module: str, name: str, document: dict[str, Any]) -> None:
-        """Store an object under a name, in place of what was there."""
+        """Store an object under a name; it replaces the former one."""
         row = (module, name, str(uuid.uuid4()), to_text(document))
         with self._transaction() as db:
             db.execute(
@@ -218,7 +218,7 @@ class Store:
             )
 
     def delete_data(self, module: str, name: str) -> bool:
-        """Delete what was stored under a name; returns whether there was something."""
+        """Delete the object stored under a name; returns whether there was one."""
         with self._transaction() as db:
             return db.execute("DELETE FROM data WHERE module = ? AND name = ?", (module, name)).rowcount > 0
 

@@ -46,7 +46,7 @@ class WorkerStatus(msgspec.Struct):
     progress: float | None = None
 
 
-class _WorkersBody(msgspec.Struct):
+class _WorkersResponse(msgspec.Struct):
     workers: list[WorkerStatus] | None = None
 
 
@@ -57,7 +57,7 @@ class QueuedJob(msgspec.Struct):
     tasks: Any = None
 
 
-class _QueueBody(msgspec.Struct):
+class _QueueResponse(msgspec.Struct):
     queue: list[QueuedJob] | None = None
 
 
@@ -100,7 +100,7 @@ class Session:
 
     async def queued(self) -> list[QueuedJob]:
         """Return the jobs in the queue. The cost grows with the queue."""
-        return (await self._call("GET", "/queue", _reader_of(_QueueBody))).queue or []
+        return (await self._call("GET", "/queue", _reader_of(_QueueResponse))).queue or []
 
     async def queue_disabled(self) -> bool:
         """Return whether the operator has disabled the queue."""
@@ -142,7 +142,7 @@ class Session:
 
     async def workers(self) -> list[WorkerStatus]:
         """Return the live workers."""
-        return (await self._call("GET", "/workers", _reader_of(_WorkersBody))).workers or []
+        return (await self._call("GET", "/workers", _reader_of(_WorkersResponse))).workers or []
 
     # --- data of modules ---
 
