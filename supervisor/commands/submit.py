@@ -19,19 +19,20 @@ WATCH_INTERVAL = 1.0
 
 async def submit(settings: Settings, job: Mapping[str, Any], wait: bool) -> bool:
     """Post a job and print its id, with `wait` also its result. Returns whether all succeeded."""
-    session = Session(settings)
-    try:
-        job_id = await session.post(job)
+    with contextlib.closing(Session(settings)) as session:
+        try:
+            job_id = await session.post(job)
+        except SessionError as error:
+            click.echo(f"API server {shown_url(settings.api_url)} has not taken the job: {error}", err=True)
+            return False
         click.echo(job_id)
-        return not wait or await _watch(session, job_id)
-    except SessionError as error:
-        click.echo(f"API server {shown_url(settings.api_url)} has not taken the job: {error}", err=True)
-        return False
-    finally:
-        session.close()
+        if not wait:
+            return True
+        await _show_states(session, job_id)
+        return await _show_result(session, job_id)
 
 
-async def _watch(session: Session, job_id: str) -> bool:
+async def _show_states(session: Session, job_id: str) -> None:
     console = Terminal(stderr=True, highlight=False)
     shown = ""
     with Status("", console=console) if console.is_terminal else contextlib.nullcontext() as status:
@@ -42,7 +43,14 @@ async def _watch(session: Session, job_id: str) -> bool:
                 click.echo(state, err=True)
             shown = state
             await asyncio.sleep(WATCH_INTERVAL)
-    verdict = await session.completed(job_id)
+
+
+async def _show_result(session: Session, job_id: str) -> bool:
+    try:
+        verdict = await session.completed(job_id)
+    except SessionError as error:
+        click.echo(f"The job has ended. The API server does not tell the result: {error}", err=True)
+        return False
     if not isinstance(verdict, dict) or not isinstance(verdict.get("info"), dict):
         click.echo("The job has ended. This server does not tell the result; see the worker's log.", err=True)
         return True
