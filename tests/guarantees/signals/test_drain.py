@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.api.client import CALL_TIMEOUT
+from supervisor.api.transport import CALL_TIMEOUT
 from tests.guarantees.signals.scene import BUSY, DEAF, IDLE, Scene, is_polling, named, rest_is_slow, signals
 from tests.support.client import await_beats, await_calls, await_idle
 from tests.support.farm import Fault
