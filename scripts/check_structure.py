@@ -10,7 +10,6 @@ import ast
 import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
-from itertools import pairwise
 from pathlib import Path
 
 PACKAGES = ("app", "child", "ipc", "modules", "server", "supervisor")
