@@ -5,7 +5,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from tests.support.media import make_clip
+from tests.support.media import look, make_clip
 
 LEAD = ["mkvmerge", "--gui-mode", "--output", "/out/.muxed.part.mkv"]
 
@@ -36,6 +36,12 @@ def mkvmerge(*arguments: object) -> bytes:
     done = subprocess.run(["mkvmerge", *map(str, arguments)], stdout=subprocess.PIPE, check=False, env=environment)
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+def payload(film: Path, stream: int) -> int:
+    """The bytes of all packets of a stream, which depend on the encoder's version."""
+    packets = look(film, "-show_packets", "-select_streams", str(stream))["packets"]
+    return sum(int(packet["size"]) for packet in packets)
 
 
 def ffmpeg(*arguments: object) -> None:

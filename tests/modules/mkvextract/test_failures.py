@@ -20,6 +20,7 @@ from tests.support.films import (
     damage,
     halve,
     mkvmerge,
+    payload,
 )
 from tests.support.media import Interrupted, make_clip, terminated_when
 
@@ -121,7 +122,8 @@ def test_no_matroska(name: str, here: Path) -> None:
         case _:
             problem += "The file"
 
-    assert failure(sound(name, "a")).message.startswith(problem)
+    message = failure(sound(name, "a")).message.replace("MP4/QuickTime", "QuickTime/MP4")  # as newer versions say
+    assert message.startswith(problem)
     assert not Path("a").exists()
 
 
@@ -218,7 +220,12 @@ def test_sizes(film: Path, large: Path, vobsub: Path, here: Path) -> None:
 
     everything = {"chapters": "c", "tags": "t", "timestamps": [{"id": 0, "filename": "x"}]}
     nothing = dict.fromkeys("ctx", 0)
-    assert expected(film, tracks=tracks(0, 1, 4), **everything) == {"0": 40165, "1": 17671, "4": 30, **nothing}
+    assert expected(film, tracks=tracks(0, 1, 4), **everything) == {
+        "0": payload(film, 0),
+        "1": payload(film, 1),
+        "4": 30,
+        **nothing,
+    }
     assert expected(film, attachments=[{"id": 1, "filename": "a"}, {"id": 2, "filename": "b"}]) == {"a": 2560, "b": 7}
     assert expected(large, tracks=tracks(0)) == {"0": 200 << 20}
     assert expected(vobsub, tracks=tracks(0)).keys() == {"0.sub"}

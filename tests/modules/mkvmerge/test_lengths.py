@@ -3,7 +3,9 @@
 import os
 import shlex
 import shutil
+import struct
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -107,16 +109,12 @@ def test_late_tracks(clip: Path, tmp_path: Path) -> None:
 
 def test_long_last_frame(tmp_path: Path) -> None:
     """How long the last frame is shown, ffmpeg counts and mkvmerge does not know: a difference that is no loss."""
-    listing = tmp_path / "list.txt"
-    picture = tmp_path / "a.png"
-    ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x64", "-frames:v", "1", picture)
-    listing.write_text(f"file {picture}\nduration 0.1\nfile {picture}\nduration 30\n")
-    ffmpeg("-f", "concat", "-safe", "0", "-i", listing, "-fps_mode", "vfr", "-c:v", "mpeg4", tmp_path / "a.mp4")
-    subprocess.run(
-        ["ffmpeg", "-v", "error", "-y", "-i", tmp_path / "a.mp4", "-c", "copy", "-bsf:v",
-         "setts=duration=if(eq(N\\,1)\\,30/TB\\,DURATION)", tmp_path / "a.mkv"],
-        check=True,
-    )  # fmt: skip
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x64:rate=10", "-frames:v", "2", "-c:v", "mpeg4", tmp_path / "a.mkv")
+    film, tag, total = (tmp_path / "a.mkv").read_bytes(), b"00:00:00.200000000", struct.pack(">d", 200.0)
+    assert film.count(tag) == film.count(total) == 1
+    # As ffmpeg 5 writes it. ffmpeg 7 also writes how long the frame itself is shown, which mkvmerge keeps.
+    film = film.replace(tag, b"00:00:30.100000000").replace(total, struct.pack(">d", 30100.0))
+    (tmp_path / "a.mkv").write_bytes(film)
     data = task(tmp_path / "a.mkv", tmp_path / "out.mkv")
     data["sources"].append(data["sources"][0])  # of which mkvmerge warns
 
@@ -149,7 +147,7 @@ def test_empty_subtitles(clip: Path, tmp_path: Path) -> None:
 
     carry_out(task(tmp_path / "out.mkv", tmp_path / "again.mkv"))
 
-    assert [kind for kind, _ in tracks(tmp_path / "again.mkv")] == ["subtitles", "video", "audio"]
+    assert Counter(kind for kind, _ in tracks(tmp_path / "again.mkv")) == Counter(["subtitles", "video", "audio"])
 
 
 # --- failures ---

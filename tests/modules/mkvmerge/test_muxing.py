@@ -123,7 +123,11 @@ def test_selection_by_mkvmerge_itself(film: Path, clip: Path, tmp_path: Path) ->
 
     carry_out(data)
 
-    assert [kind for kind, _ in tracks(tmp_path / "out.mkv")] == ["audio", *["subtitles"] * 3, "video"]
+    kinds = [kind for kind, _ in tracks(tmp_path / "out.mkv")]
+    assert kinds in (
+        ["audio", *["subtitles"] * 3, "video"],  # as in the sources
+        ["video", "audio", *["subtitles"] * 3],  # newer versions of mkvmerge order by type what nobody has ordered
+    )
 
 
 def test_attachments_that_are_alike(film: Path, tmp_path: Path) -> None:
