@@ -1,7 +1,7 @@
-"""Settings: what the environment and `pyproject.toml` say, checked once at the start.
+"""Settings from the environment and `pyproject.toml`, checked once at the start.
 
-The supervisor reads them (`load_settings`, `load_client`) and hands them on; a module sees them as attributes of
-`Config`, which the task process fills in before the module is imported.
+The supervisor reads them (`load_settings`, `load_client`) and hands them on. A module sees them as attributes of
+`Config`, which the task process fills in before it imports the module.
 """
 
 import os
@@ -21,24 +21,24 @@ import msgspec
 from app.formats import ID, ID_FORM
 
 VERSION = "1.4.0"
-"""The client's version, as the server and modules are told."""
+"""The client's version, which the server and modules see."""
 
 MODULE_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-"""A class named by its import path, such as `modules.ffmpeg.Ffmpeg`."""
+"""The import path of a class, such as `modules.ffmpeg.Ffmpeg`."""
 
 MAX_SLOTS = 64
-"""Jobs at once in one client; each slot has a worker of its own on the server, and some threads."""
+"""The largest WORKER_SLOTS: to the server each slot is a worker of its own, and each needs some threads."""
 
 SECRETS = frozenset({"API_TOKEN"})
-"""Settings that are shown nowhere, and that tasks and their tools do not get."""
+"""Settings that are never shown, and that tasks and their tools do not get."""
 
 
 class ConfigError(Exception):
-    """A setting or the configuration file is wrong; the text is one line that names the key."""
+    """A setting or the configuration file is wrong. The text is one line that names the key."""
 
 
 class Config:
-    """The settings as modules know them. Outside a task process (an author's tests) the defaults stand."""
+    """The settings under the names that modules use. Outside a task process (an author's tests) they have defaults."""
 
     API_URL: ClassVar[str] = "http://localhost:5000"
     API_TIMEZONE: ClassVar[tzinfo] = UTC
@@ -54,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     api_url: str
     api_token: str
-    """The bearer token for the API, or nothing. Never leaves the supervisor: see `without_secrets`."""
+    """The bearer token for the API; empty for none. It never leaves the supervisor: see `without_secrets`."""
     api_timezone: str
     hostname: str
     host_uuid: str
@@ -63,19 +63,19 @@ class Settings(msgspec.Struct, frozen=True):
     network_retry_interval: float
     worker_slots: int
     on_restart: str
-    """What becomes of jobs that a crash of the client interrupted: `resume`, `requeue` or `fail`."""
+    """The treatment of jobs that a crash of the client interrupted: `resume`, `requeue` or `fail`."""
     shutdown_grace: float | None
-    """How long a first SIGTERM lets the jobs in hand go on; `None`: to their end."""
+    """Seconds for which a first SIGTERM lets the jobs in hand go on; `None`: to their end."""
     cancel_deleted_jobs: bool
     log_level: str
     state_directory: str
 
     def without_secrets(self) -> "Settings":
-        """These, for processes that run modules."""
+        """Return a copy without secrets, for processes that run modules."""
         return msgspec.structs.replace(self, api_token="")
 
     def apply(self) -> None:
-        """Make these the settings that modules of this process see in `Config`."""
+        """Fill in `Config`, for the modules of this process."""
         Config.API_URL = self.api_url
         Config.API_TIMEZONE = ZoneInfo(self.api_timezone)
         Config.HOSTNAME = self.hostname
@@ -88,13 +88,13 @@ class Client(msgspec.Struct, frozen=True):
 
     file: Path
     chosen_by: str
-    """What made this the file, for a person."""
+    """How the file was chosen, for a person: `--config`, `SISYPHUS_CONFIG`, …"""
     modules: dict[str, str]
-    """Enabled modules: the name a task uses, and the class that serves it."""
+    """Enabled modules: the name that tasks use, and the import path of the class."""
     paths: tuple[str, ...]
     """Absolute directories to import modules from, besides the program's own."""
     limits: dict[str, Any]
-    """`[tool.client.limits]` as it stands in the file; `supervisor.isolation.limits` gives it meaning."""
+    """`[tool.client.limits]` as it stands in the file; `supervisor.isolation.limits` interprets it."""
 
 
 class Setting(NamedTuple):
@@ -103,14 +103,14 @@ class Setting(NamedTuple):
     name: str
     default: str
     read: Callable[[str], Any]
-    """Makes a value of its text; raises `ValueError` with what the text is not."""
+    """Parses the text; raises `ValueError` with the expected form, such as "a number of slots from 1 to 64"."""
 
 
 def load_settings(environ: Mapping[str, str], state_directory: Path) -> Settings:
-    """Read the settings from `environ`. One that is present but empty counts as absent.
+    """Read the settings from `environ`. An empty variable counts as absent.
 
     Raises:
-        ConfigError: a value makes no sense.
+        ConfigError: a value is wrong.
     """
     values: dict[str, Any] = {"state_directory": str(state_directory)}
     for field, setting in SETTINGS.items():
@@ -126,12 +126,12 @@ def load_settings(environ: Mapping[str, str], state_directory: Path) -> Settings
 
 
 def is_set(name: str, environ: Mapping[str, str]) -> bool:
-    """Whether a setting comes from the environment, and is no default."""
+    """Return whether a setting comes from the environment, and not from the defaults."""
     return bool(environ.get(name, "").strip())
 
 
 def shown_url(url: str) -> str:
-    """An address without the user's name and password that may stand in it."""
+    """Return a URL without the user name and password that it may hold."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
@@ -140,40 +140,43 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
     """Read the configuration file: `--config`, `SISYPHUS_CONFIG`, `./pyproject.toml`, or the program's own.
 
     Raises:
-        ConfigError: no such file, not TOML, or a table that is not as it should be.
+        ConfigError: the file is missing, is not TOML, or has a wrong table.
     """
     file, chosen_by = _find_file(option, environ)
-    table = _read(file)
-    if not isinstance(table, dict):
-        raise ConfigError(f"{file}: tool.client: expected a table")
-    unknown = sorted(set(table) - {"modules", "limits"})
-    if unknown:
-        raise ConfigError(f"{file}: tool.client.{unknown[0]}: unknown table (known: limits, modules)")
-    modules = table.get("modules", {})
-    if not isinstance(modules, dict):
-        raise ConfigError(f"{file}: tool.client.modules: expected a table")
-    enabled = modules.get("enabled", {})
-    if not isinstance(enabled, dict):
-        raise ConfigError(f"{file}: tool.client.modules.enabled: expected a table")
+    client = _table(_read(file), f"{file}: tool.client")
+    _refuse_unknown(client, {"modules", "limits"}, f"{file}: tool.client", "table")
+    modules = _table(client.get("modules", {}), f"{file}: tool.client.modules")
+    _refuse_unknown(modules, {"enabled", "paths"}, f"{file}: tool.client.modules", "key")
+    enabled = _table(modules.get("enabled", {}), f"{file}: tool.client.modules.enabled")
     for name, target in enabled.items():
         if not (isinstance(target, str) and MODULE_TARGET.fullmatch(target)):
             raise ConfigError(
                 f'{file}: tool.client.modules.enabled.{name}: expected "package.module.Class", got {target!r}'
             )
-    paths = modules.get("paths", [])
+    paths = _read_paths(modules.get("paths", []), file)
+    limits = _table(client.get("limits", {}), f"{file}: tool.client.limits")
+    return Client(file, chosen_by, dict(enabled), paths, limits)
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: expected a table")
+    return value
+
+
+def _refuse_unknown(table: dict[str, Any], known: set[str], where: str, kind: str) -> None:
+    for key in sorted(table.keys() - known):
+        raise ConfigError(f"{where}.{key}: unknown {kind} (known: {', '.join(sorted(known))})")
+
+
+def _read_paths(paths: Any, file: Path) -> tuple[str, ...]:
+    where = f"{file}: tool.client.modules.paths"
     if not (isinstance(paths, list) and all(isinstance(path, str) for path in paths)):
-        raise ConfigError(f"{file}: tool.client.modules.paths: expected a list of directories")
-    unknown = sorted(set(modules) - {"enabled", "paths"})
-    if unknown:
-        raise ConfigError(f"{file}: tool.client.modules.{unknown[0]}: unknown key (known: enabled, paths)")
-    limits = table.get("limits", {})
-    if not isinstance(limits, dict):
-        raise ConfigError(f"{file}: tool.client.limits: expected a table")
-    base = file.parent.absolute()
-    places = tuple(os.path.normpath(base / path) for path in paths)
-    for place in places:
-        _require_utf8(f"{file}: tool.client.modules.paths", place)
-    return Client(file, chosen_by, dict(enabled), places, limits)
+        raise ConfigError(f"{where}: expected a list of directories")
+    directories = tuple(os.path.normpath(file.parent.absolute() / path) for path in paths)
+    for directory in directories:
+        _require_utf8(where, directory)
+    return directories
 
 
 def _find_file(option: str | None, environ: Mapping[str, str]) -> tuple[Path, str]:
@@ -186,7 +189,7 @@ def _find_file(option: str | None, environ: Mapping[str, str]) -> tuple[Path, st
         try:
             tools = tomllib.loads(here.read_text(encoding="utf-8")).get("tool")
         except (OSError, ValueError):
-            tools = None  # somebody else's project in the working directory, broken or not, is not our business
+            tools = None  # another project's file in the working directory may well be broken
         if isinstance(tools, dict) and "client" in tools:
             return here, "the working directory"
     package = Path(__file__).parent.parent
@@ -208,7 +211,7 @@ def _read(file: Path) -> Any:
 
 
 def _require_utf8(where: str, text: str) -> None:
-    """Refuse what the messages between the processes cannot carry."""
+    """Refuse text that is not UTF-8: the messages between the processes cannot carry it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -216,7 +219,7 @@ def _require_utf8(where: str, text: str) -> None:
 
 
 def _kept_uuid(state_directory: Path) -> str:
-    """The id of this worker, made once and kept in the state directory."""
+    """Return the id of this worker, which is made once and kept in the state directory."""
     file = state_directory / "host_uuid"
     try:
         return str(uuid.UUID(file.read_text(encoding="ascii").strip()))
@@ -313,4 +316,4 @@ SETTINGS = {
         "LOGURU_LEVEL", "INFO", _one_of("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
     ),
 }
-"""The settings of the environment by the field of `Settings` that they fill, as the README lists them."""
+"""The environment's settings by field of `Settings`, in the order of the README."""

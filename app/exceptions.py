@@ -11,14 +11,17 @@ from collections.abc import Sequence
 
 
 class ClientError(Exception):
-    """A step of a task failed, and `message` tells a person why.
+    """A step of a task failed. All attributes go on the job's record.
 
-    Of several `problems` each is a line for a person, and the message, if it is not given, all of them. `stderr` holds
-    the last lines a tool wrote before it failed, if one did, and `exit_status` or `signal` how it ended. All of it goes
-    on the job's record.
+    Attributes:
+        message: The reason, for a person. If it is not given, it is made of `problems`.
+        problems: If there are several reasons: each of them, for a person.
+        stderr: The last lines of the tool that failed, if one did.
+        exit_status: The exit status of that tool.
+        signal: The name of the signal that killed that tool.
     """
 
-    # Also for a class of an author's own that does not call this one's __init__.
+    # Defaults for an author's own subclass that does not call this `__init__`.
     message: str = ""
     problems: Sequence[str] = ()
     stderr: Sequence[str] = ()
@@ -48,7 +51,7 @@ class InitializationError(ClientError):
 
 
 class ValidationError(ClientError):
-    """The task's data is wrong; nothing of the job has run."""
+    """The task's data is wrong. No task of the job has run."""
 
 
 class RunError(ClientError):
@@ -56,4 +59,4 @@ class RunError(ClientError):
 
 
 class CleanupError(ClientError):
-    """The work was done, but what it left could not be put in order."""
+    """The task's work was done, but the cleanup after it failed."""

@@ -1,7 +1,7 @@
-"""The heartbeat as a module sees it: it says how the work is going, and the supervisor tells the server.
+"""The heartbeat as a module sees it: the module reports its progress, and the supervisor sends it to the server.
 
-Nothing here talks to the network. `set_data` keeps the latest status and sends it to the supervisor at most a few
-times a second, so a module may call it for every frame.
+Nothing here uses the network. `set_data` keeps the latest status and sends it to the supervisor at most a few times a
+second, so a module may call it for every frame.
 """
 
 import os
@@ -17,11 +17,11 @@ from loguru import logger
 from app.config import Config
 
 SEND_INTERVAL = 0.25
-"""Seconds between two statuses sent to the supervisor; what comes faster is replaced by what comes after it."""
+"""The least seconds between two statuses sent to the supervisor. Of those in between only the latest is sent."""
 
 
 class Heartbeat:
-    """Keeps what the module last said and passes it on.
+    """Keeps the module's latest status and sends it to the supervisor.
 
     Attributes:
         job_id: The job's id, or an empty string outside a job.
@@ -43,7 +43,7 @@ class Heartbeat:
         self._lock = threading.Lock()
 
     def connect(self, send: Callable[[bytes], None]) -> None:
-        """Pass statuses, encoded as JSON, to `send` from now on. Only this process does: a fork of it stays silent."""
+        """Pass statuses, encoded as JSON, to `send` from now on. A fork of this process stays silent."""
         self.start_time = datetime.now(tz=Config.API_TIMEZONE)
         self.interval = Config.HEARTBEAT_INTERVAL
         self._owner = os.getpid()
@@ -51,7 +51,7 @@ class Heartbeat:
 
     @property
     def message(self) -> dict[str, Any]:
-        """The status as the server will see it: what the module last said, and what the client adds."""
+        """The status as the server will see it: the module's latest, completed by the client."""
         known = {
             "status": "in_progress" if self.job_id else "idle",
             "hostname": Config.HOSTNAME,
@@ -60,22 +60,22 @@ class Heartbeat:
         }
         if self.job_id:
             known |= {"job_id": self.job_id, "job_title": self.job_title}
-        said = msgspec.json.decode(self._status)
-        return known | said if isinstance(said, dict) else known
+        latest = msgspec.json.decode(self._status)
+        return known | latest if isinstance(latest, dict) else known
 
     def set_data(self, data: Mapping[str, Any]) -> None:
         """Report the status: `status`, `task`, and optionally `progress` (0 to 100) and `info`.
 
-        What cannot be expressed in JSON is left out with a warning; a report never makes a module fail.
+        A status that JSON cannot express is dropped with a warning: a report never makes a module fail.
         """
         try:
-            # A snapshot, so that what the module changes later without saying so is not reported: 0.3 µs.
+            # Encode now (0.3 µs): the module may change its object afterwards without reporting that.
             self._status = msgspec.json.encode(data, enc_hook=str)
         except Exception as error:  # noqa: BLE001 - the object and its __str__ are the module's
             logger.warning("The status could not be reported: {}: {}", type(error).__name__, error)
             return
         if self._unsent:
-            return  # a timer that sends the latest is under way
+            return  # a timer will send the latest
         wait = self._sent_at + SEND_INTERVAL - time.monotonic()
         if wait <= 0:
             self._send_latest()
@@ -85,21 +85,21 @@ class Heartbeat:
             timer.daemon = True
             try:
                 timer.start()
-            except RuntimeError:  # no thread to be had: the next call tries again
+            except RuntimeError:  # no thread can be started: the next call tries again
                 self._unsent = False
 
     def set_idle(self) -> None:
-        """Report that nothing is under way."""
+        """Report that the module does nothing."""
         self.set_data({"status": "idle"})
 
     def set_in_progress(self, job_id: str | None = None, job_title: str | None = None) -> None:
-        """Report that work is under way. The client knows which job it is; the arguments are for old modules."""
+        """Report that the module works. The client knows the job; the arguments exist for old modules."""
         self.job_id = job_id or self.job_id
         self.job_title = job_title or self.job_title
         self.set_data({"status": "in_progress"})
 
     def flush(self) -> None:
-        """Send the latest status now, if it has not been sent; returns when it has."""
+        """Send the latest status now, unless it was sent; returns after sending it."""
         with self._lock:
             pending = self._unsent
         if pending:
@@ -107,7 +107,7 @@ class Heartbeat:
 
     def _send_latest(self) -> None:
         if self._send is None or os.getpid() != self._owner:
-            return  # outside the client, or in a process the module forked: nobody there to tell
+            return  # outside the client, or in a fork of the task process
         with self._lock:
             self._unsent = False
             self._sent_at = time.monotonic()

@@ -1,7 +1,7 @@
-"""The few Linux calls that containment rests on, which Python's library does not have.
+"""The Linux calls of the containment that Python's library does not have.
 
-psutil finds children by reading every process of the machine; `/proc/PID/task/TID/children` (Linux 4.2,
-CONFIG_PROC_CHILDREN) is one read, which matters in a loop that must outrun a fork bomb. psutil is the fallback.
+Children are read from `/proc/PID/task/TID/children` (Linux 4.2, CONFIG_PROC_CHILDREN): one read, where psutil reads
+every process of the machine. That matters in a loop that must outrun a fork bomb. psutil is the fallback.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterator
 import psutil
 
 MARKER = "SISYPHUS_SUPERVISOR"
-"""Environment variable of every process below a supervisor: its pid, start time and pid namespace. What survives the
-supervisor and the zygote both being killed at one instant is found by it at the next start."""
+"""Environment variable of every process below a supervisor: the supervisor's pid, start time and pid namespace. If
+supervisor and zygote are both killed at one instant, the next start finds the surviving processes by this variable."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -30,14 +30,14 @@ def _prctl(option: int, value: int) -> None:
 
 
 def become_subreaper() -> None:
-    """From now on, descendants whose parent dies become children of this process: prctl(2)."""
+    """Make orphaned descendants children of this process from now on: prctl(2)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent` ends. Ends at once if it already has.
+    """Have the kernel kill this process when `parent` ends; exit at once if `parent` has ended already.
 
-    The signal is tied to the parent's *thread* that forked us, which is why the zygote has only one.
+    The kernel watches the parent's *thread* that forked us, which is why the zygote has only one thread.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -45,7 +45,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The direct children of `pid` (zombies among them), or none if there is no such process."""
+    """Return the direct children of `pid`, zombies included; none if there is no such process."""
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -63,7 +63,7 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Everything below `pid`, parents before their children, found as it is asked for: what is born may be missing."""
+    """Yield all processes below `pid`, parents first, read level by level: a process born meanwhile may be missing."""
     level = children(pid)
     while level:
         yield from level
@@ -71,11 +71,11 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def kill_trees(roots: Collection[int], spare_groups: Collection[int] = ()) -> None:
-    """Kill each of `roots`, its process group unless that is to be spared, and all that is below it.
+    """Kill each of `roots`, its process group unless that is in `spare_groups`, and all descendants.
 
-    A group first, because the kernel lets none of it fork meanwhile: a bomb of ten thousand is over at once. What has
-    left the group is stopped, parents before children, and then killed: what is stopped forks no more, so that this
-    gains on a bomb, and reaps no more, so that no number comes to mean another process before it is used.
+    Groups come first: the kernel kills a group at one instant, so a bomb of ten thousand processes is over at once.
+    Processes that have left the group are stopped, parents before children, and then killed. A stopped process forks no
+    more, so this gains on a bomb; and it reaps no more, so no pid is reused before it is killed.
     """
     for group in {_group(pid) for pid in roots} - {0, os.getpgrp(), *spare_groups}:
         kill_group(group)
@@ -86,14 +86,14 @@ def kill_trees(roots: Collection[int], spare_groups: Collection[int] = ()) -> No
             seen[pid] = None
             if _signal(pid, signal.SIGSTOP):
                 fresh += (child for child in children(pid) if child not in seen)
-        # A signal takes its time: what was forking when it was stopped has one more child than it had.
+        # A process may finish a fork before SIGSTOP takes effect, so look for new children.
         fresh = [child for pid in seen for child in children(pid) if child not in seen]
     for pid in seen:
         _signal(pid, signal.SIGKILL)
 
 
 def kill_group(group: int) -> bool:
-    """Kill a process group at one instant, what is being forked too; whether there is one."""
+    """Kill a process group at one instant, half-forked children included; returns whether there is such a group."""
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
@@ -117,10 +117,10 @@ def _signal(pid: int, number: signal.Signals) -> bool:
 
 
 def kill_children(spare: Collection[int] = (), patience: float = 5.0) -> int:
-    """Kill and reap every child of this process but `spare`, and what then falls to it, until there is none.
+    """Kill and reap every child of this process but `spare`, and the orphans that fall to it, until none is left.
 
-    Only a subreaper whose children no one else waits for may call this. Returns how many were killed; gives up on
-    what the kernel will not let die (uninterruptible sleep) after `patience` seconds.
+    Only a subreaper may call this, and only if nothing else waits for its children. Returns how many were killed. After
+    `patience` seconds it gives up on processes that the kernel does not let die (uninterruptible sleep).
     """
     killed: set[int] = set()
     deadline = time.monotonic() + patience
@@ -137,12 +137,12 @@ def kill_children(spare: Collection[int] = (), patience: float = 5.0) -> int:
 
 
 def marker(pid: int) -> str:
-    """The value of `MARKER` for the supervisor `pid`: no other process, before or after it, has the same."""
+    """Return the value of `MARKER` for the supervisor `pid`. No other process has the same, earlier or later."""
     return f"{pid}:{_start_time(pid)}:{_pid_namespace('self')}"
 
 
 def out_of_memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory since boot (Linux 4.13); 0 if it does not tell."""
+    """Return how many processes the kernel has killed for lack of memory since boot (Linux 4.13); 0 if unknown."""
     with contextlib.suppress(OSError), open("/proc/vmstat", "rb") as file:
         for line in file:
             if line.startswith(b"oom_kill "):
@@ -151,7 +151,7 @@ def out_of_memory_kills() -> int:
 
 
 def kill_survivors() -> list[int]:
-    """Kill processes whose supervisor is gone, and return their pids. Last resort: see `MARKER`."""
+    """Kill processes whose supervisor is dead (see `MARKER`); returns their pids."""
     killed: list[int] = []
     prefix = MARKER.encode() + b"="
     for name in os.listdir("/proc"):
@@ -165,9 +165,9 @@ def kill_survivors() -> list[int]:
                 continue
             process = os.pidfd_open(int(name))
         except (OSError, ValueError):
-            continue  # it is gone, or another user's
+            continue  # it has ended, or belongs to another user
         try:
-            # The pidfd holds the process; had the pid been reused meanwhile, its start time would differ.
+            # The pidfd refers to one process. If the pid was reused before it was opened, the start time differs.
             if _start_time(int(name)) == started:
                 signal.pidfd_send_signal(process, signal.SIGKILL)
                 killed.append(int(name))
@@ -179,11 +179,11 @@ def kill_survivors() -> list[int]:
 
 
 def is_alive(value: str) -> bool:
-    """Whether the supervisor with this marker is alive."""
+    """Return whether the supervisor with this marker may be alive."""
     try:
         pid, started, namespace = map(int, value.split(":"))
         if namespace != _pid_namespace("self"):
-            return True  # its number means nothing here: it is for its own container to judge
+            return True  # the pid means nothing in this namespace: only its own container can judge
         return _start_time(pid) == started
     except (OSError, ValueError):
         return False
@@ -194,7 +194,7 @@ def _pid_namespace(pid: str) -> int:
 
 
 def state(pid: int) -> str:
-    """One letter, as in proc(5): R running, S sleeping, T stopped, Z zombie, …; X if there is no such process."""
+    """Return the state as in proc(5): R running, S sleeping, T stopped, Z zombie, …; X if there is no such process."""
     try:
         return _stat(pid)[0].decode()
     except OSError:
@@ -202,12 +202,12 @@ def state(pid: int) -> str:
 
 
 def _start_time(pid: int) -> int:
-    """Clock ticks from boot to the start of `pid`."""
+    """Return the clock ticks from boot to the start of `pid`."""
     return int(_stat(pid)[19])
 
 
 def _stat(pid: int) -> list[bytes]:
-    """/proc/PID/stat from its third field, the state, on: proc(5)."""
+    """Return the fields of /proc/PID/stat from the third, the state, on: proc(5)."""
     with open(f"/proc/{pid}/stat", "rb") as file:
-        # The name before it, in parentheses, may hold anything, parentheses and spaces too.
+        # The second field, the name in parentheses, may hold any character, even parentheses and spaces.
         return file.read().rpartition(b")")[2].split()

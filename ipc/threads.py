@@ -1,11 +1,11 @@
-"""Threads for what blocks. They are there from the start: during a fork bomb there may be none to be had."""
+"""Threads for blocking calls."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 
 def started_threads(number: int, name: str) -> ThreadPoolExecutor:
-    """An executor whose `number` threads run already."""
+    """Return an executor whose `number` threads run already: during a fork bomb no thread could be started."""
     executor = ThreadPoolExecutor(number, thread_name_prefix=name)
     all_started = threading.Barrier(number + 1)
     for _ in range(number):

@@ -8,10 +8,10 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from app.config import Config, shown_url
 from app.exceptions import ClientError
+from app.formats import quote_part
 from ipc.messages import MAX_BODY, MAX_NAME, Data, Get, Put
 
 TIMEOUT = (5, 30)
@@ -94,12 +94,12 @@ def _quoted(name: str) -> str:
             message=f"the name {name[:40]!r}… of server-side data has {len(name)} characters; at most {MAX_NAME} can be"
         )
     try:
-        quoted = quote(name, safe="")
+        name.encode()
     except UnicodeEncodeError as error:
         raise ClientError(message=f"{name!r} cannot be a name of server-side data: it is no UTF-8") from error
     if not name.strip("."):
         raise ClientError(message=f"{name!r} cannot be a name of server-side data: in an address it means another one")
-    return quoted
+    return quote_part(name)
 
 
 def _encoded(object: Mapping[str, Any], where: str) -> str:

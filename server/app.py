@@ -1,4 +1,4 @@
-"""The application: the routes on a store, and the watch over running jobs."""
+"""The application: the routes on a store, and a watch that finds lost jobs."""
 
 import asyncio
 import contextlib
@@ -23,16 +23,16 @@ from server.store import Store
 from server.workers import AwakeClock, Workers
 
 WORKER_TTL = 30.0
-"""Seconds after its last heartbeat for which a worker is shown."""
+"""Seconds after its last heartbeat during which a worker is shown."""
 
 VANISHED_AFTER = 30.0
-"""Seconds after its last heartbeat when a worker's job goes back to the queue."""
+"""Seconds after a worker's last heartbeat until its job goes back to the queue."""
 
 
 def create_app(
     store: Store, vanished_after: float = VANISHED_AFTER, worker_ttl: float = WORKER_TTL, token: str = ""
 ) -> FastAPI:
-    """The application on an open store. With a token, all but the pages and the health need it."""
+    """Make the application on an open store. With a token, every route but the pages and the health requires it."""
     look_every = min(1.0, vanished_after / 4)
     workers = Workers(worker_ttl, vanished_after, AwakeClock(longest_gap=2 * look_every))
 
@@ -45,7 +45,7 @@ def create_app(
 
     app = FastAPIOffline(
         title="Sisyphus",
-        description="Hands out jobs to workers, and keeps what they say.",
+        description="Gives jobs to workers and keeps their verdicts.",
         version=VERSION,
         docs_url="/doc/",
         redoc_url=None,
@@ -55,12 +55,12 @@ def create_app(
         swagger_ui_parameters={"validatorUrl": None},  # or the page sends its address to a service that checks it
         redirect_slashes=False,
         lifespan=watch,
-        responses={"4XX": {"model": models.Problem, "description": "What is wrong with the request."}},
+        responses={"4XX": {"model": models.ProblemBody, "description": "The request is wrong; the message says why."}},
     )
     app.state.store = store
     app.state.workers = workers
     app.state.started_at = time.monotonic()
-    # The gate checks the token; this puts it on the page.
+    # The gate checks the token. This dependency only puts a field for it on the OpenAPI page.
     dependencies = [Depends(HTTPBearer(auto_error=False))] if token else []
     for router in ROUTERS:
         app.include_router(router, dependencies=dependencies)
@@ -78,20 +78,20 @@ async def _to_page() -> Response:
 
 
 async def _watch(store: Store, workers: Workers, every: float) -> None:
-    """Look after the running jobs until cancelled."""
+    """Look for lost jobs until cancelled."""
     failing = False
     while True:
         await asyncio.sleep(every)
         try:
-            await run_in_threadpool(_look, store, workers)
+            await run_in_threadpool(_find_lost_jobs, store, workers)
             failing = False
         except Exception as error:  # noqa: BLE001 - the task's outermost frame, and the watch must go on
             if not failing:
-                logger.opt(exception=error).error("Running jobs are not watched; next try in {:g} s", every)
+                logger.opt(exception=error).error("Looking for lost jobs failed; next try in {:g} s", every)
             failing = True
 
 
-def _look(store: Store, workers: Workers) -> None:
+def _find_lost_jobs(store: Store, workers: Workers) -> None:
     changes = workers.look(store.running)
     for job_id in store.put_back(list(changes.lost)) if changes.lost else ():
         logger.warning("Job {} goes back to the head of the queue: {}", job_id, changes.lost[job_id])
@@ -110,4 +110,4 @@ async def _on_broken_database(request: Request, error: Exception) -> Response:
 
 
 async def _on_defect(_request: Request, _error: Exception) -> Any:
-    return transport.problem(500, "A defect of the server; its log has the details.")
+    return transport.problem(500, "The server has a defect; its log has the details.")

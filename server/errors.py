@@ -1,4 +1,4 @@
-"""What keeps the server from serving.
+"""The errors that keep the server from starting.
 
 ServerError
 └── StoreError   the database
@@ -10,4 +10,4 @@ class ServerError(Exception):
 
 
 class StoreError(ServerError):
-    """The database cannot be used: where it lies, what it is, or who else has it."""
+    """The database cannot be used: its place, its content, or another server that uses it."""

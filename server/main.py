@@ -1,4 +1,4 @@
-"""Runs the server: in the foreground, or in a thread of a program that needs one."""
+"""Runs the server: in the foreground, or in a thread of another program."""
 
 import contextlib
 import logging
@@ -20,30 +20,30 @@ from server.store import Store
 __all__ = ["ServerError", "ServerSettings", "in_background", "serve"]
 
 STOP_GRACE = 2
-"""Seconds that requests under way have to end when the server stops."""
+"""Seconds for requests in flight to end when the server stops."""
 
 KEEP_ALIVE = 75
-"""Seconds that a connection may idle: longer than clients pause, so that none meets one that is just being closed."""
+"""Seconds that a connection may idle: longer than clients pause, so that no request meets a closing connection."""
 
 BACKLOG = 512
-"""Connections that may wait to be accepted."""
+"""Connections that may wait for the server to accept them."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
-    """What to serve, and where."""
+    """The database to serve, and the address to serve it at."""
 
     database: Path
     host: str = "127.0.0.1"
     port: int = 5000
-    """0 for any that is free."""
+    """0 for any free port."""
     vanished_after: float = VANISHED_AFTER
     """Seconds without a heartbeat after which a worker's job goes back to the queue."""
     token: str = ""
-    """What requests must carry, or nothing."""
+    """The bearer token that requests must carry; empty for none."""
 
 
 class _Server(uvicorn.Server):
-    """Serves on a socket that listens already, and leaves signals to whoever runs it."""
+    """Serves on a socket that listens already, and leaves signals to its caller."""
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket, url: str, database: Path) -> None:
         super().__init__(config)
@@ -74,7 +74,7 @@ def serve(settings: ServerSettings) -> None:
 
 @contextlib.contextmanager
 def in_background(settings: ServerSettings) -> Iterator[str]:
-    """Serve in a thread, and stop at the end. Gives the URL; requests are answered from now on.
+    """Serve in a thread, and stop at the end. Yields the URL, which responds from then on.
 
     Raises:
         ServerError: the server cannot start.
@@ -91,7 +91,7 @@ def in_background(settings: ServerSettings) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _prepared(settings: ServerSettings) -> Iterator[_Server]:
-    """A server to run. All that can fail is done: its database is open, its port taken."""
+    """Yield a server whose database is open and whose port is taken, so that running it cannot fail."""
     if not settings.vanished_after > 0:
         raise ServerError(f"vanished_after: {settings.vanished_after!r} is not a number of seconds greater than 0")
     with contextlib.closing(Store(settings.database)) as store, _listening(settings) as listener, _log_to_loguru():
@@ -99,7 +99,7 @@ def _prepared(settings: ServerSettings) -> Iterator[_Server]:
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",  # whatever else is installed: one parser to know
+            http="h11",  # not httptools, even if that is installed: one parser to test
             ws="none",
             lifespan="on",
             log_config=None,
@@ -116,22 +116,24 @@ def _prepared(settings: ServerSettings) -> Iterator[_Server]:
 
 @contextlib.contextmanager
 def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
-    place = f"{settings.host}:{settings.port}"
-    if not 0 <= settings.port < 1 << 16:  # getaddrinfo takes 70000 for 4464
-        raise ServerError(f"{place}: cannot be listened on: a port is a number from 0 to 65535")
+    address = f"{settings.host}:{settings.port}"
+    if not 0 <= settings.port < 1 << 16:  # getaddrinfo would take 70000 for 4464
+        raise ServerError(f"{address}: cannot be listened on: a port is a number from 0 to 65535")
     with contextlib.ExitStack() as opened:
         try:
             found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            family, kind, protocol, _, address = found[0]
-            # Not `socket.create_server`: that names no protocol, so asyncio sees no TCP and leaves TCP_NODELAY out; an
-            # answer, which is two writes, would then wait 40 ms for the client's delayed acknowledgement.
+            family, kind, protocol, _, socket_address = found[0]
+            # Not `socket.create_server`: that names no protocol, so asyncio would not set TCP_NODELAY. A response is
+            # two writes, and the second would wait 40 ms for the client's delayed acknowledgement.
             listener = opened.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what was just closed is free
-            listener.bind(address)
+            listener.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # or a port closed a moment ago would be in use
+            listener.bind(socket_address)
             listener.listen(BACKLOG)
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise ServerError(f"{place}: cannot be listened on: {reason}") from error
+            raise ServerError(f"{address}: cannot be listened on: {reason}") from error
         yield listener
 
 
@@ -142,7 +144,7 @@ def _url(host: str, listener: socket.socket) -> str:
 
 @contextlib.contextmanager
 def _stopped_by_signals(server: _Server) -> Iterator[None]:
-    """Let SIGTERM and SIGINT stop the server: the handler only sets a flag, at which the server's loop looks."""
+    """Let SIGTERM and SIGINT stop the server. The handler only sets a flag, which the server's loop reads."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True
@@ -162,13 +164,13 @@ class _ToLoguru(logging.Handler):
 
 @contextlib.contextmanager
 def _log_to_loguru() -> Iterator[None]:
-    """Send what uvicorn has to say (defects, with their tracebacks) where everything else goes."""
-    theirs = logging.getLogger("uvicorn.error")
-    handler, propagate = _ToLoguru(), theirs.propagate
-    theirs.addHandler(handler)
-    theirs.propagate = False
+    """Send uvicorn's log (defects, with their tracebacks) to loguru, as everything else."""
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    handler, propagate = _ToLoguru(), uvicorn_log.propagate
+    uvicorn_log.addHandler(handler)
+    uvicorn_log.propagate = False
     try:
         yield
     finally:
-        theirs.removeHandler(handler)
-        theirs.propagate = propagate
+        uvicorn_log.removeHandler(handler)
+        uvicorn_log.propagate = propagate

@@ -1,7 +1,7 @@
-"""The bodies that come in and go out, as the OpenAPI page shows them.
+"""The bodies of requests and responses, as the OpenAPI page shows them.
 
-Those that come in are held to the letter: no unknown keys, no nulls, no numbers for strings. Text is any JSON string,
-with lone surrogates too, which pydantic's own `str` would refuse.
+Requests are read strictly: unknown keys, nulls, and numbers in the place of strings are refused. Text is any JSON
+string, even one with lone surrogates, which pydantic's own `str` would refuse.
 """
 
 from typing import Any, Literal
@@ -16,109 +16,109 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class Task(BaseModel):
-    """One task of a job. More keys may stand here; they are kept as they are."""
+class TaskBody(BaseModel):
+    """One task of a job. Unknown keys are kept as they are."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    module: Text = Field(description="The name of the module that does it.")
-    data: Object = Field(default={}, description="What the module is to do; the worker checks it.")
+    module: Text = Field(description="The name of the module that does the task.")
+    data: Object = Field(default={}, description="The module's input; the worker checks it.")
 
 
-class NewJob(_Strict):
-    """A job to be done."""
+class NewJobBody(_Strict):
+    """A job to submit."""
 
     job_title: Text
-    tasks: list[Task] = Field(description="They run one after the other.")
+    tasks: list[TaskBody] = Field(description="They run one after the other.")
 
 
-class JobId(BaseModel):
+class JobIdBody(BaseModel):
     """The id of a job."""
 
     job_id: str
 
 
-class Job(NewJob):
-    """A job, as it was submitted, with its id and time."""
+class JobBody(NewJobBody):
+    """A job as it was submitted, with its id and time."""
 
     job_id: str
-    added: str = Field(description="When it was submitted, ISO 8601.")
+    added: str = Field(description="The time of the submission, ISO 8601.")
 
 
-class Attributes(_Strict):
-    """Whether jobs are not to be taken: from the queue, or by the worker."""
+class AttributesBody(_Strict):
+    """The operator's setting for the queue or for a worker: while it is disabled, clients take no jobs."""
 
     disabled: bool
 
 
-class Queue(BaseModel):
+class QueueBody(BaseModel):
     """All queued jobs, the head first."""
 
-    queue: list[Job]
+    queue: list[JobBody]
     entries: int
-    attributes: Attributes
+    attributes: AttributesBody
 
 
-class Outcome(_Strict):
+class OutcomeBody(_Strict):
     """How a job ended."""
 
     failed: bool
     info: Object = Field(description="The job's record, as the worker wrote it.")
 
 
-class Verdict(Outcome):
-    """How a job ended, and which it was."""
+class VerdictBody(OutcomeBody):
+    """How a job ended, with the job's id and title."""
 
     job_id: str
     job_title: Text
-    completed_at: str = Field(description="When the verdict came, ISO 8601.")
+    completed_at: str = Field(description="The time when the server got the verdict, ISO 8601.")
 
 
-class Beat(_Strict):
-    """A heartbeat."""
+class HeartbeatBody(_Strict):
+    """A worker's heartbeat."""
 
     status: Literal["startup", "idle", "in_progress"]
     online_at: Text
     hostname: Text
     version: Text
-    task: Text = Field(default="", description="The module at work.")
+    task: Text = Field(default="", description="The module that runs.")
     job_id: Text = Field(
-        default="", description="The job at work. Unless somebody names it, it goes back to the queue."
+        default="", description="The job that runs. A running job that no heartbeat names goes back to the queue."
     )
     job_title: Text = ""
     progress: float = Field(default=0, description="Percent.")
     info: Object = {}
 
 
-class Worker(Beat):
+class WorkerBody(HeartbeatBody):
     """A worker's last heartbeat."""
 
     worker_id: str
-    attributes: Attributes
+    attributes: AttributesBody
 
 
-class WorkerList(BaseModel):
+class WorkersBody(BaseModel):
     """The live workers."""
 
-    workers: list[Worker]
+    workers: list[WorkerBody]
     count: int
 
 
-class Configuration(BaseModel):
-    """What serves."""
+class ConfigurationBody(BaseModel):
+    """The server's software and uptime."""
 
     backend: dict[str, str]
     version: str
-    uptime: float = Field(description="Seconds since the server was started.")
+    uptime: float = Field(description="Seconds since the server started.")
 
 
-class Health(BaseModel):
-    """That the server answers."""
+class HealthBody(BaseModel):
+    """The server responds."""
 
     status: Literal["online"]
 
 
-class Problem(BaseModel):
-    """What was wrong, in words."""
+class ProblemBody(BaseModel):
+    """Why a request was refused, for a person."""
 
     message: str

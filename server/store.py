@@ -1,37 +1,32 @@
-"""The database: jobs, verdicts, named data, and who is disabled. It knows nothing of HTTP.
+"""The database: jobs, verdicts, named data, and what is disabled. It knows nothing of HTTP.
 
-Every change is one transaction that is on the disk when the method returns (`synchronous=FULL`): what was acknowledged
-survives SIGKILL and a power cut. A job is one row from its submission to its verdict, so it cannot be lost between a
-queue and a record. Its `position` is its place in the queue, or NULL while it runs; two partial indexes make taking,
-appending and finding what runs cost the same however many jobs there are.
+Every change is one transaction that is on the disk when the method returns, so an acknowledged change survives SIGKILL
+and a power cut. A job is one row from its submission to its verdict, so it cannot be lost between a queue and a record.
+Its `position` is its place in the queue, or NULL while it runs. Two partial indexes keep taking a job, appending one
+and finding the running ones at the same cost however many jobs there are.
 
-Documents are JSON text in ASCII: SQLite's text cannot hold the lone surrogates that JSON strings can. They are not read
-again on their way out.
+Documents are JSON text in ASCII, because SQLite's text cannot hold the lone surrogates that JSON strings can. They are
+sent as they are stored, without decoding.
 
-One connection behind one lock: a transaction takes as long as one fsync, and SQLite has one writer anyway.
+One connection behind one lock is enough: a transaction takes as long as one fsync, and SQLite has one writer anyway.
 """
 
 import contextlib
-import fcntl
 import json
+import os
 import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from app import database
+from app.database import DatabaseFileError, Schema
 from server.errors import StoreError
 
-SCHEMA_VERSION = 1
-"""Kept in the database's `user_version`."""
-
-APPLICATION_ID = 0x53495359
-"""Kept in the database's `application_id`; it reads SISY."""
-
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
+_TABLES = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY,  -- in the order of submission
     job_id TEXT NOT NULL UNIQUE,
@@ -47,14 +42,13 @@ CREATE TABLE data (
     module TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (module, name)
 );
 CREATE TABLE disabled (what TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (what, id)) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
 """
+
+SCHEMA = Schema(application_id=0x53495359, tables=_TABLES)  # reads SISY
 
 
 def to_text(value: Any) -> str:
-    """`value` as JSON in ASCII.
+    """Encode `value` as JSON in ASCII.
 
     Raises:
         ValueError: it holds NaN or an infinity.
@@ -63,28 +57,30 @@ def to_text(value: Any) -> str:
 
 
 class Store:
-    """One server's database. Methods may be called from any thread.
+    """One server's database. Any thread may call the methods.
 
-    Raises (every method): sqlite3.Error: the disk is full or broken; nothing was changed.
+    Every method raises `sqlite3.Error` if the disk is full or broken; then nothing was changed.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the database, or make it.
 
         Raises:
-            StoreError: it cannot be written, is no database of this program, or another server has it.
+            StoreError: it cannot be written, is not a database of this program, or another server uses it.
         """
-        self._lock = threading.Lock()
-        with contextlib.ExitStack() as opened:
-            self._claim = opened.enter_context(contextlib.closing(_claim(path)))
-            self._db = opened.enter_context(contextlib.closing(_open(path)))
-            opened.pop_all()
+        self._mutex = threading.Lock()
+        self._lock = _lock(path)
+        try:
+            self._database = _open(path)
+        except StoreError:
+            os.close(self._lock)
+            raise
 
     def close(self) -> None:
         """Close the database and let another server have it."""
-        with self._lock:
-            self._db.close()
-            self._claim.close()
+        with self._mutex:
+            self._database.close()
+            os.close(self._lock)
 
     # --- the queue ---
 
@@ -102,7 +98,7 @@ class Store:
         return job_id
 
     def take(self) -> str | None:
-        """Take the job at the head of the queue: it runs from now on. Returns its document, `None` if there is none."""
+        """Take the job at the head of the queue: it runs from now on. Returns its document; `None` if there is none."""
         with self._transaction() as db:
             head = db.execute(
                 "SELECT number, document FROM jobs WHERE position IS NOT NULL ORDER BY position LIMIT 1"
@@ -113,29 +109,29 @@ class Store:
         return str(head[1])
 
     def queue(self) -> list[str]:
-        """The documents of all queued jobs, the head first."""
+        """Return the documents of all queued jobs, the head first."""
         return self._texts("SELECT document FROM jobs WHERE position IS NOT NULL ORDER BY position")
 
     def clear(self) -> int:
-        """Delete all jobs, queued and running; returns how many there were."""
+        """Delete all queued and running jobs; returns how many there were."""
         with self._transaction() as db:
             return db.execute("DELETE FROM jobs").rowcount
 
     # --- jobs ---
 
     def job(self, job_id: str) -> str | None:
-        """A queued or running job's document."""
+        """Return the document of a queued or running job."""
         return self._text("SELECT document FROM jobs WHERE job_id = ?", job_id)
 
     def delete_job(self, job_id: str) -> bool:
-        """Delete a queued or running job; returns whether there was one."""
+        """Delete a queued or running job; returns whether there was such a job."""
         with self._transaction() as db:
             return db.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,)).rowcount > 0
 
     def complete(self, job_id: str, failed: bool, info: dict[str, Any]) -> bool:
-        """Keep the verdict of a running job, or of one that went back to the queue, and delete the job.
+        """Keep the verdict of a job and delete the job, which runs or went back to the queue.
 
-        Returns whether there was such a job: of two verdicts for one, the first stands.
+        Returns whether there was such a job: of two verdicts for one job, the first stands.
         """
         verdict = {"job_id": job_id, "job_title": None, "failed": failed, "info": info, "completed_at": _now()}
         with self._transaction() as db:
@@ -148,15 +144,15 @@ class Store:
         return True
 
     def verdict(self, job_id: str) -> str | None:
-        """A completed job's verdict, as JSON."""
+        """Return the verdict of a completed job, as JSON."""
         return self._text("SELECT document FROM verdicts WHERE job_id = ?", job_id)
 
     def running(self) -> list[str]:
-        """The ids of all running jobs, in the order of their submission."""
+        """Return the ids of all running jobs, in the order of their submission."""
         return self._texts("SELECT job_id FROM jobs WHERE position IS NULL ORDER BY number")
 
     def put_back(self, job_ids: Sequence[str]) -> list[str]:
-        """Put jobs back at the head of the queue, the first of them first; returns those that were running."""
+        """Put running jobs back at the head of the queue, the first one first; returns those that were running."""
         with self._transaction() as db:
             (head,) = db.execute("SELECT min(position) FROM jobs WHERE position IS NOT NULL").fetchone()
             done = []
@@ -167,29 +163,29 @@ class Store:
             return done
 
     def take_again(self, job_ids: Sequence[str]) -> list[str]:
-        """Take jobs that were put back out of the queue: they run after all. Returns those that were queued."""
+        """Take jobs that were put back out of the queue again; returns those that were queued."""
         change = "UPDATE jobs SET position = NULL WHERE job_id = ? AND position IS NOT NULL AND taken > 0"
         with self._transaction() as db:
             return [job_id for job_id in job_ids if db.execute(change, (job_id,)).rowcount]
 
-    # --- who is disabled ---
+    # --- the operator's settings ---
 
     @property
     def queue_disabled(self) -> bool:
-        """Whether clients are asked not to take jobs."""
+        """The operator has disabled the queue."""
         return bool(self._disabled("queue"))
 
     @property
     def disabled_workers(self) -> set[str]:
-        """The ids of the workers that are asked not to take jobs."""
+        """The ids of the workers that the operator has disabled."""
         return self._disabled("worker")
 
     def disable_queue(self, disabled: bool) -> None:
-        """Ask clients not to take jobs, or to take them again."""
+        """Disable or enable the queue."""
         self._disable("queue", "", disabled)
 
     def disable_worker(self, worker_id: str, disabled: bool) -> None:
-        """Ask a worker, known or not, not to take jobs, or to take them again."""
+        """Disable or enable a worker, known or not."""
         self._disable("worker", worker_id, disabled)
 
     def _disabled(self, what: str) -> set[str]:
@@ -205,14 +201,14 @@ class Store:
     # --- named data ---
 
     def data(self, module: str, name: str) -> dict[str, Any] | None:
-        """What was stored under a name, plus `_id` and `name`."""
-        with self._lock:
+        """Return the object stored under a name, plus `_id` and `name`."""
+        with self._mutex:
             query = "SELECT id, document FROM data WHERE module = ? AND name = ?"
-            row = self._db.execute(query, (module, name)).fetchone()
+            row = self._database.execute(query, (module, name)).fetchone()
         return None if row is None else {**json.loads(row[1]), "_id": row[0], "name": name}
 
     def put_data(self, module: str, name: str, document: dict[str, Any]) -> None:
-        """Store an object under a name, in place of what was there."""
+        """Store an object under a name; it replaces the former one."""
         row = (module, name, str(uuid.uuid4()), to_text(document))
         with self._transaction() as db:
             db.execute(
@@ -222,7 +218,7 @@ class Store:
             )
 
     def delete_data(self, module: str, name: str) -> bool:
-        """Delete what was stored under a name; returns whether there was something."""
+        """Delete the object stored under a name; returns whether there was one."""
         with self._transaction() as db:
             return db.execute("DELETE FROM data WHERE module = ? AND name = ?", (module, name)).rowcount > 0
 
@@ -230,79 +226,41 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of the changes inside, on the disk at the end, or none of them."""
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+        with self._mutex, database.transaction(self._database):
+            yield self._database
 
     def _text(self, query: str, *values: str) -> str | None:
         return next(iter(self._texts(query, *values)), None)
 
     def _texts(self, query: str, *values: str) -> list[str]:
-        with self._lock:
-            return [row[0] for row in self._db.execute(query, values)]
+        with self._mutex:
+            return [row[0] for row in self._database.execute(query, values)]
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _claim(path: Path) -> IO[bytes]:
-    """Make sure no other server has the database, for as long as the file that is returned stays open.
-
-    A file of its own: closing any descriptor of the database would drop the locks that SQLite holds on it.
-    """
+def _lock(path: Path) -> int:
+    """Keep other servers from the database until the returned descriptor is closed."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        claim = open(f"{path}.lock", "ab")  # noqa: SIM115 - it stays open as long as the store
+        return database.lock(Path(f"{path}.lock"))
+    except BlockingIOError as error:
+        raise StoreError(f"{path}: the database is in use by another server") from error
     except OSError as error:
         raise StoreError(f"{path}: the database cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        claim.close()
-        raise StoreError(f"{path}: the database is in use by another server") from error
-    return claim
 
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise StoreError(f"{path}: the database cannot be opened: {error}") from error
-    try:
-        _prepare(db, path)
-    except sqlite3.Error as error:
-        db.close()
+        # Not checked: that would take minutes where the verdicts of years are kept.
+        connection = database.open_database(path, SCHEMA, check=False)
+    except DatabaseFileError as error:
         raise StoreError(f"{path}: the database cannot be used: {error}") from error
-    except StoreError:
-        db.close()
-        raise
-    return db
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new database; refuse one that is not ours before anything is written to it."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    is_new = not (application or version or tables)
-    if not is_new and application != APPLICATION_ID:
-        raise StoreError(f"{path}: is a database of another program")
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path}: was written by a newer version of this program (database version {version}, known is"
-            f" {SCHEMA_VERSION}): upgrade, or name another database"
-        )
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    if is_new:
-        db.executescript(_SCHEMA)
-    else:
-        # A write that changes nothing: where the file cannot be written it fails now, and not at the first job.
-        db.executescript(f"BEGIN IMMEDIATE; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    try:
+        # A write that changes nothing: where the file cannot be written this fails now, and not at the first job.
+        connection.executescript(f"BEGIN IMMEDIATE; PRAGMA user_version = {SCHEMA.version}; COMMIT;")
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreError(f"{path}: the database cannot be written: {error}") from error
+    return connection

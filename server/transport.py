@@ -1,7 +1,7 @@
-"""What every request passes: its address, its token, its body; and the form of every answer.
+"""HTTP around the routes: the checks of address, token and body, and the form of responses.
 
-Bodies are parsed here and not by the framework, whose parser takes NaN and whose answers to what it cannot parse differ
-from case to case. What is wrong is an answer 4xx with `{"message": …}`, never a 500.
+Bodies are parsed here and not by the framework: its parser takes NaN, and its responses to broken JSON differ from case
+to case. A wrong request gets a 4xx with `{"message": …}`, never a 500.
 """
 
 import hmac
@@ -9,8 +9,8 @@ import json
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from email.message import Message
-from typing import Annotated, Any, Never
-from urllib.parse import quote, unquote
+from typing import Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import HTTPException, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -19,19 +19,20 @@ from fastapi.routing import APIRoute
 from pydantic import AfterValidator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.formats import quote_part, refuse_constant
 from server.store import to_text
 
 MAX_BODY = 64 << 20
-"""Bytes in the largest body."""
+"""Bytes of the largest body."""
 
 MAX_DEPTH = 100
-"""Levels of lists and objects within each other; deeper ones could be stored, but not every client could read them."""
+"""Levels of nested lists and objects. Deeper ones could be stored, but not every client could read them."""
 
 SMALL_BODY = 64 << 10
-"""Bytes that are parsed at once, for less than the way to another thread would cost."""
+"""Bytes of the largest body that is parsed in the loop: a switch to another thread would cost more."""
 
 MAX_NAME = 60
-"""Characters of a key that a message shows."""
+"""Characters of a key or a number that a message shows."""
 
 _EXPECTED = {
     "bool_type": "expected true or false",
@@ -47,22 +48,22 @@ _EXPECTED_INSTANCE = {"dict": "expected an object", "str": "expected a string"}
 
 
 class Json(Response):
-    """An answer in JSON, in ASCII: a lone surrogate has no bytes in UTF-8."""
+    """A response in JSON, in ASCII: UTF-8 cannot hold a lone surrogate."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """`content` as JSON; text is JSON already."""
+        """Return `content` as JSON. A string is taken for JSON text."""
         return (content if isinstance(content, str) else to_text(content)).encode("ascii")
 
 
 def problem(status: int, message: str, **headers: str) -> Json:
-    """An answer that says what is wrong."""
+    """Make a response that says what is wrong."""
     return Json({"message": message}, status, headers)
 
 
 def in_words(errors: Sequence[Any]) -> str:
-    """What is wrong with a body, and which key it is about, from pydantic's errors."""
+    """Say which keys of a body are wrong and why, from pydantic's errors."""
     return "; ".join(_in_words(error) for error in errors[:3])
 
 
@@ -81,14 +82,13 @@ def _in_words(error: Any) -> str:
 # --- addresses and the token ---
 
 Name = Annotated[str, Path(), AfterValidator(unquote)]
-"""A part of the address, whatever is in it."""
+"""A part of the path, unquoted; it may hold any character."""
 
 
 class Gate:
-    """Lets a request in whose token is right, with its address in one spelling.
+    """Refuses requests without the token, and gives each path one spelling.
 
-    Routes are matched with the address's parts still quoted, each part in one spelling, or a name with a slash in it
-    would be two parts.
+    Routes are matched while the parts of the path are quoted: unquoted, a name with a slash in it would be two parts.
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
@@ -96,7 +96,7 @@ class Gate:
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -106,7 +106,7 @@ class Gate:
         except UnicodeDecodeError:
             refusal = problem(400, "The address is not UTF-8.")
         else:
-            scope["path"] = "/".join(quote(part, safe="") for part in parts)
+            scope["path"] = "/".join(quote_part(part) for part in parts)
             if not self._is_open(parts) and not self._has_token(scope):
                 refusal = problem(401, "The token is missing or wrong.", **{"WWW-Authenticate": "Bearer"})
         await (refusal or self._app)(scope, receive, send)
@@ -124,14 +124,14 @@ class Gate:
 
 
 class StrictRoute(APIRoute):
-    """A route whose body is JSON by its content type and by the letter of the standard, neither large nor deep."""
+    """A route that takes only strict JSON, declared by the content type, neither too large nor too deep."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The framework's handler, with requests that read their bodies like this."""
+        """Return the framework's handler, for requests whose bodies are read by `_StrictRequest`."""
         handle = super().get_route_handler()
 
         async def checked(request: Request) -> Response:
-            # Also for safety: a page in a browser may send other types to another site, without being asked.
+            # Also for safety: a browser lets any page send other types to this server, without asking it first (CORS).
             if self.body_field and not _is_json(request.headers.get("content-type", "")):
                 raise HTTPException(415, "The body must be JSON, with the header Content-Type: application/json.")
             return await handle(_StrictRequest(request.scope, request.receive))
@@ -162,16 +162,16 @@ class _StrictRequest(Request):
 
 
 def decode(body: bytes) -> Any:
-    """What `body` says in JSON.
+    """Decode JSON.
 
     Raises:
         HTTPException: 400; it is not JSON, or nested too deeply.
     """
     try:
-        value = json.loads(body, parse_float=_finite, parse_constant=_refuse)
+        value = json.loads(body, parse_float=_finite, parse_constant=refuse_constant)
     except RecursionError:
         raise _too_deep() from None
-    except ValueError as error:  # also for bytes that are not UTF-8, and numbers of thousands of digits
+    except ValueError as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
         raise HTTPException(400, f"The body is not JSON: {error}") from None
     level = [value]
     for _ in range(MAX_DEPTH):
@@ -187,11 +187,7 @@ def _children(item: dict[str, Any] | list[Any]) -> list[Any]:
 
 def _finite(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
-
-
-def _refuse(text: str) -> Never:
-    raise ValueError(f"{text[:MAX_NAME]} is not a number that JSON can hold")
+    return value if math.isfinite(value) else refuse_constant(text[:MAX_NAME])
 
 
 def _is_json(content_type: str) -> bool:
@@ -213,6 +209,6 @@ def _too_deep() -> HTTPException:
 
 
 async def on_wrong_body(_request: Request, error: Exception) -> Response:
-    """A body that is JSON but not what the route takes."""
+    """Respond to a body that is JSON but not of the route's form."""
     assert isinstance(error, RequestValidationError)
     return problem(400, in_words(error.errors()))

@@ -1,22 +1,37 @@
 """Fixtures of all tests: every one ends with no process alive that it started."""
 
-import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import signal
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from app.config import load_client, load_settings
+from app.config import load_client
 from ipc import linux
-from supervisor.isolation.limits import load_limits
-from supervisor.isolation.runtime import start_runtime
-from tests.support.client import REPORTER, Client, Held
+from supervisor.isolation.runtime import Runtime
+from tests.support.client import Client, Held, reporting
 from tests.support.exchanges import Tasks
 from tests.support.farm import Farm
-from tests.support.processes import SURVIVAL, await_none_alive
+from tests.support.processes import SURVIVAL, await_none_alive, kept
 from tests.support.supervised import Supervised
+from tests.support.supervisor import Supervisor
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each processor: half of the time, a test waits for processes that wait."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _default_signals() -> None:
+    """A shell that starts the tests in the background has SIGINT and SIGQUIT ignored, and all below them inherit it."""
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,10 +59,17 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SISYPHUS_STATE_DIR", str(tmp_path / "state"))
 
 
+@pytest.fixture(scope="module")
+def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    """The supervisor that the tests of a file share."""
+    with contextlib.closing(Supervisor(tmp_path_factory.mktemp("supervisor"))) as supervisor:
+        yield supervisor
+
+
 @pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Supervised]:
+def supervised(tmp_path: Path, supervisor: Supervisor) -> Iterator[Supervised]:
     """A client with the test modules enabled, to run jobs with."""
-    supervised = Supervised(tmp_path)
+    supervised = Supervised(tmp_path, supervisor)
     yield supervised
     supervised.close()
 
@@ -62,15 +84,32 @@ def farm() -> Iterator[Farm]:
 
 
 @pytest.fixture
-def client(farm: Farm, supervised: Supervised, tmp_path: Path) -> Iterator[Client]:
-    """A client of the farm, not yet started, with the module above under several names."""
-    (tmp_path / "reporter.py").write_text(REPORTER)
-    names = ("reporter", "first", "second", "third")
-    supervised.configure(modules=dict.fromkeys(names, "reporter.Reporter"), paths=(str(tmp_path),))
-    client = Client(farm, supervised)
+def client(farm: Farm, supervised: Supervised) -> Iterator[Client]:
+    """A client of the farm, not yet started."""
+    client = reporting(farm, supervised)
     yield client
     client.close()
     print(*client.log[-50:], sep="\n")  # seen where a test fails
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client at work, shared by the tests of a file, and its server; it must keep to the protocol."""
+    directory = tmp_path_factory.mktemp("running")
+    with contextlib.closing(Farm()) as farm, contextlib.closing(reporting(farm, Supervised(directory))) as client:
+        client.start(SISYPHUS_STATE_DIR=str(directory / "state"))
+        process = psutil.Process(client.process.pid)
+        with kept(lambda: {process.pid, *(child.pid for child in process.children())}):
+            yield client
+    assert not farm.violations
+
+
+@pytest.fixture
+def at_work(running: Client) -> Iterator[Client]:
+    """The client that the tests of a file share."""
+    yield running
+    running.farm.behave()
+    print(*running.log[-50:], sep="\n")  # seen where a test fails
 
 
 @pytest.fixture
@@ -81,24 +120,15 @@ def held(tmp_path: Path) -> Held:
 
 @pytest.fixture
 def supervise(supervised: Supervised, tmp_path: Path) -> Callable[[Callable[[Tasks], Awaitable[None]]], None]:
-    """Runs a test's coroutine in a supervisor, which is this process."""
+    """Runs a test's coroutine in the supervisor of the file."""
     supervised.configure(modules={"clerk": "tests.hostile.Clerk"})
     client = load_client(str(supervised.config), os.environ)
 
-    @contextlib.asynccontextmanager
-    async def tasks() -> AsyncIterator[Tasks]:
-        settings = load_settings(os.environ, tmp_path / "state")
-        async with (
-            start_runtime(client, settings, load_limits(client), False) as shared,
-            contextlib.AsyncExitStack() as stack,
-        ):
-            yield Tasks(shared, stack, tmp_path)
-
     def supervise(test: Callable[[Tasks], Awaitable[None]]) -> None:
-        async def main() -> None:
-            async with tasks() as started:
-                await test(started)
+        async def main(runtime: Runtime) -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                await test(Tasks(runtime, stack, tmp_path))
 
-        asyncio.run(main())
+        supervised.supervisor.run(main, client)
 
     return supervise

@@ -255,7 +255,7 @@ def unprintable_exception(module: Hostile, step: str) -> None:
 
 
 def huge_error(module: Hostile, step: str) -> None:
-    raise ERRORS[step](message="x" * (1 << 27))
+    raise ERRORS[step](message="x" * (1 << 24))
 
 
 def system_exit(module: Hostile, step: str) -> None:
@@ -317,7 +317,7 @@ def huge_frame(module: Hostile, step: str) -> None:
 
 
 def huge_status(module: Hostile, step: str) -> None:
-    module.heartbeat.set_data({"status": "in_progress", "task": "hostile", "info": {"x": "y" * (1 << 30)}})
+    module.heartbeat.set_data({"status": "in_progress", "task": "hostile", "info": {"x": "y" * (1 << 25)}})
 
 
 def flood(module: Hostile, step: str) -> None:
@@ -422,12 +422,12 @@ def get_and_return(module: Hostile, step: str) -> None:
 
 
 def flood_stdout(module: Hostile, step: str) -> None:
-    for _ in range(100):
+    for _ in range(module.task.get("megabytes", 5)):
         _write(b"spam and eggs\n" * (1_000_000 // 14), 1)
 
 
 def endless_line(module: Hostile, step: str) -> None:
-    for _ in range(100):
+    for _ in range(module.task.get("megabytes", 5)):
         _write(b"x" * 1_000_000, 2)
 
 
@@ -531,11 +531,12 @@ def leak_in_a_tool(module: Hostile, step: str) -> None:
 
 
 def crowd(module: Hostile, step: str) -> None:
-    """As many processes as are asked for."""
+    """As many processes as are asked for, until there is a file, if one is named."""
     for _ in range(module.task.count):
         subprocess.Popen(["sleep", "1000"])
     _say_ready(module)
-    time.sleep(1000)
+    while not os.path.exists(module.task.get("until", "")):
+        time.sleep(0.05)
 
 
 def bomb(module: Hostile, step: str) -> None:

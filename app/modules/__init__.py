@@ -1,8 +1,8 @@
 """`app.modules.NAME` is `modules.NAME`: the same module object, not a second copy.
 
 The module guide writes `from app.modules.cool import CoolModule`, while the configuration names
-`modules.cool.CoolModule`. Sharing only `__path__` would load each file twice and give two `BaseModule` classes, so
-that `isinstance` fails between them; a finder that hands out the one module does not.
+`modules.cool.CoolModule`. If the two packages only shared `__path__`, each file would be loaded twice, and `isinstance`
+would fail between the two `BaseModule` classes. So a finder hands out the one module under both names.
 """
 
 import importlib
@@ -23,7 +23,7 @@ class _Alias(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname.startswith(_PREFIX) else None
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system takes what stands in sys.modules afterwards, so a module may replace itself there.
+        # After this the import system reads sys.modules again, so a module may replace itself there.
         sys.modules[module.__name__] = importlib.import_module(module.__name__.removeprefix("app."))
 
 

@@ -1,7 +1,7 @@
 """The command line, `sisyphus-client`.
 
-Exit statuses: 0 all is well (`run`: the job completed), 1 it failed, or `validate` or `modules` has found something
-wrong, 2 the file, the arguments or the settings are wrong, 128 + n interrupted by signal n (130 for Ctrl-C).
+Exit statuses: 0 success (`run`: the job completed); 1 the job failed, or `validate` or `modules` found problems; 2 the
+file, the arguments or the settings are wrong; 128 + n interrupted by signal n (130 for Ctrl-C).
 """
 
 import asyncio
@@ -30,12 +30,16 @@ if TYPE_CHECKING:
     from supervisor.worker.worker import Worker
 
 STANDALONE_POLL = "1"
-"""QUEUE_POLL_INTERVAL with --standalone: asking a server in the same process costs nothing."""
+"""QUEUE_POLL_INTERVAL with --standalone: a server in the same process costs nothing to ask."""
 
 DEFAULT_PORT = 5000
-"""Of the API server, as in API_URL's default."""
+"""The API server's port, as in the default of API_URL."""
 
-_config = click.option("--config", metavar="FILE", help="The configuration file (default: see the README).")
+_config = click.option(
+    "--config",
+    metavar="FILE",
+    help="The configuration file (default: SISYPHUS_CONFIG, ./pyproject.toml, or the program's own).",
+)
 _port = click.option("--port", type=click.IntRange(0, 65535), help="The server's port (default: 5000).")
 _database = click.option("--database", metavar="FILE", help="The server's database (default: in the state directory).")
 
@@ -50,8 +54,8 @@ def main() -> None:
 @main.command()
 @click.argument("job_file", metavar="JOB.json")
 @_config
-@click.option("--json", "as_json", is_flag=True, help="Print the job's record on standard output, and nothing else.")
-@click.option("--dry-run", is_flag=True, help="Print the exact command lines and run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print only the job's record on standard output.")
+@click.option("--dry-run", is_flag=True, help="Print the exact command lines, and run nothing.")
 def run(job_file: str, config: str | None, as_json: bool, dry_run: bool) -> None:
     """Run one job from a file, without a server."""
     try:
@@ -68,7 +72,7 @@ def run(job_file: str, config: str | None, as_json: bool, dry_run: bool) -> None
 @click.argument("job_file", metavar="JOB.json")
 @_config
 def validate(job_file: str, config: str | None) -> None:
-    """Say everything that is wrong with a job, task by task, and run nothing; status 1 if something is."""
+    """Print all problems of a job, task by task, and run nothing; status 1 if there are any."""
     refused: list[JobError] = []
     try:
         settings = load_settings(os.environ, _state_directory())
@@ -86,10 +90,10 @@ def validate(job_file: str, config: str | None) -> None:
 
 @main.group(invoke_without_command=True)
 @_config
-@click.option("--probe", is_flag=True, help="Try each encoder with a second of picture or sound. Takes a minute.")
+@click.option("--probe", is_flag=True, help="Try each encoder with a second of picture or sound (takes a minute).")
 @click.pass_context
 def modules(context: click.Context, config: str | None, probe: bool) -> None:
-    """Show the modules that are enabled, their tools and limits, and what is wrong; status 1 if one cannot run."""
+    """Show the enabled modules, their tools, limits and problems; status 1 if one cannot run."""
     if context.invoked_subcommand:
         return
     try:
@@ -103,14 +107,14 @@ def modules(context: click.Context, config: str | None, probe: bool) -> None:
 
 @main.command()
 @_config
-@click.option("--standalone", is_flag=True, help="Run an API server, too: one machine, one command.")
+@click.option("--standalone", is_flag=True, help="Also run an API server: one command for one machine.")
 @_port
 @_database
 def start(config: str | None, standalone: bool, port: int | None, database: str | None) -> None:
     """Take jobs from the API server's queue and run them, until told to stop."""
     if not standalone and (port is not None or database):
         raise click.UsageError("--port and --database are for the server that --standalone runs")
-    from supervisor.worker.journal import Journal, JournalError  # these take their time, and `run` does without
+    from supervisor.worker.journal import Journal, JournalError  # slow imports, which `run` does not need
     from supervisor.worker.worker import Worker
 
     try:
@@ -131,8 +135,8 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
         _give_up(str(error))
     except OSError as error:
         _give_up(f"the client cannot start: {error}")
-    _let_go_of_standard_streams()
-    os._exit(status)  # a thread may wait for an answer still, or for a name server
+    _flush_standard_streams()
+    os._exit(status)  # not sys.exit: a thread may still wait for a response or a name server
 
 
 @main.command()
@@ -147,7 +151,7 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
     type=click.FloatRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
-    help="How long a worker may be silent before its job goes back to the queue.",
+    help="Seconds without a heartbeat after which a worker's job goes back to the queue.",
 )
 def serve(host: str, port: int | None, database: str | None, vanished_after: float) -> None:
     """Run an API server for one machine or a few, with its data in one file."""
@@ -163,14 +167,14 @@ def serve(host: str, port: int | None, database: str | None, vanished_after: flo
                 raise ConfigError(str(error)) from error
     except ConfigError as error:
         _give_up(str(error))
-    _let_go_of_standard_streams()
+    _flush_standard_streams()
 
 
 @main.command()
 @click.argument("job_file", metavar="JOB.json")
-@click.option("--wait", is_flag=True, help="Wait until the job has ended, and show how; status 1 if it failed.")
+@click.option("--wait", is_flag=True, help="Wait for the end of the job and print its result; status 1 if it failed.")
 def submit(job_file: str, wait: bool) -> None:
-    """Put a job into the API server's queue, and print its id."""
+    """Put a job into the API server's queue and print its id."""
     from supervisor.commands.submit import submit as submit_job
 
     try:
@@ -179,7 +183,7 @@ def submit(job_file: str, wait: bool) -> None:
         job = _read_job(job_file, document, _modules_of(document))
     except (ConfigError, JobError) as error:
         _give_up(str(error))
-    logger.remove()  # what went wrong is told once, and not as a daemon would
+    logger.remove()  # `submit` prints its errors itself; the session would log them, too
     body = {"job_title": job.job_title, "tasks": document["tasks"]}
     sys.exit(0 if asyncio.run(submit_job(settings, body, wait)) else FAILED)
 
@@ -187,7 +191,7 @@ def submit(job_file: str, wait: bool) -> None:
 @main.command("config")
 @_config
 def show_config(config: str | None) -> None:
-    """Print all settings, limits and modules, and where each comes from."""
+    """Print all settings, limits and modules, each with its source."""
     try:
         settings = load_settings(os.environ, _state_directory())
         client, limits = _configuration(config)
@@ -202,10 +206,10 @@ def show_config(config: str | None) -> None:
     "--directory",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Where both files go (default: modules/ and tests/ of the checkout).",
+    help="The directory for both files (default: modules/ and tests/ of the checkout).",
 )
 def new_module(name: str, directory: Path | None) -> None:
-    """Write a module that works, and its test, to begin with."""
+    """Write a working module and its test, as a start for your own."""
     from supervisor.commands.new_module import write_module
 
     try:
@@ -216,12 +220,12 @@ def new_module(name: str, directory: Path | None) -> None:
 
 
 def _exit_with(command: Coroutine[Any, Any, int]) -> NoReturn:
-    """Carry out a command of the foreground's and exit with its status."""
+    """Run a command of `Foreground` and exit with its status."""
     try:
         status = asyncio.run(command)
-    except OSError as error:  # no temporary directory, no process to be had: what a job itself meets is on its record
+    except OSError as error:  # of the client, such as a missing temporary directory: a job's errors are on its record
         _give_up(f"the client cannot start: {error}")
-    _let_go_of_standard_streams()
+    _flush_standard_streams()
     sys.exit(status)
 
 
@@ -230,8 +234,8 @@ def _run_worker(worker: "Worker") -> int:
         status = asyncio.run(worker.main())
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001 - outermost frame: a defect of ours
-        logger.opt(exception=error).critical("A defect of the client ended it; the next start goes on with its jobs")
+    except Exception as error:  # noqa: BLE001 - outermost frame: a defect of the client
+        logger.opt(exception=error).critical("A defect ended the client; the next start goes on with its jobs")
         return FAILED
     logger.info("Stopped")
     return status
@@ -239,7 +243,7 @@ def _run_worker(worker: "Worker") -> int:
 
 @contextmanager
 def _server(port: int | None, database: str | None, state: Path, settings: Settings) -> Iterator[str]:
-    """An API server in a thread of this process; its address."""
+    """Run an API server in a thread of this process; yields its URL."""
     server = _server_package()
     try:
         with server.in_background(_server_settings(server, port, database, state, settings)) as url:
@@ -278,7 +282,7 @@ def _server_settings(
 
 def _standalone(environ: Mapping[str, str], url: str) -> dict[str, str]:
     if is_set("API_URL", environ):
-        logger.warning("API_URL is not used with --standalone, which has a server of its own")
+        logger.warning("API_URL is ignored with --standalone, which runs its own server")
     changed = {"API_URL": url}
     if not is_set("QUEUE_POLL_INTERVAL", environ):
         changed["QUEUE_POLL_INTERVAL"] = STANDALONE_POLL
@@ -286,19 +290,19 @@ def _standalone(environ: Mapping[str, str], url: str) -> dict[str, str]:
 
 
 def _open_standard_streams() -> None:
-    """Fill what the caller has closed, or the next pipe or socket would become what modules print to."""
+    """Open standard streams that the caller has closed: else a pipe or socket of ours would become standard output."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # open takes the lowest free number: this one
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a path that the locale cannot show is no error
+            stream.reconfigure(errors="backslashreplace")  # a path that the locale cannot show must not fail
 
 
-def _let_go_of_standard_streams() -> None:
-    """Flush them now: what fails when the interpreter does it at its end makes the exit status 120."""
+def _flush_standard_streams() -> None:
+    """Flush them now: if the interpreter's own flush at exit fails, it changes the exit status to 120."""
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
@@ -310,7 +314,9 @@ def _state_directory() -> Path:
     try:
         return Path(os.environ.get("SISYPHUS_STATE_DIR", "").strip() or platformdirs.user_state_path("sisyphus-client"))
     except RuntimeError as error:  # no HOME, and no such user
-        raise ConfigError(f"SISYPHUS_STATE_DIR: is not set, and there is no place for state: {error}") from error
+        raise ConfigError(
+            f"SISYPHUS_STATE_DIR: is not set, and no directory for state can be found: {error}"
+        ) from error
 
 
 def _configuration(config: str | None) -> tuple[Client, dict[str, Limits]]:
@@ -324,7 +330,9 @@ def _read_job_file(name: str, client: Client) -> Job:
 
 def _read_document(name: str) -> Any:
     try:
-        return json.loads(Path(name).read_bytes(), parse_constant=refuse_constant, object_pairs_hook=_refuse_duplicates)
+        return json.loads(
+            Path(name).read_bytes(), parse_constant=refuse_constant, object_pairs_hook=_refuse_duplicate_keys
+        )
     except OSError as error:
         raise JobError(f"{name}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
@@ -343,13 +351,13 @@ def _read_job(name: str, document: Any, modules: Iterable[str]) -> Job:
 
 
 def _modules_of(document: Any) -> set[str]:
-    """The modules that a job names: which of them are enabled, each worker has its own answer to."""
+    """Return the modules that a job names: each worker decides which of them it has enabled."""
     tasks = document.get("tasks") if isinstance(document, dict) else None
     named = [task.get("module") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
     return {name for name in named if isinstance(name, str)}
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) < len(pairs):
         names = [name for name, _ in pairs]

@@ -1,4 +1,4 @@
-"""What a person sees of a job: live bars on a terminal, plain lines elsewhere, and the table at the end."""
+"""Output for a person: live bars on a terminal, plain lines elsewhere, the log, and tables of results."""
 
 import os
 import queue
@@ -33,37 +33,36 @@ if TYPE_CHECKING:
 LINE_INTERVAL = 10.0
 """Seconds between two lines about a task's progress where there is no terminal."""
 
-
 LINES_WAITING = 10_000
-"""Lines of the log that wait for a slow reader; what is more is counted, and lost."""
+"""Lines of the log that wait for a slow reader. Further lines are dropped and counted."""
 
 LOG_PATIENCE = 2.0
-"""Seconds that the end waits for somebody to read the last lines."""
+"""Seconds to wait at the end until the last lines are read."""
 
 MAX_PHASE = 20
-"""Characters of what a module says it is doing that are shown beside its bar."""
+"""Characters of a module's phase that are shown beside its bar."""
 
 STDERR = 2
 
 NO_TERMINAL_WIDTH = 140
-"""Columns of a table where there is no terminal: paths are not to be broken."""
+"""Columns of a table where there is no terminal: wide enough for paths on one line."""
 
 
 class Terminal(Console):
-    """A console that outlives whoever reads it: a log or a bar that nobody sees is no reason to end a job."""
+    """A console that ignores write errors: nobody reading is no reason to end a job."""
 
     def on_broken_pipe(self) -> None:
-        """Go on without."""
+        """Ignore it; rich would exit."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print, if it can be done."""
+        """Print, and ignore write errors."""
         with suppress(OSError):
             super().print(*objects, **options)
 
 
 @contextmanager
 def logging_to(console: Console, level: str) -> Iterator[None]:
-    """Log to `console`, above its live bars if it has any, each line marked with the job, task and pid it is about."""
+    """Log to `console`, above its live bars if it has any. Each line is marked with its job, task and pid."""
 
     def write(message: "Message") -> None:
         console.print(Text(str(message).rstrip("\n")), soft_wrap=True)
@@ -78,7 +77,7 @@ def logging_to(console: Console, level: str) -> Iterator[None]:
 
 @contextmanager
 def logging_in_background(level: str) -> Iterator[None]:
-    """Log to standard error, in the same form, through a thread: a reader that does not read stops nothing."""
+    """Log to standard error, in the same form, through a thread: a slow reader blocks only that thread."""
     lines: queue.Queue[str | None] = queue.Queue(LINES_WAITING)
     writer = threading.Thread(target=_write_lines, args=(lines,), name="log", daemon=True)
     writer.start()
@@ -88,7 +87,7 @@ def logging_in_background(level: str) -> Iterator[None]:
         nonlocal lost
         try:
             if lost:
-                lines.put_nowait(f"{lost} lines of the log were lost: nobody read it\n")
+                lines.put_nowait(f"{lost} lines of the log were lost: they were not read in time\n")
                 lost = 0
             lines.put_nowait(str(message))
         except queue.Full:
@@ -111,10 +110,10 @@ def _write_lines(lines: "queue.Queue[str | None]") -> None:
         while data:
             try:
                 data = data[os.write(STDERR, data) :]
-            except BlockingIOError:  # whoever shares the terminal made it so
+            except BlockingIOError:  # another user of the terminal made it non-blocking
                 select.select([], [STDERR], [], 1.0)
             except OSError:
-                break  # nobody there to read it
+                break  # no reader any more
 
 
 def _format(record: "Record") -> str:
@@ -123,7 +122,7 @@ def _format(record: "Record") -> str:
 
 
 class Bars(JobObserver):
-    """A live bar for every task: percent, phase, speed, time left, memory of the process tree."""
+    """Shows a live bar for each task: percent, phase, speed, time left, memory of the process tree."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -167,7 +166,7 @@ class Bars(JobObserver):
 
 
 class Lines(JobObserver):
-    """A log line for every step of a task, and now and then one for its progress."""
+    """Logs a line for each step of a task, and at most every `LINE_INTERVAL` one for its progress."""
 
     def __init__(self) -> None:
         self._job_id = ""
@@ -224,7 +223,7 @@ def _clock(seconds: float) -> str:
 
 
 def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
-    """Print the table of a job's end on standard output: each task, and where the output (path, bytes) is."""
+    """Print the result of each task, the output files (path, bytes) and the failure on standard output."""
     console = Terminal(highlight=False, soft_wrap=True)
     table = Table("task", "result", "wall time", "CPU time", "peak memory")
     for run in verdict.tasks:
@@ -249,7 +248,7 @@ def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
 
 
 def show_problems(reports: Sequence[tuple[int, str, Sequence[str], Sequence[str]]]) -> None:
-    """Print what is wrong with each task of a job: its index, module, problems and warnings."""
+    """Print the problems of each task of a job: index, module, problems, warnings."""
     console = Terminal(highlight=False, soft_wrap=True)
     for index, module, problems, warnings in reports:
         count = len(problems)
@@ -259,7 +258,7 @@ def show_problems(reports: Sequence[tuple[int, str, Sequence[str], Sequence[str]
 
 
 def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[Inspection | Failure]) -> bool:
-    """Print a table of the modules that are enabled, and what is wrong with them; whether nothing is."""
+    """Print a table of the enabled modules and their problems; returns whether there are no problems."""
     console = Terminal(highlight=False)
     if not console.is_terminal:
         console = Terminal(highlight=False, width=max(console.width, NO_TERMINAL_WIDTH))
@@ -284,7 +283,7 @@ def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[I
 
 
 def _plain(text: str) -> Text:
-    """`text` without anything that could steer a terminal: much of it comes from jobs and files."""
+    """Return `text` without control characters, which could steer a terminal: it may come from jobs and files."""
     return Text(printable(text.encode("utf-8", "backslashreplace")))
 
 
@@ -298,7 +297,7 @@ def _limits(limits: Limits) -> str:
 
 
 def _show_encoders(name: str, inspection: Inspection) -> None:
-    """Say which of a tool's encoders work here, and why the others do not, if they were tried."""
+    """Print the encoders of a tool that work here, and why the others do not, if they were tried."""
     if not inspection.encoders:
         return
     working = [encoder.name for encoder in inspection.encoders if not encoder.problem]
@@ -314,7 +313,7 @@ def _show_encoders(name: str, inspection: Inspection) -> None:
 def show_configuration(
     settings: Settings, client: Client, limits: Mapping[str, Limits], environ: Mapping[str, str]
 ) -> None:
-    """Print everything that can be set, as it is, and where each comes from. Secrets are not shown."""
+    """Print all settings and limits, each with its source. Secrets are not shown."""
     rows = [
         (setting.name, _setting(setting.name, getattr(settings, field)), _source(setting.name, environ))
         for field, setting in SETTINGS.items()
@@ -322,7 +321,7 @@ def show_configuration(
     rows.append(("SISYPHUS_STATE_DIR", settings.state_directory, _source("SISYPHUS_STATE_DIR", environ)))
     rows.append(("SISYPHUS_CONFIG", str(client.file), client.chosen_by))
     _show_rows("Settings", rows)
-    _show_rows("Places to import modules from", [(path, "", "configuration file") for path in client.paths])
+    _show_rows("Directories to import modules from", [(path, "", "configuration file") for path in client.paths])
     for name, target in client.modules.items():
         own = client.limits.get(name, {})
         _show_rows(
@@ -345,7 +344,7 @@ def _show_rows(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
 
 def _setting(name: str, value: object) -> str:
     if name in SECRETS:
-        return "set, and not shown" if value else ""
+        return "set, not shown" if value else ""
     if name == "API_URL":
         return shown_url(str(value))
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""`sisyphus-client modules new`: a module that works and its test, for an author to begin with."""
+"""`sisyphus-client modules new`: writes a working module and its test, as a start for an author's own."""
 
 import builtins
 import contextlib
@@ -16,17 +16,17 @@ from string import Template
 from app.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
-"""Where the packages are: a checkout of the project, or the place that it is installed in."""
+"""The directory of the packages: a checkout of the project, or site-packages."""
 
 
 def write_module(name: str, directory: Path | None = None, root: Path = ROOT) -> list[str]:
     """Write `NAME.py` and `test_NAME.py` into `directory`, or into `modules/` and `tests/` of the checkout at `root`.
 
-    A directory that is missing is made; a file that is there is not overwritten. Returns what to tell a person, a line
-    each: which files there are now, how to enable the module, how to try it.
+    A missing directory is made; an existing file is not overwritten. Returns lines for a person: the files, how to
+    enable the module, and how to try it.
 
     Raises:
-        ConfigError: the name will not do, or the files cannot be written; nothing has been written then.
+        ConfigError: the name cannot be used, or the files cannot be written; then nothing was written.
     """
     bundled = root / "modules"
     if directory is not None:
@@ -59,7 +59,7 @@ def write_module(name: str, directory: Path | None = None, root: Path = ROOT) ->
 
 
 def _find_problem(name: str, class_name: str, bundled: Path, template: str) -> str | None:
-    """Why a module cannot have this name: a task could not import it, or it would hide what it uses itself."""
+    """Return why a module cannot have this name: it could not be imported, or would hide a name that it uses."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name):
         return "expected lower-case letters, digits and _, at most 30"
     if name == "conftest" or name.startswith("test_"):
@@ -80,12 +80,12 @@ def _template(name: str) -> str:
 
 
 def _toml(text: str) -> str:
-    """A string as TOML has it, which is JSON's way but for one character."""
+    """Quote a string for TOML, whose rules are JSON's but for one character (DEL)."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _write(files: dict[Path, str]) -> None:
-    """Write all of the files, or none."""
+    """Write all files, or none."""
     with contextlib.ExitStack() as stack:
         for file, text in files.items():
             try:

@@ -1,4 +1,4 @@
-"""The heartbeat: what the server is told of a worker, and when."""
+"""The heartbeat of a worker: the messages to the server, and their timing."""
 
 import asyncio
 import collections
@@ -11,56 +11,60 @@ from zoneinfo import ZoneInfo
 
 from app.config import VERSION, Settings
 from ipc.messages import StepName
-from supervisor.api.client import Session, SessionError
+from supervisor.api.client import Session
+from supervisor.api.errors import SessionError
 from supervisor.jobs.model import Job
 from supervisor.jobs.task_run import TaskRun
 
 JITTER = 0.15
-"""The share by which an interval may be shorter, so that a thousand workers do not beat as one."""
+"""The largest share by which an interval is shortened, at random, so that a thousand workers do not beat as one."""
 
 IN_FLIGHT = 4
-"""Beats of one worker that a slow server may have left unanswered; the oldest is given up for a new one."""
+"""Heartbeats of one worker without a response yet. When the next one is due, the oldest is given up."""
 
 
-class Heartbeat:
-    """One worker's heartbeat: says every interval what its slot is doing, however slow the server and busy the tasks.
+class WorkerHeartbeat:
+    """Sends a worker's heartbeat every interval, however slow the server is and however busy the tasks are.
 
-    A beat does not wait for the answer to the one before it. A state is sent as it is when the beat is due.
+    A heartbeat does not wait for the response to the one before it. It shows the state at the instant of sending.
+    `on_accepted` is called whenever the server has accepted one.
+
+    Attributes:
+        paused: The operator has paused the client.
+        is_known: Set once the server knows this worker: before that an operator cannot disable it.
     """
 
-    def __init__(self, session: Session, settings: Settings, worker_id: str, accepted: Callable[[], None]) -> None:
+    def __init__(self, session: Session, settings: Settings, worker_id: str, on_accepted: Callable[[], None]) -> None:
         self.worker_id = worker_id
         self.paused = False
         self.is_known = asyncio.Event()
-        """Set once the server has accepted a beat, and told of the record that this makes: only then can an operator
-        disable this worker there."""
         self._session = session
         self._interval = settings.heartbeat_interval
-        self._accepted = accepted
+        self._on_accepted = on_accepted
         self._online_at = datetime.now(tz=ZoneInfo(settings.api_timezone)).isoformat()
         self._hostname = settings.hostname
+        self._has_started = False
         self._job: Job | None = None
         self._task: TaskRun | None = None
-        self._idle = False
         self._in_flight: collections.deque[asyncio.Task[None]] = collections.deque()
 
     def set_idle(self) -> None:
-        """Nothing is under way."""
-        self._idle, self._job, self._task = True, None, None
+        """The worker has no job. Until the first call the status is `startup`."""
+        self._has_started, self._job, self._task = True, None, None
 
     def set_job(self, job: Job) -> None:
-        """A job is under way, and as yet none of its tasks."""
+        """The worker has a job, and none of its tasks runs yet."""
         self._job, self._task = job, None
 
     def set_task(self, task: TaskRun, step: StepName) -> None:
-        """A step of a task begins. Only a task that runs is shown: others are initialised and validated meanwhile."""
+        """A step of a task begins. Only `run` and `cleanup` show a task: all tasks of a job are initialised at once."""
         if step in ("run", "cleanup"):
             self._task = task
 
     def message(self) -> dict[str, Any]:
-        """What there is to say now."""
+        """Return the heartbeat's message for the state now."""
         message: dict[str, Any] = {
-            "status": "in_progress" if self._job else "idle" if self._idle else "startup",
+            "status": "in_progress" if self._job else "idle" if self._has_started else "startup",
             "online_at": self._online_at,
             "hostname": self._hostname,
             "version": VERSION,
@@ -79,7 +83,7 @@ class Heartbeat:
         return message | ({"info": info} if info else {})
 
     async def keep_beating(self) -> None:
-        """Beat until cancelled."""
+        """Send heartbeats until cancelled."""
         try:
             while True:
                 self._beat()
@@ -96,9 +100,10 @@ class Heartbeat:
         self._in_flight.append(asyncio.create_task(self._send(self.message())))
 
     async def _send(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(SessionError):  # the session has logged it, and the next beat is the retry
+        with contextlib.suppress(SessionError):  # the session has logged it, and the next heartbeat is the retry
             await self._session.beat(self.worker_id, message)
-            self._accepted()
+            self._on_accepted()
             if not self.is_known.is_set():
+                # The server can disable a worker only after its record was read once (sisyphus-server 1.3.3).
                 await self._session.worker_disabled(self.worker_id)
                 self.is_known.set()

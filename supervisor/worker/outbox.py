@@ -1,12 +1,12 @@
-"""The outbox: what the server is still to be told, in order, for as long as it takes.
+"""The outbox: sends verdicts and returned jobs to the server, in order, for as long as it takes.
 
-Verdicts, and jobs that go back to the queue. Both are in the journal before they are here, so a restart changes
-nothing. The server has no route that gives a job back: it is posted again, and then its old record is deleted. What
-was posted bears a mark, for a crash or a lost answer can leave it open whether it was.
+Each item is in the journal before it is here, so a restart changes nothing. The server has no route to give a job back:
+the client posts the job again and then deletes the old record. A crash or a lost response can leave it open whether
+the job was posted; so what is posted carries a mark, by which it is found.
 """
 
 import asyncio
-import collections
+import contextlib
 import json
 from collections.abc import Collection
 from typing import Any
@@ -14,20 +14,24 @@ from typing import Any
 import requests
 from loguru import logger
 
-from supervisor.api.client import PolledJob, Session, SessionError
+from supervisor.api.client import PolledJob, Session
+from supervisor.api.errors import SessionError
 from supervisor.worker.journal import Journal, JournalError, OutboxItem
 
 MARK = "handed_back"
-"""The key in the first task of a job that was posted again, which the server takes; its value is the job's old id."""
+"""Key added to the first task of a re-posted job (the server accepts unknown keys); holds the old job id."""
 
 PATIENCE = 5
-"""How often something may be refused before it alone is held to be the trouble, and not the server."""
+"""How often the server may refuse an item before the item itself is held to be the cause, and not the server."""
+
+MAX_MESSAGE = 1000
+"""Characters of `message` in a shortened record."""
 
 _REFUSED = {requests.codes.bad_request, requests.codes.request_entity_too_large, requests.codes.unprocessable_entity}
 
 
 class Outbox:
-    """Holds what the server is owed, and sends it. `ours` are the ids of this client's workers."""
+    """Holds the items that the server must still get, and sends them. `ours` are the ids of this client's workers."""
 
     def __init__(self, session: Session, journal: Journal, ours: Collection[str], retry_interval: float) -> None:
         self._session = session
@@ -35,7 +39,7 @@ class Outbox:
         self._ours = ours
         self._retry_interval = retry_interval
         self._items: list[OutboxItem] = []
-        self._refusals: collections.Counter[int | None] = collections.Counter()
+        self._refusals: dict[OutboxItem, int] = {}  # of each item that failed: how often the server responded
         self._filled = asyncio.Event()
         self._sending = asyncio.Lock()
 
@@ -43,30 +47,30 @@ class Outbox:
         return len(self._items)
 
     def add(self, item: OutboxItem) -> None:
-        """Owe this too."""
+        """Send this item, too, after all others."""
         self._items.append(item)
         self._filled.set()
 
     def holds(self, job_id: str) -> bool:
-        """Whether something about this job is still to be told."""
+        """Return whether an item about this job is unsent."""
         return any(item.job_id == job_id for item in self._items)
 
-    async def recognize(self, given: PolledJob) -> None:
-        """See whether a job that the server gives is one that was posted, while it was not known whether it was.
+    async def recognize(self, polled: PolledJob) -> None:
+        """Note the new id of a returned job if it is `polled`: then it was posted, though no response said so.
 
         Raises:
-            JournalError: that could not be written down.
+            JournalError: the new id could not be written down.
         """
-        doubtful = [item for item in self._items if item.kind == "return" and item.posting and not item.new_id]
+        doubtful = [item for item in self._items if item.kind == "return" and item.doubtful and not item.new_id]
         if not doubtful:
             return
-        mark = _mark(_tasks(given.document))
+        old_id = _mark(_tasks(polled.document))
         for item in doubtful:
-            if item.job_id == mark:
-                await self._note(item, given.job_id)
+            if item.job_id == old_id:
+                await self._note_new_id(item, polled.job_id)
 
     async def keep_sending(self) -> None:
-        """Send what there is and what comes, until cancelled."""
+        """Send all items, old and new, until cancelled."""
         while True:
             await self._filled.wait()
             if not await self._send_all():
@@ -74,49 +78,46 @@ class Outbox:
 
     async def flush(self, seconds: float) -> None:
         """Try once to send everything, for at most `seconds`."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._send_all()
-        except TimeoutError:
-            pass
         if self._items:
             logger.warning("{} messages to the API server are kept for the next start", len(self._items))
 
     async def _rest(self) -> None:
-        """Until the retry interval is over, or the server can be reached again."""
-        back = not self._session.answered.is_set()
-        try:
+        """Sleep until the retry interval is over, or the server can be reached again."""
+        is_away = not self._session.reachable.is_set()
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._retry_interval):
-                await (self._session.answered.wait() if back else asyncio.Event().wait())
-        except TimeoutError:
-            pass
+                await (self._session.reachable.wait() if is_away else asyncio.Event().wait())
 
     async def _send_all(self) -> bool:
-        """Send what there is now; returns whether nothing was refused."""
+        """Send all items; returns whether none failed."""
         async with self._sending:
-            refused = False
+            failed = False
             for item in list(self._items):
                 try:
                     await self._send(item)
                 except (SessionError, JournalError) as error:
-                    refused = True
-                    self._note_refusal(item, error)
-                    if self._refusals[item.number] < PATIENCE:
-                        break  # those after it wait, for order's sake
+                    failed = True
+                    self._note_failure(item, error)
+                    if self._refusals[item] < PATIENCE:
+                        break  # to keep the order, later items wait; but not for ever for one that the server refuses
                 else:
                     self._items.remove(item)
+                    self._refusals.pop(item, None)
                     self._journal.acknowledge(item)
             if not self._items:
                 self._filled.clear()
-            return not refused
+            return not failed
 
-    def _note_refusal(self, item: OutboxItem, error: SessionError | JournalError) -> None:
-        if item.number not in self._refusals:
-            self._refusals[item.number] = 0
-            what = "verdict" if item.kind == "verdict" else "return to the queue"
-            logger.bind(job=item.job_id).warning("The job's {} is not taken: {}; trying until it is", what, error)
+    def _note_failure(self, item: OutboxItem, error: SessionError | JournalError) -> None:
+        if item not in self._refusals:
+            self._refusals[item] = 0
+            kind = "verdict" if item.kind == "verdict" else "return to the queue"
+            logger.bind(job=item.job_id).warning("The server has not taken the job's {}: {}; retrying", kind, error)
         if isinstance(error, SessionError) and error.status:
-            self._refusals[item.number] += 1
+            self._refusals[item] += 1
 
     async def _send(self, item: OutboxItem) -> None:
         if item.kind == "verdict":
@@ -124,8 +125,10 @@ class Outbox:
         else:
             await self._send_return(item)
 
+    # --- verdicts ---
+
     async def _send_verdict(self, item: OutboxItem) -> None:
-        if item.posting and await self._was_heard(item):
+        if item.doubtful and await self._is_recorded(item):
             return
         verdict = json.loads(item.body)
         try:
@@ -134,57 +137,63 @@ class Outbox:
             if error.status in _REFUSED:
                 await self._send_short(item, verdict)
                 return
-            item.posting = True
-            if await self._was_heard(item):
+            item.doubtful = True
+            if await self._is_recorded(item):
                 return
-            if error.status != requests.codes.server_error or self._refusals[item.number] < PATIENCE:
+            if error.status != requests.codes.server_error or self._refusals.get(item, 0) < PATIENCE:
                 raise
             await self._send_short(item, verdict)
 
-    async def _was_heard(self, item: OutboxItem) -> bool:
-        """Whether the server has recorded a verdict whose answer was lost or doubtful: then it has the job no more."""
+    async def _is_recorded(self, item: OutboxItem) -> bool:
+        """Ask the server whether it has a verdict: a job with a verdict is neither queued nor running."""
         if await self._session.job(item.job_id) is None:
             return True
-        item.posting = False
+        item.doubtful = False
         return False
 
     async def _send_short(self, item: OutboxItem, verdict: dict[str, Any]) -> None:
-        """Leave out what the server may fail at, and only then."""
+        """Send a verdict without the parts of the record that the server may be unable to store."""
         await self._session.complete(item.job_id, _shortened(verdict))
-        logger.bind(job=item.job_id).warning("The server took a short record in place of the full one")
+        logger.bind(job=item.job_id).warning("The server refused the job's record and has taken a shortened one")
+
+    # --- returned jobs ---
 
     async def _send_return(self, item: OutboxItem) -> None:
-        new_id = item.new_id or (await self._find_posted(item.job_id) if item.posting else None)
+        new_id = item.new_id or (await self._find_posted(item.job_id) if item.doubtful else None)
         if new_id is None:
-            if gone := await why_not_ours(self._session, item.job_id, self._ours):
-                logger.bind(job=item.job_id).info("Not returned to the queue: {}", gone)
+            if why := await why_not_ours(self._session, item.job_id, self._ours):
+                logger.bind(job=item.job_id).info("Not returned to the queue: {}", why)
                 return
-            await self._note(item, None)
+            await self._mark_doubtful(item)
             new_id = await self._session.post(_to_post(item))
-        await self._note(item, new_id)
+        await self._note_new_id(item, new_id)
         await self._session.delete(item.job_id)
         logger.bind(job=item.job_id).info("Returned to the queue, as {}", new_id)
 
-    async def _note(self, item: OutboxItem, new_id: str | None) -> None:
-        """Write down how far a return has come, before the next call to the server."""
+    async def _mark_doubtful(self, item: OutboxItem) -> None:
         if item.number is not None:
-            await (self._journal.has_posted(item, new_id) if new_id else self._journal.begin_posting(item))
-        item.posting, item.new_id = True, new_id
+            await self._journal.mark_doubtful(item)
+        item.doubtful = True
 
-    async def _find_posted(self, job_id: str) -> str | None:
-        """The new id of a job that may have been posted: it is in the queue, or a worker is at it."""
+    async def _note_new_id(self, item: OutboxItem, new_id: str) -> None:
+        if item.number is not None:
+            await self._journal.note_new_id(item, new_id)
+        item.new_id = new_id
+
+    async def _find_posted(self, old_id: str) -> str | None:
+        """Return the new id of a job that may have been posted: it is in the queue, or a worker runs it."""
         for queued in await self._session.queued():
-            if _mark(queued.tasks) == job_id:
+            if _mark(queued.tasks) == old_id:
                 return queued.job_id
         for worker in await self._session.workers():
-            answer = await self._session.job(worker.job_id) if worker.job_id else None
-            if answer and _mark(_tasks(answer.body)) == job_id:
+            response = await self._session.job(worker.job_id) if worker.job_id else None
+            if response and _mark(_tasks(response.body)) == old_id:
                 return worker.job_id
         return None
 
 
 async def why_not_ours(session: Session, job_id: str, ours: Collection[str]) -> str | None:
-    """Why a job that was begun here is not this client's any more, in words; `None` if it is.
+    """Return why a job that was begun here is not this client's any more, for a person; `None` if it is.
 
     Raises:
         SessionError: the server does not tell.
@@ -226,5 +235,5 @@ def _mark(tasks: object) -> object:
 def _shortened(verdict: dict[str, Any]) -> dict[str, Any]:
     info = {key: value for key, value in verdict["info"].items() if not isinstance(value, dict | list)}
     if "message" in info:
-        info["message"] = info["message"][:1000].encode("ascii", "replace").decode()
+        info["message"] = info["message"][:MAX_MESSAGE].encode("ascii", "replace").decode()
     return {"failed": verdict["failed"], "info": info}

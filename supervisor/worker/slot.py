@@ -18,7 +18,8 @@ from rich.filesize import decimal
 
 from app.formats import refuse_constant
 from ipc.messages import Cause, StepName
-from supervisor.api.client import PolledJob, SessionError
+from supervisor.api.client import PolledJob
+from supervisor.api.errors import SessionError
 from supervisor.isolation import sampler
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.sampler import Usage
@@ -27,7 +28,7 @@ from supervisor.jobs.model import Job, JobError, read_job, unescape
 from supervisor.jobs.record import Failure, job_record, now
 from supervisor.jobs.task_run import JobObserver, TaskRun
 from supervisor.worker.control import Stage, WorkerContext
-from supervisor.worker.heartbeat import Heartbeat
+from supervisor.worker.heartbeat import WorkerHeartbeat
 from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
 from supervisor.worker.outbox import why_not_ours
 
@@ -46,7 +47,7 @@ _T = TypeVar("_T")
 class Slot:
     """One slot."""
 
-    def __init__(self, context: WorkerContext, worker_id: str, heartbeat: Heartbeat) -> None:
+    def __init__(self, context: WorkerContext, worker_id: str, heartbeat: WorkerHeartbeat) -> None:
         self.worker_id = worker_id
         self.job: JobRun | None = None
         self.observer: SlotObserver | None = None
@@ -297,7 +298,7 @@ class Slot:
 class SlotObserver(JobObserver):
     """Tells the heartbeat which task runs, and the journal which tasks are completed."""
 
-    def __init__(self, job: Job, heartbeat: Heartbeat, journal: Journal) -> None:
+    def __init__(self, job: Job, heartbeat: WorkerHeartbeat, journal: Journal) -> None:
         self.at: TaskRun | None = None
         self.step: StepName = "init"
         self.usage = Usage()

@@ -1,6 +1,6 @@
-"""The worker: `sisyphus-client start`. Runs the slots, beats for each, and does what signals order.
+"""The worker: `sisyphus-client start`. It runs the slots, sends their heartbeats, and obeys signals.
 
-Signals, and what they make of it (`Stage`):
+Signals, and their effect (`Stage`):
 
     TERM, INT    the first drains, the second cancels, the third kills
     QUIT         cancels; once more, kills
@@ -28,7 +28,7 @@ from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import Runtime, start_runtime
 from supervisor.isolation.systemd import Notifier
 from supervisor.worker.control import Control, DisabledFlags, Stage, WorkerContext
-from supervisor.worker.heartbeat import Heartbeat
+from supervisor.worker.heartbeat import WorkerHeartbeat
 from supervisor.worker.journal import Journal, JournalError
 from supervisor.worker.outbox import Outbox
 from supervisor.worker.slot import Slot
@@ -36,13 +36,13 @@ from supervisor.worker.slot import Slot
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 FLUSH_TIMEOUT = 10.0
-"""Seconds that the end waits for the server to take what it is owed. What it does not take, the journal keeps."""
+"""Seconds for sending the outbox at the end. The journal keeps the rest for the next start."""
 
 Configuration = tuple[Client, dict[str, Limits]]
 
 
 class Worker:
-    """One run of the client. `read_again` reads the configuration once more; it raises `ConfigError`."""
+    """One run of the client. `read_again` reads the configuration anew; it raises `ConfigError`."""
 
     def __init__(
         self,
@@ -57,11 +57,12 @@ class Worker:
         self._journal = journal
         self._notifier = Notifier(os.environ)
         self._control = Control()
-        self._killed_by: signal.Signals | None = None
-        self._doing: set[asyncio.Task[None]] = set()
         self._context: WorkerContext | None = None
+        self._heartbeats: list[WorkerHeartbeat] = []
         self._slots: list[Slot] = []
-        self._finishing: asyncio.Task[None] | None = None
+        self._slots_running: asyncio.Task[None] | None = None
+        self._signal_tasks: set[asyncio.Task[None]] = set()
+        self._killed_by: signal.Signals | None = None
         self._is_ready = False
 
     async def main(self) -> int:
@@ -69,7 +70,10 @@ class Worker:
         with signals.handling(SIGNALS, self._on_signal):
             async with start_runtime(self._client, self._settings, self._limits) as runtime:
                 with contextlib.closing(Session(self._settings)) as session:
-                    await self._work(await self._build_context(runtime, session))
+                    context = self._context = await self._build_context(runtime, session)
+                    self._make_slots(context)
+                    self._log_start(context)
+                    await self._work(context)
         return 128 + self._killed_by if self._killed_by else 0
 
     async def _build_context(self, runtime: Runtime, session: Session) -> WorkerContext:
@@ -81,43 +85,41 @@ class Worker:
             outbox.add(item)
         flags = DisabledFlags(session, settings.queue_poll_interval)
         unfinished = collections.deque(await journal.unfinished())
-        in_hand = {entry.job_id for entry in unfinished}
-        runtime = replace(runtime, client=self._client, limits=self._limits)  # SIGHUP may have come meanwhile
+        in_hand = {job.job_id for job in unfinished}
+        runtime = replace(runtime, client=self._client, limits=self._limits)  # a SIGHUP may have come meanwhile
         return WorkerContext(
             session, journal, outbox, self._control, flags, runtime, settings, unfinished, in_hand, workers, ours
         )
 
+    def _make_slots(self, context: WorkerContext) -> None:
+        for worker_id in context.workers:
+            heartbeat = WorkerHeartbeat(context.session, self._settings, worker_id, self._on_accepted)
+            self._heartbeats.append(heartbeat)
+            self._slots.append(Slot(context, worker_id, heartbeat))
+
     async def _work(self, context: WorkerContext) -> None:
-        self._context = context
-        hearts = [Heartbeat(context.session, self._settings, worker, self._on_accepted) for worker in context.workers]
-        self._slots = [Slot(context, heart.worker_id, heart) for heart in hearts]
-        self._log_start(context)
-        beating = [asyncio.create_task(heart.keep_beating()) for heart in hearts]
+        """Run the slots to their end; heartbeats and the outbox go on until then."""
+        beating = [asyncio.create_task(heartbeat.keep_beating()) for heartbeat in self._heartbeats]
         sending = asyncio.create_task(context.outbox.keep_sending())
-        self._finishing = asyncio.create_task(self._run_slots(context))
+        self._slots_running = asyncio.create_task(self._run_slots(context))
+        tasks = [self._slots_running, *beating, sending]
         try:
-            tasks = [self._finishing, sending, *beating]
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if not task.cancelled():
-                    task.result()  # a defect of ours is not to go on in silence
+            await _first_to_end(tasks, asyncio.FIRST_COMPLETED)
         finally:
-            await _cancelled([self._finishing, *beating, sending])
-            with contextlib.suppress(JournalError):  # what is acknowledged will be asked for once more
+            await _cancel(tasks)
+            with contextlib.suppress(JournalError):  # then the next start asks the server about acknowledged items
                 await context.journal.flush()
 
     async def _run_slots(self, context: WorkerContext) -> None:
-        """Let all slots come to their end, and tell the server what is left to tell. Cancelled, it kills."""
+        """Run all slots to their end, then send what is in the outbox. Cancelling this kills the jobs."""
         working = [asyncio.create_task(slot.work()) for slot in self._slots]
         try:
-            done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
+            await _first_to_end(working, asyncio.FIRST_EXCEPTION)
             await context.outbox.flush(FLUSH_TIMEOUT)
         finally:
-            await _cancelled(working)
+            await _cancel(working)
 
-    # --- what signals order ---
+    # --- signals ---
 
     def _on_signal(self, number: signal.Signals) -> None:
         stage = self._control.stage
@@ -129,22 +131,22 @@ class Worker:
             case signal.SIGHUP:
                 self._reload()
             case signal.SIGUSR1:
-                self._do(self._log_snapshot())
+                self._start_task(self._log_snapshot())
             case signal.SIGUSR2 if stage >= Stage.CANCEL:
-                logger.info("SIGUSR2: there is nothing to pause, the jobs are being stopped")
+                logger.info("SIGUSR2: not paused, because the jobs are being stopped")
             case signal.SIGUSR2:
                 self._pause(self._control.going.is_set())
 
     def _stop(self, stage: Stage, number: signal.Signals | None = None) -> None:
         if stage <= self._control.stage:
             return
-        cause = number.name if number else f"SHUTDOWN_GRACE of {self._settings.shutdown_grace:g} s is over"
-        logger.warning("{}: {}", cause, _WORDS[stage])
-        self._notifier.tell("STOPPING=1", f"STATUS={_WORDS[stage]}")
+        trigger = number.name if number else f"SHUTDOWN_GRACE of {self._settings.shutdown_grace:g} s is over"
+        logger.warning("{}: {}", trigger, _EFFECTS[stage])
+        self._notifier.tell("STOPPING=1", f"STATUS={_EFFECTS[stage]}")
         self._control.stage = stage
         self._control.stopping.set()
         if not self._control.going.is_set():
-            self._pause(False)
+            self._pause(False)  # a paused job could neither finish nor clean up
         match stage:
             case Stage.DRAIN if self._settings.shutdown_grace:
                 loop = asyncio.get_running_loop()
@@ -154,43 +156,42 @@ class Worker:
                     slot.stop()
             case Stage.KILL:
                 self._killed_by = number
-                if self._finishing:
-                    self._finishing.cancel()
+                if self._slots_running:
+                    self._slots_running.cancel()
 
     def _pause(self, paused: bool) -> None:
-        logger.info("{}", "Paused; SIGUSR2 again to go on" if paused else "Going on after a pause")
+        logger.info("{}", "Paused; SIGUSR2 again resumes" if paused else "Resumed after a pause")
         self._notifier.tell(f"STATUS={'paused' if paused else 'working'}")
         if paused:
             self._control.going.clear()
         else:
             self._control.going.set()
         for slot in self._slots:
-            self._do(slot.pause(paused))
+            self._start_task(slot.pause(paused))
 
     def _reload(self) -> None:
-        """Take the configuration as it is now, for the jobs that begin from now on; a wrong one is not taken."""
+        """Read the configuration again, for jobs that begin from now on. A wrong one changes nothing."""
         try:
             self._client, self._limits = self._read_again()
         except ConfigError as error:
-            logger.error("SIGHUP: the configuration is left as it was: {}", error)
+            logger.error("SIGHUP: the configuration stays as it was: {}", error)
             return
         if self._context:
             self._context.runtime = replace(self._context.runtime, client=self._client, limits=self._limits)
         logger.info("SIGHUP: read {} again; modules: {}", self._client.file, ", ".join(self._client.modules) or "none")
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have the loop do it, and keep it until it is done, or it could be collected half-way."""
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._doing.add(task)
-        task.add_done_callback(self._doing.discard)
+        self._signal_tasks.add(task)  # the loop holds only a weak reference: the task could be collected half-way
+        task.add_done_callback(self._signal_tasks.discard)
 
     def _on_accepted(self) -> None:
-        """The server has taken a heartbeat."""
+        """Tell systemd that the server has accepted a heartbeat."""
         ready = () if self._is_ready else ("READY=1", "STATUS=working")
         self._is_ready = True
         self._notifier.tell(*ready, "WATCHDOG=1")
 
-    # --- what it says ---
+    # --- the log ---
 
     def _log_start(self, context: WorkerContext) -> None:
         settings = self._settings
@@ -206,7 +207,7 @@ class Worker:
         )
         if context.outbox or context.unfinished:
             logger.info(
-                "From before: {} messages for the server, {} unfinished jobs",
+                "From an earlier run: {} messages for the server, {} unfinished jobs",
                 len(context.outbox),
                 len(context.unfinished),
             )
@@ -222,21 +223,29 @@ class Worker:
                 logger.info("Snapshot: worker {}: {}", slot.worker_id, line)
 
 
-_WORDS = {
-    Stage.DRAIN: "taking no more jobs, finishing those in hand; again to stop them",
-    Stage.CANCEL: "stopping the jobs in hand, which go back to the queue; again to kill them",
+_EFFECTS = {
+    Stage.DRAIN: "taking no more jobs, finishing those in hand; another signal stops them",
+    Stage.CANCEL: "stopping the jobs in hand, which go back to the queue; another signal kills them",
     Stage.KILL: "killing everything; the next start goes on with the jobs",
 }
 
 
 def worker_ids(settings: Settings) -> tuple[str, ...]:
-    """The ids of the slots' workers: the first has HOST_UUID, the others ids that follow from it."""
+    """Return the worker id of each slot: HOST_UUID for the first, ids derived from it for the others."""
     first = settings.host_uuid
     others = (str(uuid.uuid5(uuid.NAMESPACE_OID, f"{first}/{n}")) for n in range(2, settings.worker_slots + 1))
     return (first, *others)
 
 
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+async def _first_to_end(tasks: list[asyncio.Task[None]], when: str) -> None:
+    """Wait for tasks as `asyncio.wait` does. An exception of one that has ended is raised: it is a defect of ours."""
+    done, _ = await asyncio.wait(tasks, return_when=when)
+    for task in done:
+        if not task.cancelled():
+            task.result()
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     """Cancel tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()

@@ -23,9 +23,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
 
 
-# --- outside the client ---
-
-
 class Archive(BaseModule):
     """A module that an author tests by calling it."""
 

@@ -47,13 +47,13 @@ def test_a_poll_costs_the_same_however_long_the_queue_is(tmp_path: Path) -> None
     def cost(act: Callable[[], Any]) -> int:
         nonlocal steps
         steps = 0
-        store._db.set_progress_handler(count, 1)
+        store._database.set_progress_handler(count, 1)
         act()
-        store._db.set_progress_handler(None, 0)
+        store._database.set_progress_handler(None, 0)
         return steps
 
     with contextlib.closing(Store(tmp_path / "jobs.db")) as store:
-        store._db.execute("PRAGMA synchronous = OFF")
+        store._database.execute("PRAGMA synchronous = OFF")
         store.submit("a job", [])
         store.take()  # both statements are prepared now: from 3.41 on, SQLite counts the steps of that, too
         costs = []
@@ -80,7 +80,9 @@ def test_a_database_that_is_none_is_left_alone(tmp_path: Path) -> None:
 
     with pytest.raises(ServerError, match=r"text\.db: the database cannot be used: file is not a database$"):
         Store(text)
-    with pytest.raises(ServerError, match=r"foreign\.db: is a database of another program$"):
+    with pytest.raises(
+        ServerError, match=r"foreign\.db: the database cannot be used: it is a database of another program$"
+    ):
         Store(foreign)
 
     assert (text.read_bytes(), foreign.read_bytes()) == before

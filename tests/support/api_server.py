@@ -142,9 +142,6 @@ class Process:
             self._process.wait()
 
 
-# --- bodies that are wrong ---
-
-
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/queue"): JOB,
     ("PATCH", "/queue"): {"disabled": True},
@@ -153,9 +150,6 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/workers/w"): {"disabled": True},
 }
 """A good body for every route that knows which keys it takes."""
-
-
-# --- workers that vanish ---
 
 
 def wait_for(seconds: float) -> None:

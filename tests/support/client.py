@@ -66,6 +66,7 @@ class Client:
     """`sisyphus-client start`, with short intervals and a log that can be read."""
 
     def __init__(self, farm: Farm, supervised: Supervised) -> None:
+        self.farm = farm
         self.directory = supervised.directory
         self.settings = QUICK | {"API_URL": farm.url}
         self._command = [CLIENT, "start", "--config", str(supervised.config)]
@@ -123,6 +124,14 @@ class Client:
             process.wait()
 
 
+def reporting(farm: Farm, supervised: Supervised) -> Client:
+    """A client of the farm, not yet started, with the module above under several names."""
+    (supervised.directory / "reporter.py").write_text(REPORTER)
+    names = ("reporter", "first", "second", "third")
+    supervised.configure(modules=dict.fromkeys(names, "reporter.Reporter"), paths=(str(supervised.directory),))
+    return Client(farm, supervised)
+
+
 class Held:
     """A job that runs until it is let go."""
 
@@ -167,19 +176,10 @@ def await_verdicts(farm: Farm, count: int) -> list[Verdict]:
     return until(lambda: len(farm.verdicts) >= count and list(farm.verdicts), f"{count} verdicts", 60)
 
 
-def pass_time(seconds: float) -> None:
-    """Let attempts be made that nobody sees: the server is away."""
-    end = time.monotonic() + seconds
-    until(lambda: time.monotonic() > end, "time to pass")
-
-
 def tasks_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
     """What is to be done, without what a client may have noted beside it."""
     return [(task["module"], task["data"]) for task in document["tasks"]]
 
 
-# --- the heartbeat ---
-
-
-def _is_paused(beat: dict[str, Any]) -> bool:
+def is_paused(beat: dict[str, Any]) -> bool:
     return beat.get("info", {}).get("paused") is True

@@ -1,13 +1,14 @@
 """Small file systems, and full ones."""
 
 import contextlib
+import resource
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-# --- a directory that cannot be written ---
+from loguru import logger
 
 
 @contextlib.contextmanager
@@ -27,9 +28,6 @@ def mounted(place: Path, size: str) -> Iterator[Callable[..., None]]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-# --- a full disk ---
-
-
 def fill(place: Path) -> Path:
     """Take all the space that is left; returns the file that has it."""
     file = place / "filler"
@@ -37,3 +35,16 @@ def fill(place: Path) -> Path:
         while True:
             filler.write(bytes(512))
     return file
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """For as long, no process of ours can write more bytes to a file: that is a full disk to each."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    logger.disable("modules")  # the log is in a file as well
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        logger.enable("modules")

@@ -1,14 +1,9 @@
 """Tiny films with tracks of all kinds, and what damages them."""
 
 import os
-import resource
 import struct
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from loguru import logger
 
 from tests.support.media import look, make_clip
 
@@ -90,19 +85,6 @@ def halve(path: Path, name: str) -> Path:
     return cut
 
 
-@contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """For as long, no process of ours can write more bytes to a file: that is a full disk to each."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    logger.disable("modules")  # the log is in a file as well
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        logger.enable("modules")
-
-
 def damage(directory: Path, writer: str, end: float = 1.0) -> Path:
     """Six seconds of film, in whose file there are zeros from the middle to `end`."""
     whole = make_clip(directory / "whole.mkv", seconds=6)
@@ -115,9 +97,6 @@ def damage(directory: Path, writer: str, end: float = 1.0) -> Path:
     damaged = directory / "damaged.mkv"
     damaged.write_bytes(data)
     return damaged
-
-
-# --- muxing ---
 
 
 ODD_NAMES = [

@@ -29,10 +29,7 @@ def written(state: Path) -> tuple[list[UnfinishedJob], list[tuple[Any, ...]]]:
 
     with opened(state) as journal:
         entries, debts = asyncio.run(read(journal))
-    return entries, [(debt.job_id, debt.kind, debt.body, debt.posting, debt.new_id) for debt in debts]
-
-
-# --- a full disk ---
+    return entries, [(debt.job_id, debt.kind, debt.body, debt.doubtful, debt.new_id) for debt in debts]
 
 
 def run_script(script: str, *arguments: object) -> "subprocess.Popen[str]":

@@ -1,7 +1,9 @@
 """The processes below the test, as psutil sees them."""
 
+import contextlib
 import os
 import time
+from collections.abc import Callable, Iterator
 
 import psutil
 
@@ -11,19 +13,35 @@ from tests.support.waiting import until
 SURVIVAL = 2.0
 """Seconds after which nothing may be alive."""
 
+_kept: list[Callable[[], set[int]]] = []
+
+
+@contextlib.contextmanager
+def kept(find: Callable[[], set[int]]) -> Iterator[None]:
+    """Let the processes that `find` gives outlive tests: a supervisor shared by the tests of a file, and its zygote."""
+    _kept.append(find)
+    try:
+        yield
+    finally:
+        _kept.remove(find)
+
 
 def living() -> list[psutil.Process]:
-    """Processes below this one that are alive, counted by psutil and not by the code under test; zombies are reaped."""
+    """Processes below this one that are alive and not `kept`, counted by psutil and not by the code under test.
+
+    Zombies are reaped.
+    """
     alive = []
+    spared = {pid for find in _kept for pid in find()}
     for process in psutil.Process().children(recursive=True):
         try:
             if process.status() != psutil.STATUS_ZOMBIE:
                 alive.append(process)
-            elif process.ppid() == os.getpid():
+            elif process.ppid() == os.getpid() and process.pid not in spared:
                 os.waitpid(process.pid, os.WNOHANG)
         except (psutil.NoSuchProcess, ChildProcessError):
             continue
-    return alive
+    return [process for process in alive if process.pid not in spared]
 
 
 def await_none_alive() -> list[psutil.Process]:

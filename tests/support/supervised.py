@@ -1,6 +1,6 @@
 """Runs jobs as users do, through the console script, or several in one supervisor, which is then this process."""
 
-import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.config import load_client, load_settings
-from supervisor.isolation.limits import load_limits
-from supervisor.isolation.runtime import start_runtime
+from app.config import load_client
+from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.zygote import Zygote
 from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import read_job
 from supervisor.jobs.task_run import JobObserver
+from tests.support.supervisor import Supervisor
 
 CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
 
@@ -45,17 +45,21 @@ def job(*tasks: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
 class Supervised:
     """A configuration file of its own, and the ways to run a job with it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, supervisor: Supervisor | None = None) -> None:
         self.directory = directory
         self.config = directory / "client.toml"
         self.with_cgroups = False
+        self.supervisor = supervisor or Supervisor(directory / "state")
         self._started: list[subprocess.Popen[str]] = []
         self.configure()
 
     def configure(
         self, limits: dict[str, Any] | None = None, modules: dict[str, str] | None = None, paths: tuple[str, ...] = ()
     ) -> None:
-        """Write the configuration: limits over short ones, modules besides those of the tests."""
+        """Write the configuration: limits over short ones, modules besides those of the tests.
+
+        A limit's value may be a dict: limits of the module of that name.
+        """
         root = str(Path(__file__).parent.parent.parent)
         table = {"grace": "200ms"} | (limits or {})
         self.config.write_text(
@@ -63,7 +67,7 @@ class Supervised:
             "[tool.client.modules.enabled]\n"
             + "".join(f"{name} = {json.dumps(target)}\n" for name, target in (MODULES | (modules or {})).items())
             + "[tool.client.limits]\n"
-            + "".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items())
+            + "".join(f"{name} = {_toml(value)}\n" for name, value in table.items())
         )
 
     def write_job(self, document: Any, name: str = "job.json") -> Path:
@@ -74,7 +78,11 @@ class Supervised:
 
     def start(self, document: Any, *options: str, **popen: Any) -> "subprocess.Popen[str]":
         """Start the console script on a job."""
-        command = [CLIENT, "run", "--config", str(self.config), *options, str(self.write_job(document))]
+        return self.start_on(self.write_job(document), *options, **popen)
+
+    def start_on(self, job_file: Path, *options: str, **popen: Any) -> "subprocess.Popen[str]":
+        """Start the console script on a job's file."""
+        command = [CLIENT, "run", "--config", str(self.config), *options, str(job_file)]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
         self._started.append(process)
@@ -118,21 +126,29 @@ class Supervised:
         between: Callable[[Zygote], None] | None = None,
         observer: JobObserver | None = None,
     ) -> list[Verdict]:
-        """Run jobs one after the other in one supervisor: this process. `between` is called after each."""
+        """Run jobs one after the other in the supervisor that the tests of a file share, or, with cgroups, in one of
+        their own. `between` is called after each."""
         client = load_client(str(self.config), os.environ)
-        settings = load_settings(os.environ, self.directory / "state")
 
-        async def main() -> list[Verdict]:
+        async def run(runtime: Runtime) -> list[Verdict]:
             verdicts = []
-            async with start_runtime(client, settings, load_limits(client), self.with_cgroups) as shared:
-                for document in documents:
-                    run = JobRun(read_job(document, client.modules), shared, observer or JobObserver())
-                    verdicts.append(await run.run())
-                    if between:
-                        between(shared.zygote)
+            for document in documents:
+                run = JobRun(read_job(document, client.modules), runtime, observer or JobObserver())
+                verdicts.append(await run.run())
+                if between:
+                    between(runtime.zygote)
             return verdicts
 
-        return asyncio.run(main())
+        if not self.with_cgroups:
+            return self.supervisor.run(run, client)
+        with contextlib.closing(Supervisor(self.directory / "state", with_cgroups=True)) as supervisor:
+            return supervisor.run(run, client)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value)
 
 
 ENABLED = '[tool.client.modules.enabled]\nffmpeg = "modules.ffmpeg.Ffmpeg"\n'

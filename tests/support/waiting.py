@@ -12,3 +12,9 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.005)
     return value
+
+
+def pass_time(seconds: float) -> None:
+    """Let time pass in which nothing is to happen, or nothing that is seen: that cannot be waited for."""
+    end = time.monotonic() + seconds
+    until(lambda: time.monotonic() > end, "time to pass")

@@ -238,9 +238,6 @@ def answers(server: Api) -> bool:
     return False
 
 
-# --- resuming ---
-
-
 class Noted:
     """A job of three tasks, `a`, `b` and `c`, that note what they do; `b` waits in one of its steps."""
 

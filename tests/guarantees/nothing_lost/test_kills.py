@@ -211,9 +211,6 @@ def test_kills_of_both_in_one(supervised: Supervised, tmp_path: Path) -> None:
     assert "Traceback" not in log, hint
 
 
-# --- while the client starts ---
-
-
 @pytest.mark.slow
 def test_kills_of_the_client_and_its_zygote(server: Server, supervised: Supervised, tmp_path: Path) -> None:
     """What survives when both are killed at one instant is killed by the next start, before it begins anything."""

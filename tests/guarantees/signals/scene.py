@@ -7,7 +7,7 @@ import contextlib
 import re
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,9 +204,6 @@ SAYS = {
 """What a signal makes the client say."""
 
 
-# --- the states ---
-
-
 def is_starting(scene: Scene) -> None:
     """The server is down, and has never accepted a beat."""
     scene.farm.go_down()
@@ -277,16 +274,25 @@ DEAF = [in_run_and_deaf]
 
 
 def named(states: list[Callable[..., None]]) -> Any:
-    """A parameter of a test: one of these states."""
-    return pytest.mark.parametrize("state", states, ids=[state.__name__ for state in states])
+    """A parameter of a test: one of these states. All but a client that is idle or runs a job are `slow`."""
+    quick = (is_idle, in_run)
+    marks = {state: () if state in quick else pytest.mark.slow for state in states}
+    return pytest.mark.parametrize(
+        "state", [pytest.param(state, id=state.__name__, marks=marks[state]) for state in states]
+    )
 
 
 def signals(*names: str) -> Any:
-    """A parameter of a test: signals that are sent, one after the other."""
-    return pytest.mark.parametrize("names", [name.split() for name in names], ids=names)
+    """A parameter of a test: signals that are sent, one after the other. All but the first are `slow`."""
+    return pytest.mark.parametrize("names", rest_is_slow({name: (name.split(),) for name in names}))
 
 
-# --- HUP, USR1, USR2 ---
+def rest_is_slow(cases: Mapping[str, tuple[Any, ...]]) -> list[Any]:
+    """Parameters of a test, by their ids: the first represents the others, which are `slow`."""
+    first = next(iter(cases))
+    return [
+        pytest.param(*case, id=name, marks=() if name == first else pytest.mark.slow) for name, case in cases.items()
+    ]
 
 
 def await_handled(scene: Scene, number: signal.Signals) -> None:

@@ -11,11 +11,6 @@ from tests.guarantees.signals.scene import BUSY, DEAF, Scene, in_run, named, sig
 from tests.support.supervised import job
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.slow
-
-
-# --- the second, and QUIT: cancel ---
-
 
 @named(BUSY + DEAF)
 @signals("TERM TERM", "INT TERM", "QUIT", "TERM QUIT")
@@ -68,6 +63,7 @@ def test_a_job_that_is_given_back_is_done(scene: Scene) -> None:
     assert len(scene.farm.verdicts) == 1
 
 
+@pytest.mark.slow
 def test_a_job_is_given_back_by_the_next_start(scene: Scene) -> None:
     """A client that cannot give its job back, because the server is gone, ends with 0; the next start gives it back."""
     in_run(scene)

@@ -7,11 +7,6 @@ import pytest
 from tests.guarantees.signals.scene import Scene, in_run, signals
 from tests.support.client import await_beats
 
-pytestmark = pytest.mark.slow
-
-
-# --- one on top of the other ---
-
 
 def test_a_pause_while_draining(scene: Scene) -> None:
     """A client that drains can be paused and resumed; it ends when its job has ended."""
@@ -52,6 +47,7 @@ def test_what_is_being_stopped_cannot_be_paused(scene: Scene, names: list[str]) 
     assert ended == 128 + signal.Signals[f"SIG{names[-1]}"]
 
 
+@pytest.mark.slow
 def test_a_pause_does_not_outlast_the_grace(scene: Scene) -> None:
     """A job that is being stopped and will not is killed after its grace, whatever was said of a pause meanwhile."""
     scene.configure(grace="2s")

@@ -8,18 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.api.client import CALL_TIMEOUT
-from tests.guarantees.signals.scene import BUSY, DEAF, IDLE, Scene, is_polling, named, signals
+from supervisor.api.transport import CALL_TIMEOUT
+from tests.guarantees.signals.scene import BUSY, DEAF, IDLE, Scene, is_polling, named, rest_is_slow, signals
 from tests.support.client import await_beats, await_calls, await_idle
 from tests.support.farm import Fault
 from tests.support.processes import await_none_alive
 from tests.support.supervised import BENIGN
 from tests.support.waiting import until
-
-pytestmark = pytest.mark.slow
-
-
-# --- the first TERM or INT: drain ---
 
 
 @named(IDLE)
@@ -36,7 +31,7 @@ def test_an_idle_client_leaves_at_once(scene: Scene, state: Callable[[Scene], No
 
 
 @named(IDLE)
-@pytest.mark.parametrize("name", ["TERM", "INT", "QUIT"])
+@pytest.mark.parametrize("name", rest_is_slow({"TERM": ("TERM",), "INT": ("INT",), "QUIT": ("QUIT",)}))
 def test_a_burst_of_signals_is_no_harm(scene: Scene, state: Callable[[Scene], None], name: str) -> None:
     """Three at once, of which some may arrive as one: an idle client ends as it does at one of them or at all."""
     number = signal.Signals[f"SIG{name}"]
@@ -84,6 +79,7 @@ def test_no_more_is_asked_for(scene: Scene) -> None:
     assert not scene.farm.taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_signal_at_the_start(tmp_path: Path, count: int) -> None:
     """A client that is told to stop at any instant of its start ends by the signal, or as it is to; nothing is left."""
@@ -108,6 +104,7 @@ def test_a_signal_at_the_start(tmp_path: Path, count: int) -> None:
     assert -signal.SIGTERM in ended
 
 
+@pytest.mark.slow
 def test_a_job_that_comes_too_late_goes_back(scene: Scene) -> None:
     """A job that the server gives when the client has been told to stop is put back into the queue."""
     scene.farm.misbehave("GET /queue/poll", Fault(delay=2.0))

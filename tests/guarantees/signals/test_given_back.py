@@ -2,16 +2,10 @@
 
 import pytest
 
-from tests.guarantees.signals.scene import Scene, in_run
+from tests.guarantees.signals.scene import Scene, in_run, rest_is_slow
 from tests.support.client import await_calls, await_idle
 from tests.support.farm import LOST, SILENCE, Fault, status
 from tests.support.waiting import until
-
-pytestmark = pytest.mark.slow
-
-
-# --- killed in the middle of giving a job back ---
-
 
 CUTS = {
     "posting": ("POST /queue", SILENCE),
@@ -23,8 +17,8 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize(("route", "fault"), CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize("disabled", [True, False], ids=["queue disabled", "at work"])
+@pytest.mark.parametrize(("route", "fault"), rest_is_slow(CUTS))
+@pytest.mark.parametrize("disabled", rest_is_slow({"queue disabled": (True,), "at work": (False,)}))
 def test_a_kill_while_a_job_is_given_back(scene: Scene, route: str, fault: Fault, disabled: bool) -> None:
     """A client that is killed while it gives a job back does the rest at its next start: the job is in the queue once,
     or done once, and its old record is gone."""
@@ -52,6 +46,7 @@ def test_a_kill_while_a_job_is_given_back(scene: Scene, route: str, fault: Fault
     assert client_idle
 
 
+@pytest.mark.slow
 def test_a_job_that_was_given_back_and_taken_again_is_done_once(scene: Scene) -> None:
     """A client that does not know whether it gave a job back, and takes that very job, does not post it once more."""
     in_run(scene)

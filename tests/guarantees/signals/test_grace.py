@@ -8,11 +8,6 @@ import pytest
 
 from tests.guarantees.signals.scene import Scene, has_two, in_cleanup, in_run, in_run_and_deaf, in_validate, named
 
-pytestmark = pytest.mark.slow
-
-
-# --- SHUTDOWN_GRACE ---
-
 
 @named([in_validate, in_run, in_cleanup, has_two, in_run_and_deaf])
 def test_a_drain_becomes_a_cancel(scene: Scene, state: Callable[[Scene], None]) -> None:
@@ -31,6 +26,7 @@ def test_a_drain_becomes_a_cancel(scene: Scene, state: Callable[[Scene], None]) 
     assert not scene.farm.verdicts
 
 
+@pytest.mark.slow
 def test_a_drain_that_is_paused_becomes_a_cancel(scene: Scene) -> None:
     """A pause does not take the place of an end: after SHUTDOWN_GRACE the job is stopped, paused or not."""
     scene.client.settings["SHUTDOWN_GRACE"] = "2"

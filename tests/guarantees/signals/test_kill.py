@@ -8,12 +8,6 @@ import pytest
 from tests.guarantees.signals.scene import BUSY, Scene, in_run, is_polling, named, signals
 from tests.support.processes import await_none_alive
 
-pytestmark = pytest.mark.slow
-
-
-# --- the third, and QUIT twice: kill ---
-
-
 KILLS = ("TERM TERM TERM", "INT INT INT", "QUIT QUIT", "TERM TERM QUIT", "TERM QUIT INT")
 
 
@@ -54,6 +48,7 @@ def test_a_hanging_poll_is_killed(scene: Scene, names: list[str]) -> None:
     assert ended == 128 + signal.Signals[f"SIG{names[-1]}"]
 
 
+@pytest.mark.slow
 def test_kills_do_not_count(scene: Scene) -> None:
     """A job that was killed on purpose, more often than it may take the client down, is resumed all the same."""
     scene.configure(grace="1h")

@@ -20,6 +20,7 @@ from tests.guarantees.signals.scene import (
     is_starting,
     is_stopped,
     named,
+    rest_is_slow,
     signals,
     snapshot,
 )
@@ -27,11 +28,6 @@ from tests.support.client import await_beats, await_calls
 from tests.support.farm import status
 from tests.support.supervised import BENIGN, job
 from tests.support.waiting import until
-
-pytestmark = pytest.mark.slow
-
-
-# --- HUP, USR1, USR2 ---
 
 
 @named([*IDLE, is_polling, *BUSY, *DEAF])
@@ -94,17 +90,16 @@ def test_hup_changes_limits_of_the_next_job(scene: Scene) -> None:
     assert second.info["error"]["limit"] == "500ms"
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("[tool.client", "is not TOML"),
-        ("[tool.client.limits]\nspam = 1\n", "spam"),
-        ('[tool.client.modules.enabled]\nx = "y"\n', "package.module.Class"),
-        ("", "has no [tool.client] table"),
-        (None, "cannot be read"),
-    ],
-    ids=["broken", "limit", "module", "empty", "gone"],
-)
+WRONG: dict[str, tuple[str | None, str]] = {
+    "broken": ("[tool.client", "is not TOML"),
+    "limit": ("[tool.client.limits]\nspam = 1\n", "spam"),
+    "module": ('[tool.client.modules.enabled]\nx = "y"\n', "package.module.Class"),
+    "empty": ("", "has no [tool.client] table"),
+    "gone": (None, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("text", "complaint"), rest_is_slow(WRONG))
 def test_hup_keeps_what_it_has(scene: Scene, text: str | None, complaint: str) -> None:
     """A configuration that is wrong is one line in the log, and the one before stays."""
     is_idle(scene)
@@ -124,6 +119,7 @@ def test_hup_keeps_what_it_has(scene: Scene, text: str | None, complaint: str) -
     assert not verdict.failed
 
 
+@pytest.mark.slow
 def test_hup_at_the_start_counts(scene: Scene) -> None:
     """A configuration that is read again before the client is up is the one that it has then."""
     scene.start()
@@ -150,6 +146,7 @@ def test_usr1_tells_of_a_job(scene: Scene) -> None:
         assert f"process {tool.pid} (sh)" in said
 
 
+@pytest.mark.slow
 def test_usr1_tells_of_no_job(scene: Scene) -> None:
     """The snapshot of a client that has nothing to do says so."""
     is_idle(scene)
@@ -157,6 +154,7 @@ def test_usr1_tells_of_no_job(scene: Scene) -> None:
     assert "no job" in snapshot(scene)
 
 
+@pytest.mark.slow
 def test_usr1_tells_of_a_pause_and_the_outbox(scene: Scene) -> None:
     """The snapshot says that the client is paused, and how much the server is owed."""
     scene.farm.misbehave("PATCH /jobs/*", status(503))

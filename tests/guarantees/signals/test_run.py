@@ -3,16 +3,9 @@
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.guarantees.signals.scene import LEEWAY, signals
 from tests.support.supervised import Supervised, job
 from tests.support.waiting import until
-
-pytestmark = pytest.mark.slow
-
-
-# --- `run`, which has no queue ---
 
 
 @signals("TERM TERM", "INT TERM", "TERM INT", "HUP HUP", "QUIT QUIT", "HUP TERM")

@@ -8,16 +8,14 @@ import subprocess
 import pytest
 
 from supervisor.worker.worker import FLUSH_TIMEOUT
-from tests.guarantees.signals.scene import Scene, Waiting
+from tests.guarantees.signals.scene import Scene, Waiting, rest_is_slow
 from tests.support.supervised import CLIENT
 
-pytestmark = pytest.mark.slow
 
-
-# --- with an API server of its own ---
-
-
-@pytest.mark.parametrize(("names", "expected"), [(["TERM"], 0), (["QUIT"], 0), (["QUIT", "QUIT"], 131)])
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    rest_is_slow({"names0-0": (["TERM"], 0), "names1-0": (["QUIT"], 0), "names2-131": (["QUIT", "QUIT"], 131)}),
+)
 def test_standalone(scene: Scene, names: list[str], expected: int) -> None:
     """With the server in the same process it is the same: what the client owes, its own server takes before the end."""
     deaf = len(names) == 2

@@ -10,11 +10,6 @@ from tests.guarantees.signals.scene import Scene, in_run, signals
 from tests.support.client import await_calls
 from tests.support.farm import SILENCE, Fault
 
-pytestmark = pytest.mark.slow
-
-
-# --- the verdict cannot be delivered ---
-
 
 def owes_a_verdict(scene: Scene) -> None:
     """The job in hand has ended while the client drains, and the server does not answer when it is told."""

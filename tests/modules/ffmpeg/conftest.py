@@ -1,18 +1,12 @@
 """Files for the tests of the `ffmpeg` module."""
 
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.disks import files_limited_to
 from tests.support.media import make_clip
-
-
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of picture and tone."""
-    return make_clip(tmp_path_factory.mktemp("clips") / "clip.mkv")
 
 
 @pytest.fixture(scope="session")
@@ -25,16 +19,11 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cut
 
 
-# --- failures ---
-
-
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """No file can grow beyond 16 KiB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_limited_to(16 << 10):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -50,9 +50,6 @@ def duration(path: Path) -> float:
     return float(look(path)["format"]["duration"])
 
 
-# --- the command line ---
-
-
 EXAMPLE: dict[str, Any] = {
     "input_options": {"ss": "0:10:00", "to": "0:20:00"},
     "sources": ["source_file_1.mkv", "source_file_2.ac3"],
@@ -81,9 +78,6 @@ def output_map(**more: Any) -> dict[str, Any]:
     return minimal(output_maps=[{"stream": 0, **more}])
 
 
-# --- encoding ---
-
-
 def told(data: dict[str, Any]) -> list[Mapping[str, Any]]:
     """All that the module tells its heartbeat of a task."""
     statuses: list[Mapping[str, Any]] = []
@@ -106,9 +100,6 @@ def made(path: Path, *arguments: str) -> Path:
 
 
 VFR = ["-map", "0:v", "-vf", "select='not(mod(n,7))+lt(n,30)'", "-fps_mode", "vfr", "-c:v", "libx264"]
-
-
-# --- failures ---
 
 
 def remade(source: Path, path: Path, *arguments: str, before: tuple[str, ...] = ()) -> Path:

@@ -1,15 +1,16 @@
 """Files for the tests of the `handbrake` module."""
 
 import os
-import resource
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.modules.handbrake.scene import make_film, stand_in
+from tests.support.disks import files_limited_to
 
 
 @pytest.fixture(scope="session")
@@ -26,14 +27,9 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clip
 
 
-# --- failures ---
-
-
 @pytest.fixture
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Bounds the bytes of each file: what is over that, the kernel refuses as on a full disk."""
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Bounds the bytes of each file for as long: what is over that, the kernel refuses as on a full disk."""
     path = shlex.quote(os.environ["PATH"])
     stand_in(tmp_path / "bin", f"trap '' XFSZ; PATH={path} exec HandBrakeCLI \"$@\"", monkeypatch)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return files_limited_to

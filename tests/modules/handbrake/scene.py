@@ -114,9 +114,6 @@ def kinds(path: Path) -> list[str]:
     return [stream["codec_type"] for stream in look(path)["streams"]]
 
 
-# --- the help ---
-
-
 NEWER = """#!/bin/sh
 echo "$1" >>{log}
 HandBrakeCLI=$(PATH={path} command -v HandBrakeCLI)
@@ -130,9 +127,6 @@ case $1 in
 *) exec "$HandBrakeCLI" "$@" ;;
 esac
 """
-
-
-# --- the command line ---
 
 
 SECTIONS: dict[str, Any] = {
@@ -149,9 +143,6 @@ SECTIONS: dict[str, Any] = {
     "filters": {"comb_detect": {"mode": 3, "spatial_metric": 2}, "detelecine": False},
     "subtitles": {"subtitle": [2, 1], "subtitle_default": 1},
 }
-
-
-# --- validation ---
 
 
 NOT_HERE = "not allowed here: the module gives {} itself, or HandBrakeCLI would not encode"

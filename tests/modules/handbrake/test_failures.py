@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -196,13 +197,18 @@ def test_no_work_done(lines: str, tmp_path: Path, film: Path, monkeypatch: pytes
     ("target", "missing"),
     [("out.mkv", 200), *(pytest.param(*case, marks=SLOW) for case in [("out.mkv", 20_000), ("out.mp4", 200)])],
 )
-def test_full_disk(target: str, missing: int, film: Path, tmp_path: Path, small_disk: Callable[[int], None]) -> None:
+def test_full_disk(
+    target: str, missing: int, film: Path, tmp_path: Path, small_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
     """That there was no more room comes first in the error, even if HandBrakeCLI exits with 0, as for the end alone."""
     data = task(film, tmp_path / target, source={"stop_at": {"seconds": 2}})
     Handbrake(data).run()
-    small_disk((tmp_path / target).stat().st_size - missing)
+    limit = (tmp_path / target).stat().st_size - missing
     (tmp_path / target).unlink()
-    with pytest.raises(RunError, match=f"^{tmp_path}/{target}: cannot be written: File too large"):
+    with (
+        small_disk(limit),
+        pytest.raises(RunError, match=f"^{tmp_path}/{target}: cannot be written: File too large"),
+    ):
         Handbrake(data).run()
 
     assert os.listdir(tmp_path) == ["bin"]

@@ -5,12 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.films import make_film, make_silence, mkvmerge
-
-
-@pytest.fixture(scope="session")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_film(tmp_path_factory.mktemp("film"))
+from tests.support.films import make_silence, mkvmerge
 
 
 @pytest.fixture(scope="session")

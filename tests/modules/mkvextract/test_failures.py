@@ -14,10 +14,10 @@ from modules.mkvextract import Mkvextract, extractions, sizes
 from modules.mkvtoolnix import identify
 from modules.output import Output
 from tests.modules.mkvextract.scene import carry_out, failure, refusal, sound
+from tests.support.disks import files_limited_to
 from tests.support.films import (
     SUBTITLES,
     damage,
-    files_limited_to,
     halve,
     mkvmerge,
     payload,

@@ -41,9 +41,6 @@ def tracks(path: object) -> list[tuple[str, str]]:
     return [(track["type"], track["properties"]["language"]) for track in look(path)["tracks"]]
 
 
-# --- the command line ---
-
-
 EXAMPLE: dict[str, Any] = {
     "sources": [
         {"filename": "video.mkv", "options": {"no-chapters": None, "_copy-audio-tracks": None}},

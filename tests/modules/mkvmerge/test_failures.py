@@ -14,33 +14,10 @@ from modules.mkvmerge import Mkvmerge
 from modules.mkvmerge.expect import expect_tracks, used_shares
 from modules.mkvtoolnix import identify
 from modules.output import Output
-from tests.modules.mkvmerge.scene import carry_out, failure, refusal, task
-from tests.support.films import files_limited_to, make_silence, payload
+from tests.modules.mkvmerge.scene import carry_out, failure, task
+from tests.support.disks import files_limited_to
+from tests.support.films import make_silence, payload
 from tests.support.media import Interrupted, terminated_when
-
-
-def test_no_media(tmp_path: Path) -> None:
-    """A source that is no media is named, by validation and by the run."""
-    (tmp_path / "a.mkv").write_text("no film")
-    data = task(tmp_path / "a.mkv", tmp_path / "out.mkv")
-
-    assert refusal(data) == f"sources[0].filename: {tmp_path}/a.mkv: is no media that mkvmerge can read"
-    assert failure(data).message == f"sources[0].filename: {tmp_path}/a.mkv: is no media that mkvmerge can read"
-
-
-def test_source_vanishes(tmp_path: Path) -> None:
-    """A source that is gone when its turn comes is named."""
-    error = failure(task(tmp_path / "a.mkv", tmp_path / "out.mkv"))
-
-    assert error.message.startswith(f"sources[0].filename: {tmp_path}/a.mkv: The file")
-    assert "could not be opened" in error.message
-
-
-def test_track_vanishes(clip: Path, tmp_path: Path) -> None:
-    """A track that a source lacks when its turn comes is named."""
-    error = failure(task(clip, tmp_path / "out.mkv", tracks=[{"source": 0, "track": 5}]))
-
-    assert error.message == "tracks[0].track: 5, but sources[0] has only these tracks: 0 (video), 1 (audio)"
 
 
 def test_refusal_of_mkvmerge(clip: Path, tmp_path: Path) -> None:

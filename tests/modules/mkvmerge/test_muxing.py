@@ -11,7 +11,7 @@ import pytest
 from modules.mkvextract import Mkvextract
 from modules.mkvmerge import Mkvmerge
 from modules.output import Output
-from tests.modules.mkvmerge.scene import carry_out, look, refusal, task, tracks
+from tests.modules.mkvmerge.scene import carry_out, look, task, tracks
 from tests.support.films import ODD_NAMES, SUBTITLES, ffmpeg, make_silence, mkvmerge
 from tests.support.media import make_clip
 
@@ -213,19 +213,6 @@ def test_odd_outputs(name: str, film: Path, tmp_path: Path, monkeypatch: pytest.
     assert os.listdir(f"{name}2") == [name]
 
 
-def test_numbered_siblings(tmp_path: Path) -> None:
-    """A file of a numbered series is that file alone, when it is identified and when it is muxed."""
-    video = ["-f", "lavfi", "-i", "testsrc=size=352x288:rate=25:duration=1"]
-    ffmpeg(*video, "-c:v", "mpeg2video", "-f", "vob", tmp_path / "VTS_01_1.VOB")
-    ffmpeg(*video, "-f", "lavfi", "-i", "sine=duration=1", "-c:v", "mpeg2video", "-f", "vob", tmp_path / "VTS_01_2.VOB")
-
-    carry_out(task(tmp_path / "VTS_01_1.VOB", tmp_path / "out.mkv"))
-
-    assert [kind for kind, _ in tracks(tmp_path / "out.mkv")] == ["video"]
-    missing = refusal(task(tmp_path / "VTS_01_1.VOB", tmp_path / "x.mkv", tracks=[{"source": 0, "track": 1}]))
-    assert missing == "tracks[0].track: 1, but sources[0] has only these tracks: 0 (video)"
-
-
 def test_progress(tmp_path: Path) -> None:
     """The progress only grows, and stays below 100 until the file has its name."""
     seen: list[tuple[float, bool]] = []
@@ -245,24 +232,6 @@ def test_progress(tmp_path: Path) -> None:
     assert seen[-1] == (100, True)
     assert {info["phase"] for info in infos} == {"muxing", "checking"}
     assert all(info["eta_seconds"] >= 0 for info in infos if "eta_seconds" in info)
-
-
-def test_progress_beyond_all(tmp_path: Path, film: Path) -> None:
-    """What mkvmerge says beyond 100 %, or less than before, is not passed on."""
-    seen: list[float] = []
-
-    class Watched(Mkvmerge):
-        def report(self, *args: Any, **kwargs: Any) -> None:
-            super().report(*args, **kwargs)
-            seen.append(self.sisyphus_context.status.get("progress", 0))
-
-        def said(self, *percents: str) -> None:
-            script = "".join(f"echo '#GUI#progress {percent}';" for percent in percents)
-            self._execute(["sh", "-c", script], {})
-
-    Watched(task(film, tmp_path / "out.mkv")).said("0%", "5%", "669%", "4%", "nothing", "nan%", "100%")
-
-    assert seen == [0, 0, 5, 5, 99.9, 99.9]
 
 
 def test_replaced_target(clip: Path, tmp_path: Path) -> None:
@@ -304,16 +273,6 @@ def test_short_track_of_a_long_source(tmp_path: Path) -> None:
 
     assert len(module.sisyphus_context.warnings) == 1
     assert tracks(tmp_path / "out.mkv") == [("audio", "und")] * 2
-
-
-def test_flood_of_warnings(film: Path, tmp_path: Path) -> None:
-    """Of countless warnings the first are on the record, and how many more there were."""
-    module = Mkvmerge(task(film, tmp_path / "out.mkv"))
-
-    script = 'for i in $(seq 60); do echo "#GUI#warning no $i"; done; exit 1'
-
-    assert module._execute(["sh", "-c", script], {})
-    assert module.sisyphus_context.warnings[::25] == ("mkvmerge: no 1", "mkvmerge: no 26", "mkvmerge: 10 more warnings")
 
 
 def test_resumed(clip: Path, tmp_path: Path) -> None:

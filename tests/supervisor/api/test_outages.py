@@ -2,10 +2,10 @@
 
 import time
 
-from tests.support.client import Client, await_calls, await_idle, own_beats, pass_time
+from tests.support.client import Client, await_calls, await_idle, own_beats
 from tests.support.farm import Farm, status
 from tests.support.supervised import BENIGN
-from tests.support.waiting import until
+from tests.support.waiting import pass_time, until
 
 
 def test_an_outage_is_two_lines(farm: Farm, client: Client) -> None:

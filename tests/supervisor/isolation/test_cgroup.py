@@ -84,7 +84,7 @@ def test_jobs_run_in_cgroups_and_leave_none(supervised: Supervised, cgroups: Cgr
         "lost",
         None,
     ]
-    assert not list(cgroups._base.parent.glob(f"{PREFIX}*-*"))
+    assert not list(cgroups._base.parent.glob(f"{PREFIX}{os.getpid()}-*"))
 
 
 def test_cgroups_of_a_killed_client_are_removed(supervised: Supervised, cgroups: Cgroups, tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_cgroups_of_a_killed_client_are_removed(supervised: Supervised, cgroups:
     ready = tmp_path / "ready"
     client = supervised.start(job(("hostile", {"step": "run", "act": "tool", "ready": str(ready)})))
     until(ready.exists, "the module to run")
+    left = list(cgroups._base.parent.glob(f"{PREFIX}{client.pid}-*"))  # while it lives, no other client removes them
     client.kill()
     client.communicate()
-    left = list(cgroups._base.parent.glob(f"{PREFIX}{client.pid}-*"))
     again, _ = probe()
     assert again is not None
     again.close()

@@ -12,6 +12,7 @@ from supervisor.isolation.clock import Clock
 from supervisor.isolation.guard import Guard
 from supervisor.isolation.limits import Duration, Limits
 from supervisor.isolation.sampler import Usage
+from supervisor.jobs.task_run import JobObserver, TaskRun
 from tests.support.supervised import BENIGN, Supervised, hostile, job
 from tests.support.waiting import until
 
@@ -45,19 +46,22 @@ def test_shared_memory_counts_once(supervised: Supervised) -> None:
 def test_too_many_processes(supervised: Supervised, tmp_path: Path) -> None:
     """More live processes than allowed end the task; as many as allowed do not."""
     supervised.configure({"processes": 20})
-    ready = tmp_path / "ready"
+    end = tmp_path / "end"
+    counted: list[int] = []
+
+    class Counter(JobObserver):
+        def on_usage(self, run: TaskRun, usage: Usage) -> None:
+            counted.append(usage.processes)
+            if counted.count(20) == 4:
+                end.touch()
 
     (verdict,) = supervised.verdicts(hostile("crowd", count=30))
-    client = supervised.start(hostile("crowd", count=19, ready=str(ready)))
-    until(ready.exists, "nineteen processes to be there")
-    time.sleep(2)  # four measurements: that nothing happens cannot be waited for
-    alive = client.poll() is None
-    client.terminate()
-    client.communicate()
+    (allowed,) = supervised.verdicts(hostile("crowd", count=19, until=str(end)), observer=Counter())
 
     assert verdict.failure is not None
     assert (verdict.failure.cause.reason, verdict.failure.cause.limit) == ("processes", "20")
-    assert alive
+    assert allowed.failure is None
+    assert counted.count(20) >= 4
 
 
 @pytest.mark.parametrize("cgroups", [False, True], ids=["alone", "cgroup"])

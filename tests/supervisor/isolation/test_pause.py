@@ -15,7 +15,7 @@ import pytest
 
 from ipc import linux
 from tests.support.supervised import Supervised, job
-from tests.support.waiting import until
+from tests.support.waiting import pass_time, until
 
 
 def states(client: "subprocess.Popen[str]") -> set[str]:
@@ -45,7 +45,7 @@ def is_frozen(client: "subprocess.Popen[str]") -> bool:
 def still(file: Path) -> bool:
     """Whether a file does not grow for half a second."""
     size = file.stat().st_size
-    time.sleep(0.5)  # that nothing happens cannot be waited for
+    pass_time(0.5)
     return file.stat().st_size == size
 
 

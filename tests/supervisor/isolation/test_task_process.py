@@ -12,21 +12,6 @@ from tests.support.exchanges import MINUTE, Desk, Supervise, Tasks, eventually, 
 # --- in a task process ---
 
 
-@pytest.mark.parametrize("resumed", [True, False])
-def test_resumed(supervise: Supervise, resumed: bool) -> None:
-    """A module knows from its initialisation on whether an earlier attempt may have done a part of its work."""
-
-    async def test(tasks: Tasks) -> None:
-        process = await tasks.start(None)
-        message = tasks.start_message(resumed=resumed, init=[["tell"]], run=[["tell"]])
-        await process.step("init", message, MINUTE, 10.0)
-        await step(process)
-
-        assert [note["resumed"] for note in tasks.noted()] == [resumed] * 2
-
-    supervise(test)
-
-
 # --- stopped in the middle of it ---
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.support.client import WORKER, Client, _is_paused, await_beats, await_calls, await_idle, await_verdicts
+from tests.support.client import WORKER, Client, await_beats, await_calls, await_idle, await_verdicts, is_paused
 from tests.support.farm import LOST, Farm, Fault, says, status
 from tests.support.supervised import BENIGN
 
@@ -120,9 +120,9 @@ def test_takes_nothing_while_it_is_paused(farm: Farm, client: Client) -> None:
     client.start()
     await_idle(farm)
     client.process.send_signal(signal.SIGUSR2)
-    await_beats(farm, 1, _is_paused)
+    await_beats(farm, 1, is_paused)
     job_id = farm.post(BENIGN)
-    await_beats(farm, 4, _is_paused)
+    await_beats(farm, 4, is_paused)
     taken = list(farm.taken)
     client.process.send_signal(signal.SIGUSR2)
     verdict = farm.await_verdict(job_id)

@@ -14,12 +14,12 @@ from tests.support.client import (
     WORKER,
     Client,
     Held,
-    _is_paused,
     await_beats,
     await_calls,
     await_idle,
     await_verdicts,
     gaps,
+    is_paused,
     own_beats,
 )
 from tests.support.farm import LOST, SILENCE, Farm, Fault, says, status
@@ -64,16 +64,16 @@ def test_beats_while_it_is_paused(farm: Farm, client: Client, held: Held) -> Non
     client.start(HEARTBEAT_INTERVAL=str(BEAT))
     held.await_running()
     client.process.send_signal(signal.SIGUSR2)
-    await_beats(farm, 1, _is_paused)
+    await_beats(farm, 1, is_paused)
     paused = await_beats(farm)
     client.process.send_signal(signal.SIGUSR2)
-    await_beats(farm, 1, lambda beat: not _is_paused(beat))
+    await_beats(farm, 1, lambda beat: not is_paused(beat))
     resumed = await_beats(farm, 2)
     held.let_go()
     verdict = farm.await_verdict(job_id)
 
-    assert all(_is_paused(beat) and beat["job_id"] == job_id for beat in paused)
-    assert not any(map(_is_paused, resumed))
+    assert all(is_paused(beat) and beat["job_id"] == job_id for beat in paused)
+    assert not any(map(is_paused, resumed))
     assert max(gaps(own_beats(farm))) < 2 * BEAT
     assert not verdict.failed
 
@@ -194,13 +194,11 @@ ODD_STATUSES = {
 
 
 @pytest.mark.parametrize(("said", "expected"), ODD_STATUSES.values(), ids=ODD_STATUSES)
-def test_what_a_module_says_is_made_legal(
-    farm: Farm, client: Client, tmp_path: Path, said: str, expected: dict[str, Any]
-) -> None:
+def test_what_a_module_says_is_made_legal(at_work: Client, tmp_path: Path, said: str, expected: dict[str, Any]) -> None:
     """Whatever a module reports, the server gets a heartbeat that it takes, and the client's own words stand."""
+    farm = at_work.farm
     held = Held(tmp_path, run=said)
     job_id = farm.post(held.job)
-    client.start()
     held.await_running()
     await_beats(farm, 1)
     beat = await_beats(farm, 2)[-1]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from server.store import Store
 from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
 from tests.support.client import Client, await_beats, await_idle
 from tests.support.farm import Farm
@@ -83,10 +84,10 @@ def test_a_return_is_kept_as_far_as_it_has_come(state: Path) -> None:
         asyncio.run(go(journal))
     owed = written(state)
     with opened(state) as journal:
-        asyncio.run(go_on(journal, journal.begin_posting))
+        asyncio.run(go_on(journal, journal.mark_doubtful))
     posting = written(state)
     with opened(state) as journal:
-        asyncio.run(go_on(journal, lambda debt: journal.has_posted(debt, "k")))
+        asyncio.run(go_on(journal, lambda debt: journal.note_new_id(debt, "k")))
     posted = written(state)
 
     assert owed == ([], [("j", "return", "{}", False, None)])
@@ -271,6 +272,8 @@ def test_a_refused_one_leaves_the_lock(state: Path) -> None:
 
 
 def make_newer(file: Path) -> None:
+    with opened(file.parent):
+        pass
     with contextlib.closing(sqlite3.connect(file)) as database:
         database.execute("PRAGMA user_version = 1000")
 
@@ -298,6 +301,20 @@ def make_foreign(file: Path) -> None:
         database.commit()
 
 
+def make_namesake(file: Path) -> None:
+    """Another program's, in WAL mode, with a version and a table as ours have."""
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE jobs (spam)")
+        database.execute("PRAGMA user_version = 1")
+        database.commit()
+
+
+def make_servers(file: Path) -> None:
+    """That of an API server."""
+    Store(file).close()
+
+
 def make_directory(file: Path) -> None:
     file.mkdir()
 
@@ -314,7 +331,9 @@ UNUSABLE = {
     "newer": (make_newer, "newer version"),
     "text": (make_text, "not a database"),
     "truncated": (make_truncated, "malformed"),
-    "foreign": (make_foreign, "jobs"),
+    "foreign": (make_foreign, "it is a database of another program"),
+    "foreign, of the same version": (make_namesake, "it is a database of another program"),
+    "an API server's": (make_servers, "it is a database of another program"),
     "directory": (make_directory, "unable to open"),
     "damaged": (make_damaged, ""),
 }
@@ -341,6 +360,104 @@ def test_an_unusable_one_is_one_line(
     assert "move it away" in done.stderr
     assert not farm.requests
     assert (file.read_bytes() if file.is_file() else b"") == before
+    assert not [name for name in os.listdir(state) if name.endswith(("-wal", "-shm", "-journal"))]
+
+
+VERSION_1 = """
+CREATE TABLE jobs (
+    job_id TEXT PRIMARY KEY, document TEXT NOT NULL, began TEXT NOT NULL, starts INTEGER NOT NULL DEFAULT 1,
+    running INTEGER
+);
+CREATE TABLE tasks (
+    job_id TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE, place INTEGER NOT NULL, record TEXT NOT NULL,
+    PRIMARY KEY (job_id, place)
+) WITHOUT ROWID;
+CREATE TABLE workers (worker_id TEXT PRIMARY KEY);
+CREATE TABLE debts (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
+    posting INTEGER NOT NULL DEFAULT 0, new_id TEXT
+);
+PRAGMA user_version = 1;
+"""
+"""The tables of the first version, which had no application id."""
+
+VERSION_1_ROWS = """
+INSERT INTO jobs VALUES
+    ('j', '{"spam": 1}', '2026-01-01T12:00:00+00:00', 2, 1), ('k', '{}', '2026-01-01T11:00:00+00:00', 1, NULL);
+INSERT INTO tasks VALUES ('j', 1, '{"module": "b"}'), ('j', 0, '{"module": "a"}');
+INSERT INTO workers VALUES ('former');
+INSERT INTO debts (number, job_id, kind, body, posting, new_id) VALUES
+    (3, 'told', 'verdict', '{"failed": true}', 0, NULL), (5, 'posting', 'return', '{}', 1, NULL),
+    (6, 'posted', 'return', '{}', 1, 'new'), (9, 'gone', 'verdict', '{}', 0, NULL);
+DELETE FROM debts WHERE number = 9;
+"""
+
+
+def make_version_1(state: Path, rows: str = VERSION_1_ROWS) -> Path:
+    state.mkdir(parents=True)
+    file = state / "journal.sqlite3"
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.executescript(VERSION_1 + rows)
+        database.execute("PRAGMA journal_mode = WAL")
+    return file
+
+
+def test_one_of_version_1_is_upgraded(state: Path) -> None:
+    """A journal of an older client opens with all its jobs, items and workers, and is then as a new one."""
+
+    async def go(journal: Journal) -> tuple[frozenset[str], int | None]:
+        workers = await journal.remember_workers(["mine"])
+        await journal.finish_task("k", 0, {"module": "c"})
+        return workers, (await journal.queue_verdict("last", {})).number
+
+    file = make_version_1(state)
+    first = written(state)
+    with opened(state) as journal:
+        workers, number = asyncio.run(go(journal))
+    entries, items = written(state)
+
+    assert first == (
+        [
+            UnfinishedJob("k", "{}", "2026-01-01T11:00:00+00:00", 1),
+            UnfinishedJob("j", '{"spam": 1}', NOON, 2, ({"module": "a"}, {"module": "b"}), 1),
+        ],
+        [
+            ("told", "verdict", '{"failed": true}', False, None),
+            ("posting", "return", "{}", True, None),
+            ("posted", "return", "{}", True, "new"),
+        ],
+    )
+    assert workers == {"former", "mine"}
+    assert number == 10
+    assert entries[0].tasks == ({"module": "c"},)
+    assert [item[0] for item in items] == ["told", "posting", "posted", "last"]
+    assert columns(file) == columns(new_journal(state.parent / "new"))
+
+
+def new_journal(state: Path) -> Path:
+    with opened(state):
+        return state / "journal.sqlite3"
+
+
+def columns(file: Path) -> dict[str, list[Any]]:
+    """What is in the header of a database, and each of its tables' columns."""
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        header = [database.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")]
+        return {"header": header} | {
+            name: database.execute(f"PRAGMA table_xinfo({name})").fetchall() for name in sorted(tables)
+        }
+
+
+def test_an_upgrade_that_fails_changes_nothing(state: Path) -> None:
+    """An upgrade is done whole or not at all: the older client can go on with the file."""
+    file = make_version_1(state, "ALTER TABLE tasks RENAME COLUMN place TO spam; INSERT INTO workers VALUES ('mine');")
+    before = columns(file)
+
+    with pytest.raises(JournalError, match='no such column: "place"'):
+        Journal(state)
+    assert "debts" in before
+    assert columns(file) == before
 
 
 @pytest.mark.parametrize("size", [0, 10, 100])
@@ -401,7 +518,7 @@ WRITES = """
             elif number % 3 == 1:
                 debt = await journal.queue_return(job_id, job_id)
                 say("owed", job_id)
-                await journal.has_posted(debt, "new")
+                await journal.note_new_id(debt, "new")
                 say("posted", job_id)
                 journal.acknowledge(debt)
                 await journal.flush()

@@ -1,4 +1,4 @@
-"""Files for the tests of the `mkvmerge` module."""
+"""Films for the tests of the bundled modules."""
 
 from pathlib import Path
 

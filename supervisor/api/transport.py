@@ -1,0 +1,234 @@
+"""HTTP calls in threads, each with a deadline, so that no call blocks the loop.
+
+`requests` blocks, so each call takes one of the transport's own threads. The timeouts of `requests` are those of single
+socket operations: a server that sends a byte now and then never exceeds them. So the loop holds the deadline of the
+whole call. When it has passed, the loop shuts the connection's socket down, which ends the call and frees the thread.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, TypeVar
+
+import msgspec
+import requests
+import requests.auth
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+from app.config import VERSION, Settings
+from app.formats import refuse_constant
+from ipc.threads import started_threads
+from supervisor.api.errors import SessionError, is_dropped, reason
+
+CALL_TIMEOUT = 30.0
+"""Seconds for a call to have its whole response."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for making a connection. A deadline cannot interrupt this: it bounds how long a cut call holds its thread."""
+
+MAX_RESPONSE = 256 << 20
+"""Bytes of the largest response that is read: `GET /queue` has every queued job in full."""
+
+MAX_IDLE = 1.0
+"""Non-idempotent calls do not reuse a connection idle for longer than this (seconds): the server may be closing it."""
+
+THREADS, THREADS_PER_SLOT = 4, 6
+"""HTTP threads: 4 shared (outbox, module data), 6 per slot (4 heartbeats in flight, poll, flags)."""
+
+NOT_JSON = "the response is not JSON"
+
+_T = TypeVar("_T")
+
+
+class Response(msgspec.Struct, frozen=True):
+    """A whole response of the server."""
+
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        """Decode the body.
+
+        Raises:
+            SessionError: it is not JSON.
+        """
+        try:
+            return json.loads(self.body, parse_constant=refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise SessionError(f"{NOT_JSON}: {error}", self.status, self.body) from error
+
+
+class Call:
+    """One call: the request, the part of the response that has arrived, and a way to cut it short."""
+
+    def __init__(self, method: str, path: str, content: bytes | None = None, *, idempotent: bool = True) -> None:
+        """`content` is JSON. A call that is not `idempotent` is never sent twice."""
+        self.method = method
+        self.path = path
+        self.content = content
+        self.idempotent = idempotent
+        self.received = bytearray()
+        self.is_cut = False
+        self.connection: HTTPConnection | None = None
+
+    def cut(self) -> None:
+        """Make the call fail now, from another thread than its own."""
+        self.is_cut = True
+        connection = self.connection
+        with contextlib.suppress(OSError, AttributeError):  # not connected yet, or not any more
+            connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+
+class Transport:
+    """Performs calls to the server at `settings.api_url`. Close it at the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.api_url
+        self._threads = started_threads(THREADS + THREADS_PER_SLOT * settings.worker_slots, "session")
+        self._current = threading.local()  # `call`: the call that the thread performs
+        self._once = _Adapter(self._current)
+        self._once_in_flight = 0
+        self._once_used_at = float("-inf")
+        self._session = _SessionWithOnce(self._current, self._once)
+        self._session.auth = _Bearer(settings.api_token)
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # threads share it: no state
+        self._session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
+        self._session.mount("http://", _Adapter(self._current))
+        self._session.mount("https://", _Adapter(self._current))
+
+    def close(self) -> None:
+        """Close all connections. Calls in flight fail."""
+        self._session.close()
+        self._once.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def perform(self, call: Call, read: Callable[[Response], _T]) -> _T:
+        """Perform a call; returns what `read`, called in the thread, makes of the response.
+
+        Raises:
+            SessionError: there is no whole response in time, or `read` refuses it.
+        """
+        if call.idempotent:
+            return await self._in_thread(call, read)
+        if not self._once_in_flight and time.monotonic() - self._once_used_at > MAX_IDLE:
+            self._once.close()
+        self._once_in_flight += 1
+        try:
+            return await self._in_thread(call, read)
+        finally:
+            self._once_in_flight -= 1
+            self._once_used_at = time.monotonic()
+
+    async def _in_thread(self, call: Call, read: Callable[[Response], _T]) -> _T:
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._request, call, read)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            call.cut()
+            await asyncio.wait([future], timeout=1)  # let the thread keep what has arrived: it may name a job
+            raise SessionError(f"no response within {CALL_TIMEOUT:g} s", 0, bytes(call.received)) from None
+        finally:
+            if not future.done():
+                call.cut()
+                future.cancel()
+            elif not future.cancelled():
+                future.exception()  # mark the exception as retrieved: no one awaits this future now
+
+    # --- in a thread ---
+
+    def _request(self, call: Call, read: Callable[[Response], _T]) -> _T:
+        self._current.call = call
+        try:
+            response = self._send_again_if_dropped(call)
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            raise SessionError(reason(error), 0, bytes(call.received)) from error
+        return read(response)  # here and not in the loop: decoding a long queue takes a while
+
+    def _send_again_if_dropped(self, call: Call) -> Response:
+        try:
+            return self._send(call)
+        except (requests.ConnectionError, HTTPError) as error:
+            if not call.idempotent or call.is_cut or call.received or not is_dropped(error):
+                raise
+            return self._send(call)  # the server had closed a connection that was kept open
+
+    def _send(self, call: Call) -> Response:
+        with self._session.request(
+            call.method,
+            self._url + call.path,
+            data=call.content,
+            headers={"Content-Type": "application/json"} if call.content is not None else None,
+            timeout=(CONNECT_TIMEOUT, CALL_TIMEOUT),
+            allow_redirects=False,  # a POST would become a GET, and the token would go elsewhere
+            stream=True,
+        ) as response:
+            # Not `iter_content`: of a response that is cut short it gives nothing (requests 2.34, urllib3 2.8).
+            while data := response.raw.read1(1 << 16, decode_content=True):
+                call.received += data
+                if len(call.received) > MAX_RESPONSE:
+                    raise SessionError(f"the response is larger than {MAX_RESPONSE >> 20} MiB")
+            return Response(response.status_code, bytes(call.received))
+
+
+class _SessionWithOnce(requests.Session):
+    """Sends calls that are not idempotent through an adapter of their own, `once`."""
+
+    def __init__(self, current: threading.local, once: HTTPAdapter) -> None:
+        super().__init__()
+        self._current = current
+        self._once = once
+
+    def get_adapter(self, url: str) -> Any:
+        return super().get_adapter(url) if self._current.call.idempotent else self._once
+
+
+class _Adapter(HTTPAdapter):
+    """Makes connections that enter themselves in the call that they serve, so that `Call.cut` finds its socket."""
+
+    def __init__(self, current: threading.local) -> None:
+        def noting(base: type[HTTPConnection]) -> type[HTTPConnection]:
+            class Noting(base):  # type: ignore[misc, valid-type]
+                def request(self, *args: Any, **kwargs: Any) -> None:
+                    current.call.connection = self
+                    super().request(*args, **kwargs)
+
+            return Noting
+
+        class Plain(HTTPConnectionPool):
+            ConnectionCls = noting(HTTPConnection)
+
+        class Secure(HTTPSConnectionPool):
+            ConnectionCls = noting(HTTPSConnection)  # type: ignore[assignment]
+
+        self._pools = {"http": Plain, "https": Secure}
+        super().__init__(pool_maxsize=64)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+class _Bearer(requests.auth.AuthBase):
+    """The API token. As the session's `auth` it keeps `requests` from using the machine's `.netrc` instead."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request

@@ -1,0 +1,158 @@
+"""The scripts' set-up on a machine where nothing is installed: every line that it prints."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+BASICS = (
+    "awk",
+    "bash",
+    "cat",
+    "dirname",
+    "env",
+    "find",
+    "flock",
+    "grep",
+    "mkdir",
+    "readlink",
+    "sha256sum",
+    "tail",
+    "wc",
+)
+
+PYTHON = f"""
+case "$*" in
+    *ensurepip*) exit 1 ;;
+    *) exec {sys.executable} "$@" ;;
+esac
+"""
+"""A Python as Debian has it without python3-venv."""
+
+OLD_PYTHON = """
+case "$*" in
+    *print*) echo 3.10 ;;
+    *) exit 1 ;;
+esac
+"""
+
+APT = """
+case "$*" in
+    *--print-uris*) printf "'http://x/%%2b.deb' x.deb 1234567 MD5Sum:1\\n'http://x/y.deb' y.deb 66234567 MD5Sum:1\\n" ;;
+    *" install "*) echo "E: spam" >&2 && exit 100 ;;
+esac
+"""
+"""An apt-get that fails when it has fetched the packages."""
+
+VENV = f"python3.{sys.version_info.minor}-venv"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A directory with a checkout, and the only programs that there are in `bin`."""
+    (tmp_path / "bin").mkdir()
+    for name in BASICS:
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    shutil.copytree(ROOT / "scripts", tmp_path / "checkout" / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def install(machine: Path, **programs: str) -> None:
+    """Put shell scripts into the machine's PATH; their names have _ for -."""
+    for name, script in programs.items():
+        file = machine / "bin" / name.replace("_", "-")
+        file.write_text(f"#!/bin/sh\n{script}")
+        file.chmod(0o755)
+
+
+def call(machine: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+    """Call a script of the checkout, with nobody at the terminal."""
+    return subprocess.run(
+        [str(machine / "checkout" / "scripts" / command[0]), *command[1:]],
+        env={"PATH": str(machine / "bin"), "HOME": str(machine)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "packages"),
+    [
+        (["run"], f"{VENV} ffmpeg mkvtoolnix"),
+        (["run", "job.json"], f"{VENV} ffmpeg"),
+        (["test"], f"{VENV} ffmpeg mkvtoolnix handbrake-cli faketime"),
+        (["check"], VENV),
+    ],
+    ids=" ".join,
+)
+def test_all_that_is_missing_is_one_line(machine: Path, command: list[str], packages: str) -> None:
+    """Who may not install packages is told all of them at once, as a command to paste."""
+    install(machine, python3=PYTHON, apt_get="exit 1\n", sudo="exit 1\n")
+    done = call(machine, *command)
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "setup: some packages are missing; as root, run: "
+        f"apt-get update && apt-get install -y --no-install-recommends {packages}\n"
+    )
+
+
+def test_no_python_at_all_is_in_the_line(machine: Path) -> None:
+    """Python is a package like the others where there is none."""
+    install(machine, apt_get="exit 1\n", sudo="exit 1\n")
+    done = call(machine, "run")
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("apt-get install -y --no-install-recommends python3 python3-venv ffmpeg mkvtoolnix\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_old_python_is_one_line(machine: Path) -> None:
+    """A Python that is too old is told together with the packages."""
+    install(machine, python3=OLD_PYTHON)
+    done = call(machine, "run")
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "setup: Python 3.10 is too old (install 3.11 or newer beside it, as python3.11);"
+        " missing, too: ffmpeg mkvtoolnix\n"
+    )
+
+
+def test_no_apt_get_is_one_line(machine: Path) -> None:
+    """On another system the packages are named, and no command that it does not have."""
+    install(machine, python3=PYTHON)
+    done = call(machine, "run")
+
+    assert done.returncode == 1
+    assert done.stderr == f"setup: missing, and there is no apt-get to install it: {VENV} ffmpeg mkvtoolnix\n"
+
+
+def test_downloads_are_announced(machine: Path) -> None:
+    """Before each download, a line says what and about how much; a failure is told with its last lines."""
+    install(machine, python3=PYTHON, apt_get=APT, sudo='while [ "$1" != env ]; do shift; done; exec "$@"\n')
+    done = call(machine, "run")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[:3] == [
+        f"setup: missing: {VENV} ffmpeg mkvtoolnix; reading the lists of packages (10 to 40 MB)",
+        f"setup: installing {VENV} ffmpeg mkvtoolnix (about 67 MB to download)",
+        "E: spam",
+    ]
+    assert done.stderr.splitlines()[-1].startswith("setup: failed: ")
+
+
+def test_a_checkout_that_cannot_be_written_is_one_line(machine: Path) -> None:
+    """Where the environment cannot be made, the line says so."""
+    (machine / "checkout" / ".venv").touch()  # which stops root, too
+    done = call(machine, "check")
+
+    assert done.returncode == 1
+    assert done.stderr == f"setup: {machine}/checkout/.venv cannot be written: use a checkout of your own\n"
