@@ -38,10 +38,11 @@ def _why_not_there(name: str) -> str:
 def target_problems(module: BaseModule, where: str, name: str, overwrite: bool = False) -> Iterator[str]:
     """Problems of a target: it exists and must not be overwritten, or its directory is missing or cannot be written."""
     directory = os.path.dirname(name) or "."
+    if is_special(name):
+        yield f"{where}: {name}: {SPECIAL}"
+        return  # that its directory, such as /dev, cannot be written does not matter then
     if os.path.isdir(name) or name.endswith("/"):
         yield f"{where}: {name}: is a directory"
-    elif is_special(name):
-        yield f"{where}: {name}: {SPECIAL}"
     elif not overwrite and module.will_exist(name):
         yield f"{where}: {name}: exists, and overwrite is not true"
     if not os.path.isdir(directory):

@@ -50,7 +50,7 @@ def _stated_size(file: BinaryIO, size: int) -> int:
     """The least number of bytes of the whole file, by its container; 0 if that states none."""
     head = file.read(12)
     if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return _end_of_segment(file)
+        return _end_of_segment(file, size)
     if head.startswith(b"RIFF") and head[8:] in {b"AVI ", b"WAVE"}:
         length = int.from_bytes(head[4:8], "little")
         return length + 8 - _RIFF_SLACK if length < _RIFF_UNKNOWN else 0
@@ -64,24 +64,32 @@ def _stated_size(file: BinaryIO, size: int) -> int:
     return _end_of_boxes(file, size) if head[4:8] == b"ftyp" else 0
 
 
-def _end_of_segment(file: BinaryIO) -> int:
+def _end_of_segment(file: BinaryIO, size: int) -> int:
     """The offset at which the first segment of a Matroska file ends; 0 if not stated, as in a live recording."""
-    file.seek(0)
-    while True:
-        element, length = _variable_width(file), _variable_width(file)
+    end = file.seek(0)
+    while (element := _variable_width(file)) and (length := _variable_width(file)):
         mask = (1 << 7 * len(length)) - 1
         value = int.from_bytes(length, "big") & mask
         if element == _SEGMENT:
             return 0 if value == mask else file.tell() + value
-        if element not in _BEFORE_SEGMENT or not length:
+        if element not in _BEFORE_SEGMENT:
             return 0
-        file.seek(value, os.SEEK_CUR)
+        end = file.seek(value, os.SEEK_CUR)
+    # A segment must follow. mkvmerge 92 reads a file that ends before it as one without tracks.
+    return file.tell() + 1 if end and file.tell() >= size else 0
 
 
 def _variable_width(file: BinaryIO) -> bytes:
-    """Read an EBML id or size with its marker. The leading zero bits of the first byte count the bytes after it."""
+    """Read an EBML id or size with its marker; empty if the file ends before it does, or there is none.
+
+    The leading zero bits of the first byte count the bytes after it.
+    """
     first = file.read(1)
-    return first + file.read(8 - first[0].bit_length()) if first and first[0] else b""
+    if not first or not first[0]:
+        return b""
+    width = 9 - first[0].bit_length()
+    data = first + file.read(width - 1)
+    return data if len(data) == width else b""
 
 
 def _end_of_asf(file: BinaryIO) -> int:

@@ -15,8 +15,10 @@ from modules.media import ExpectedOutput
 _VAGUE = re.compile(
     r"Conversion failed!|Last message repeated|Error splitting the argument list|Error opening (in|out)put file"
     r"|Error initializing output stream|Error reinitializing filters|Failed to inject frame|Error while "
+    r"|Error sending frames to consumers|Task finished with error code|Terminating thread with return code"
+    r"|Could not open encoder before EOF|Nothing was written into output file"
 )
-"""Error lines that do not say what went wrong."""
+"""Error lines that do not say what went wrong: first those of ffmpeg 5, then those of the threads of ffmpeg 7."""
 
 _UNWRITTEN = re.compile(r"Error writing trailer|Error closing file|No space left on device")
 """Error lines about an output whose end could not be written. ffmpeg 5.1 exits with 0 after them."""

@@ -66,8 +66,8 @@ def _find_problem(name: str, class_name: str, bundled: Path, template: str) -> s
         return "pytest would take the file for one of its own"
     if keyword.iskeyword(name):
         return "it is a word of Python's own"
-    if any(module.name == name for module in pkgutil.iter_modules([str(bundled)])):
-        return f"the client has modules/{name}.py already"
+    if found := next((module for module in pkgutil.iter_modules([str(bundled)]) if module.name == name), None):
+        return f"the client has modules/{name}{'/__init__' if found.ispkg else ''}.py already"
     if name in sys.stdlib_module_names or name in sys.modules or importlib.util.find_spec(name) is not None:
         return "a Python package that is installed has it"
     if hasattr(builtins, class_name) or re.search(rf"^from .*\b{class_name}\b", template, re.MULTILINE):

@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from app.exceptions import RunError, ValidationError
 from modules.containers import find_shortage
 from modules.mkvmerge import Mkvmerge
+from modules.mkvmerge.expect import ExpectedTrack, verify_output
 from modules.mkvtoolnix import identify
 from tests.modules.mkvmerge.scene import carry_out, failure, look, task, tracks
 from tests.support.films import damage, ffmpeg, halve
@@ -182,11 +184,22 @@ def test_truncated_source(name: str, film: Path, clip: Path, tmp_path: Path) -> 
 def test_truncated_anywhere(film: Path, tmp_path: Path) -> None:
     """Wherever a source ends too early, it is an error."""
     data = film.read_bytes()
-    for share in (0.0, 0.0001, 0.001, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 0.999):
-        (tmp_path / "cut.mkv").write_bytes(data[: int(len(data) * share)])
+    shares = (0.0, 0.0001, 0.001, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 0.999)
+    beginnings = (5, 24, 36, 40, 45, 52)  # in the EBML header, and in that of the segment
+    for length in (*beginnings, *(int(len(data) * share) for share in shares)):
+        (tmp_path / "cut.mkv").write_bytes(data[:length])
 
         assert failure(task(tmp_path / "cut.mkv", tmp_path / "out.mkv")).message.startswith("sources[0].filename: ")
         assert os.listdir(tmp_path) == ["cut.mkv"]
+
+
+def test_short_tracks_in_another_order(film: Path) -> None:
+    """A track that is too short is an error where mkvmerge has ordered the tracks by type, as newer versions do."""
+    tracks = reversed(identify(str(film)).tracks)
+    expected = [ExpectedTrack(0, replace(track, span=100.0)) for track in tracks]
+
+    with pytest.raises(RunError, match=r"cut short: 2\.0 s of track 0 of sources\[0\], which has 100\.0 s"):
+        verify_output(str(film), expected, set())
 
 
 @pytest.mark.parametrize("writer", ["ffmpeg", "mkvmerge"])
