@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import platform
-import resource
 import shlex
 import shutil
 import signal
@@ -21,78 +20,40 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bench_worker
 import msgspec
 import psutil
+from bench_client import (
+    CONFIGURATION,
+    FULL,
+    MODULES,
+    QUICK,
+    Bench,
+    Report,
+    Size,
+    empty_task,
+    ignore,
+    ms,
+    p95,
+    repeat,
+    run,
+)
+from bench_encode import encode
 from bench_rivals import MISSING
 from loguru import logger
 from rich.console import Console
 from rich.table import Table
 
-from app.config import Client, load_client, load_settings
-from ipc.messages import Done, Ready, Start, Step
-from supervisor.isolation.clock import Clock
+from app.config import load_client, load_settings
+from ipc.messages import Step
 from supervisor.isolation.limits import load_limits
-from supervisor.isolation.runtime import Runtime, start_runtime
+from supervisor.isolation.runtime import start_runtime
 from supervisor.isolation.sampler import EXACT_EVERY, Sampler
-from supervisor.isolation.task_process import Sandbox, TaskProcess
-from supervisor.jobs.job_run import JobRun, Verdict
-from supervisor.jobs.model import read_job
-from supervisor.jobs.task_run import SAMPLE_INTERVAL, JobObserver
-
-PARTS = ("start", "encode", "memory", "heartbeat", "watch", "drain", "idle", "restart")
-
-MODULES = '''
-import os
-import time
-
-from modules.base import BaseModule
-
-
-class Empty(BaseModule):
-    def validate(self):
-        pass
-
-    def run(self):
-        pass
-
-
-class Waiting(Empty):
-    """Says that it runs, and waits to be stopped."""
-
-    def run(self):
-        now = time.monotonic()
-        with open(self.task["started"], "w") as file:
-            file.write(f"[{os.getpid()}, {now}]")
-        time.sleep(600)
-
-
-class Talking(Empty):
-    def run(self):
-        began = time.perf_counter()
-        for number in range(self.task["calls"]):
-            self.heartbeat.set_data({"status": "in_progress", "task": "talking", "progress": number % 100})
-        with open(self.task["report"], "w") as file:
-            file.write(str(time.perf_counter() - began))
-'''
-
-CONFIGURATION = """
-[tool.client.modules]
-paths = ["."]
-
-[tool.client.modules.enabled]
-empty = "bench_modules.Empty"
-waiting = "bench_modules.Waiting"
-talking = "bench_modules.Talking"
-ffmpeg = "modules.ffmpeg.Ffmpeg"
-"""
-
-STEPS = (Step("validate"), Step("run"), Step("cleanup"))
+from supervisor.jobs.task_run import SAMPLE_INTERVAL
 
 RIVALS = {
     "fork": ("bare fork + _exit + waitpid, a small process", 200),
@@ -108,102 +69,6 @@ RIVALS = {
 """What it is, and how many runs of it: fewer where each is long."""
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much is measured."""
-
-    runs: int
-    rounds: int
-    warm_up: int
-    video_seconds: int
-    encodes: int
-    calls: int
-    jobs: int
-    idle_seconds: float
-    kills: int
-
-    def of(self, runs: int) -> int:
-        """The share of a round in `runs`, which is meant for 200 of ours."""
-        return max(3, runs * self.runs // 200 // self.rounds)
-
-
-FULL = Size(
-    runs=200, rounds=2, warm_up=10, video_seconds=60, encodes=3, calls=1_000_000, jobs=1000, idle_seconds=60, kills=20
-)
-QUICK = Size(runs=20, rounds=1, warm_up=3, video_seconds=10, encodes=1, calls=100_000, jobs=50, idle_seconds=5, kills=3)
-
-
-@dataclass(frozen=True)
-class Report:
-    """One table."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A client in a directory of its own, and how much is to be measured with it."""
-
-    size: Size
-    directory: Path
-    runtime: Runtime
-
-    @property
-    def client(self) -> Client:
-        return self.runtime.client
-
-    @property
-    def configuration(self) -> str:
-        return str(self.client.file)
-
-    def start_message(self, module: str, data: dict[str, Any]) -> Start:
-        return Start(
-            job_id="bench",
-            job_title="bench",
-            task=0,
-            module=module,
-            target=self.client.modules[module],
-            data=json.dumps(data),
-            paths=self.client.paths,
-            modules=self.client.modules,
-            open_files=None,
-            environment={},
-        )
-
-    async def step(self, process: TaskProcess, request: Start | Step) -> None:
-        name = "init" if isinstance(request, Start) else request.step
-        answer = await process.step(name, request, self.runtime.limits["empty"].run_timeout, 10.0)
-        if not isinstance(answer, Ready | Done):
-            raise SystemExit(f"{name} failed: {answer}")
-
-    @contextlib.asynccontextmanager
-    async def initialized(self, module: str, data: dict[str, Any], said: Callable[..., None]) -> AsyncIterator[Any]:
-        confines = Sandbox(self.runtime.zygote, self.runtime.cgroups, self.runtime.limits[module], Clock())
-        process = await TaskProcess.start(confines, module, "bench", said)
-        try:
-            await self.step(process, self.start_message(module, data))
-            yield process
-        finally:
-            await process.close()
-
-    async def job(self, module: str, data: dict[str, Any]) -> Verdict:
-        document = {"job_title": "bench", "tasks": [{"module": module, "data": data}]}
-        verdict = await JobRun(read_job(document, self.client.modules), self.runtime, JobObserver()).run()
-        if verdict.failure:
-            raise SystemExit(verdict.failure.headline)
-        return verdict
-
-    def command_line(self, tasks: list[dict[str, Any]], *options: str) -> list[str]:
-        """`sisyphus-client run` of a job."""
-        file = self.directory / "job.json"
-        file.write_text(json.dumps({"job_title": "bench", "tasks": tasks}), encoding="utf-8")
-        program = os.path.join(os.path.dirname(sys.executable), "sisyphus-client")
-        return [program, "run", str(file), "--config", self.configuration, *options]
-
-
 # --- a process per task ---
 
 
@@ -213,8 +78,8 @@ async def start(bench: Bench) -> Report:
     rivals: dict[str, list[float]] = {name: [] for name in RIVALS}
     missing: dict[str, str] = {}
     for _ in range(bench.size.rounds):
-        ours["task"] += await _repeat(lambda: _empty_task(bench), bench.size.of(200), bench.size.warm_up)
-        ours["job"] += await _repeat(lambda: bench.job("empty", {}), bench.size.of(200), bench.size.warm_up)
+        ours["task"] += await repeat(lambda: empty_task(bench), bench.size.of(200), bench.size.warm_up)
+        ours["job"] += await repeat(lambda: bench.job("empty", {}), bench.size.of(200), bench.size.warm_up)
         for name, (_, runs) in RIVALS.items():
             if name not in missing:
                 answer = _rival(name, bench.size.of(runs), bench.size.warm_up if runs == 200 else 3)
@@ -226,7 +91,7 @@ async def start(bench: Bench) -> Report:
 
     def row(what: str, seconds: list[float]) -> tuple[str, ...]:
         median = statistics.median(seconds)
-        return what, str(len(seconds)), _ms(median), _ms(_p95(seconds)), f"{median / base:.2f}"
+        return what, str(len(seconds)), ms(median), ms(p95(seconds)), f"{median / base:.2f}"
 
     rows = [
         row("this client: a task (expected: 5 ms or less)", ours["task"]),
@@ -247,27 +112,6 @@ async def start(bench: Bench) -> Report:
     )
 
 
-async def _empty_task(bench: Bench) -> None:
-    async with bench.initialized("empty", {}, _ignore) as process:
-        for step in STEPS:
-            await bench.step(process, step)
-
-
-def _ignore(status: msgspec.Raw) -> None:
-    del status
-
-
-async def _repeat(one: Callable[[], Awaitable[object]], count: int, warm_up: int) -> list[float]:
-    for _ in range(warm_up):
-        await one()
-    taken = []
-    for _ in range(count):
-        began = time.perf_counter()
-        await one()
-        taken.append(time.perf_counter() - began)
-    return taken
-
-
 def _rival(name: str, count: int, warm_up: int) -> list[float] | str:
     """The seconds of each run, or what is not installed."""
     argv = [sys.executable, str(Path(__file__).with_name("bench_rivals.py")), name, str(count), str(warm_up)]
@@ -279,109 +123,18 @@ def _rival(name: str, count: int, warm_up: int) -> list[float] | str:
     return json.loads(done.stdout)
 
 
-# --- a supervised encode ---
-
-
-async def encode(bench: Bench) -> Report:
-    """The same encode bare, as a job in this process, and with the whole command line, in turns."""
-    if shutil.which("ffmpeg") is None:
-        return Report("A supervised encode", ("",), [("ffmpeg is not installed: apt-get install ffmpeg",)])
-    source = _make_source(bench)
-    data = {
-        "sources": [str(source)],
-        "source_maps": [{"source": 0, "specifier": "v"}],
-        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "libx264", "preset": "veryfast"}}],
-        "output_file": str(bench.directory / "encoded.mkv"),
-        "overwrite": True,
-    }
-    task = {"module": "ffmpeg", "data": data}
-    bare = shlex.split(_run(bench.command_line([task], "--dry-run")).splitlines()[0])
-
-    async def job() -> float:
-        own = time.process_time()
-        verdict = await bench.job("ffmpeg", data)
-        return verdict.tasks[0].cpu_seconds + time.process_time() - own
-
-    async def command(argv: list[str]) -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        _run(argv)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    bare_name = "the bare command, same arguments"
-    variants: dict[str, Callable[[], Awaitable[float]]] = {
-        bare_name: lambda: command(bare),
-        "as a job (JobRun)": job,
-        "sisyphus-client run": lambda: command(bench.command_line([task])),
-    }
-    taken: dict[str, list[tuple[float, float]]] = {what: [] for what in variants}  # wall and CPU seconds
-    for turn in range(bench.size.encodes):
-        order = list(variants.items())
-        for what, one in order[turn % 3 :] + order[: turn % 3]:
-            began = time.perf_counter()
-            cpu = await one()
-            taken[what].append((time.perf_counter() - began, cpu))
-    fixed = {
-        "of which: sisyphus-client run of an empty task": bench.command_line([{"module": "empty", "data": {}}]),
-        "of which: ffprobe, which runs before and after": [
-            *("ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", "-i", str(source))
-        ],
-        "of which: ffmpeg's list of encoders, for validation": ["ffmpeg", "-hide_banner", "-encoders"],
-    }
-    base = [statistics.median(column) for column in zip(*taken[bare_name], strict=True)]
-    rows = []
-    for what, pairs in taken.items():
-        walls, cpus = zip(*pairs, strict=True)
-        wall, cpu = statistics.median(walls), statistics.median(cpus)
-        more = "" if what == bare_name else f"{wall - base[0]:+.3f}"
-        numbers = (
-            f"{wall:.3f}",
-            f"{min(walls):.3f}",
-            more,
-            f"{wall / base[0]:.4f}",
-            f"{cpu:.2f}",
-            f"{cpu / base[1]:.4f}",
-        )
-        rows.append((what, str(len(pairs)), *numbers))
-    for what, argv in fixed.items():
-        seconds = await _repeat(lambda argv=argv: command(argv), 5, 1)
-        rows.append((what, "5", f"{statistics.median(seconds):.3f}", f"{min(seconds):.3f}"))
-    size = f"{bench.size.video_seconds} s of 720p video, libx264 veryfast"
-    return Report(
-        f"A supervised encode: {size} (expected: 1.01 or less)",
-        ("", "runs", "median s", "least s", "more s", "ratio", "CPU s", "CPU ratio"),
-        rows,
-        ("Where the machine does other work too, the least and the CPU time (medians) say more than the median.",),
-    )
-
-
-def _make_source(bench: Bench) -> Path:
-    file = bench.directory / "source.mkv"
-    pattern = f"testsrc2=size=1280x720:rate=30:duration={bench.size.video_seconds}"
-    options = ["-c:v", "libx264", "-preset", "ultrafast", "-qp", "18"]
-    _run(["ffmpeg", "-v", "error", "-nostdin", "-f", "lavfi", "-i", pattern, *options, str(file)])
-    return file
-
-
-def _run(argv: list[str]) -> str:
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{shlex.join(argv)} ended with status {done.returncode}:\n{done.stderr}{done.stdout}")
-    return done.stdout
-
-
 # --- memory ---
 
 
 async def memory(bench: Bench) -> Report:
     """What the processes take while nothing is done."""
-    async with bench.initialized("empty", {}, _ignore) as task:
+    async with bench.initialized("empty", {}, ignore) as task:
         zygote = psutil.Process(task.pid).parent()
     assert zygote is not None
     rows = [_memory_row("zygote, no task", [zygote])]
     for count in (1, 8):
         async with contextlib.AsyncExitStack() as stack:
-            tasks = [await stack.enter_async_context(bench.initialized("empty", {}, _ignore)) for _ in range(count)]
+            tasks = [await stack.enter_async_context(bench.initialized("empty", {}, ignore)) for _ in range(count)]
             processes = [psutil.Process(task.pid) for task in tasks]
             what = "task process, idle" if count == 1 else f"task process, idle, {count} at once (median)"
             rows += [_memory_row(what, processes), _memory_row(f"zygote, {count} idle", [zygote])]
@@ -433,7 +186,7 @@ async def heartbeat(bench: Bench) -> Report:
         nonlocal received
         received += 1
 
-    await _empty_task(bench)  # what a first task makes the supervisor allocate is no part of this
+    await empty_task(bench)  # what a first task makes the supervisor allocate is no part of this
     supervisor = psutil.Process()
     before = supervisor.memory_info().rss
     async with bench.initialized("talking", data, said) as process:
@@ -473,7 +226,7 @@ async def watch(bench: Bench) -> Report:
             seconds = (time.process_time() - began) / times
             os.killpg(root.pid, signal.SIGKILL)
         share = seconds / SAMPLE_INTERVAL
-        rows.append((str(count), _ms(seconds), f"{share * 100:.3f} %"))
+        rows.append((str(count), ms(seconds), f"{share * 100:.3f} %"))
     return Report(
         f"Measuring a task's tree, every {SAMPLE_INTERVAL:g} s",
         ("processes", "CPU ms a time", "of a processor"),
@@ -491,7 +244,7 @@ async def drain(bench: Bench) -> Report:
     for jobs, slots in ((bench.size.jobs // 10, 1), (bench.size.jobs, 1), (bench.size.jobs, 4)):
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             seconds = bench_worker.drain(Path(name), bench.configuration, jobs, slots)
-        rows.append((f"{jobs} jobs of one task, {slots} slots", f"{jobs / seconds:.1f}", _ms(seconds / jobs)))
+        rows.append((f"{jobs} jobs of one task, {slots} slots", f"{jobs / seconds:.1f}", ms(seconds / jobs)))
     return Report("Draining the queue of an API server on the same machine", ("", "jobs a second", "ms a job"), rows)
 
 
@@ -514,13 +267,25 @@ async def restart(bench: Bench) -> Report:
     row = (
         "from SIGKILL of a task process to the next job's run",
         str(len(taken)),
-        _ms(statistics.median(taken)),
-        _ms(_p95(taken)),
+        ms(statistics.median(taken)),
+        ms(p95(taken)),
     )
     return Report("After a crash", ("", "runs", "median ms", "p95 ms"), [row])
 
 
 # --- the rest ---
+
+
+PARTS = {
+    "start": start,
+    "encode": encode,
+    "memory": memory,
+    "heartbeat": heartbeat,
+    "watch": watch,
+    "drain": drain,
+    "idle": idle,
+    "restart": restart,
+}
 
 
 def machine() -> dict[str, str]:
@@ -551,15 +316,7 @@ def _byte_code() -> str:
 def _ffmpeg_version() -> str:
     if shutil.which("ffmpeg") is None:
         return "not installed"
-    return _run(["ffmpeg", "-version"]).split()[2]
-
-
-def _p95(seconds: list[float]) -> float:
-    return sorted(seconds)[int(len(seconds) * 0.95)]
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f}"
+    return run(["ffmpeg", "-version"]).split()[2]
 
 
 def show(console: Console, report: Report) -> None:
@@ -587,7 +344,7 @@ async def measure(size: Size, parts: list[str], done: Callable[[Report], None]) 
         client = load_client(str(configuration), os.environ)
         async with start_runtime(client, load_settings(os.environ, directory), load_limits(client)) as shared:
             bench = Bench(size, directory, shared)
-            for part in (globals()[name] for name in PARTS if name in parts):
+            for part in (PARTS[name] for name in PARTS if name in parts):
                 done(await part(bench))
 
 
