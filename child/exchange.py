@@ -17,7 +17,7 @@ from types import FrameType
 import msgspec
 from loguru import logger
 
-from ipc.messages import Data, Done, Failed, Get, Progress, Put, Ready, Start, Step, ToTask
+from ipc.messages import Data, Done, Failed, Progress, Ready, Request, Start, Step, ToTask
 from ipc.queue import MAX_FRAME, Queue, encode
 
 
@@ -81,7 +81,7 @@ class Exchange:
         self._sending = threading.Lock()
         self._lock = threading.Lock()
         self._is_open = False
-        self._waiting: deque[tuple[Get | Put, SimpleQueue[Data]]] = deque()
+        self._waiting: deque[tuple[Request, SimpleQueue[Data]]] = deque()
         self._requests: SimpleQueue[Start | Step | None] | None = None  # filled by the reader, once there is one
 
     def receive(self) -> Start | Step | None:
@@ -92,7 +92,7 @@ class Exchange:
             pass  # nobody here asked: the module has written to the queue by itself
         return message
 
-    def send(self, message: Ready | Progress | Get | Put | Done | Failed) -> None:
+    def send(self, message: Ready | Progress | Request | Done | Failed) -> None:
         """Send `message`. Ends the process if the supervisor is gone."""
         try:
             # A half-sent frame must be completed, or the supervisor reads garbage.
@@ -122,10 +122,10 @@ class Exchange:
         for _, answer in waiting:
             answer.put(Data(0, error=reason))
 
-    def ask(self, request: Get | Put) -> Data:
-        """Have the supervisor ask the API server, and wait for the answer. Its status is 0 if there is none.
+    def ask(self, request: Request) -> Data:
+        """Have the supervisor carry out a request, and wait for the answer. Its status is 0 if there is none.
 
-        The supervisor takes one `Get` or `Put` at a time, so requests wait for each other; answers arrive in the order
+        The supervisor takes one request at a time, so requests wait for each other; answers arrive in the order
         of the requests. An answer that arrives between two steps is discarded.
         """
         if len(encode(request)) > MAX_FRAME:  # backslashes and quotes take two bytes there

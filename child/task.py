@@ -93,7 +93,10 @@ class StepExecutor:
         heartbeat.job_id, heartbeat.job_title = start.job_id, start.job_title
         heartbeat.connect(self._exchange.send_status)
         server_data.connect(self._exchange.ask)
-        context.current = TaskContext(start.module, start.resumed, start.free_space)
+        saved_state = json.loads(start.saved_state) if start.saved_state else None
+        context.current = TaskContext(
+            start.module, start.resumed, start.free_space, saved_state=saved_state, exchange=self._exchange.ask
+        )
         kind = load(start)
         if start.data is None:
             self._module = kind

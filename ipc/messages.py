@@ -16,6 +16,9 @@ MAX_NAME = 1000
 MAX_BODY = 4 << 20
 """Characters of server-side data that a task process may store at once."""
 
+MAX_STATE = 64 << 10
+"""Characters of a state that a task saves for its next attempt."""
+
 DataName = Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern="[^.]")]
 """A name that becomes a part of a URL's path. It must not be dots alone: `/data/../queue` would be another path, which
 the supervisor would ask for with its token, and `requests` reads quoted dots as dots."""
@@ -96,6 +99,8 @@ class Start(Message, frozen=True):
     """Environment variables of this task. The others are inherited."""
     resumed: bool = False
     """An earlier attempt at this task was interrupted, and may have done a part of it."""
+    saved_state: str = ""
+    """The state that an earlier attempt saved last, as JSON text; empty if it saved none."""
     free_space: tuple[float, int] | None = None
     """Required free space where a task writes: a share of the inputs' size, and bytes besides."""
 
@@ -155,6 +160,13 @@ class Put(Message, frozen=True):
     module: DataName
     name: DataName
     body: Annotated[str, msgspec.Meta(max_length=MAX_BODY)]
+    """JSON text in ASCII."""
+
+
+class Save(Message, frozen=True):
+    """Request to keep `state` for the next attempt at this task, on disk before the answer. `Get`'s rules apply."""
+
+    state: Annotated[str, msgspec.Meta(max_length=MAX_STATE)]
     """JSON text in ASCII."""
 
 
@@ -255,7 +267,10 @@ class Exited(Message, frozen=True):
     """The number of processes that were alive after it, and were killed."""
 
 
-FromTask = Ready | Progress | Get | Put | Done | Failed
+Request = Get | Put | Save
+"""Requests of a task process. Each is answered by `Data`."""
+
+FromTask = Ready | Progress | Request | Done | Failed
 ToTask = Start | Step | Data
 FromZygote = Spawned | Exited
 ToZygote = Prepare | Spawn | Terminate | Kill

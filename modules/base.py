@@ -1,5 +1,6 @@
 """The base class of modules: the contract of the module guide, and helpers beyond it."""
 
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -11,8 +12,9 @@ from box import Box
 from loguru import logger
 
 from app.config import Config
-from app.exceptions import ValidationError
+from app.exceptions import ClientError, ValidationError
 from app.heartbeat import Heartbeat, heartbeat
+from ipc.messages import MAX_STATE, Save
 from modules import context, tool
 from modules import schema as task_schema
 from modules.data import server_data
@@ -183,6 +185,30 @@ class BaseModule:
             ClientError: The server refuses the object, or JSON cannot hold it; the message says which.
         """
         server_data.put(_name_of(self), name, object)
+
+    def load_state(self) -> Any:
+        """Return the value that `save_state` got last, in this attempt or an earlier one; `None` at first."""
+        return self.sisyphus_context.saved_state
+
+    def save_state(self, state: Any) -> None:
+        """Keep `state` for another attempt at the task. It survives a crash of the client once this returns.
+
+        It may take 64 KiB as JSON. Each call replaces the state before it.
+
+        Raises:
+            ClientError: JSON cannot hold the state, it is too large, or there is no step under way.
+        """
+        try:
+            text = json.dumps(state, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ClientError(message=f"a state can be only what JSON can hold: {error}") from error
+        if len(text) > MAX_STATE:
+            raise ClientError(message=f"a state can have {MAX_STATE} characters of JSON, not {len(text)}")
+        if exchange := self.sisyphus_context.exchange:
+            answer = exchange(Save(text))
+            if answer.status == 0:
+                raise ClientError(message=f"the state is not saved: {answer.error}")
+        self.sisyphus_context.saved_state = json.loads(text)
 
     def warn(self, message: str) -> None:
         """Log a warning and put it on the job's record."""

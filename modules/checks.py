@@ -4,6 +4,7 @@ A problem is a line for a person. `where` is the place of a file in the task's d
 """
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 
 from rich.filesize import decimal
@@ -58,6 +59,24 @@ def same_file(one: str, other: str) -> bool:
         return os.path.samefile(one, other)
     except OSError:  # one of them does not exist yet
         return location(one) == location(other)
+
+
+def same_entry(one: str, other: str) -> bool:
+    """True if two paths are one directory entry, so that to remove one removes both: by a link on the way, by a bind
+    mount, or on a file system that takes `Film.mkv` for `film.mkv`. Two hard links are two entries of one file."""
+    if location(one) == location(other):
+        return True
+    try:
+        first, second = os.lstat(one), os.lstat(other)
+        if not os.path.samestat(first, second):
+            return False
+        if first.st_nlink == 1 or stat.S_ISDIR(first.st_mode):
+            return True
+        (directory, name), (other_directory, other_name) = map(os.path.split, map(os.path.abspath, (one, other)))
+        is_one_directory = os.path.samestat(os.stat(directory), os.stat(other_directory))
+        return is_one_directory and (name == other_name or not {name, other_name} <= set(os.listdir(directory)))
+    except OSError:
+        return False
 
 
 def will_be_made(module: BaseModule, directory: str) -> bool:

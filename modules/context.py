@@ -5,9 +5,11 @@ into `current` before it makes the module, and `BaseModule` takes a copy for eac
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from ipc.messages import Data, Request
 
 
 @dataclass
@@ -25,6 +27,10 @@ class TaskContext:
     that will be gone."""
     warnings: tuple[str, ...] = ()
     """Warnings of the module that the client has not yet taken."""
+    saved_state: Any = None
+    """The state that the module saved last, in this attempt or an earlier one."""
+    exchange: Callable[[Request], Data] | None = None
+    """Has the supervisor carry out a request; `None` outside the client."""
     status: Mapping[str, Any] = field(default_factory=dict)
     """The status that the module reported last."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from app.exceptions import RunError
 from modules import schema as task_schema
 from modules.checks import chain_checks, is_settled, require_space, same_file, source_problems, target_problems
-from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine, output
+from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine
 from modules.output import Output
 
 _LISTS = {"tracks": "tracks", "attachments": "attachments", "timestamps": "timestamps_v2", "cues": "cues"}
@@ -80,7 +80,7 @@ class Mkvextract(MkvModule):
         A track that is selected by its type or language has no number in it if the source does not exist yet.
         """
         wanted = list(extractions(self.task.to_dict(), self._identify_settled(self.task["source"])))
-        outputs = {name: output(name) for extraction in wanted for name in extraction.files}
+        outputs = {name: self.output(name) for extraction in wanted for name in extraction.files}
         links = find_links(wanted, outputs)
         lines = [["ln", "-s", "--", os.path.abspath(name), link] for name, link in links.items()]
         lines.append(mkvextract_command(self.task["source"], wanted, _given(outputs, links)))
@@ -113,7 +113,7 @@ class Mkvextract(MkvModule):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each output is held open, and there may be 1000
         with contextlib.ExitStack() as stack:
-            outputs = {name: stack.enter_context(output(name)) for each in wanted for name in each.files}
+            outputs = {name: stack.enter_context(self.output(name)) for each in wanted for name in each.files}
             links = find_links(wanted, outputs)
             for temporary, link in links.items():
                 os.symlink(os.path.abspath(temporary), link)

@@ -99,7 +99,7 @@ class MkvModule(BaseModule):
         """Remove the temporary files that a killed process of this job may have left."""
         for name in self._possible_outputs():
             try:
-                output(name).discard()
+                self.output(name).discard()
             except OSError as error:
                 raise CleanupError(message=f"temporary file of {name}: {error.strerror}") from error
 
@@ -138,13 +138,12 @@ class MkvModule(BaseModule):
                 return identify(name)
         return None
 
+    def output(self, name: str) -> Output:
+        return Output(name, overwrite=True, warn=self.warn)
+
     def _warn_of_loss(self, target: str) -> None:
         if os.path.lexists(target):
             self.warn(f"{target} was there already: it is replaced")
-
-
-def output(name: str) -> Output:
-    return Output(name, overwrite=True)
 
 
 # --- contents of a file ---

@@ -10,16 +10,19 @@ A target that is a symbolic link stays one, unless the caller asks otherwise: th
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import shlex
 import stat
+from collections.abc import Callable
 from types import TracebackType
 
 from loguru import logger
 
 from app.exceptions import RunError
 from app.heartbeat import heartbeat
+from modules.attributes import Attributes, read_attributes
 
 MAX_NAME = 255
 """Longest file name, in bytes, on Linux file systems."""
@@ -57,19 +60,19 @@ class Output:
         overwrite: bool = False,
         tag: str | None = None,
         follow: bool = True,
-        keep_mode: bool = True,
+        warn: Callable[[str], None] = logger.warning,
     ) -> None:
+        """`warn` is told of attributes of a replaced file that cannot be kept: its owner, mode and others."""
         self.target = os.path.realpath(target) if follow and os.path.islink(target) else target
         self._named = target
         self._overwrite = overwrite
-        self._keep_mode = keep_mode and overwrite
-        self._mode: int | None = None
+        self._warn = warn
+        self._replaced: Attributes | None = None
         self._directory, name = os.path.split(self.target)
         self._directory = self._directory or "."  # "./-x.mkv" is no option, and "./a:b.mkv" no protocol
         self._stem, self._extension = os.path.splitext(name)
         tag = job_tag() if tag is None else tag
-        while len(os.fsencode(self._name(tag))) >= MAX_NAME:  # the name for a link has one more
-            self._stem, self._extension = self._stem[:-1], self._extension[: None if self._stem else -1]
+        self._shorten(tag)
         self.temporary = os.path.join(self._directory, self._name(tag))
         self._descriptor = -1
 
@@ -91,7 +94,7 @@ class Output:
         try:
             while not self._create():
                 pass
-            self._take_mode()
+            self._take_attributes()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -125,8 +128,8 @@ class Output:
             RunError: The file cannot be renamed, or `overwrite` is false and the target has appeared meanwhile.
         """
         try:
-            if self._mode is not None:
-                os.chmod(self.temporary, self._mode)
+            if self._replaced and (failed := self._replaced.apply(self.temporary)):
+                self._warn(f"{self._named}: could not keep the replaced file's {' and '.join(failed)}")
             sync(self.temporary)
             if self._overwrite:
                 os.rename(self.temporary, self.target)
@@ -170,16 +173,22 @@ class Output:
     def _name(self, tag: str) -> str:
         return f".{self._stem}.{tag}{_MARK}{self._extension}"
 
-    def _take_mode(self) -> None:
-        """Take over the old file's mode, so that nobody who must not read that one can read the new one.
+    def _shorten(self, tag: str) -> None:
+        """Cut the temporary name to a length that can be. A hash keeps two long names that differ at the end apart."""
+        if len(os.fsencode(self._name(tag))) < MAX_NAME:  # the name for a link has one more
+            return
+        whole = hashlib.sha256(os.fsencode(self._stem + self._extension)).hexdigest()[:8]
+        stem = self._stem
+        while len(os.fsencode(self._name(tag))) >= MAX_NAME:
+            stem, self._extension = stem[:-1], self._extension[: None if stem else -1]
+            self._stem = f"{stem}~{whole}"
 
-        The owner may write until `commit`, because the tool has to open the file. `commit` sets the exact mode.
-        """
-        with contextlib.suppress(OSError):
-            if self._keep_mode:
-                mode = stat.S_IMODE(os.stat(self.target).st_mode) & 0o777
-                os.fchmod(self._descriptor, mode | 0o600)
-                self._mode = mode
+    def _take_attributes(self) -> None:
+        """Remember the old file's attributes. Nobody who must not read that one can read the new one meanwhile."""
+        self._replaced = read_attributes(self.target) if self._overwrite else None
+        if self._replaced:
+            with contextlib.suppress(OSError):  # the tool has to open the file: its owner may read and write
+                os.fchmod(self._descriptor, self._replaced.mode | 0o600)
 
     def _create(self) -> bool:
         """Make the file and lock it. False if another task has removed it in between, as a stale one."""

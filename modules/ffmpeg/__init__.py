@@ -175,7 +175,7 @@ class Ffmpeg(BaseModule):
         return bool(os.path.realpath(self.task["output_file"]) == os.devnull)
 
     def _output(self) -> Output:
-        return Output(self.task["output_file"], overwrite=self.task.to_dict().get("overwrite", False))
+        return Output(self.task["output_file"], overwrite=self.task.to_dict().get("overwrite", False), warn=self.warn)
 
     def _sources(self) -> list[tuple[str, Options]]:
         return sources(self.task.to_dict())

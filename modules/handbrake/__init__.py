@@ -145,7 +145,7 @@ class Handbrake(BaseModule):
             raise CleanupError(message=f"temporary file of {self.task['output_file']}: {error}") from error
 
     def _output(self) -> Output:
-        return Output(self.task["output_file"], overwrite=True)
+        return Output(self.task["output_file"], overwrite=True, warn=self.warn)
 
     def _argv(self, source: str, target: str) -> list[str]:
         return handbrake_command(self.task.to_dict(), known_options(), source, target)

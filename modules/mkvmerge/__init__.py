@@ -27,7 +27,7 @@ from modules.checks import (
 )
 from modules.mkvmerge.command import NEED_VALUE, may_select, mkvmerge_command, shielded
 from modules.mkvmerge.expect import attachment_names, expect_tracks, track_problems, used_shares, verify_output
-from modules.mkvtoolnix import Media, MkvModule, argument, examine, output
+from modules.mkvtoolnix import Media, MkvModule, argument, examine
 from modules.output import Output
 
 _FILES, _TRACK_FILES = {"chapters", "global-tags", "segmentinfo"}, {"tags", "timecodes", "timestamps"}
@@ -55,7 +55,7 @@ class Mkvmerge(MkvModule):
 
         The tracks of a source that does not exist yet are selected for every type, which copies the same tracks.
         """
-        task, written = self.task.to_dict(), output(self.task["output_file"])
+        task, written = self.task.to_dict(), self.output(self.task["output_file"])
         media = [self._identify_settled(source["filename"]) for source in task["sources"]]
         attached: list[str] = []
         with contextlib.suppress(RunError):  # an earlier task will make the directory
@@ -78,7 +78,7 @@ class Mkvmerge(MkvModule):
         media = self._examine_all(task)
         expected = expect_tracks(task, media)
         with contextlib.ExitStack() as stack:
-            written = stack.enter_context(output(task["output_file"]))
+            written = stack.enter_context(self.output(task["output_file"]))
             attached = self._files(written)
             files = [*(entry["filename"] for entry in task.get("attachments", [])), *attached]
             require_space(self, {written.target: size_of(used_shares(task, media, expected)) + size_of(files)})

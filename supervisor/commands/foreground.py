@@ -22,7 +22,7 @@ from supervisor.isolation import signals
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import start_runtime
-from supervisor.isolation.task_process import Exchange
+from supervisor.isolation.task_process import ServerExchange
 from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import Job, JobError
 from supervisor.jobs.record import Failure
@@ -36,7 +36,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @contextlib.contextmanager
-def lazy_exchange(settings: Settings) -> Iterator[Exchange]:
+def lazy_exchange(settings: Settings) -> Iterator[ServerExchange]:
     """An exchange with the API server. Its session is made when a module first asks, and closed at the end.
 
     Importing `requests` takes 50 ms, and few jobs use server-side data.
@@ -44,7 +44,7 @@ def lazy_exchange(settings: Settings) -> Iterator[Exchange]:
     with contextlib.ExitStack() as stack:
 
         @functools.cache
-        def with_session() -> Exchange:
+        def with_session() -> ServerExchange:
             from supervisor.api.client import Session
 
             return stack.enter_context(contextlib.closing(Session(settings))).exchange

@@ -25,6 +25,8 @@ from ipc.messages import (
     Progress,
     Put,
     Ready,
+    Request,
+    Save,
     Start,
     Step,
     StepName,
@@ -61,11 +63,14 @@ EXIT_PATIENCE = 1.0
 
 StepResult = Ready | Done | Failed
 
-Exchange = Callable[[Get | Put], Awaitable[Data]]
+ServerExchange = Callable[[Get | Put], Awaitable[Data]]
 """Asks the API server on behalf of a task."""
 
+Exchange = Callable[[Request], Awaitable[Data]]
+"""Answers a request of a task process: asks the API server, or saves the task's state."""
 
-async def without_server(request: Get | Put) -> Data:
+
+async def without_server(request: Request) -> Data:
     """The exchange of a client without an API server."""
     del request
     return Data(0, error="the client runs without an API server")
@@ -131,8 +136,8 @@ class TaskProcess:
     ) -> "TaskProcess":
         """Have the zygote fork a task process, which then waits for its `Start`.
 
-        `label` names the task in the log. `on_status` gets what the module tells its heartbeat. `exchange` asks the API
-        server for the module, one thing at a time, and is cancelled when the step ends.
+        `label` names the task in the log. `on_status` gets what the module tells its heartbeat. `exchange` answers
+        its requests, one at a time, and is cancelled when the step ends.
 
         Raises:
             SpawnError: it could not be started.
@@ -313,7 +318,7 @@ class TaskProcess:
         match message:
             case Progress(status):
                 self._on_status(status)
-            case Get() | Put():
+            case Get() | Put() | Save():
                 self._begin_exchange(message)
             case Failed(cause) if cause.reason not in TASK_REASONS:
                 self._break(f"gave a reason ({cause.reason}) that is not its to give")
@@ -323,7 +328,7 @@ class TaskProcess:
                 self._busy = False
                 self._answer.set_result(message)
 
-    def _begin_exchange(self, request: Get | Put) -> None:
+    def _begin_exchange(self, request: Request) -> None:
         """Ask the API server, if the process may: in a step, and when it has taken the answer before this."""
         asked = f"asked for server-side data ({type(request).__name__})"
         if self._answer is None or self._answer.done():
@@ -333,7 +338,7 @@ class TaskProcess:
         else:
             self._exchanging = asyncio.create_task(self._serve(request))
 
-    async def _serve(self, request: Get | Put) -> None:
+    async def _serve(self, request: Request) -> None:
         await asyncio.sleep(self._channel.seconds_until(MESSAGES_KEPT))
         try:
             frame = _data_frame(await self._exchange(request))

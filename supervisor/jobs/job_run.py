@@ -13,7 +13,7 @@ from loguru import logger
 from ipc.messages import Inspection, StepName
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.runtime import Runtime
-from supervisor.isolation.task_process import Exchange, without_server
+from supervisor.isolation.task_process import ServerExchange, without_server
 from supervisor.jobs.model import Job, Task
 from supervisor.jobs.record import Failure, job_record, now
 from supervisor.jobs.task_run import JobContext, JobControl, JobObserver, TaskRun
@@ -41,6 +41,8 @@ class Checkpoint:
     """The records of the completed tasks."""
     interrupted: bool
     """The task after these had been started."""
+    saved_state: str = ""
+    """The state that this task had saved last, as JSON text."""
 
 
 class JobRun:
@@ -52,7 +54,7 @@ class JobRun:
         runtime: Runtime,
         observer: JobObserver,
         checkpoint: Checkpoint | None = None,
-        exchange: Exchange = without_server,
+        exchange: ServerExchange = without_server,
     ) -> None:
         self.job = job
         self._checkpoint = checkpoint
@@ -60,16 +62,16 @@ class JobRun:
         self._pausing = asyncio.Lock()
         self._parallel = asyncio.Semaphore(len(os.sched_getaffinity(0)))
         self._context = JobContext(job, runtime, observer, self._control, exchange)
-        done = checkpoint.tasks if checkpoint else ()
-        self.tasks = tuple(
-            TaskRun(
-                self._context,
-                index,
-                task,
-                earlier_record=done[index] if index < len(done) else None,
-                resumed=checkpoint is not None and checkpoint.interrupted and index == len(done),
-            )
-            for index, task in enumerate(job.tasks)
+        self.tasks = tuple(self._task_run(index, task, checkpoint) for index, task in enumerate(job.tasks))
+
+    def _task_run(self, index: int, task: Task, checkpoint: Checkpoint | None) -> TaskRun:
+        if checkpoint is None:
+            return TaskRun(self._context, index, task)
+        if index < len(checkpoint.tasks):
+            return TaskRun(self._context, index, task, earlier_record=checkpoint.tasks[index])
+        resumed = checkpoint.interrupted and index == len(checkpoint.tasks)
+        return TaskRun(
+            self._context, index, task, resumed=resumed, saved_state=checkpoint.saved_state if resumed else ""
         )
 
     async def run(self) -> Verdict:

@@ -12,7 +12,21 @@ from typing import Any, Literal
 import msgspec
 import psutil
 
-from ipc.messages import Cause, Data, Done, Exited, Failed, Get, Inspection, Put, Ready, Start, Step, StepName
+from ipc.messages import (
+    Cause,
+    Data,
+    Done,
+    Exited,
+    Failed,
+    Inspection,
+    Put,
+    Ready,
+    Request,
+    Save,
+    Start,
+    Step,
+    StepName,
+)
 from supervisor.isolation import scratch
 from supervisor.isolation.clock import Clock
 from supervisor.isolation.failure import StopOrder
@@ -20,7 +34,7 @@ from supervisor.isolation.guard import Guard
 from supervisor.isolation.limits import Duration, LimitError
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.sampler import Sampler, Usage
-from supervisor.isolation.task_process import Exchange, Sandbox, TaskProcess
+from supervisor.isolation.task_process import Sandbox, ServerExchange, TaskProcess
 from supervisor.isolation.zygote import SpawnError
 from supervisor.jobs.model import Job, Task
 from supervisor.jobs.record import Failure, without_empty
@@ -43,6 +57,9 @@ class JobObserver:
 
     def on_usage(self, run: "TaskRun", usage: Usage) -> None:
         """The task's process tree was measured."""
+
+    async def on_state_saved(self, run: "TaskRun") -> None:
+        """The module has saved `run.saved_state`. It continues when this returns."""
 
     async def on_task_starting(self, run: "TaskRun") -> None:
         """The task is about to be run. It starts when this returns."""
@@ -86,7 +103,7 @@ class JobContext:
     runtime: Runtime
     observer: JobObserver
     control: JobControl
-    exchange: Exchange
+    exchange: ServerExchange
     """Asks the API server on behalf of the modules."""
 
 
@@ -101,6 +118,7 @@ class TaskRun:
         seconds: How long it was run, all attempts together; `None` if it was not run.
         cpu_seconds: CPU time of all its processes so far.
         peak_memory: Bytes of memory that its process tree used at most, as far as it was measured.
+        saved_state: The state that the module saved last for another attempt, as JSON text; empty if there is none.
         earlier_record: Its record, if it was completed before the client was restarted. It is not run again.
     """
 
@@ -111,6 +129,7 @@ class TaskRun:
         task: Task,
         earlier_record: dict[str, Any] | None = None,
         resumed: bool = False,
+        saved_state: str = "",
     ) -> None:
         """`resumed`: an earlier attempt at this task was interrupted, and may have done a part of it."""
         self.index = index
@@ -126,6 +145,7 @@ class TaskRun:
         self.attempts = 0
         self.warnings: list[str] = []
         self.earlier_record = earlier_record
+        self.saved_state = saved_state
         self._context = context
         self._control = context.control
         self._observer = context.observer
@@ -337,6 +357,7 @@ class TaskRun:
             free_space=(space.share, space.bytes) if (space := self.limits.free_space) else None,
             environment={"TMPDIR": str(self._scratch)},
             resumed=self._resumed,
+            saved_state=self.saved_state,
         )
 
     def _on_status(self, raw: msgspec.Raw) -> None:
@@ -344,8 +365,12 @@ class TaskRun:
         self._reports += 1
         self._observer.on_status(self)
 
-    async def _exchange(self, request: Get | Put) -> Data:
-        """Read server-side data for the module, or store its own."""
+    async def _exchange(self, request: Request) -> Data:
+        """Save the module's state, read server-side data for it, or store its own."""
+        if isinstance(request, Save):
+            self.saved_state = request.state
+            await self._observer.on_state_saved(self)
+            return Data(204)
         if isinstance(request, Put) and request.module != self.task.module:
             return Data(0, error=f"a task of module {self.task.module} may not store data of {request.module}")
         return await self._context.exchange(request)

@@ -29,7 +29,8 @@ CREATE TABLE jobs (                       -- begun, and without a verdict
     document TEXT NOT NULL,               -- as the server gave it
     began TEXT NOT NULL,
     starts INTEGER NOT NULL DEFAULT 1,    -- how often the supervisor has begun or resumed it
-    running INTEGER                       -- the index of the task that was run last
+    running INTEGER,                      -- the index of the task that was run last
+    saved_state TEXT NOT NULL DEFAULT ''  -- for another attempt at that task
 );
 CREATE TABLE tasks (                      -- completed
     job_id TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE,
@@ -54,6 +55,7 @@ _TO_VERSION_2 = """
 ALTER TABLE debts RENAME TO outbox;
 ALTER TABLE outbox RENAME COLUMN posting TO doubtful;
 ALTER TABLE tasks RENAME COLUMN place TO task_index;
+ALTER TABLE jobs ADD COLUMN saved_state TEXT NOT NULL DEFAULT '';
 """
 
 SCHEMA = Schema(
@@ -84,6 +86,8 @@ class UnfinishedJob(msgspec.Struct, frozen=True):
     """The records of the tasks that are completed."""
     running: int | None = None
     """The index of the task that was run last, completed or not."""
+    saved_state: str = ""
+    """The state that this task saved last, as JSON text; empty if it saved none."""
 
 
 class OutboxItem(msgspec.Struct, eq=False):
@@ -167,7 +171,17 @@ class Journal:
 
     async def run_task(self, job_id: str, index: int) -> None:
         """A task is about to run. After a crash, files that it has written are known to be its own."""
-        await self._write("UPDATE jobs SET running = ? WHERE job_id = ?", index, job_id)
+        # A resumed task keeps its state until it saves another one.
+        await self._write(
+            "UPDATE jobs SET saved_state = CASE WHEN running = ?1 THEN saved_state ELSE '' END, running = ?1"
+            " WHERE job_id = ?2",
+            index,
+            job_id,
+        )
+
+    async def save_state(self, job_id: str, state: str) -> None:
+        """The task that runs has a new state for another attempt."""
+        await self._write("UPDATE jobs SET saved_state = ? WHERE job_id = ?", state, job_id)
 
     async def finish_task(self, job_id: str, index: int, record: dict[str, Any]) -> None:
         """A task is completed."""
@@ -248,11 +262,11 @@ class Journal:
             tasks.setdefault(job_id, []).append(json.loads(record))
         rows = self._database.execute(
             # As an instant, not as text: the client's time zone may have changed meanwhile.
-            "SELECT job_id, document, began, starts, running FROM jobs ORDER BY julianday(began), rowid"
+            "SELECT job_id, document, began, starts, running, saved_state FROM jobs ORDER BY julianday(began), rowid"
         )
         return [
-            UnfinishedJob(job_id, document, began, starts, tuple(tasks.get(job_id, ())), running)
-            for job_id, document, began, starts, running in rows
+            UnfinishedJob(job_id, document, began, starts, tuple(tasks.get(job_id, ())), running, saved_state)
+            for job_id, document, began, starts, running, saved_state in rows
         ]
 
     def _read_outbox(self) -> list[OutboxItem]:

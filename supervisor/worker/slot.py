@@ -309,6 +309,9 @@ class SlotObserver(JobObserver):
     async def on_task_starting(self, run: TaskRun) -> None:
         await self._note(self._journal.run_task(self._job.job_id, run.index))
 
+    async def on_state_saved(self, run: TaskRun) -> None:
+        await self._note(self._journal.save_state(self._job.job_id, run.saved_state))
+
     def on_step_started(self, run: TaskRun, step: StepName) -> None:
         self.at, self.step = run, step
         self._heartbeat.set_task(run, step)
@@ -331,7 +334,8 @@ class SlotObserver(JobObserver):
 
 
 def _checkpoint(job: UnfinishedJob) -> Checkpoint:
-    return Checkpoint(datetime.fromisoformat(job.began), job.tasks, job.running == len(job.tasks))
+    interrupted = job.running == len(job.tasks)
+    return Checkpoint(datetime.fromisoformat(job.began), job.tasks, interrupted, job.saved_state)
 
 
 def _read_document(job: UnfinishedJob, enabled: Iterable[str]) -> Job:

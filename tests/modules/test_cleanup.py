@@ -96,26 +96,28 @@ def test_delete_full_directory(files: Path) -> None:
 
 
 def test_copy(files: Path) -> None:
-    """A copy has the content, the mode and the time of its source, and replaces what was there."""
+    """A copy has the content, the mode and the time of its source. A file that it replaces keeps its own mode."""
     source = files / "a"
     source.write_bytes(os.urandom(9 << 20))
     source.chmod(0o640)
     os.utime(source, (1, 1_234_567_890))
-    (files / "b").write_text("old")
+    (files / "old").write_text("old")
+    (files / "old").chmod(0o604)
 
-    module = carry_out({"copy": [transfer(source, files / "b")]})
+    module = carry_out({"copy": [transfer(source, files / "b"), transfer(source, files / "old")]})
 
-    assert (files / "b").read_bytes() == source.read_bytes()
-    assert stat.S_IMODE((files / "b").stat().st_mode) == 0o640
-    assert (files / "b").stat().st_mtime == 1_234_567_890
-    assert names(files) == ["a", "b"]
+    for name, mode in (("b", 0o640), ("old", 0o604)):
+        assert (files / name).read_bytes() == source.read_bytes()
+        assert stat.S_IMODE((files / name).stat().st_mode) == mode
+        assert (files / name).stat().st_mtime == 1_234_567_890
+    assert names(files) == ["a", "b", "old"]
     info = dict(module.sisyphus_context.status["info"])
     assert info.pop("bytes_per_second") > 0
     assert info == {
         "phase": "copying",
         "current_file": str(source),
-        "bytes_total": 9 << 20,
-        "bytes_done": 9 << 20,
+        "bytes_total": 18 << 20,
+        "bytes_done": 18 << 20,
         "eta_seconds": 0,
     }
 
@@ -262,7 +264,8 @@ RESUMED = {
 
 @pytest.mark.parametrize("actions", RESUMED.values(), ids=RESUMED)
 def test_resumed_after_each_action(actions: dict[str, Any], tmp_path: Path) -> None:
-    """Whichever action was the last that an earlier attempt has done, the end is that of an attempt that did all."""
+    """Whichever action was the last that an earlier attempt has done, and saved or not, the end is that of one whole
+    attempt."""
 
     def files(name: str) -> Path:
         directory = tmp_path / name
@@ -289,17 +292,19 @@ def test_resumed_after_each_action(actions: dict[str, Any], tmp_path: Path) -> N
     whole = files("whole")
     carry_out(data(whole, count))
     ends = []
-    for done in range(count + 1):
-        directory = files(f"after {done}")
+    attempts = [(done, saved) for done in range(count + 1) for saved in (done, done - 1) if saved >= 0]
+    for done, saved in attempts:
+        directory = files(f"after {done}, saved {saved}")
         if done:
             carry_out(data(directory, done))
         again = Cleanup(data(directory, count))
         again.resumed = True
+        again.sisyphus_context.saved_state = {"done": saved}
         again.validate()
         again.run()
         ends.append(found(directory))
 
-    assert ends == [found(whole)] * (count + 1)
+    assert ends == [found(whole)] * len(attempts)
 
 
 def test_move_of_nothing_is_no_success(files: Path) -> None:
@@ -316,13 +321,15 @@ def test_move_of_nothing_is_no_success(files: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["copy", "move"])
 def test_same_file(verb: str, files: Path) -> None:
-    """A file that is its own destination stays as it is."""
+    """A file that is its own destination is refused, before and during the run: what deletes it next would lose it."""
     (files / "a").write_text("x")
+    module = Cleanup({verb: [transfer(files / "a", files / "." / "a"), transfer(files / "a", f"{files}/")]})
 
-    module = carry_out({verb: [transfer(files / "a", files / "." / "a"), transfer(files / "a", f"{files}/")]})
-
+    with pytest.raises(ValidationError, match="are the same file"):
+        module.validate()
+    with pytest.raises(RunError, match="are the same file"):
+        module.run()
     assert (files / "a").read_text() == "x"
-    assert len(module.sisyphus_context.warnings) == 2
 
 
 def test_move_between_hard_links(files: Path) -> None:
@@ -380,6 +387,7 @@ def test_replaced_file(files: Path) -> None:
     ]
     again = Cleanup(data)
     again.resumed = True
+    again.sisyphus_context.saved_state = module.load_state()
     again.run()
     assert list(again.sisyphus_context.warnings) == [
         f"copy {files}/a to {files}/b: taken for done by an earlier attempt",

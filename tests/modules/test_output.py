@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_long_names(tmp_path: Path) -> None:
 
     name = os.path.basename(output.temporary)
     assert name.startswith(".é")
-    assert name.endswith("é." + "job" * 10 + ".sisyphus-part.mkv")
+    assert re.search("é~[0-9a-f]{8}[.]" + "job" * 10 + "[.]sisyphus-part[.]mkv$", name)
     assert names(tmp_path) == [target.name]
 
 
