@@ -11,6 +11,10 @@ ID_FORM = "letters, digits and . _ - @ +, at most 200 of them"
 """`ID` for a person."""
 
 
+SERVER_HEADER = "X-Sisyphus-Server"
+"""A response header by which a client knows the embedded server: its jobs are as their submitters wrote them."""
+
+
 def refuse_constant(name: str) -> NoReturn:
     """Refuse NaN and the infinities, which JSON does not have: the `parse_constant` of `json.loads`.
 

@@ -1,6 +1,7 @@
 """Words for people that the supervisor and the modules write alike."""
 
 import signal
+from collections.abc import Iterable
 
 
 def signal_name(number: int) -> str:
@@ -14,6 +15,14 @@ def signal_name(number: int) -> str:
 def describe_signal(number: int) -> str:
     """A signal's name and the system's words for it: `SIGSEGV (segmentation fault)`."""
     return f"{signal_name(number)} ({(signal.strsignal(number) or 'unknown signal').lower()})"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A hint to the known name that was probably meant, such as ` (did you mean 'tasks'?)`; empty if none is near."""
+    import difflib  # takes 2 ms, and few commands find a mistake
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def encodable(text: str) -> str:

@@ -13,6 +13,8 @@ import msgspec
 import uvicorn
 from loguru import logger
 
+from app.config import VERSION
+from app.formats import SERVER_HEADER
 from server.app import VANISHED_AFTER, create_app
 from server.errors import ServerError
 from server.store import Store
@@ -98,6 +100,7 @@ def _prepared(settings: ServerSettings) -> Iterator[_Server]:
         app = create_app(store, settings.vanished_after, token=settings.token)
         config = uvicorn.Config(
             app,
+            headers=[(SERVER_HEADER, VERSION)],
             loop="asyncio",
             http="h11",  # not httptools, even if that is installed: one parser to test
             ws="none",

@@ -67,6 +67,8 @@ class PolledJob(msgspec.Struct, frozen=True):
     job_id: str
     document: str
     """The whole response, as JSON text."""
+    verbatim: bool = False
+    """The strings are as the submitter wrote them: the server is the embedded one, whose submitters escape nothing."""
 
 
 class Session:
@@ -129,6 +131,11 @@ class Session:
         path = f"/jobs/{quote_part(job_id)}/completed"
         response = await self._call("GET", path, _read_found, accept=(404, 405))
         return response.json() if response else None
+
+    async def is_embedded_server(self) -> bool:
+        """Return whether the server is this project's own, which keeps the verdict of every job."""
+        response = await self._call("GET", "/status/health", _read_whole)
+        return response.from_embedded_server
 
     # --- workers ---
 
@@ -225,7 +232,7 @@ def _read_found(response: Response) -> Response | None:
 def _read_polled_job(response: Response) -> PolledJob | None:
     if response.status == requests.codes.not_found or response.body.strip() == b"null":
         return None
-    return PolledJob(_read_job_id(response), response.body.decode())
+    return PolledJob(_read_job_id(response), response.body.decode(), response.from_embedded_server)
 
 
 def _read_job_id(response: Response) -> str:

@@ -24,7 +24,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from app.config import VERSION, Settings
-from app.formats import refuse_constant
+from app.formats import SERVER_HEADER, refuse_constant
 from ipc.threads import started_threads
 from supervisor.api.errors import SessionError, is_dropped, reason
 
@@ -53,6 +53,7 @@ class Response(msgspec.Struct, frozen=True):
 
     status: int
     body: bytes
+    from_embedded_server: bool = False
 
     def json(self) -> Any:
         """Decode the body.
@@ -176,7 +177,7 @@ class Transport:
                 call.received += data
                 if len(call.received) > MAX_RESPONSE:
                     raise SessionError(f"the response is larger than {MAX_RESPONSE >> 20} MiB")
-            return Response(response.status_code, bytes(call.received))
+            return Response(response.status_code, bytes(call.received), SERVER_HEADER in response.headers)
 
 
 class _SessionWithOnce(requests.Session):

@@ -172,7 +172,7 @@ def serve(host: str, port: int | None, database: str | None, vanished_after: flo
 
 @main.command()
 @click.argument("job_file", metavar="JOB.json")
-@click.option("--wait", is_flag=True, help="Wait for the end of the job and print its result; status 1 if it failed.")
+@click.option("--wait", is_flag=True, help="Wait for the end; status 0 if completed, 1 if not, 3 if unknown.")
 def submit(job_file: str, wait: bool) -> None:
     """Put a job into the API server's queue and print its id."""
     from supervisor.commands.submit import submit as submit_job
@@ -185,7 +185,7 @@ def submit(job_file: str, wait: bool) -> None:
         _give_up(str(error))
     logger.remove()  # `submit` prints its errors itself; the session would log them, too
     body = {"job_title": job.job_title, "tasks": document["tasks"]}
-    sys.exit(0 if asyncio.run(submit_job(settings, body, wait)) else FAILED)
+    sys.exit(asyncio.run(submit_job(settings, body, wait)))
 
 
 @main.command("config")

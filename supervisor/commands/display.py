@@ -222,8 +222,8 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
-    """Print the result of each task, the output files (path, bytes) and the failure on standard output."""
+def show_verdict(verdict: Verdict) -> None:
+    """Print the result of each task, the output files and the failure on standard output."""
     console = Terminal(highlight=False, soft_wrap=True)
     table = Table("task", "result", "wall time", "CPU time", "peak memory")
     for run in verdict.tasks:
@@ -239,7 +239,7 @@ def show_verdict(verdict: Verdict, outputs: list[tuple[str, int]]) -> None:
     for run in verdict.tasks:
         for warning in run.warnings:
             console.print(_plain(f"Warning of task {run.label}: {warning}"))
-    for path, size in outputs:
+    for path, size in {output["path"]: output["bytes"] for run in verdict.tasks for output in run.outputs()}.items():
         console.print(_plain(f"Output: {path} ({decimal(size)})"))
     if verdict.failure:
         console.print(_plain(verdict.failure.headline))

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -163,7 +162,7 @@ class Foreground:
                 click.echo(f"the record cannot be written: {error.strerror}", err=True)
                 return FAILED
         else:
-            display.show_verdict(verdict, _outputs(verdict))
+            display.show_verdict(verdict)
         if failure and self._interrupted_by:
             return 128 + self._interrupted_by
         return FAILED if failure else COMPLETED
@@ -171,14 +170,3 @@ class Foreground:
     def _complain(self, failure: Failure) -> int:
         click.echo(f"{self._job_file}: tasks[{failure.task}].module: {failure.cause.message}", err=True)
         return WRONG
-
-
-def _outputs(verdict: Verdict) -> list[tuple[str, int]]:
-    """Path and size in bytes of each file that a completed task wrote and that still exists."""
-    found: dict[str, int] = {}
-    for run in verdict.tasks:
-        for name in run.ready.outputs if run.result == "completed" else ():
-            path = os.fsdecode(name)
-            if os.path.isfile(path):
-                found[path] = os.path.getsize(path)
-    return list(found.items())

@@ -63,6 +63,8 @@ class JobRun:
         self._parallel = asyncio.Semaphore(len(os.sched_getaffinity(0)))
         self._context = JobContext(job, runtime, observer, self._control, exchange)
         self.tasks = tuple(self._task_run(index, task, checkpoint) for index, task in enumerate(job.tasks))
+        if self.tasks:
+            self.tasks[0].warnings.extend(job.warnings)  # the record has no other place for warnings
 
     def _task_run(self, index: int, task: Task, checkpoint: Checkpoint | None) -> TaskRun:
         if checkpoint is None:

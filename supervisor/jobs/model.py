@@ -1,8 +1,8 @@
 """A job as its submitter posts it: how to read one, and the errors that it can hold."""
 
-import html
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -11,10 +11,25 @@ import msgspec
 
 from app.formats import ID, ID_FORM
 from ipc.queue import MAX_REQUEST
-from ipc.words import encodable
+from ipc.words import encodable, suggestion
 
 MAX_TASKS = 1000
 """Tasks in one job. Each of them has a process from its initialisation on."""
+
+_ENTITIES = {
+    "&amp;": "&",
+    "&lt;": "<",
+    "&gt;": ">",
+    "&quot;": '"',
+    "&#39;": "'",
+    "&#x27;": "'",
+    "&#34;": '"',
+}
+_ENTITY = re.compile("|".join(_ENTITIES))
+
+JOB_KEYS = ("job_title", "job_name", "tasks", "job_id", "added")
+TASK_KEYS = ("module", "data", "handed_back")
+"""The keys of a job and of a task. `handed_back` is the client's own: see `worker.outbox`."""
 
 MAX_DATA = MAX_REQUEST - (1 << 20)
 """Bytes of a task's data as JSON. The message that carries them to the task process needs some room for the rest."""
@@ -42,20 +57,27 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A job as it was posted."""
+    """A job as it was posted. `warnings` are for its record."""
 
     job_id: str
     job_title: str
     tasks: tuple[Task, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def read_job(
-    document: Any, enabled: Iterable[str], default_title: str = "", refused: list[JobError] | None = None
+    document: Any,
+    enabled: Iterable[str],
+    default_title: str = "",
+    refused: list[JobError] | None = None,
+    *,
+    from_server: bool = False,
 ) -> Job:
     """Make a job of decoded JSON. `enabled` are the names of the enabled modules.
 
-    `job_name` is an alias of `job_title`. A job without an id gets one. Unknown keys are ignored. With a list
-    `refused`, the errors of single tasks are appended to it, and the job is returned without these tasks.
+    `job_name` is an alias of `job_title`. A job without an id gets one. Unknown keys are an error in a file, and a
+    warning in a job from a server: they may be another program's. With a list `refused`, the errors of single tasks
+    are appended to it, and the job is returned without these tasks.
 
     Raises:
         JobError: the job has no tasks or no title, its id is malformed, a task is malformed, or its module is not
@@ -72,7 +94,23 @@ def read_job(
     job_id = document.get("job_id") or str(uuid.uuid4())
     if not isinstance(job_id, str) or not ID.fullmatch(job_id):
         raise JobError(f"job_id: expected {ID_FORM}")
-    return Job(job_id, title, _read_tasks(tasks, sorted(enabled), refused))
+    unknown = _unknown_keys(document)
+    if unknown and not from_server:
+        raise JobError("; ".join(unknown))
+    return Job(job_id, title, _read_tasks(tasks, sorted(enabled), refused), tuple(unknown))
+
+
+def _unknown_keys(document: dict[str, Any]) -> list[str]:
+    """A line for each key of a job and its tasks that nothing reads."""
+    places = [("", document, JOB_KEYS)]
+    places += [(f"tasks[{index}].", task, TASK_KEYS) for index, task in enumerate(document["tasks"])]
+    return [
+        f"{where}{key}: unknown key" + suggestion(key, known)
+        for where, place, known in places
+        if isinstance(place, dict)
+        for key in place
+        if key not in known
+    ]
 
 
 def _read_title(document: dict[str, Any], default: str) -> str:
@@ -116,12 +154,14 @@ def _read_task(document: Any, index: int, enabled: list[str]) -> Task:
 def unescape(document: Any) -> Any:
     """Undo HTML escaping in every string of a decoded job: `&amp;` becomes `&`. Keys stay as they are.
 
+    Only what submitters' escape functions write is undone. Python's own table would also turn `&copy=2` into `©=2`.
+
     A string stays as it is, too, if it names an existing path and the unescaped string does not: a file may really be
     called so. This looks at the file system, so do not call it in the event loop.
     """
     match document:
         case str():
-            plain = html.unescape(document)
+            plain = _ENTITY.sub(lambda found: _ENTITIES[found[0]], document)
             return document if plain == document or (_exists(document) and not _exists(plain)) else plain
         case list():
             return list(map(unescape, document))

@@ -5,7 +5,7 @@ something to say.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -79,9 +79,10 @@ def job_record(
     """
     record = without_empty(
         {
-            "start_time": began.isoformat(),
-            "end_time": now(settings).isoformat(),
-            "runtime": round(seconds, 3),
+            "start_time": field_time(began),
+            "end_time": field_time(now(settings)),
+            "runtime": field_duration(seconds),
+            "seconds": round(seconds, 3),
             "worker": settings.hostname,
             "worker_id": settings.host_uuid,
             "version": VERSION,
@@ -97,6 +98,17 @@ def job_record(
 def without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
     """`fields` without those that are `None`, an empty text or an empty list. Zero and false stay."""
     return {key: value for key, value in fields.items() if value not in (None, "", (), [])}
+
+
+def field_time(time: datetime) -> str:
+    """A time as the field's programs write, compare and sort it: `2026-01-01 10:00:00.123456+00:00`."""
+    return time.isoformat(" ", "microseconds")
+
+
+def field_duration(seconds: float) -> str:
+    """A duration as the field's programs write it, which is Python's way: `0:00:04.105488`."""
+    text = str(timedelta(seconds=seconds))
+    return text if "." in text else f"{text}.000000"
 
 
 def now(settings: Settings) -> datetime:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from ipc.messages import (
     Step,
     StepName,
 )
+from ipc.words import encodable
 from supervisor.isolation import scratch
 from supervisor.isolation.clock import Clock
 from supervisor.isolation.failure import StopOrder
@@ -171,7 +173,12 @@ class TaskRun:
                 "peak_memory": self.peak_memory,
                 "attempts": self.attempts,
             }
-        return without_empty(record | {"warnings": self.warnings})
+        return without_empty(record | {"outputs": self.outputs(), "warnings": self.warnings})
+
+    def outputs(self) -> list[dict[str, Any]]:
+        """Path and size in bytes of each file that the task has written, if it is completed, and that still exists."""
+        paths = map(os.fsdecode, self.ready.outputs if self.result == "completed" else ())
+        return [{"path": encodable(path), "bytes": os.path.getsize(path)} for path in paths if os.path.isfile(path)]
 
     # --- its steps ---
 

@@ -5,15 +5,14 @@ import collections
 import contextlib
 import random
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from app.config import VERSION, Settings
 from ipc.messages import StepName
 from supervisor.api.client import Session
 from supervisor.api.errors import SessionError
 from supervisor.jobs.model import Job
+from supervisor.jobs.record import field_time, now
 from supervisor.jobs.task_run import TaskRun
 
 JITTER = 0.15
@@ -41,7 +40,7 @@ class WorkerHeartbeat:
         self._session = session
         self._interval = settings.heartbeat_interval
         self._on_accepted = on_accepted
-        self._online_at = datetime.now(tz=ZoneInfo(settings.api_timezone)).isoformat()
+        self._online_at = field_time(now(settings))
         self._hostname = settings.hostname
         self._has_started = False
         self._job: Job | None = None

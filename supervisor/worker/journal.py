@@ -30,7 +30,8 @@ CREATE TABLE jobs (                       -- begun, and without a verdict
     began TEXT NOT NULL,
     starts INTEGER NOT NULL DEFAULT 1,    -- how often the supervisor has begun or resumed it
     running INTEGER,                      -- the index of the task that was run last
-    saved_state TEXT NOT NULL DEFAULT ''  -- for another attempt at that task
+    saved_state TEXT NOT NULL DEFAULT '', -- for another attempt at that task
+    verbatim INTEGER NOT NULL DEFAULT 0   -- nothing in the document is escaped for HTML
 );
 CREATE TABLE tasks (                      -- completed
     job_id TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE,
@@ -56,6 +57,7 @@ ALTER TABLE debts RENAME TO outbox;
 ALTER TABLE outbox RENAME COLUMN posting TO doubtful;
 ALTER TABLE tasks RENAME COLUMN place TO task_index;
 ALTER TABLE jobs ADD COLUMN saved_state TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN verbatim INTEGER NOT NULL DEFAULT 0;
 """
 
 SCHEMA = Schema(
@@ -88,6 +90,8 @@ class UnfinishedJob(msgspec.Struct, frozen=True):
     """The index of the task that was run last, completed or not."""
     saved_state: str = ""
     """The state that this task saved last, as JSON text; empty if it saved none."""
+    verbatim: bool = False
+    """The strings in `document` are as the submitter wrote them, and not escaped for HTML."""
 
 
 class OutboxItem(msgspec.Struct, eq=False):
@@ -157,9 +161,10 @@ class Journal:
         """Return the jobs that were begun and have no verdict, the oldest first."""
         return await self._do(self._read_jobs)
 
-    async def begin(self, job_id: str, document: str, began: str) -> None:
+    async def begin(self, job_id: str, document: str, began: str, verbatim: bool = False) -> None:
         """A job is about to start."""
-        await self._write("INSERT INTO jobs (job_id, document, began) VALUES (?, ?, ?)", job_id, document, began)
+        statement = "INSERT INTO jobs (job_id, document, began, verbatim) VALUES (?, ?, ?, ?)"
+        await self._write(statement, job_id, document, began, verbatim)
 
     async def resume(self, job_id: str) -> None:
         """A job is about to be resumed."""
@@ -262,11 +267,12 @@ class Journal:
             tasks.setdefault(job_id, []).append(json.loads(record))
         rows = self._database.execute(
             # As an instant, not as text: the client's time zone may have changed meanwhile.
-            "SELECT job_id, document, began, starts, running, saved_state FROM jobs ORDER BY julianday(began), rowid"
+            "SELECT job_id, document, began, starts, running, saved_state, verbatim FROM jobs"
+            " ORDER BY julianday(began), rowid"
         )
         return [
-            UnfinishedJob(job_id, document, began, starts, tuple(tasks.get(job_id, ())), running, saved_state)
-            for job_id, document, began, starts, running, saved_state in rows
+            UnfinishedJob(job_id, document, began, starts, tuple(tasks.get(job_id, ())), running, state, bool(verbatim))
+            for job_id, document, began, starts, running, state, verbatim in rows
         ]
 
     def _read_outbox(self) -> list[OutboxItem]:

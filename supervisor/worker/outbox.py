@@ -159,7 +159,7 @@ class Outbox:
     # --- returned jobs ---
 
     async def _send_return(self, item: OutboxItem) -> None:
-        new_id = item.new_id or (await self._find_posted(item.job_id) if item.doubtful else None)
+        new_id = item.new_id or (await find_posted(self._session, item.job_id) if item.doubtful else None)
         if new_id is None:
             if why := await why_not_ours(self._session, item.job_id, self._ours):
                 logger.bind(job=item.job_id).info("Not returned to the queue: {}", why)
@@ -180,16 +180,21 @@ class Outbox:
             await self._journal.note_new_id(item, new_id)
         item.new_id = new_id
 
-    async def _find_posted(self, old_id: str) -> str | None:
-        """Return the new id of a job that may have been posted: it is in the queue, or a worker runs it."""
-        for queued in await self._session.queued():
-            if _mark(queued.tasks) == old_id:
-                return queued.job_id
-        for worker in await self._session.workers():
-            response = await self._session.job(worker.job_id) if worker.job_id else None
-            if response and _mark(_tasks(response.body)) == old_id:
-                return worker.job_id
-        return None
+
+async def find_posted(session: Session, old_id: str) -> str | None:
+    """Return the new id of a job that may have been posted again: it is in the queue, or a worker runs it.
+
+    Raises:
+        SessionError: the server does not tell.
+    """
+    for queued in await session.queued():
+        if _mark(queued.tasks) == old_id:
+            return queued.job_id
+    for worker in await session.workers():
+        response = await session.job(worker.job_id) if worker.job_id else None
+        if response and _mark(_tasks(response.body)) == old_id:
+            return worker.job_id
+    return None
 
 
 async def why_not_ours(session: Session, job_id: str, ours: Collection[str]) -> str | None:

@@ -133,7 +133,10 @@ class Slot:
             except SessionError:
                 await self._control.rest(self._settings.network_retry_interval)
             else:
-                return PolledJob(job_id, response.body.decode("utf-8", "replace")) if response else None
+                if response is None:
+                    return None
+                document = response.body.decode("utf-8", "replace")
+                return PolledJob(job_id, document, response.from_embedded_server)
         log.error("The job may be lost: the server has given it, and it could not be fetched before the client stops")
         return None
 
@@ -144,10 +147,10 @@ class Slot:
             logger.bind(job=job_id).warning("The server gave a job that this client has already")
             return
         context.in_hand.add(job_id)
-        job = UnfinishedJob(job_id, polled.document, now(self._settings).isoformat(), 1)
+        job = UnfinishedJob(job_id, polled.document, now(self._settings).isoformat(), 1, verbatim=polled.verbatim)
         try:
             if self._control.stage is Stage.WORK:
-                await context.journal.begin(job_id, polled.document, job.began)
+                await context.journal.begin(job_id, polled.document, job.began, polled.verbatim)
             await context.outbox.recognize(polled)
         except JournalError as error:
             logger.bind(job=job_id).error("The job cannot be written down, and goes back to the queue: {}", error)
@@ -239,7 +242,7 @@ class Slot:
         if verdict.failure:
             log.error("Job {!r} failed: {}", job.job_title, verdict.failure.headline)
         else:
-            log.info("Job {!r} is completed, in {:.1f} s", job.job_title, verdict.info["runtime"])
+            log.info("Job {!r} is completed, in {:.1f} s", job.job_title, verdict.info["seconds"])
         await self._queue_verdict(unfinished, verdict.info)
 
     async def _read(self, job: UnfinishedJob) -> Job:
@@ -345,9 +348,10 @@ def _read_document(job: UnfinishedJob, enabled: Iterable[str]) -> Job:
         JobError: it is not JSON, or malformed.
     """
     try:
-        document = unescape(json.loads(job.document, parse_constant=refuse_constant))
+        document = json.loads(job.document, parse_constant=refuse_constant)
+        document = document if job.verbatim else unescape(document)
     except (ValueError, RecursionError) as error:
         raise JobError(f"the job is not JSON: {error}") from error
     if isinstance(document, dict):
         document["job_id"] = job.job_id  # the id that the server knows, whatever the document says
-    return read_job(document, enabled)
+    return read_job(document, enabled, from_server=True)
