@@ -262,3 +262,12 @@ class Noted:
         return sorted(first, key=lambda line: (order.index(line.split()[1]), line)) + [
             line for line in lines if line not in first
         ]
+
+
+def interrupt(farm: Farm, client: Client, noted: Noted) -> str:
+    """Have a client take the job, and kill it when the job waits; returns the job's id."""
+    job_id = farm.post(noted.job)
+    client.start()
+    noted.await_waiting()
+    client.kill()
+    return job_id
