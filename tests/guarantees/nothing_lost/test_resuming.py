@@ -122,7 +122,7 @@ def test_a_job_that_takes_the_client_down_is_failed(farm: Farm, client: Client, 
 
 def test_stops_in_between_do_not_count(farm: Farm, client: Client, supervised: Supervised, tmp_path: Path) -> None:
     """Of the starts that end without a verdict, those that the operator ended are not held against the job."""
-    configure(supervised, tmp_path, grace="1h")
+    configure(supervised, grace="1h")
     noted = Noted(tmp_path, deaf=True)
     job_id = farm.post(noted.job)
     for ending in ("kill", "quit", "quit", "kill", "quit", "quit"):
