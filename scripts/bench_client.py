@@ -1,4 +1,4 @@
-"""The client that `bench.py` measures, in a directory of its own, and what the parts of the benchmark share."""
+"""The client that is measured: its modules, its configuration, and how a task, a job or a command of it is run."""
 
 import contextlib
 import json
@@ -167,12 +167,17 @@ class Bench:
         return [program, "run", str(file), "--config", self.configuration, *options]
 
 
-def ignore_status(status: msgspec.Raw) -> None:
+async def empty_task(bench: Bench) -> None:
+    async with bench.initialized("empty", {}, ignore) as process:
+        for step in STEPS:
+            await bench.step(process, step)
+
+
+def ignore(status: msgspec.Raw) -> None:
     del status
 
 
 async def repeat(one: Callable[[], Awaitable[object]], count: int, warm_up: int) -> list[float]:
-    """The seconds of each of `count` calls, after `warm_up` calls that nobody measures."""
     for _ in range(warm_up):
         await one()
     taken = []
@@ -183,8 +188,7 @@ async def repeat(one: Callable[[], Awaitable[object]], count: int, warm_up: int)
     return taken
 
 
-def run_program(argv: list[str]) -> str:
-    """Run a program to its end; returns its standard output. A failure ends the benchmark."""
+def run(argv: list[str]) -> str:
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{shlex.join(argv)} ended with status {done.returncode}:\n{done.stderr}{done.stdout}")
@@ -195,5 +199,5 @@ def p95(seconds: list[float]) -> float:
     return sorted(seconds)[int(len(seconds) * 0.95)]
 
 
-def milliseconds(seconds: float) -> str:
+def ms(seconds: float) -> str:
     return f"{seconds * 1e3:.2f}"

@@ -66,11 +66,11 @@ def create_app(
         app.include_router(router, dependencies=dependencies)
     app.add_api_route("/doc", _to_page, include_in_schema=False)
     app.add_middleware(transport.Gate, token=token)
-    _add_error_handlers(app)
+    _handle_errors(app)
     return app
 
 
-def _add_error_handlers(app: FastAPI) -> None:
+def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, transport.on_wrong_body)
     app.add_exception_handler(HTTPException, _on_refusal)
     app.add_exception_handler(sqlite3.Error, _on_broken_database)

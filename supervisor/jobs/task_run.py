@@ -33,7 +33,7 @@ Result = Literal["completed", "failed", "not run"]
 
 
 class JobObserver:
-    """Is called as a job proceeds. These methods do nothing; subclasses override the ones they need."""
+    """Observer of a job's progress. This base class ignores every event."""
 
     def on_step_started(self, run: "TaskRun", step: StepName) -> None:
         """A step of the task begins."""

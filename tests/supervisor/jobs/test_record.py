@@ -1,0 +1,50 @@
+"""The record of a job, from its parts."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.config import VERSION, load_settings
+from ipc.messages import Cause
+from supervisor.jobs.record import Failure, job_record
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_error_leaves_out_what_is_unknown_or_empty() -> None:
+    """Zero is a value; nulls and empty texts and lists are none, and what is for the client alone is not there."""
+    cause = Cause("exit", "ffmpeg exited", exit_status=0, stderr=("a",), tool_died=True, unusable=True)
+
+    assert Failure(cause, "run", "ffmpeg", 0, progress=0.0).record() == {
+        "type": "RunError",
+        "reason": "exit",
+        "step": "run",
+        "module": "ffmpeg",
+        "task": 0,
+        "message": "ffmpeg exited",
+        "exit_status": 0,
+        "progress": 0.0,
+        "stderr": ("a",),
+    }
+    assert "module" not in Failure(cause, "init").record()
+
+
+def test_jobs_that_ran_and_jobs_that_were_refused_have_the_same_record(tmp_path: Path) -> None:
+    """A job that completed has no module, message or error; one that was refused has no module if it named none."""
+    settings = load_settings({"HOST_UUID": "w", "HOSTNAME_OVERRIDE": "h"}, tmp_path)
+    task = {"module": "ffmpeg", "result": "completed"}
+    completed = job_record(settings, BEGAN, 1.23456, None, [task])
+    refused = job_record(settings, BEGAN, 0.0, Failure(Cause("exception", "no tasks"), "init"), [])
+
+    assert completed == {
+        "start_time": "2026-01-01T00:00:00+00:00",
+        "end_time": completed["end_time"],
+        "runtime": 1.235,
+        "worker": "h",
+        "worker_id": "w",
+        "version": VERSION,
+        "completed": True,
+        "tasks": [task],
+    }
+    assert refused.keys() - completed.keys() == {"message", "error"}
+    assert refused["message"] == "Could not initialize task: no tasks"
+    assert (refused["completed"], refused["runtime"], refused["tasks"]) == (False, 0.0, [])
