@@ -8,6 +8,7 @@ the bound. Ruff measures complexity and import-linter knows which package may im
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -109,13 +110,11 @@ def module_name(path: Path) -> str:
 
 
 def full_folders(root: Path) -> Iterator[str]:
-    for top in FOLDERS:
-        for folder in (root / top, *sorted(path for path in (root / top).rglob("*") if path.is_dir())):
-            if any(part.startswith((".", "__pycache__")) for part in folder.relative_to(root).parts):
-                continue
-            files = sum(path.is_file() and not path.name.startswith(".") for path in folder.iterdir())
-            if files > MAX_FILES:
-                yield f"{folder.relative_to(root)}: the folder has {files} files (at most {MAX_FILES})"
+    paths = [path.relative_to(root) for top in FOLDERS for path in (root / top).rglob("*") if path.is_file()]
+    shown = [path for path in paths if not any(part.startswith((".", "__pycache__")) for part in path.parts)]
+    for folder, files in sorted(Counter(path.parent for path in shown).items()):
+        if files > MAX_FILES:
+            yield f"{folder}: the folder has {files} files (at most {MAX_FILES})"
 
 
 if __name__ == "__main__":

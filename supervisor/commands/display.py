@@ -56,8 +56,10 @@ class Terminal(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print, and ignore write errors."""
-        with suppress(OSError):
+        try:
             super().print(*objects, **options)
+        except OSError:
+            self._buffer.clear()  # rich would keep it, and render and write all of it again with each later line
 
 
 @contextmanager

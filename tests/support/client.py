@@ -29,38 +29,6 @@ SETTINGS = {*QUICK, "API_URL", "API_TOKEN", "API_TIMEZONE", "WORKER_SLOTS", "ON_
 BEAT = 1.0
 """The heartbeat's interval where gaps are measured: long beside what a busy machine adds."""
 
-REPORTER = '''
-import json
-import time
-from pathlib import Path
-
-from modules.base import BaseModule
-
-
-class Reporter(BaseModule):
-    """Says in each step what its task's data has for it, says when it is ready, and waits for a file."""
-
-    def __init__(self, task):
-        super().__init__(task)
-        self.say("init")
-
-    def validate(self):
-        self.say("validate")
-
-    def run(self):
-        self.say("run")
-        if "seen" in self.task:
-            Path(self.task.seen).write_text(json.dumps([self.task.to_dict(), self.resumed]))
-        if "ready" in self.task:
-            Path(self.task.ready).touch()
-        while "until" in self.task and not Path(self.task.until).exists():
-            time.sleep(0.01)
-
-    def say(self, step):
-        if step in self.task:
-            self.heartbeat.set_data(eval(self.task[step], {"nan": float("nan"), "inf": float("inf")}))
-'''
-
 
 class Client:
     """`sisyphus-client start`, with short intervals and a log that can be read."""
@@ -125,10 +93,9 @@ class Client:
 
 
 def reporting(farm: Farm, supervised: Supervised) -> Client:
-    """A client of the farm, not yet started, with the module above under several names."""
-    (supervised.directory / "reporter.py").write_text(REPORTER)
+    """A client of the farm, not yet started, with a module that reports, under several names."""
     names = ("reporter", "first", "second", "third")
-    supervised.configure(modules=dict.fromkeys(names, "reporter.Reporter"), paths=(str(supervised.directory),))
+    supervised.configure(modules=dict.fromkeys(names, "tests.support.modules.Reporter"))
     return Client(farm, supervised)
 
 

@@ -21,53 +21,6 @@ from tests.support.waiting import until
 PATIENCE = 100.0
 """Seconds in which what is left must be done when nothing is killed any more."""
 
-MODULES = '''
-import os
-import signal
-import time
-from pathlib import Path
-
-from modules.base import BaseModule
-
-
-class Noter(BaseModule):
-    """Notes its steps under its name, and whether it is resumed; in the step `at`, waits for a file."""
-
-    def __init__(self, task):
-        super().__init__(task)
-        if self.task.get("deaf"):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self.note("init")
-
-    def validate(self):
-        self.note("validate")
-
-    def run(self):
-        self.note("run")
-
-    def cleanup(self):
-        self.note("cleanup")
-
-    def note(self, step):
-        with Path(self.task.log).open("a") as log:
-            log.write(f"{self.task.name} {step}{' resumed' * self.resumed}\\n")
-        if self.task.get("at") == step:
-            Path(self.task.ready).touch()
-            while not Path(self.task.until).exists():
-                time.sleep(0.01)
-
-
-class Killer(Noter):
-    """Kills the supervisor, in the step `kill`."""
-
-    def note(self, step):
-        super().note(step)
-        if self.task.kill == step:
-            zygote = Path(f"/proc/{os.getppid()}/stat").read_text()
-            os.kill(int(zygote.rpartition(")")[2].split()[1]), signal.SIGKILL)
-            time.sleep(1000)
-'''
-
 
 class Api:
     """An API server at `url`, of which `log` is the file with its log."""
@@ -203,17 +156,16 @@ class Works:
 
 
 def a_client(server: Api | Farm, supervised: Supervised, directory: Path) -> Client:
-    """A client of a server, not yet started, with the modules above and a place of its own for temporary files."""
-    (directory / "noting.py").write_text(MODULES)
-    configure(supervised, directory)
+    """A client of a server, not yet started, with modules that note and kill, and its own place for temporary files."""
+    configure(supervised)
     client = Client(server, supervised)
     (directory / "tmp").mkdir(exist_ok=True)
     client.settings["TMPDIR"] = str(directory / "tmp")
     return client
 
 
-def configure(supervised: Supervised, directory: Path, **limits: str) -> None:
-    supervised.configure(limits, {"noter": "noting.Noter", "killer": "noting.Killer"}, paths=(str(directory),))
+def configure(supervised: Supervised, **limits: str) -> None:
+    supervised.configure(limits, {"noter": "tests.support.modules.Noter", "killer": "tests.support.modules.Killer"})
 
 
 def await_instant(seconds: float, began: float) -> None:
@@ -262,3 +214,12 @@ class Noted:
         return sorted(first, key=lambda line: (order.index(line.split()[1]), line)) + [
             line for line in lines if line not in first
         ]
+
+
+def interrupt(farm: Farm, client: Client, noted: Noted) -> str:
+    """Have a client take the job, and kill it when the job waits; returns the job's id."""
+    job_id = farm.post(noted.job)
+    client.start()
+    noted.await_waiting()
+    client.kill()
+    return job_id

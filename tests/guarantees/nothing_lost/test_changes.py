@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.guarantees.nothing_lost.scene import Noted
+from tests.guarantees.nothing_lost.scene import Noted, interrupt
 from tests.support.client import Client, await_beats, await_calls, await_idle
 from tests.support.farm import Farm, Fault
 from tests.support.supervised import BENIGN
@@ -38,10 +38,7 @@ def test_no_job_is_lost_when_settings_change(
 def test_a_job_that_another_has_now_is_left_to_it(farm: Farm, client: Client, tmp_path: Path) -> None:
     """An interrupted job that the server has given to another worker meanwhile is not done by two."""
     noted = Noted(tmp_path)
-    job_id = farm.post(noted.job)
-    client.start()
-    noted.await_waiting()
-    client.kill()
+    job_id = interrupt(farm, client, noted)
     beat = farm.beats()[-1] | {"job_id": job_id}
     farm.operate("POST", "/workers/other", beat)
     farm.operate("DELETE", f"/workers/{client.settings['HOST_UUID']}")
@@ -58,10 +55,7 @@ def test_a_job_that_another_has_now_is_left_to_it(farm: Farm, client: Client, tm
 def test_a_job_that_is_in_the_queue_again_is_taken_from_there(farm: Farm, client: Client, tmp_path: Path) -> None:
     """An interrupted job that the server has put back into the queue is done once."""
     noted = Noted(tmp_path)
-    job_id = farm.post(noted.job)
-    client.start()
-    noted.await_waiting()
-    client.kill()
+    job_id = interrupt(farm, client, noted)
     noted.let_go()
     farm.queue[job_id] = farm.running.pop(job_id)
     client.start()
@@ -76,10 +70,7 @@ def test_a_job_that_is_in_the_queue_again_is_taken_from_there(farm: Farm, client
 def test_a_job_that_was_deleted_meanwhile_is_not_resumed(farm: Farm, client: Client, tmp_path: Path) -> None:
     """An interrupted job that the operator has deleted is not run, and forgotten."""
     noted = Noted(tmp_path)
-    job_id = farm.post(noted.job)
-    client.start()
-    noted.await_waiting()
-    client.kill()
+    job_id = interrupt(farm, client, noted)
     farm.delete(job_id)
     noted.take()
     client.start()
@@ -91,10 +82,7 @@ def test_a_job_that_was_deleted_meanwhile_is_not_resumed(farm: Farm, client: Cli
 def test_a_job_that_was_not_yet_resumed_waits_for_the_next_start(farm: Farm, client: Client, tmp_path: Path) -> None:
     """A client that is told to stop while it still asks about an interrupted job does not begin it again."""
     noted = Noted(tmp_path)
-    job_id = farm.post(noted.job)
-    client.start()
-    noted.await_waiting()
-    client.kill()
+    job_id = interrupt(farm, client, noted)
     noted.take()
     noted.let_go()
     farm.misbehave("GET /jobs/*", Fault(delay=1.0), 1)
@@ -117,10 +105,7 @@ def test_a_job_that_was_not_yet_resumed_waits_for_the_next_start(farm: Farm, cli
 def test_a_job_is_resumed_without_a_server(farm: Farm, client: Client, tmp_path: Path) -> None:
     """Work that is in hand does not wait for the server: an interrupted job is done, and its verdict kept."""
     noted = Noted(tmp_path)
-    job_id = farm.post(noted.job)
-    client.start()
-    noted.await_waiting()
-    client.kill()
+    job_id = interrupt(farm, client, noted)
     noted.let_go()
     farm.go_down()
     client.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guarantees.nothing_lost.scene import CRASHED_THRICE, Noted, configure
+from tests.guarantees.nothing_lost.scene import CRASHED_THRICE, Noted, configure, interrupt
 from tests.support.client import Client
 from tests.support.farm import Farm
 from tests.support.supervised import BENIGN, Supervised, job
@@ -21,10 +21,7 @@ def test_a_resumed_job_begins_at_the_first_task_that_is_not_done(farm: Farm, cli
     """All tasks are initialised and validated again; those that are completed are not run again; the interrupted one,
     and no other, is told that it is resumed."""
     noted = Noted(tmp_path)
-    job_id = farm.post(noted.job)
-    client.start()
-    noted.await_waiting()
-    client.kill()
+    job_id = interrupt(farm, client, noted)
     before = noted.take()
     noted.let_go()
     client.start()
@@ -47,10 +44,7 @@ def test_a_resumed_job_begins_at_the_first_task_that_is_not_done(farm: Farm, cli
 def test_a_task_that_was_interrupted_in_its_cleanup_is_run_again(farm: Farm, client: Client, tmp_path: Path) -> None:
     """A task is completed when it has been cleaned up, and not before."""
     noted = Noted(tmp_path, at="cleanup")
-    job_id = farm.post(noted.job)
-    client.start()
-    noted.await_waiting()
-    client.kill()
+    job_id = interrupt(farm, client, noted)
     noted.take()
     noted.let_go()
     client.start()
@@ -67,10 +61,7 @@ def test_a_job_that_was_interrupted_before_it_ran_is_no_resumed_one(
 ) -> None:
     """No task is told that it is resumed of which nothing was done."""
     noted = Noted(tmp_path, at=at)
-    job_id = farm.post(noted.job)
-    client.start()
-    noted.await_waiting()
-    client.kill()
+    job_id = interrupt(farm, client, noted)
     noted.take()
     noted.let_go()
     client.start()
@@ -131,7 +122,7 @@ def test_a_job_that_takes_the_client_down_is_failed(farm: Farm, client: Client, 
 
 def test_stops_in_between_do_not_count(farm: Farm, client: Client, supervised: Supervised, tmp_path: Path) -> None:
     """Of the starts that end without a verdict, those that the operator ended are not held against the job."""
-    configure(supervised, tmp_path, grace="1h")
+    configure(supervised, grace="1h")
     noted = Noted(tmp_path, deaf=True)
     job_id = farm.post(noted.job)
     for ending in ("kill", "quit", "quit", "kill", "quit", "quit"):

@@ -27,54 +27,6 @@ LEEWAY = 10.0
 
 QUICKER = {"HEARTBEAT_INTERVAL": "0.1", "QUEUE_POLL_INTERVAL": "0.1"}
 
-WAITER = '''
-import signal
-import subprocess
-from pathlib import Path
-
-import modules.tool
-from modules.base import BaseModule
-
-TOOL = """
-trap 'echo tool asked >> "$3"; exit 1' TERM
-[ -z "$4" ] || trap '' TERM
-touch "$1"
-until [ -e "$2" ]; do sleep 0.02; done
-"""
-
-
-class Waiter(BaseModule):
-    """Notes its steps, and in the step `at` runs a tool until there is a file. If it is `deaf`, asking is no use."""
-
-    cleanup_on_failure = True
-
-    def __init__(self, task):
-        super().__init__(task)
-        self.do("init")
-
-    def validate(self):
-        self.do("validate")
-
-    def run(self):
-        self.heartbeat.set_data({"status": "in_progress", "task": "waiter", "progress": 43.1})
-        self.do("run")
-
-    def cleanup(self):
-        self.do("cleanup")
-
-    def do(self, step):
-        with Path(self.task.log).open("a") as log:
-            log.write(f"{step}\\n")
-        if self.task.get("at") != step:
-            return
-        argv = ["sh", "-c", TOOL, "sh", self.task.ready, self.task.until, self.task.log, "deaf" * self.task.deaf]
-        if self.task.deaf:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            subprocess.run(argv, check=True)
-        else:
-            modules.tool.run(argv).check()
-'''
-
 
 @dataclass
 class Waiting:
@@ -121,7 +73,6 @@ class Scene:
         self.directory = directory
         self.farm = Farm()
         self.supervised = Supervised(directory)
-        (directory / "waiter.py").write_text(WAITER)
         self.configure()
         self.client = Client(self.farm, self.supervised)
         self.client.settings |= {"SISYPHUS_STATE_DIR": str(directory / "state"), **QUICKER}
@@ -130,7 +81,7 @@ class Scene:
         self.spare = ""
 
     def configure(self, modules: dict[str, str] | None = None, **limits: Any) -> None:
-        self.supervised.configure(limits, {"waiter": "waiter.Waiter"} | (modules or {}), paths=(str(self.directory),))
+        self.supervised.configure(limits, {"waiter": "tests.support.modules.Waiter"} | (modules or {}))
 
     def close(self) -> None:
         self.client.close()
@@ -199,7 +150,7 @@ SAYS = {
     "QUIT": re.compile("SIGQUIT: "),
     "HUP": re.compile("SIGHUP: "),
     "USR1": re.compile("Snapshot: worker"),
-    "USR2": re.compile("Paused|Going on|nothing to pause"),
+    "USR2": re.compile("Paused|Resumed|not paused"),
 }
 """What a signal makes the client say."""
 

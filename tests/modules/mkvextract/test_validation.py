@@ -1,5 +1,6 @@
 """What the `mkvextract` module finds wrong before it runs."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ def test_all_problems_at_once(here: Path) -> None:
         "source": "none.mkv",
         "tracks": [{"id": 0, "filename": "no/a"}, {"id": 0, "filename": "./x"}, {"id": 1, "filename": "x"}],
         "attachments": [{"id": 1, "filename": "."}],
-        "chapters": "/dev/null",
+        "chapters": "pipe",
         "tags": "none.mkv",
         "timestamps": [{"id": 0, "filename": "link"}],
     }
     Path("link").symlink_to("x")
+    os.mkfifo("pipe")
 
     assert problems(data) == [
         "source: none.mkv: no such file",
@@ -29,7 +31,7 @@ def test_all_problems_at_once(here: Path) -> None:
         "tracks[1]: is the same as tracks[0], and mkvextract extracts nothing twice",
         "tracks[2]: x is written by tracks[1] already",
         "attachments[0]: .: is a directory",
-        "chapters: /dev/null: is no regular file (a device or a pipe): it is not replaced",
+        "chapters: pipe: is no regular file (a device or a pipe): it is not replaced",
         "tags: none.mkv is also the source",
         "timestamps[0]: link is written by tracks[1] already",
     ]

@@ -1,5 +1,7 @@
 """What `sisyphus-client run` shows, on a terminal and without one."""
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.commands.display import Terminal
 from tests.support.supervised import CLIENT, Supervised, job
 from tests.support.waiting import until
 
@@ -95,6 +98,20 @@ def test_nobody_listens(supervised: Supervised, tmp_path: Path, redirection: str
 
     assert done.returncode == 0, done.stderr
     assert made.exists()
+
+
+def test_line_that_cannot_be_written_is_forgotten() -> None:
+    """A line that cannot be written is not kept: it would be rendered and written again with every later line."""
+
+    class FullDisk(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    console = Terminal(file=FullDisk())
+
+    console.print("spam")
+
+    assert not console._buffer
 
 
 def test_title_that_is_not_unicode(supervised: Supervised) -> None:

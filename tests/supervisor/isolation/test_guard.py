@@ -226,7 +226,7 @@ def test_paused_time_does_not_count() -> None:
     now.seconds = 1001.1
     order = guard.judge(Usage(), 0, None)
     assert order is not None
-    assert order.reason == "stall"
+    assert order.cause.reason == "stall"
 
 
 def test_any_report_is_a_sign_of_life() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from supervisor.worker.journal import Journal, JournalError, UnfinishedJob
-from tests.support.client import REPORTER, Client, Held, await_beats, await_idle
+from tests.support.client import Client, Held, await_beats, await_idle, reporting
 from tests.support.disks import fill, mounted
 from tests.support.farm import Farm
 from tests.support.journals import NOON, opened, run_script, written
@@ -67,13 +67,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def client(small_disk: Path, farm: Farm, supervised: Supervised, tmp_path: Path) -> Iterator[Client]:
+def client(small_disk: Path, farm: Farm, supervised: Supervised) -> Iterator[Client]:
     """A client on a small disk, not yet started."""
-    (tmp_path / "reporter.py").write_text(REPORTER)
-    supervised.configure(modules={"reporter": "reporter.Reporter"}, paths=(str(tmp_path),))
-    client = Client(farm, supervised)
-    yield client
-    client.close()
+    with contextlib.closing(reporting(farm, supervised)) as client:
+        yield client
 
 
 def says(client: Client, words: str) -> list[str]:

@@ -58,10 +58,10 @@ def test_nothing_is_sent_again_while_in_doubt(farm: Farm, client: Client, fault:
 
 
 @pytest.mark.parametrize("code", [301, 401, 403, 404, 405, 429])
-def test_a_verdict_that_is_turned_away_is_kept(farm: Farm, client: Client, code: int) -> None:
+def test_a_verdict_that_is_turned_away_is_kept(at_work: Client, code: int) -> None:
     """An answer that means neither that it was recorded nor that it is wrong does not lose the verdict."""
+    farm = at_work.farm
     farm.misbehave("PATCH /jobs/*/completed", status(code), 2)
-    client.start()
 
     assert not farm.await_verdict(farm.post(BENIGN)).failed
 

@@ -1,0 +1,113 @@
+"""Modules that do what a test tells them to, and note or report it. The hostile ones are in `tests/hostile.py`."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import modules.tool
+from modules.base import BaseModule
+
+
+class Reporter(BaseModule):
+    """Says in each step what its task's data has for it, says when it is ready, and waits for a file."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        super().__init__(task)
+        self.say("init")
+
+    def validate(self) -> None:
+        self.say("validate")
+
+    def run(self) -> None:
+        self.say("run")
+        if "seen" in self.task:
+            Path(self.task.seen).write_text(json.dumps([self.task.to_dict(), self.resumed]))
+        if "ready" in self.task:
+            Path(self.task.ready).touch()
+        while "until" in self.task and not Path(self.task.until).exists():
+            time.sleep(0.01)
+
+    def say(self, step: str) -> None:
+        if step in self.task:
+            self.heartbeat.set_data(eval(self.task[step], {"nan": float("nan"), "inf": float("inf")}))
+
+
+class Noter(BaseModule):
+    """Notes its steps under its name, and whether it is resumed; in the step `at`, waits for a file."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        super().__init__(task)
+        if self.task.get("deaf"):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.note("init")
+
+    def validate(self) -> None:
+        self.note("validate")
+
+    def run(self) -> None:
+        self.note("run")
+
+    def cleanup(self) -> None:
+        self.note("cleanup")
+
+    def note(self, step: str) -> None:
+        with Path(self.task.log).open("a") as log:
+            log.write(f"{self.task.name} {step}{' resumed' * self.resumed}\n")
+        if self.task.get("at") == step:
+            Path(self.task.ready).touch()
+            while not Path(self.task.until).exists():
+                time.sleep(0.01)
+
+
+class Killer(Noter):
+    """Kills the supervisor, in the step `kill`."""
+
+    def note(self, step: str) -> None:
+        super().note(step)
+        if self.task.kill == step:
+            zygote = Path(f"/proc/{os.getppid()}/stat").read_text()
+            os.kill(int(zygote.rpartition(")")[2].split()[1]), signal.SIGKILL)
+            time.sleep(1000)
+
+
+class Waiter(BaseModule):
+    """Notes its steps, and in the step `at` runs a tool until there is a file. If it is `deaf`, asking is no use."""
+
+    cleanup_on_failure = True
+
+    tool = """
+        trap 'echo tool asked >> "$3"; exit 1' TERM
+        [ -z "$4" ] || trap '' TERM
+        touch "$1"
+        until [ -e "$2" ]; do sleep 0.02; done
+    """
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        super().__init__(task)
+        self.do("init")
+
+    def validate(self) -> None:
+        self.do("validate")
+
+    def run(self) -> None:
+        self.heartbeat.set_data({"status": "in_progress", "task": "waiter", "progress": 43.1})
+        self.do("run")
+
+    def cleanup(self) -> None:
+        self.do("cleanup")
+
+    def do(self, step: str) -> None:
+        with Path(self.task.log).open("a") as log:
+            log.write(f"{step}\n")
+        if self.task.get("at") != step:
+            return
+        argv = ["sh", "-c", self.tool, "sh", self.task.ready, self.task.until, self.task.log, "deaf" * self.task.deaf]
+        if self.task.deaf:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            subprocess.run(argv, check=True)
+        else:
+            modules.tool.run(argv).check()
