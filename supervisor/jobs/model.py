@@ -102,15 +102,13 @@ def read_job(
 
 def _unknown_keys(document: dict[str, Any]) -> list[str]:
     """A line for each key of a job and its tasks that nothing reads."""
-    places = [("", document, JOB_KEYS)]
-    places += [(f"tasks[{index}].", task, TASK_KEYS) for index, task in enumerate(document["tasks"])]
-    return [
-        f"{where}{key}: unknown key" + suggestion(key, known)
-        for where, place, known in places
-        if isinstance(place, dict)
-        for key in place
-        if key not in known
-    ]
+    problems = [f"{key}: unknown key{suggestion(key, JOB_KEYS)}" for key in document if key not in JOB_KEYS]
+    for index, task in enumerate(document["tasks"]):
+        keys = task if isinstance(task, dict) else ()
+        problems += [
+            f"tasks[{index}].{key}: unknown key{suggestion(key, TASK_KEYS)}" for key in keys if key not in TASK_KEYS
+        ]
+    return problems
 
 
 def _read_title(document: dict[str, Any], default: str) -> str:

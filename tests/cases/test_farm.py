@@ -14,7 +14,7 @@ from tests.cases.checks import require_words
 from tests.cases.client import Client, Farm, until
 from tests.cases.tasks import ENCODE, JOBS, cleanup, ffmpeg, handbrake, job, load, mkvmerge
 from tests.cases.test_table import prepare
-from tests.farm import Farm as ReferenceServer
+from tests.support.farm import Farm as ReferenceServer
 
 ROOT = Path(__file__).parents[2]
 SLOW = ENCODE | {"vf": "realtime=speed=2"}

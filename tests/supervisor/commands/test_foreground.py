@@ -18,7 +18,7 @@ def test_record_of_a_completed_job(supervised: Supervised) -> None:
 
     assert done.returncode == 0
     assert record.keys() == {
-        "start_time", "end_time", "runtime", "worker", "worker_id", "version", "completed", "tasks",
+        "start_time", "end_time", "runtime", "seconds", "worker", "worker_id", "version", "completed", "tasks",
     }  # fmt: skip
     assert record["completed"] is True
     for task in record["tasks"]:

@@ -36,9 +36,10 @@ def test_jobs_that_ran_and_jobs_that_were_refused_have_the_same_record(tmp_path:
     refused = job_record(settings, BEGAN, 0.0, Failure(Cause("exception", "no tasks"), "init"), [])
 
     assert completed == {
-        "start_time": "2026-01-01T00:00:00+00:00",
+        "start_time": "2026-01-01 00:00:00.000000+00:00",
         "end_time": completed["end_time"],
-        "runtime": 1.235,
+        "runtime": "0:00:01.234560",
+        "seconds": 1.235,
         "worker": "h",
         "worker_id": "w",
         "version": VERSION,
@@ -47,4 +48,4 @@ def test_jobs_that_ran_and_jobs_that_were_refused_have_the_same_record(tmp_path:
     }
     assert refused.keys() - completed.keys() == {"message", "error"}
     assert refused["message"] == "Could not initialize task: no tasks"
-    assert (refused["completed"], refused["runtime"], refused["tasks"]) == (False, 0.0, [])
+    assert (refused["completed"], refused["seconds"], refused["tasks"]) == (False, 0.0, [])

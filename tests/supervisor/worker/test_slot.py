@@ -18,9 +18,17 @@ def test_takes_jobs_in_order_and_leaves_when_asked(farm: Farm, client: Client) -
     ended = client.stop()
 
     assert [(verdict.job_id, verdict.failed) for verdict in verdicts] == [(job_id, False) for job_id in ids]
-    assert {"start_time", "end_time", "runtime", "worker", "worker_id", "version", "completed", "tasks"} == set(
-        verdicts[0].info
-    )
+    assert {
+        "start_time",
+        "end_time",
+        "runtime",
+        "seconds",
+        "worker",
+        "worker_id",
+        "version",
+        "completed",
+        "tasks",
+    } == set(verdicts[0].info)
     assert (verdicts[0].info["worker"], verdicts[0].info["worker_id"]) == ("encoder01", WORKER)
     assert ended == 0
     assert len(farm.verdicts) == 3
