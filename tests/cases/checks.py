@@ -1,0 +1,126 @@
+"""What came of a job: its result, and checks of it that tables can name."""
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Words = str | tuple[str, ...]
+"""A text that must be found, whatever its case, or alternatives to it, where tools word it differently."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A job's record and exit status, and the names of the files that were made, changed or removed."""
+
+    directory: Path
+    status: int
+    record: dict[str, Any]
+    log: str
+    changed: set[str] = field(default_factory=set)
+
+    @property
+    def completed(self) -> bool:
+        return self.status == 0 and bool(self.record["completed"])
+
+    @property
+    def message(self) -> str:
+        return str(self.record.get("message") or self.log)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing has run."""
+        return self.status == 2 or self.record.get("error", {}).get("step") in ("init", "validate")
+
+    @property
+    def warnings(self) -> str:
+        return "\n".join(text for task in self.record.get("tasks", []) for text in task["warnings"])
+
+    def __str__(self) -> str:
+        words = self.record.get("error", {}).get("type", "status 2" if self.status == 2 else "completed")
+        return f"{words}: {self.message if not self.completed else self.warnings!r}; changed {sorted(self.changed)}"
+
+
+Check = Callable[[Result], None]
+
+
+def require_words(text: str, words: Sequence[Words]) -> None:
+    for each in words:
+        alternatives = (each,) if isinstance(each, str) else each
+        assert any(word.lower() in text.lower() for word in alternatives), f"{each!r} is not in {text!r}"
+
+
+def stopped(*words: Words, changed: Sequence[str] = ()) -> Check:
+    """The job did not complete, its message has the words, and no file is another than before."""
+
+    def check(result: Result) -> None:
+        assert not result.completed, str(result)
+        require_words(result.message, words)
+        assert result.changed == set(changed), str(result)
+
+    return check
+
+
+def refused(*words: Words) -> Check:
+    """As `stopped`, before anything ran."""
+
+    def check(result: Result) -> None:
+        stopped(*words)(result)
+        assert result.is_refused, str(result)
+
+    return check
+
+
+def completes(
+    *warnings: Words, changed: Sequence[str] = ("out.mkv",), holds: Mapping[str, Sequence[str]] = {}
+) -> Check:
+    """The job completed with these warnings, and has changed these files and no others.
+
+    `holds` has words for each stream of a file, in their order; see `streams`.
+    """
+
+    def check(result: Result) -> None:
+        assert result.completed, str(result)
+        require_words(result.warnings, warnings)
+        assert result.changed == set(changed), str(result)
+        for name, expected in holds.items():
+            found = streams(result.directory / name)
+            assert len(found) == len(expected), found
+            assert all(set(words.split()) <= each for words, each in zip(expected, found, strict=True)), found
+
+    return check
+
+
+def told(*words: Words) -> Check:
+    """The job failed and changed nothing, or completed with a warning: either with these words.
+
+    For what one tool or version gives up at and another survives: a user must learn of it, and may decide.
+    """
+
+    def check(result: Result) -> None:
+        require_words(result.warnings if result.completed else result.message, words)
+        assert result.completed or not result.changed, str(result)
+
+    return check
+
+
+def streams(path: Path) -> list[set[str]]:
+    """Words for each stream of a file: type, codec, size, language, title."""
+    argv = ["ffprobe", "-v", "error", "-of", "json", "-show_streams", "-i", f"file:{path}"]
+    found = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)["streams"]
+    words = []
+    for each in found:
+        tags = {key.lower(): value for key, value in each.get("tags", {}).items()}
+        size = f"{each['width']}x{each['height']}" if "width" in each else ""
+        texts = (each["codec_type"], each.get("codec_name", "?"), size, tags.get("language", ""))
+        words.append({*texts, *tags.get("title", "").split()})
+    return words
+
+
+def tags_of(path: Path) -> dict[str, str]:
+    """The tags of a file."""
+    argv = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-i", f"file:{path}"]
+    found = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)["format"].get("tags", {})
+    return {key.lower(): value for key, value in found.items()}

@@ -1,0 +1,246 @@
+"""Runs jobs through the console program, and looks at what they did to the files in their directory."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.cases.checks import Result
+from tests.cases.media import Media
+from tests.cases.tasks import job, strings
+
+CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
+
+
+def snapshot(directory: Path) -> dict[str, str]:
+    """The contents of all files below a directory, by their names; of links and others what they are."""
+    found = {}
+    for path in directory.rglob("*"):
+        name = str(path.relative_to(directory))
+        if path.is_symlink():
+            found[name] = f"-> {os.readlink(path)}"
+        elif path.is_file():
+            found[name] = hashlib.sha1(path.read_bytes()).hexdigest()
+    return found
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """Wait until `condition` gives something true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.005)
+    return value
+
+
+class Client:
+    """Runs the console program in a directory, into which the media that jobs name are put."""
+
+    def __init__(self, home: Path, media: Media) -> None:
+        self.home = home
+        self.work = home / "work"
+        self.work.mkdir()
+        self._media = media
+        self._options: list[str] = []
+
+    def configure(self, **limits: str) -> None:
+        """Set limits over the defaults."""
+        modules = ("ffmpeg.Ffmpeg", "handbrake.Handbrake", "mkvmerge.Mkvmerge", "mkvextract.Mkvextract")
+        lines = [f'{each.split(".")[0]} = "modules.{each}"' for each in (*modules, "cleanup.Cleanup")]
+        lines = ["[tool.client.modules.enabled]", *lines, "[tool.client.limits]"]
+        file = self.home / "client.toml"
+        file.write_text("\n".join([*lines, *(f'{name} = "{value}"' for name, value in limits.items())]))
+        self._options = ["--config", str(file)]
+
+    def put(self, *names: str, directory: str = "") -> None:
+        """Put media into the directory, or into one below it, unless they are there."""
+        target = self.work / directory
+        target.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if not os.path.lexists(target / name):
+                self._media.put(name, target)
+
+    def shell(self, script: str) -> None:
+        """Prepare the directory with a shell's commands."""
+        subprocess.run(["sh", "-ec", script], cwd=self.work, check=True)
+
+    def provide(self, document: Any) -> None:
+        """Put all media that a document names by their own names into the directory."""
+        for text in strings(document):
+            if self._media.knows(text):
+                self.put(text)
+
+    def write(self, document: Any) -> Path:
+        """Write a job's file, beside the directory."""
+        file = self.home / "job.json"
+        file.write_text(document if isinstance(document, str) else json.dumps(document))
+        return file
+
+    def command(self, name: str, *options: str, prefix: Sequence[str] = (), **popen: Any) -> "subprocess.Popen[str]":
+        """Start a command of the program."""
+        configured = [] if name in ("submit", "serve") else self._options
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*prefix, CLIENT, name, *configured, *options], **(pipes | {"cwd": self.work} | popen))
+
+    def call(self, name: str, *options: str, **popen: Any) -> tuple[int, str, str]:
+        """Run a command of the program to its end: status, standard output, standard error."""
+        with self.command(name, *options, **popen) as process:
+            out, err = process.communicate(timeout=100)
+            return process.returncode, out, err
+
+    def run(self, *tasks: Any, prefix: Sequence[str] = (), **popen: Any) -> Result:
+        """Run a job, a document or its tasks, to its end."""
+        document = tasks[0] if "tasks" in tasks[0] else job(*tasks)
+        self.provide(document)
+        before = snapshot(self.work)
+        status, out, err = self.call("run", "--json", str(self.write(document)), prefix=prefix, **popen)
+        assert status in (0, 1, 2), err
+        after = snapshot(self.work)
+        changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        return Result(self.work, status, json.loads(out) if status != 2 else {}, err, changed)
+
+    def validate(self, document: Any) -> tuple[int, str]:
+        """Status and output of `validate`."""
+        self.provide(document)
+        status, out, err = self.call("validate", str(self.write(document)))
+        return status, out + err
+
+
+@contextlib.contextmanager
+def namespace(client: Client, script: str) -> Iterator[list[str]]:
+    """A mount namespace whose mounts a shell's commands make; yields the words that run a command in it."""
+    options = ["--mount"] if os.geteuid() == 0 else ["--map-root-user", "--mount"]
+    command = ["unshare", *options, "sh", "-ec", f"{script}\necho ready\nexec cat"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=client.work, **pipes) as holder:
+        try:
+            if holder.stdout.readline() != "ready\n":
+                why = holder.communicate()[1].strip()
+                assert "not permitted" in why or "denied" in why, why
+                pytest.skip(f"the kernel allows no mount here: {why}")
+            user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+            there = ["env", f"--chdir={client.work}"]  # by its path, which may lead into a mount
+            yield ["nsenter", f"--target={holder.pid}", "--mount", *user, *there]
+        finally:
+            holder.kill()
+
+
+def odd(directory: str, *options: str) -> str:
+    """The script of a namespace in which a directory has the oddities of `odd_fs`."""
+    return f"exec {sys.executable} {Path(__file__).with_name('odd_fs.py')} {directory} {' '.join(options)}"
+
+
+@contextlib.contextmanager
+def meanwhile(act: Callable[[], None]) -> Iterator[None]:
+    """Do something over and over, every few milliseconds."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(0.003):
+            act()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+TS_PADDING = b"\x47\x1f\xff\x10" + bytes(184)
+VOID = b"\xec\x84\0\0\0\0"
+"""What MPEG-TS and Matroska allow at their end, and that means nothing."""
+
+
+def append(path: Path, data: bytes) -> None:
+    with open(path, "ab") as file:
+        file.write(data)
+
+
+class Farm:
+    """The program's own API server, and workers and submitters of it, each a process."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._started: list[subprocess.Popen[str]] = []
+        self._number = 0
+        server = self._start("serve", "--port", "0", "--vanished-after", "5")
+        self.url = until(lambda: self._url(server), "the server")
+
+    def start_worker(self, prefix: Sequence[str] = (), **environ: str) -> "subprocess.Popen[str]":
+        """Start a worker; its state directory is `state`, so that a second one goes on where the first was killed."""
+        settings = {"QUEUE_POLL_INTERVAL": "0.1", "HEARTBEAT_INTERVAL": "0.2", "NETWORK_RETRY_INTERVAL": "0.2"}
+        return self._start("start", prefix=prefix, API_URL=self.url, **settings | environ)
+
+    def submit(self, document: Any, *options: str) -> "subprocess.Popen[str]":
+        """Start `submit`."""
+        self.client.provide(document)
+        return self._start("submit", *options, str(self.client.write(document)), API_URL=self.url)
+
+    def post(self, document: Any) -> str:
+        """Submit a job without waiting for it; its id."""
+        process = self.submit(document)
+        assert process.wait(30) == 0, self.log(process)
+        return str(self.output(process)).strip()
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Make a call to the server: the answer, or `None` if there is no such thing."""
+        answer = self._session.request(method, self.url + path, json=body, timeout=10)
+        return answer.json() if answer.ok and answer.content else None
+
+    def verdict(self, job_id: str) -> Result:
+        """Wait until a job has ended; its record as a result."""
+        found = until(lambda: self.call("GET", f"/jobs/{job_id}/completed"), f"the end of {job_id}", 60)
+        return Result(self.client.work, int(found["failed"]), found["info"], "")
+
+    def working(self) -> list[dict[str, Any]]:
+        """The workers' last heartbeats that name a job."""
+        return [each for each in self.call("GET", "/workers")["workers"] if each.get("job_id")]
+
+    def log(self, process: "subprocess.Popen[str]") -> str:
+        """What a process has said on standard error."""
+        return (self.client.home / f"{self._started.index(process)}.err").read_text()
+
+    def output(self, process: "subprocess.Popen[str]") -> str:
+        """What a process has said on standard output."""
+        return (self.client.home / f"{self._started.index(process)}.out").read_text()
+
+    def close(self) -> None:
+        """End all of it."""
+        for process in reversed(self._started):
+            for number in (signal.SIGQUIT, signal.SIGQUIT):
+                if process.poll() is None:
+                    process.send_signal(number)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._session.close()
+
+    def _start(self, name: str, *options: str, prefix: Sequence[str] = (), **environ: str) -> "subprocess.Popen[str]":
+        stem = self.client.home / str(len(self._started))
+        with open(f"{stem}.out", "w") as out, open(f"{stem}.err", "w") as err:
+            pipes = {"stdout": out, "stderr": err, "env": os.environ | environ}
+            process = self.client.command(name, *options, prefix=prefix, **pipes)
+        self._started.append(process)
+        return process
+
+    def _url(self, server: "subprocess.Popen[str]") -> str:
+        words = self.log(server).split()
+        assert server.poll() is None, self.log(server)
+        return next((word for word in words if word.startswith("http://")), "")

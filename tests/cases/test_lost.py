@@ -1,0 +1,213 @@
+"""Never lost: no only name of a file goes, what is replaced keeps its attributes, nothing done is done again."""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from tests.cases.checks import Check, completes, refused, stopped, told
+from tests.cases.client import Client, Farm, namespace, odd, until
+from tests.cases.tasks import COPY, Task, cleanup, ffmpeg, handbrake, job, mkvextract, mkvmerge
+
+SAME = "same file"
+PATTERN = ("wildcard", "pattern")
+
+# --- one file by two names ---
+
+REAL = "mkdir real; ln -s real alias; cp s.srt real/f; cp clip.mkv real/f.mkv"
+LINKED = "mkdir a b; cp s.srt a/f; ln a/f b/f"
+POINTED = "cp s.srt f; ln -s f link"
+
+SAME_FILE: dict[str, tuple[str, list[Task], Check]] = {
+    "move by a linked directory": (REAL, [cleanup(move=[("real/f", "alias/")])], stopped(SAME)),
+    "move back by it": (REAL, [cleanup(move=[("alias/f", "real/")])], stopped(SAME)),
+    "move, spelled otherwise": (REAL, [cleanup(move=[("real/f", "real/../real/")])], told(SAME)),
+    "copy and delete, by dots": (
+        REAL,
+        [cleanup(copy=[("real/f", "./real//f")], delete=["real/f"])],
+        refused(SAME),
+    ),
+    "delete the other name": (
+        REAL,
+        [cleanup(copy=[("real/f", "alias/f")], delete=["alias/f"])],
+        refused(SAME),
+    ),
+    "in two tasks": (REAL, [cleanup(copy=[("real/f", "alias/")]), cleanup(delete=["real/f"])], refused(SAME)),
+    "move away": (REAL, [cleanup(copy=[("real/f", "alias/")], move=[("real/f", "new")])], told(SAME)),
+    "copy onto a link to it, and delete": (POINTED, [cleanup(copy=[("f", "link")], delete=["f"])], refused(SAME)),
+    "move a link onto what it leads to": (POINTED, [cleanup(move=[("link", "f")])], stopped(SAME)),
+    "delete, then copy": (REAL, [cleanup(delete=["real/f"], copy=[("alias/f", "x")])], refused("alias/f")),
+    # Of two hard links one may go, as with mv(1) and rm(1): the file has another name.
+    "move onto a hard link": (LINKED, [cleanup(move=[("a/f", "b/f")])], completes(changed=["a/f"])),
+    "copy and delete": (LINKED, [cleanup(copy=[("a/f", "b/f")], delete=["a/f"])], completes(SAME, changed=["a/f"])),
+    "rotation": ("echo 1 >a; echo 2 >b; echo 3 >c", [cleanup(move=[("b", "c"), ("a", "b")])], completes(changed="abc")),
+    "one target twice": ("echo 1 >a; echo 2 >b", [cleanup(move=[("a", "c"), ("b", "c")])], refused("move[1]", "c")),
+    "wildcard": ("cp s.srt part1.ts", [cleanup(delete=["part*.ts"])], stopped("part*.ts", PATTERN)),
+    "wildcard of a letter": ("cp s.srt a1", [cleanup(delete=["a?"])], stopped("a?", PATTERN)),
+    "wildcard in a directory": (REAL, [cleanup(delete=["real/*"])], stopped("real/*", PATTERN)),
+    "a name with brackets": ("cp s.srt '[a] *b?'", [cleanup(delete=["[a] *b?"])], completes(changed=["[a] *b?"])),
+    "brackets, gone": ("", [cleanup(delete=["[Group] film.mkv"])], completes("[Group]", changed=[])),
+    "encode": (REAL, [ffmpeg("real/f.mkv", "alias/f.mkv", overwrite=True)], refused("output_file", "also sources[0]")),
+}
+
+
+@pytest.mark.parametrize("case", SAME_FILE)
+def test_same_file(case: str, client: Client) -> None:
+    """A file's only name does not go, whatever leads to it, and one with another name may."""
+    script, tasks, check = SAME_FILE[case]
+    client.put("s.srt", "clip.mkv")
+    client.shell(script)
+
+    check(client.run(*tasks))
+
+
+def onto_itself(source: str, target: str) -> dict[str, tuple[list[Task], Check]]:
+    """What the modules must not do to one file by two names."""
+    return {
+        "copy and delete": ([cleanup(copy=[(source, target)], delete=[source])], refused(SAME)),
+        "copy and delete in two tasks": ([cleanup(copy=[(source, target)]), cleanup(delete=[target])], refused(SAME)),
+        "ffmpeg": ([ffmpeg(source, target, overwrite=True)], refused("also sources[0]")),
+        "handbrake": ([handbrake(source, target)], refused("also source")),
+        "mkvmerge": ([mkvmerge(source, target=target)], refused("also sources[0]")),
+        "mkvextract": ([mkvextract(source, target)], refused("also source")),
+    }
+
+
+MOUNTED: dict[str, tuple[list[Task], Check]] = {
+    "move": ([cleanup(move=[("b/f.mkv", "a/")])], stopped(SAME)),
+    "move onto a mounted file": ([cleanup(move=[("a/g.mkv", "file")])], stopped()),
+    **onto_itself("a/f.mkv", "b/f.mkv"),
+}
+
+
+@pytest.mark.parametrize("case", MOUNTED)
+def test_bind_mount(case: str, client: Client) -> None:
+    """A directory, or a file, that is mounted at two places is one: nothing is written over itself."""
+    tasks, check = MOUNTED[case]
+    client.put("clip.mkv")
+    client.shell("mkdir a b; cp clip.mkv a/f.mkv; cp clip.mkv a/g.mkv; : >file")
+    with namespace(client, "mount --bind a b; mount --bind a/g.mkv file") as prefix:
+        check(client.run(*tasks, prefix=prefix))
+
+
+WITHOUT_CASE: dict[str, tuple[list[Task], Check]] = {
+    "a directory's": ([cleanup(copy=[("d/f.mkv", "D/f.mkv")], delete=["d/f.mkv"])], refused(SAME)),
+    # The name that is to be deleted is the moved file's.
+    "move and delete": ([cleanup(move=[("d/f.mkv", "d/F.mkv")], delete=["d/f.mkv"])], refused("d/f.mkv")),
+    **onto_itself("d/f.mkv", "d/F.MKV"),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_CASE)
+def test_file_system_without_case(case: str, client: Client) -> None:
+    """Two names that differ only in case are one file there."""
+    tasks, check = WITHOUT_CASE[case]
+    client.put("clip.mkv")
+    client.shell("mkdir d; cp clip.mkv d/f.mkv")
+    with namespace(client, odd(".", "fold")) as prefix:
+        check(client.run(*tasks, prefix=prefix))
+
+
+def test_move_to_another_file_system(client: Client) -> None:
+    """A move between file systems is verified before the source goes, and the file is there as a file of its own."""
+    client.put("clip.mkv")
+    client.shell("mkdir there; cp clip.mkv film.mkv")
+    with namespace(client, "mount -t tmpfs none there") as prefix:
+        completes(changed=["film.mkv"])(client.run(cleanup(move=[("film.mkv", "there/new/")]), prefix=prefix))
+        completes(changed=["back"])(client.run(cleanup(move=[("there/new/film.mkv", "back")]), prefix=prefix))
+
+    assert (client.work / "back").read_bytes() == (client.work / "clip.mkv").read_bytes()
+
+
+# --- attributes of what is replaced ---
+
+READ, WRITE, NOBODY = 4, 2, 0xFFFFFFFF
+ENTRIES = [(1, READ | WRITE, NOBODY), (2, READ, 1234), (4, READ, NOBODY), (16, READ, NOBODY), (32, 0, NOBODY)]
+ACL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in ENTRIES)
+"""An access control list: user 1234 may read, besides the owner's and the group's rights."""
+
+REPLACING: dict[str, Task] = {
+    "ffmpeg": ffmpeg(target="own.mkv", video=COPY, overwrite=True),
+    "handbrake": handbrake(target="own.mkv"),
+    "mkvmerge": mkvmerge(target="own.mkv"),
+    "mkvextract a track": mkvextract(target="own.mkv"),
+    "mkvextract an attachment": mkvextract("fonts.mkv", attachments=[{"id": 1, "filename": "own.mkv"}]),
+    # The last step of nearly all jobs: the new file takes the old one's place, whose owner the farm's users are.
+    "cleanup copy": cleanup(copy=[("clip.mkv", "own.mkv")]),
+    "cleanup move": cleanup(move=[("clip.mkv", "own.mkv")]),
+}
+
+
+@pytest.mark.parametrize("case", REPLACING)
+def test_attributes_stay(case: str, client: Client) -> None:
+    """Each module that replaces a file keeps its owner, group, mode, extended attributes and access control list."""
+    target = client.work / "own.mkv"
+    target.write_text("old")
+    if os.geteuid() == 0:
+        os.chown(target, 1000, 1001)
+    os.chmod(target, 0o640)
+    attributes = {"user.note": b"kept", "system.posix_acl_access": ACL}
+    for name, value in attributes.items():
+        os.setxattr(target, name, value)
+    before = target.stat()
+
+    result = client.run(REPLACING[case])
+
+    assert result.completed, str(result)
+    assert target.read_bytes() != b"old"
+    after = target.stat()
+    assert (after.st_uid, after.st_gid, oct(after.st_mode)) == (before.st_uid, before.st_gid, oct(before.st_mode))
+    assert {name: os.getxattr(target, name) for name in os.listxattr(target)} == attributes
+
+
+@pytest.mark.parametrize("case", REPLACING)
+def test_share_without_attributes(case: str, client: Client) -> None:
+    """A share that takes no owners, modes or times is no reason to fail: what could not be kept is a warning."""
+    client.put("clip.mkv", "fonts.mkv")
+    client.shell("echo old >own.mkv; chmod 600 own.mkv")
+    warned = [("times", "mode", "owner", "attributes")] if case == "cleanup copy" else []
+    moved = ["clip.mkv"] if case == "cleanup move" else []
+    with namespace(client, odd(".", "plain")) as prefix:
+        completes(*warned, changed=["own.mkv", *moved])(client.run(REPLACING[case], prefix=prefix))
+
+
+# --- what is done is not done again ---
+
+END = ("slow", "end")
+ROTATIONS: dict[str, tuple[Task, dict[str, str]]] = {
+    "copies": (cleanup(copy=[("f", "f.bak"), ("new", "f"), END]), {"f.bak": "old", "f": "new", "new": "new"}),
+    "stopped in the second": (cleanup(copy=[("f", "f.bak"), ("slow", "f")]), {"f.bak": "old", "f": "slow"}),
+    "moves": (cleanup(move=[("f", "f.bak"), ("new", "f")], copy=[END]), {"f.bak": "old", "f": "new", "end": "slow"}),
+    "a chain": (
+        cleanup(move=[("f.2", "f.3"), ("f.1", "f.2"), ("f", "f.1")], copy=[("new", "f"), END]),
+        {"f.3": "2", "f.2": "1", "f.1": "old", "f": "new", "end": "slow"},
+    ),
+    "a deletion": (cleanup(delete=["f"], move=[("new", "f")], copy=[END]), {"f": "new", "end": "slow"}),
+}
+
+
+@pytest.mark.parametrize("case", ROTATIONS)
+def test_rotation_goes_on_where_it_was(case: str, client: Client, farm: Farm) -> None:
+    """A rotation whose client is killed between two actions goes on with the first that was not done."""
+    task, expected = ROTATIONS[case]
+    client.shell("for n in new slow; do printf $n >$n; done; printf old >f; printf 1 >f.1; printf 2 >f.2; : >hanging")
+    with namespace(client, odd(".", "hang=slow")) as prefix:
+        worker = farm.start_worker(prefix)
+        job_id = farm.post(job(task))
+        until((client.work / "hangs").exists, "the slow copy")
+        worker.kill()
+        worker.wait()
+        (client.work / "hanging").unlink()
+        farm.start_worker(prefix)
+        result = farm.verdict(job_id)
+
+    assert result.completed, str(result)
+    assert {name: (client.work / name).read_text() for name in expected} == expected
+
+
+def test_the_unit_keeps_outputs() -> None:
+    """The systemd unit gives jobs no /tmp of their own: it is deleted at the end, and their outputs with it."""
+    unit = (Path(__file__).parents[2] / "scripts" / "sisyphus-client.service").read_text()
+
+    assert not [line for line in unit.splitlines() if line.startswith("PrivateTmp=") and not line.endswith("=no")]
