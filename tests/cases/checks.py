@@ -30,6 +30,11 @@ class Result:
         return str(self.record.get("message") or self.log)
 
     @property
+    def reason(self) -> str:
+        """The message without the command line, in which all of the job's words are."""
+        return self.message.partition("; the command was")[0]
+
+    @property
     def is_refused(self) -> bool:
         """Whether nothing has run."""
         return self.status == 2 or self.record.get("error", {}).get("step") in ("init", "validate")
@@ -57,7 +62,7 @@ def stopped(*words: Words, changed: Sequence[str] = ()) -> Check:
 
     def check(result: Result) -> None:
         assert not result.completed, str(result)
-        require_words(result.message, words)
+        require_words(result.reason, words)
         assert result.changed == set(changed), str(result)
 
     return check
@@ -93,15 +98,16 @@ def completes(
     return check
 
 
-def told(*words: Words) -> Check:
-    """The job failed and changed nothing, or completed with a warning: either with these words.
+def told(*words: Words, changed: Sequence[str] | None = None) -> Check:
+    """The job failed and changed nothing, or completed with a warning (and changed these files): either has the words.
 
     For what one tool or version gives up at and another survives: a user must learn of it, and may decide.
     """
 
     def check(result: Result) -> None:
-        require_words(result.warnings if result.completed else result.message, words)
-        assert result.completed or not result.changed, str(result)
+        require_words(result.warnings if result.completed else result.reason, words)
+        if not result.completed or changed is not None:
+            assert result.changed == set(changed or ()), str(result)
 
     return check
 

@@ -20,6 +20,9 @@ from tests.cases.checks import Result
 from tests.cases.media import Media
 from tests.cases.tasks import job, strings
 
+PATIENCE = 60
+"""Seconds after which a job of a second or two is taken for hanging."""
+
 CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
 
 
@@ -96,8 +99,12 @@ class Client:
     def call(self, name: str, *options: str, **popen: Any) -> tuple[int, str, str]:
         """Run a command of the program to its end: status, standard output, standard error."""
         with self.command(name, *options, **popen) as process:
-            out, err = process.communicate(timeout=100)
-            return process.returncode, out, err
+            try:
+                out, err = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return process.returncode, out, err
 
     def run(self, *tasks: Any, prefix: Sequence[str] = (), **popen: Any) -> Result:
         """Run a job, a document or its tasks, to its end."""
@@ -109,12 +116,6 @@ class Client:
         after = snapshot(self.work)
         changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         return Result(self.work, status, json.loads(out) if status != 2 else {}, err, changed)
-
-    def validate(self, document: Any) -> tuple[int, str]:
-        """Status and output of `validate`."""
-        self.provide(document)
-        status, out, err = self.call("validate", str(self.write(document)))
-        return status, out + err
 
 
 @contextlib.contextmanager
@@ -143,12 +144,13 @@ def odd(directory: str, *options: str) -> str:
 
 @contextlib.contextmanager
 def meanwhile(act: Callable[[], None]) -> Iterator[None]:
-    """Do something over and over, every few milliseconds."""
+    """Do something to a file over and over, every few milliseconds, as long as the file is there."""
     over = threading.Event()
 
     def repeat() -> None:
-        while not over.wait(0.003):
-            act()
+        with contextlib.suppress(FileNotFoundError):
+            while not over.wait(0.003):
+                act()
 
     thread = threading.Thread(target=repeat)
     thread.start()
@@ -165,7 +167,8 @@ VOID = b"\xec\x84\0\0\0\0"
 
 
 def append(path: Path, data: bytes) -> None:
-    with open(path, "ab") as file:
+    with open(path, "r+b") as file:
+        file.seek(0, os.SEEK_END)
         file.write(data)
 
 
@@ -183,13 +186,13 @@ class Farm:
 
     def start_worker(self, prefix: Sequence[str] = (), **environ: str) -> "subprocess.Popen[str]":
         """Start a worker; its state directory is `state`, so that a second one goes on where the first was killed."""
-        settings = {"QUEUE_POLL_INTERVAL": "0.1", "HEARTBEAT_INTERVAL": "0.2", "NETWORK_RETRY_INTERVAL": "0.2"}
-        return self._start("start", prefix=prefix, API_URL=self.url, **settings | environ)
+        intervals = dict.fromkeys(("QUEUE_POLL_INTERVAL", "HEARTBEAT_INTERVAL", "NETWORK_RETRY_INTERVAL"), "0.2")
+        return self._start("start", prefix=prefix, **{"API_URL": self.url} | intervals | environ)
 
-    def submit(self, document: Any, *options: str) -> "subprocess.Popen[str]":
+    def submit(self, document: Any, *options: str, **environ: str) -> "subprocess.Popen[str]":
         """Start `submit`."""
         self.client.provide(document)
-        return self._start("submit", *options, str(self.client.write(document)), API_URL=self.url)
+        return self._start("submit", *options, str(self.client.write(document)), **{"API_URL": self.url} | environ)
 
     def post(self, document: Any) -> str:
         """Submit a job without waiting for it; its id."""

@@ -33,13 +33,13 @@ def sound(source: str) -> Task:
 
 HOLE = ("damaged", "cut short", "of 8.0 s")
 LOST = (*HOLE, "frames", "invalid", "error", "missing", "lost")
-UNREADABLE = ("no media", "invalid data", "recognized", "moov atom", "no title", "not be opened", "write header")
+UNREADABLE = ("no media", "invalid data", "recognized", "atom", "no title", "not be opened", "input stream", "PPS")
 
 DAMAGED: dict[str, tuple[list[Maker], Check]] = {
     "zero0-5.av.mkv": ([encoded, copied, handbrake, mkvmerge, mkvextract], stopped(UNREADABLE)),
     "zero0-5.fast.mp4": ([encoded, handbrake, mkvmerge], stopped(UNREADABLE)),
     "zero0-5.av.avi": ([encoded, handbrake, mkvmerge], stopped(UNREADABLE)),
-    "zero0-5.full.ts": ([encoded, copied, handbrake], stopped((*UNREADABLE, "dimensions not set", "PPS"))),
+    "zero0-5.full.ts": ([encoded, copied, handbrake], stopped(UNREADABLE)),
     # The demuxer gives up: what follows is lost, and the container states that there is more.
     "zero30-70.av.mkv": ([encoded, copied, handbrake, mkvmerge, mkvextract], stopped(HOLE)),
     "zero90-100.av.mkv": ([encoded, copied, handbrake, mkvmerge, mkvextract], stopped(HOLE)),
@@ -53,7 +53,7 @@ DAMAGED: dict[str, tuple[list[Maker], Check]] = {
     "bad4k.mkv": ([copied, handbrake, mkvmerge, mkvextract], told(LOST)),
     "zero30-70.fast.mp4": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
     "zero90-100.fast.mp4": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
-    "zero30-70.full.ts": ([encoded, copied, handbrake, mkvmerge], told((*LOST, "recognized"))),
+    "zero30-70.full.ts": ([encoded, copied, handbrake, mkvmerge], told((*LOST, *UNREADABLE))),
     "zero40-42.full.ts": ([encoded, handbrake], told((*LOST, "sync"))),
     "zero90-100.full.ts": ([encoded, copied], told(LOST)),
     "zero30-70.av.avi": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
@@ -144,15 +144,14 @@ def test_exchanged_source(task: Task, client: Client) -> None:
     with meanwhile(lambda: exchange(source)):
         result = client.run(task, cleanup(delete=["f.mkv"]))
 
-    assert not result.completed, str(result)
-    assert "meanwhile" in result.message, str(result)
+    stopped("f.mkv", "meanwhile", changed=result.changed & {"f.other"})(result)
     assert source.exists()
-    assert not (client.work / "out.mkv").exists()
 
 
 # --- sources that are no files of their own ---
 
 LIST = ("list", "playlist", "names other files")
+PIPE = ("pipe", "no regular file")
 HIDDEN = (*LIST, "no title", "no media", "recognized")
 MAKERS = [encoded, handbrake, mkvmerge, mkvextract]
 HIDING = [(name, make) for name in ("upload.mp4", "upload.ts", "upload.mkv") for make in (copied, handbrake, mkvmerge)]
@@ -164,29 +163,29 @@ def listed(name: str, **options: Any) -> Task:
 
 
 ONE = completes(holds={"out.mkv": ["video h264"]})
-MPD = "cp dash/list.mpd dash/u.mkv"
+MPD = "cp dash/* .; cp list.mpd u.mkv"
 LISTS: dict[str, tuple[str, Task, Check]] = {
     **{f"{name}, {make.__name__}": ("", make(name), refused(name, HIDDEN)) for name, make in HIDING},
-    "DASH as .mkv": (MPD, copied("dash/u.mkv"), refused("dash/u.mkv", LIST)),
-    "DASH as .mkv, handbrake": (MPD, handbrake("dash/u.mkv"), refused("dash/u.mkv", HIDDEN)),
+    "DASH as .mkv": (MPD, copied("u.mkv"), refused("u.mkv", LIST)),
+    "DASH as .mkv, handbrake": (MPD, handbrake("u.mkv"), refused("u.mkv", HIDDEN)),
     "the second source": ("", ffmpeg(["clip.mkv", "upload.ts"], maps=["0:v:0"]), refused("upload.ts", LIST)),
     "behind a link": ("ln -s upload.mp4 film.mp4", copied("film.mp4"), refused("film.mp4", LIST)),
     # A list that says so is a source, if all of its parts are there.
     "concat": ("", listed("list.txt", f="concat"), ONE),
     "concat by extension": ("", listed("list.ffconcat"), ONE),
     "HLS": ("", listed("hls/list.m3u8"), ONE),
-    "DASH": ("", listed("dash/list.mpd"), ONE),
+    "DASH": (MPD, listed("list.mpd"), ONE),
     "concat without a part": ("", listed("bad.ffconcat"), refused("bad.ffconcat", "nothere.mkv")),
     "HLS without a part": ("rm hls/list1.ts", listed("hls/list.m3u8"), refused("list.m3u8", "list1.ts")),
     "HLS without a part, handbrake": ("rm hls/list1.ts", handbrake("hls/list.m3u8"), refused("list.m3u8")),
-    "DASH without a part": ("rm dash/*2.m4s", listed("dash/list.mpd"), stopped("list.mpd")),
-    "a damaged part": ("", listed("two.txt", f="concat"), stopped("cut60.av.mkv", ("damaged", "cut short"))),
+    "DASH without a part": ("cp dash/* .; rm *2.m4s", listed("list.mpd"), stopped("list.mpd")),
+    "a damaged part": ("", listed("two.txt", f="concat"), stopped(("damaged", "cut short"))),
     "concat: without a part": ("", copied("concat:clip.ts|nothere.ts"), stopped("nothere.ts")),
     # A pipe can be read once, and nobody knows whether all of it came.
-    **{f"pipe, {make.__name__}": ("mkfifo p.ts", make("p.ts"), refused("p.ts", "pipe")) for make in MAKERS},
-    "pipe, second source": ("mkfifo p", ffmpeg(["clip.mkv", "p"], maps=["0:v:0"]), refused("sources[1]", "pipe")),
-    "pipe behind a link": ("mkfifo p; ln -s p film.ts", encoded("film.ts"), refused("film.ts", "pipe")),
-    "pipe, cleanup": ("mkfifo p", cleanup(copy=[("p", "o")]), stopped("p", "no regular file")),
+    **{f"pipe, {make.__name__}": ("mkfifo p.ts", make("p.ts"), refused("p.ts", PIPE)) for make in MAKERS},
+    "pipe, second source": ("mkfifo p", ffmpeg(["clip.mkv", "p"], maps=["0:v:0"]), refused("sources[1]", PIPE)),
+    "pipe behind a link": ("mkfifo p; ln -s p film.ts", encoded("film.ts"), refused("film.ts", PIPE)),
+    "pipe, cleanup": ("mkfifo p", cleanup(copy=[("p", "o")]), stopped("p", PIPE)),
 }
 
 

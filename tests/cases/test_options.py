@@ -7,15 +7,11 @@ import pytest
 
 from tests.cases.checks import completes, refused, require_words, tags_of
 from tests.cases.client import Client
-from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, ffmpeg, handbrake, job, mkvextract, mkvmerge
+from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, encode, ffmpeg, handbrake, job, mkvextract, mkvmerge
 
 VICTIM = "victim.mkv"
 Row = tuple[Any, ...]
 """A task, and the words with which it is refused."""
-
-
-def video(**options: Any) -> Task:
-    return ffmpeg(video=ENCODE | options)
 
 
 def source(name: str, **options: Any) -> dict[str, Any]:
@@ -26,8 +22,8 @@ FLAG = ("takes no value", "flag")
 NO_VALUE = ("value", "argument")
 # A flag with a value: ffmpeg and mkvmerge take the value for a file, HandBrake ignores it.
 FLAGS: list[Row] = [
-    (video(bitexact=VICTIM), "bitexact", FLAG),
-    (video(shortest=1), "shortest", FLAG),
+    (encode(bitexact=VICTIM), "bitexact", FLAG),
+    (encode(shortest=1), "shortest", FLAG),
     (ffmpeg(audio=AAC | {"vn": VICTIM}), "vn", FLAG),
     (ffmpeg(input_options={"re": VICTIM}), "re", FLAG),
     (ffmpeg(source("clip.mkv", accurate_seek=VICTIM)), "accurate_seek", FLAG),
@@ -37,8 +33,8 @@ FLAGS: list[Row] = [
     (handbrake(destination_options={"markers": VICTIM}), "markers", FLAG),
     (handbrake(video_options={"vfr": VICTIM}), "vfr", FLAG),
     # The other way round, the tool takes the next word for the value.
-    (video(crf=True), "crf", NO_VALUE),
-    (video(vf=True), "vf", NO_VALUE),
+    (encode(crf=True), "crf", NO_VALUE),
+    (encode(vf=True), "vf", NO_VALUE),
     (ffmpeg(input_options={"itsoffset": True}), "itsoffset", NO_VALUE),
     (mkvmerge(options={"title": None}), "title", NO_VALUE),
     (mkvmerge(track={"track-name": None}), "track-name", NO_VALUE),
@@ -46,12 +42,12 @@ FLAGS: list[Row] = [
 ]
 # What the module itself says, what asks or ends, what talks elsewhere.
 FORBIDDEN: list[Row] = [
-    (video(i=VICTIM), "options.i"),
+    (encode(i=VICTIM), "options.i"),
     *[
-        (video(**{name: True}), f"options.{name}")
+        (encode(**{name: True}), f"options.{name}")
         for name in ("y", "n", "version", "encoders", "report", "stats", "stdin")
     ],
-    *[(video(**{name: "long"}), f"options.{name}") for name in ["h", "help", "progress", "loglevel", "v"]],
+    *[(encode(**{name: "long"}), f"options.{name}") for name in ["h", "help", "progress", "loglevel", "v"]],
     (ffmpeg(input_options={"i": VICTIM}), "input_options.i"),
     (ffmpeg(output_options={"y": True}), "output_options.y"),
     (mkvmerge(options={"output": VICTIM}), "options.output"),
@@ -66,8 +62,8 @@ FORBIDDEN: list[Row] = [
     (handbrake(general_options={"preset_export": "x", "preset_export_file": "victim.txt"}), "preset_export_file"),
 ]
 MISSPELT: list[Row] = [
-    (video(presett="slow"), "options.presett", "did you mean", "preset"),
-    (ffmpeg(video=ENCODE | {"metdata:s": "title=x"}), "metdata", "metadata"),
+    (encode(presett="slow"), "options.presett", "did you mean", "preset"),
+    (encode(**{"metdata:s": "title=x"}), "metdata", "metadata"),
     (ffmpeg(input_options={"stream_lop": 1}), "stream_lop", "stream_loop"),
     (ffmpeg(output_options={"movflag": "x"}), "movflag", "movflags"),
     (mkvmerge(options={"titel": "x"}), "titel", "title"),
@@ -79,7 +75,7 @@ MISSPELT: list[Row] = [
 ]
 # Options of the whole file would get a stream's suffix.
 OF_THE_FILE: list[Row] = [
-    (ffmpeg(video=ENCODE | {name: value}), f"output_maps[0].options.{name}", "output_options")
+    (encode(**{name: value}), f"output_maps[0].options.{name}", "output_options")
     for names, value in (
         ("brand id3v2_version map_metadata map_chapters cluster_time_limit", 3),
         ("metadata", "title=x"),
@@ -90,14 +86,14 @@ OF_THE_FILE: list[Row] = [
 WRITING: list[Row] = [
     (task, "victim", "exists")
     for task in (
-        video(vstats_file="victim.txt"),
-        video(vf="metadata=print:file=victim.txt"),
-        video(vf="scale=80:-2,metadata=mode=print:file='victim.txt',null"),
-        video(filter="signalstats,metadata=mode=print:file=victim.txt"),
+        encode(vstats_file="victim.txt"),
+        encode(vf="metadata=print:file=victim.txt"),
+        encode(vf="scale=80:-2,metadata=mode=print:file='victim.txt',null"),
+        encode(filter="signalstats,metadata=mode=print:file=victim.txt"),
         ffmpeg(["clip.mkv", "clip.mp4"], video=ENCODE | {"lavfi": "[0:v][1:v]ssim=stats_file=victim.txt"}),
-        ffmpeg(video=ENCODE | {"x264-params": {"pass": 1, "stats": "victim.txt"}}),
-        ffmpeg(video=ENCODE | {"x264-params": {"dump-yuv": "victim.txt"}}),
-        video(**{"b": "100k", "pass": 1, "passlogfile": "victim"}),
+        encode(**{"x264-params": {"pass": 1, "stats": "victim.txt"}}),
+        encode(**{"x264-params": {"dump-yuv": "victim.txt"}}),
+        encode(**{"b": "100k", "pass": 1, "passlogfile": "victim"}),
         ffmpeg("fonts.mkv", input_options={"dump_attachment:t:0": "victim.txt"}),
     )
 ]
@@ -121,9 +117,9 @@ def test_refused(case: str, client: Client) -> None:
 
 FIRST_PASS = {"pass": 1, "b": "90k", "passlogfile": "new", "f": "null"}
 WRITTEN: dict[str, tuple[Task, list[str]]] = {
-    "vstats_file": (video(vstats_file="new.txt"), ["new.txt", "out.mkv"]),
-    "metadata": (video(vf="metadata=print:file=new.txt"), ["new.txt", "out.mkv"]),
-    "pass 1": (ffmpeg(target="/dev/null", video=ENCODE | FIRST_PASS), ["new-0.log", "new-0.log.mbtree"]),
+    "vstats_file": (encode(vstats_file="new.txt"), ["new.txt", "out.mkv"]),
+    "metadata": (encode(vf="metadata=print:file=new.txt"), ["new.txt", "out.mkv"]),
+    "pass 1": (ffmpeg(target="/dev/null", video=ENCODE | FIRST_PASS), ["new-0.log"]),
     "overwritten": (ffmpeg(video=ENCODE | {"vstats_file": "victim.txt"}, overwrite=True), ["victim.txt", "out.mkv"]),
 }
 

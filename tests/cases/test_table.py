@@ -113,7 +113,7 @@ def test_progress_of_an_uncertain_length(client: Client) -> None:
     """A filter makes the output four times as long: no percentage, and no limit that trusts one, ends the job."""
     document = load("progress_timeout_slowmo")
     document["tasks"][0]["data"]["output_maps"][0]["options"]["vf"] += ",realtime=speed=2"  # slow on any machine
-    client.configure(progress_timeout="1s")
+    client.configure(progress_timeout="2s")
     prepare(client, "progress_timeout_slowmo")
 
     completes(changed=["pp.mkv"])(client.run(document))
