@@ -172,7 +172,7 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-class Farm:
+class Services:
     """The program's own API server, and workers and submitters of it, each a process."""
 
     def __init__(self, client: Client) -> None:

@@ -5,24 +5,23 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cases.checks import require_words
-from tests.cases.client import Client, Farm, until
+from tests.cases.client import Client, Services, until
 from tests.cases.tasks import ENCODE, JOBS, cleanup, encode, ffmpeg, handbrake, job, load, mkvmerge
 from tests.cases.test_table import prepare
-from tests.farm import Farm as ReferenceServer
+from tests.support.farm import Farm
 
 ROOT = Path(__file__).parents[2]
 SLOW = ENCODE | {"vf": "realtime=speed=2"}
 
 # --- one job's file, four readers ---
 
-FILES = sorted([*(path.stem for path in JOBS.iterdir()), *(path.name for path in ROOT.glob("examples/*.json"))])
+FILES = [*JOBS, *sorted(path.name for path in ROOT.glob("examples/*.json"))]
 
 
 def ready(client: Client, name: str) -> Any:
@@ -36,20 +35,20 @@ def ready(client: Client, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_all_readers_agree(name: str, client: Client, farm: Farm) -> None:
+def test_all_readers_agree(name: str, client: Client, services: Services) -> None:
     """`run`, `validate`, `submit` and a worker say the same of one file, and the worker does what `run` does."""
-    farm.start_worker()
+    services.start_worker()
     document = ready(client, name)
     status, *_ = client.call("validate", str(client.write(document)))
     result = client.run(document)
     assert (status != 0) == result.is_refused, str(result)
 
     client.shell("rm -rf *")
-    submitted = farm.submit(ready(client, name))
+    submitted = services.submit(ready(client, name))
     if submitted.wait(30):  # what is wrong with the file itself: nobody takes it
         assert result.is_refused
         return
-    there = farm.verdict(farm.output(submitted).strip())
+    there = services.verdict(services.output(submitted).strip())
     ends = [(each.completed, each.record.get("error", {}).get("step")) for each in (result, there)]
     assert ends[0] == ends[1], there.message
 
@@ -69,53 +68,45 @@ ENTITIES = {
 COPIES = job(cleanup(copy=[("s.srt", f"done/{name}") for name in ENTITIES]))
 
 
-@pytest.fixture
-def reference() -> Iterator[ReferenceServer]:
-    """A server that is not ours."""
-    server = ReferenceServer()
-    yield server
-    server.close()
-
-
-def test_entities(client: Client, farm: Farm, reference: ReferenceServer) -> None:
+def test_entities(client: Client, services: Services, farm: Farm) -> None:
     """Of another server's texts the seven entities are unescaped, once, unless the text names a file that is there."""
     client.put("s.srt")
     client.shell("mkdir done; cp s.srt 'done/is &amp; there.srt'")
-    farm.start_worker(API_URL=reference.url)
+    services.start_worker(API_URL=farm.url)
 
-    assert not reference.await_verdict(reference.post(COPIES)).failed
+    assert not farm.await_verdict(farm.post(COPIES)).failed
     assert sorted(os.listdir(client.work / "done")) == sorted(ENTITIES.values())
 
 
-def test_texts_of_our_own_server(client: Client, farm: Farm) -> None:
+def test_texts_of_our_own_server(client: Client, services: Services) -> None:
     """Of our own server's nothing is unescaped: it has what was submitted."""
-    farm.start_worker()
+    services.start_worker()
 
-    assert farm.verdict(farm.post(COPIES)).completed
+    assert services.verdict(services.post(COPIES)).completed
     assert sorted(os.listdir(client.work / "done")) == sorted(ENTITIES)
 
 
-def test_undecodable_name(client: Client, farm: Farm, reference: ReferenceServer) -> None:
+def test_undecodable_name(client: Client, services: Services, farm: Farm) -> None:
     """A name that is no UTF-8 can be worked on, and what the server hears of it is text."""
     name = os.fsdecode(b"caf\xe9.mkv")
     client.put("clip.mkv")
     os.rename(client.work / "clip.mkv", client.work / name)
-    farm.start_worker(API_URL=reference.url)
+    services.start_worker(API_URL=farm.url)
     document = job(ffmpeg(name, video=SLOW), cleanup(move=[(name, "done/")]), job_title=name)
 
-    assert not reference.await_verdict(reference.post(document)).failed
+    assert not farm.await_verdict(farm.post(document)).failed
     assert os.listdir(os.fsencode(client.work / "done")) == [b"caf\xe9.mkv"]
-    assert {beat["job_title"].encode() for beat in reference.beats() if "job_title" in beat}
+    assert {beat["job_title"].encode() for beat in farm.beats() if "job_title" in beat}
 
 
-def test_unknown_keys_are_a_warning(client: Client, farm: Farm) -> None:
+def test_unknown_keys_are_a_warning(client: Client, services: Services) -> None:
     """A worker does a job with keys that it does not know, and says so on the record."""
     client.put("s.srt")
-    farm.start_worker()
+    services.start_worker()
     task = cleanup(copy=[("s.srt", "o.srt")]) | {"enabled": False}
-    job_id = farm.call("POST", "/queue", {"job_title": "x", "tasks": [task]})["job_id"]
+    job_id = services.call("POST", "/queue", {"job_title": "x", "tasks": [task]})["job_id"]
 
-    result = farm.verdict(job_id)
+    result = services.verdict(job_id)
     assert result.completed, str(result)
     assert "enabled" in result.warnings
 
@@ -131,13 +122,13 @@ def test_forms_of_a_record(client: Client) -> None:
     assert isinstance(record["seconds"], float)
 
 
-def test_no_percentage_of_an_uncertain_length(client: Client, farm: Farm, reference: ReferenceServer) -> None:
+def test_no_percentage_of_an_uncertain_length(client: Client, services: Services, farm: Farm) -> None:
     """While an output of unknown length is encoded, no heartbeat has a percentage."""
     client.put("clip.mkv")
-    farm.start_worker(API_URL=reference.url)
+    services.start_worker(API_URL=farm.url)
 
-    reference.await_verdict(reference.post(job(encode(vf="setpts=4*PTS,realtime=speed=4"))))
-    beats = [beat for beat in reference.beats() if beat.get("info", {}).get("phase") == "encoding"]
+    farm.await_verdict(farm.post(job(encode(vf="setpts=4*PTS,realtime=speed=4"))))
+    beats = [beat for beat in farm.beats() if beat.get("info", {}).get("phase") == "encoding"]
     assert beats
     assert not [beat["progress"] for beat in beats if beat.get("progress")]
 
@@ -170,12 +161,12 @@ AT_ONCE: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", AT_ONCE)
-def test_two_slots(case: str, client: Client, farm: Farm) -> None:
+def test_two_slots(case: str, client: Client, services: Services) -> None:
     """Two jobs at once share no file: both complete, and leave nothing but their outputs."""
     documents = AT_ONCE[case]
     client.put("clip.mkv")
-    farm.start_worker(WORKER_SLOTS="2")
-    for result in [farm.verdict(job_id) for job_id in [farm.post(document) for document in documents]]:
+    services.start_worker(WORKER_SLOTS="2")
+    for result in [services.verdict(job_id) for job_id in [services.post(document) for document in documents]]:
         assert result.completed, str(result)
 
     targets = {task["data"]["output_file"] for document in documents for task in document["tasks"]}
@@ -185,86 +176,86 @@ def test_two_slots(case: str, client: Client, farm: Farm) -> None:
 # --- submit --wait ---
 
 
-def test_wait_for_a_completed_job(client: Client, farm: Farm) -> None:
+def test_wait_for_a_completed_job(client: Client, services: Services) -> None:
     """The status is 0, and title, outputs and warnings are shown."""
-    farm.start_worker()
-    process = farm.submit(job(ffmpeg(), cleanup(delete=["gone.mkv"]), job_title="A Title"), "--wait")
+    services.start_worker()
+    process = services.submit(job(ffmpeg(), cleanup(delete=["gone.mkv"]), job_title="A Title"), "--wait")
 
-    assert process.wait(30) == 0, farm.log(process)
-    require_words(farm.output(process), ["A Title", "out.mkv", "gone.mkv", "completed"])
+    assert process.wait(30) == 0, services.log(process)
+    require_words(services.output(process), ["A Title", "out.mkv", "gone.mkv", "completed"])
 
 
-def test_wait_for_a_failed_job(client: Client, farm: Farm) -> None:
+def test_wait_for_a_failed_job(client: Client, services: Services) -> None:
     """The status is 1, and the reason is shown."""
-    farm.start_worker()
-    process = farm.submit(job(ffmpeg("none.mkv")), "--wait")
+    services.start_worker()
+    process = services.submit(job(ffmpeg("none.mkv")), "--wait")
 
     assert process.wait(30) == 1
-    require_words(farm.output(process), ["none.mkv"])
+    require_words(services.output(process), ["none.mkv"])
 
 
-def test_wait_for_a_deleted_job(client: Client, farm: Farm) -> None:
+def test_wait_for_a_deleted_job(client: Client, services: Services) -> None:
     """A job that was deleted from the queue has not completed: status 1."""
-    process = farm.submit(job(cleanup(delete=["x"])), "--wait")
-    job_id = until(lambda: farm.output(process).strip(), "the id")
-    farm.call("DELETE", f"/jobs/{job_id}")
+    process = services.submit(job(cleanup(delete=["x"])), "--wait")
+    job_id = until(lambda: services.output(process).strip(), "the id")
+    services.call("DELETE", f"/jobs/{job_id}")
 
     assert process.wait(30) == 1
-    require_words(farm.output(process) + farm.log(process), ["deleted"])
+    require_words(services.output(process) + services.log(process), ["deleted"])
 
 
-def test_wait_for_a_cancelled_job(client: Client, farm: Farm) -> None:
+def test_wait_for_a_cancelled_job(client: Client, services: Services) -> None:
     """Nor has a job that was deleted while it ran."""
-    farm.start_worker(CANCEL_DELETED_JOBS="1")
-    process = farm.submit(job(encode(vf="realtime=speed=0.1")), "--wait")
-    until(farm.working, "the job to run")
-    farm.call("DELETE", f"/jobs/{farm.output(process).strip()}")
+    services.start_worker(CANCEL_DELETED_JOBS="1")
+    process = services.submit(job(encode(vf="realtime=speed=0.1")), "--wait")
+    until(services.working, "the job to run")
+    services.call("DELETE", f"/jobs/{services.output(process).strip()}")
 
     assert process.wait(30) == 1
 
 
-def test_wait_where_nobody_tells(client: Client, farm: Farm, reference: ReferenceServer) -> None:
+def test_wait_where_nobody_tells(client: Client, services: Services, farm: Farm) -> None:
     """A server that does not tell how a job ended: status 3."""
-    farm.start_worker(API_URL=reference.url)
+    services.start_worker(API_URL=farm.url)
 
-    process = farm.submit(job(cleanup(delete=["x"])), "--wait", API_URL=reference.url)
+    process = services.submit(job(cleanup(delete=["x"])), "--wait", API_URL=farm.url)
     assert process.wait(30) == 3
 
 
-def test_wait_for_a_job_that_was_handed_back(client: Client, farm: Farm) -> None:
+def test_wait_for_a_job_that_was_handed_back(client: Client, services: Services) -> None:
     """A job that goes back to the queue gets a new id: it is followed, to the verdict of the one who did it."""
-    worker = farm.start_worker()
-    process = farm.submit(job(ffmpeg(video=SLOW)), "--wait")
-    until(farm.working, "the job to run")
+    worker = services.start_worker()
+    process = services.submit(job(ffmpeg(video=SLOW)), "--wait")
+    until(services.working, "the job to run")
     worker.send_signal(signal.SIGQUIT)
     worker.wait()
-    assert process.poll() is None, farm.log(process)
-    farm.start_worker()
+    assert process.poll() is None, services.log(process)
+    services.start_worker()
 
-    assert process.wait(30) == 0, farm.log(process)
-    require_words(farm.output(process), ["out.mkv"])
+    assert process.wait(30) == 0, services.log(process)
+    require_words(services.output(process), ["out.mkv"])
 
 
-def test_wait_without_a_worker(client: Client, farm: Farm) -> None:
+def test_wait_without_a_worker(client: Client, services: Services) -> None:
     """With no worker alive `submit` says so, and goes on waiting for one."""
-    process = farm.submit(job(cleanup(delete=["x"])), "--wait")
-    until(lambda: "no worker" in farm.log(process).lower(), "a word about workers", 10)
+    process = services.submit(job(cleanup(delete=["x"])), "--wait")
+    until(lambda: "no worker" in services.log(process).lower(), "a word about workers", 10)
     assert process.poll() is None
-    farm.start_worker()
+    services.start_worker()
 
     assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize("what", ["/queue", "/workers/"])
-def test_wait_for_the_disabled(what: str, client: Client, farm: Farm) -> None:
+def test_wait_for_the_disabled(what: str, client: Client, services: Services) -> None:
     """With the queue or all workers disabled `submit` says so, and goes on waiting."""
-    farm.start_worker()
-    worker = until(lambda: farm.call("GET", "/workers")["workers"], "the worker")[0]
+    services.start_worker()
+    worker = until(lambda: services.call("GET", "/workers")["workers"], "the worker")[0]
     path = what + (worker["worker_id"] if what.endswith("/") else "")
-    farm.call("PATCH", path, {"disabled": True})
-    process = farm.submit(job(cleanup(delete=["x"])), "--wait")
-    until(lambda: "disabled" in farm.log(process).lower(), "a word about it", 10)
+    services.call("PATCH", path, {"disabled": True})
+    process = services.submit(job(cleanup(delete=["x"])), "--wait")
+    until(lambda: "disabled" in services.log(process).lower(), "a word about it", 10)
     assert process.poll() is None
-    farm.call("PATCH", path, {"disabled": False})
+    services.call("PATCH", path, {"disabled": False})
 
     assert process.wait(30) == 0

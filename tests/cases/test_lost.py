@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cases.checks import Check, completes, refused, stopped, told
-from tests.cases.client import Client, Farm, namespace, odd, until
+from tests.cases.client import Client, Services, namespace, odd, until
 from tests.cases.tasks import COPY, Task, cleanup, ffmpeg, handbrake, job, mkvextract, mkvmerge
 
 SAME = "same file"
@@ -189,19 +189,19 @@ ROTATIONS: dict[str, tuple[Task, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", ROTATIONS)
-def test_rotation_goes_on_where_it_was(case: str, client: Client, farm: Farm) -> None:
+def test_rotation_goes_on_where_it_was(case: str, client: Client, services: Services) -> None:
     """A rotation whose client is killed between two actions goes on with the first that was not done."""
     task, expected = ROTATIONS[case]
     client.shell("for n in new slow; do printf $n >$n; done; printf old >f; printf 1 >f.1; printf 2 >f.2; : >hanging")
     with namespace(client, odd(".", "hang=slow")) as prefix:
-        worker = farm.start_worker(prefix)
-        job_id = farm.post(job(task))
+        worker = services.start_worker(prefix)
+        job_id = services.post(job(task))
         until((client.work / "hangs").exists, "the slow copy")
         worker.kill()
         worker.wait()
         (client.work / "hanging").unlink()
-        farm.start_worker(prefix)
-        result = farm.verdict(job_id)
+        services.start_worker(prefix)
+        result = services.verdict(job_id)
 
     assert result.completed, str(result)
     assert {name: (client.work / name).read_text() for name in expected} == expected

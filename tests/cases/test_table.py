@@ -2,13 +2,12 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
 from tests.cases.checks import Check, completes, refused, stopped, streams
-from tests.cases.client import TS_PADDING, Client, Farm, append, meanwhile, namespace, odd, until
-from tests.cases.tasks import cleanup, load
+from tests.cases.client import TS_PADDING, Client, Services, append, meanwhile, namespace, odd, until
+from tests.cases.tasks import JOBS, cleanup, load
 
 SETUPS = {
     "move_bind_same_file": "mkdir b1 b2; cp av.mkv b1/only.mkv",
@@ -70,7 +69,7 @@ def test_every_case_has_its_row() -> None:
     more = {"move_bind_same_file", "growing_ts", "twopass_slots_1", "twopass_slots_2", "owner_overwrite"}
     more |= {"progress_timeout_slowmo", "html_entities"}
 
-    assert {path.stem for path in Path(__file__).with_name("jobs").iterdir()} == ROWS.keys() | more
+    assert JOBS.keys() == ROWS.keys() | more
 
 
 @pytest.mark.parametrize("case", ROWS)
@@ -119,19 +118,19 @@ def test_progress_of_an_uncertain_length(client: Client) -> None:
     completes(changed=["pp.mkv"])(client.run(document))
 
 
-def test_two_passes_in_two_slots(client: Client, farm: Farm) -> None:
+def test_two_passes_in_two_slots(client: Client, services: Services) -> None:
     """Two jobs of two passes at once share no log, and leave none."""
     documents = [load("twopass_slots_1"), load("twopass_slots_2")]
     for number, document in enumerate(documents, 1):
         prepare(client, f"twopass_slots_{number}")
         for task in document["tasks"]:  # in real time, so that both run at once on any machine
             task["data"]["output_maps"][0]["options"] |= {"vf": "realtime=speed=2", "preset": "ultrafast"}
-    farm.start_worker(WORKER_SLOTS="2")
-    ids = [farm.post(document) for document in documents]
-    until(lambda: len(farm.working()) == 2, "both to run")
+    services.start_worker(WORKER_SLOTS="2")
+    ids = [services.post(document) for document in documents]
+    until(lambda: len(services.working()) == 2, "both to run")
 
     for job_id, name in zip(ids, ("q1.mkv", "q2.mkv"), strict=True):
-        assert (result := farm.verdict(job_id)).completed, str(result)
+        assert (result := services.verdict(job_id)).completed, str(result)
         assert streams(client.work / name)
     assert not list(client.work.glob("*2pass*")), "the logs are the jobs' own, and gone"
 
