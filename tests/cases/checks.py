@@ -1,4 +1,4 @@
-"""What came of a job: its result, and checks of it that tables can name."""
+"""A job's result, and the checks of it that tables name."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Words = str | tuple[str, ...]
-"""A text that must be found, whatever its case, or alternatives to it, where tools word it differently."""
+"""A text that must be found, in any case of letters; a tuple holds alternatives, for tools that word it differently."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Result:
 
     @property
     def reason(self) -> str:
-        """The message without the command line, in which all of the job's words are."""
+        """The message without the command line, which repeats the job's own words."""
         return self.message.partition("; the command was")[0]
 
     @property
     def is_refused(self) -> bool:
-        """Whether nothing has run."""
+        """True if the job ended before any task ran."""
         return self.status == 2 or self.record.get("error", {}).get("step") in ("init", "validate")
 
     @property
@@ -58,7 +58,7 @@ def require_words(text: str, words: Sequence[Words]) -> None:
 
 
 def stopped(*words: Words, changed: Sequence[str] = ()) -> Check:
-    """The job did not complete, its message has the words, and no file is another than before."""
+    """Expect that the job did not complete, that its message has the words, and that only these files changed."""
 
     def check(result: Result) -> None:
         assert not result.completed, str(result)
@@ -69,7 +69,7 @@ def stopped(*words: Words, changed: Sequence[str] = ()) -> Check:
 
 
 def refused(*words: Words) -> Check:
-    """As `stopped`, before anything ran."""
+    """Expect `stopped` before any task ran."""
 
     def check(result: Result) -> None:
         stopped(*words)(result)
@@ -81,7 +81,7 @@ def refused(*words: Words) -> Check:
 def completes(
     *warnings: Words, changed: Sequence[str] = ("out.mkv",), holds: Mapping[str, Sequence[str]] = {}
 ) -> Check:
-    """The job completed with these warnings, and has changed these files and no others.
+    """Expect that the job completed with these warnings and changed these files, and no others.
 
     `holds` has words for each stream of a file, in their order; see `streams`.
     """
@@ -99,9 +99,9 @@ def completes(
 
 
 def told(*words: Words, changed: Sequence[str] | None = None) -> Check:
-    """The job failed and changed nothing, or completed with a warning (and changed these files): either has the words.
+    """Expect the words in the message of a job that failed and changed nothing, or in the warnings of a completed one.
 
-    For what one tool or version gives up at and another survives: a user must learn of it, and may decide.
+    One tool or version gives up where another survives: the user must learn of the damage either way.
     """
 
     def check(result: Result) -> None:
@@ -113,7 +113,7 @@ def told(*words: Words, changed: Sequence[str] | None = None) -> Check:
 
 
 def streams(path: Path) -> list[set[str]]:
-    """Words for each stream of a file: type, codec, size, language, title."""
+    """Each stream of a file in words: type, codec, size, language, title."""
     argv = ["ffprobe", "-v", "error", "-of", "json", "-show_streams", "-i", f"file:{path}"]
     found = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)["streams"]
     words = []

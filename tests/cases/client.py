@@ -21,13 +21,13 @@ from tests.cases.media import Media
 from tests.cases.tasks import job, strings
 
 PATIENCE = 60
-"""Seconds after which a job of a second or two is taken for hanging."""
+"""Seconds after which a short job counts as hanging."""
 
 CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
 
 
 def snapshot(directory: Path) -> dict[str, str]:
-    """The contents of all files below a directory, by their names; of links and others what they are."""
+    """Hashes of all files below a directory, and the targets of links, by relative name."""
     found = {}
     for path in directory.rglob("*"):
         name = str(path.relative_to(directory))
@@ -48,7 +48,7 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any
 
 
 class Client:
-    """Runs the console program in a directory, into which the media that jobs name are put."""
+    """Runs the console program in a directory of its own, and puts the media there that the jobs name."""
 
     def __init__(self, home: Path, media: Media) -> None:
         self.home = home
@@ -79,7 +79,7 @@ class Client:
         subprocess.run(["sh", "-ec", script], cwd=self.work, check=True)
 
     def provide(self, document: Any) -> None:
-        """Put all media that a document names by their own names into the directory."""
+        """Put the media that a document names into the directory."""
         for text in strings(document):
             if self._media.knows(text):
                 self.put(text)
@@ -120,7 +120,7 @@ class Client:
 
 @contextlib.contextmanager
 def namespace(client: Client, script: str) -> Iterator[list[str]]:
-    """A mount namespace whose mounts a shell's commands make; yields the words that run a command in it."""
+    """Make a mount namespace and mounts with a shell script; yields the command prefix that enters the namespace."""
     options = ["--mount"] if os.geteuid() == 0 else ["--map-root-user", "--mount"]
     command = ["unshare", *options, "sh", "-ec", f"{script}\necho ready\nexec cat"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -138,13 +138,13 @@ def namespace(client: Client, script: str) -> Iterator[list[str]]:
 
 
 def odd(directory: str, *options: str) -> str:
-    """The script of a namespace in which a directory has the oddities of `odd_fs`."""
+    """The script of a namespace that covers a directory with `odd_fs`."""
     return f"exec {sys.executable} {Path(__file__).with_name('odd_fs.py')} {directory} {' '.join(options)}"
 
 
 @contextlib.contextmanager
 def meanwhile(act: Callable[[], None]) -> Iterator[None]:
-    """Do something to a file over and over, every few milliseconds, as long as the file is there."""
+    """Call `act` every few milliseconds, until the block ends or the file is gone."""
     over = threading.Event()
 
     def repeat() -> None:
@@ -163,7 +163,7 @@ def meanwhile(act: Callable[[], None]) -> Iterator[None]:
 
 TS_PADDING = b"\x47\x1f\xff\x10" + bytes(184)
 VOID = b"\xec\x84\0\0\0\0"
-"""What MPEG-TS and Matroska allow at their end, and that means nothing."""
+"""Padding that MPEG-TS and Matroska readers skip."""
 
 
 def append(path: Path, data: bytes) -> None:
@@ -173,7 +173,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 class Services:
-    """The program's own API server, and workers and submitters of it, each a process."""
+    """The program's own API server, workers and submitters, each in a process."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -185,7 +185,7 @@ class Services:
         self.url = until(lambda: self._url(server), "the server")
 
     def start_worker(self, prefix: Sequence[str] = (), **environ: str) -> "subprocess.Popen[str]":
-        """Start a worker; its state directory is `state`, so that a second one goes on where the first was killed."""
+        """Start a worker. All share a state directory, so that a second one resumes the job of a killed first one."""
         intervals = dict.fromkeys(("QUEUE_POLL_INTERVAL", "HEARTBEAT_INTERVAL", "NETWORK_RETRY_INTERVAL"), "0.2")
         return self._start("start", prefix=prefix, **{"API_URL": self.url} | intervals | environ)
 
@@ -195,35 +195,35 @@ class Services:
         return self._start("submit", *options, str(self.client.write(document)), **{"API_URL": self.url} | environ)
 
     def post(self, document: Any) -> str:
-        """Submit a job without waiting for it; its id."""
+        """Submit a job and return its id."""
         process = self.submit(document)
         assert process.wait(30) == 0, self.log(process)
         return str(self.output(process)).strip()
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Make a call to the server: the answer, or `None` if there is no such thing."""
+        """Call the server; returns the decoded answer, or `None` for a status of 400 or more."""
         answer = self._session.request(method, self.url + path, json=body, timeout=10)
         return answer.json() if answer.ok and answer.content else None
 
     def verdict(self, job_id: str) -> Result:
-        """Wait until a job has ended; its record as a result."""
+        """Wait until a job has ended, and return its record."""
         found = until(lambda: self.call("GET", f"/jobs/{job_id}/completed"), f"the end of {job_id}", 60)
         return Result(self.client.work, int(found["failed"]), found["info"], "")
 
     def working(self) -> list[dict[str, Any]]:
-        """The workers' last heartbeats that name a job."""
+        """The last heartbeats of the workers that have a job."""
         return [each for each in self.call("GET", "/workers")["workers"] if each.get("job_id")]
 
     def log(self, process: "subprocess.Popen[str]") -> str:
-        """What a process has said on standard error."""
+        """The standard error of a process so far."""
         return (self.client.home / f"{self._started.index(process)}.err").read_text()
 
     def output(self, process: "subprocess.Popen[str]") -> str:
-        """What a process has said on standard output."""
+        """The standard output of a process so far."""
         return (self.client.home / f"{self._started.index(process)}.out").read_text()
 
     def close(self) -> None:
-        """End all of it."""
+        """Stop all processes."""
         for process in reversed(self._started):
             for number in (signal.SIGQUIT, signal.SIGQUIT):
                 if process.poll() is None:

@@ -1,4 +1,4 @@
-"""Fixtures of the cases: media for the session, and a client and its services of each test's own."""
+"""Fixtures of the cases: media for the session; a client and services for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def client(tmp_path: Path, media: Media) -> Client:
 
 @pytest.fixture
 def services(client: Client) -> Iterator[Services]:
-    """The program's own API server, and no worker yet."""
+    """The program's own API server, without workers."""
     services = Services(client)
     yield services
     services.close()

@@ -63,7 +63,7 @@ DAMAGED: dict[str, tuple[list[Maker], Check]] = {
 
 @pytest.mark.parametrize(("source", "make"), [(source, make) for source in DAMAGED for make in DAMAGED[source][0]])
 def test_damage(source: str, make: Maker, client: Client) -> None:
-    """A damaged source is an error, or where something comes after the damage at least a warning; nothing is lost."""
+    """A damaged source is an error, or at least a warning where the tool reads on after the damage."""
     DAMAGED[source][1](client.run(make(source)))
 
 
@@ -86,7 +86,7 @@ EIO_AT_HALF = "eio=409600"
 
 @pytest.mark.parametrize(("source", "make"), FAULTY)
 def test_read_error(source: str, make: Maker, client: Client) -> None:
-    """A disk that gives EIO in the middle of a source: the job fails, whatever the tool says."""
+    """A disk that gives EIO in the middle of a source fails the job, whatever the tool says."""
     client.put(source, directory="disk")
     with namespace(client, odd("disk", EIO_AT_HALF)) as prefix:
         stopped(EIO)(client.run(make(f"disk/{source}"), prefix=prefix))
@@ -94,7 +94,7 @@ def test_read_error(source: str, make: Maker, client: Client) -> None:
 
 @pytest.mark.parametrize("task", [cleanup(copy=[("disk/av.mkv", "o")]), cleanup(move=[("disk/av.mkv", "o")])])
 def test_read_error_in_cleanup(task: Task, client: Client) -> None:
-    """A copy, and a move to another file system, leave the source that cannot be read, and no half file."""
+    """A copy or move of an unreadable source fails, keeps the source and leaves no half file."""
     client.put("av.mkv", directory="disk")
     with namespace(client, odd("disk", EIO_AT_HALF)) as prefix:
         stopped("input/output error")(client.run(task, prefix=prefix))
@@ -137,7 +137,7 @@ def test_growing_source(case: str, client: Client) -> None:
 
 @pytest.mark.parametrize("task", [encoded("f.mkv"), handbrake("f.mkv"), mkvmerge("f.mkv"), mkvextract("f.mkv")])
 def test_exchanged_source(task: Task, client: Client) -> None:
-    """Another file that took the source's place meanwhile is not what was read, so it is not deleted for it."""
+    """A source that another file has replaced meanwhile is an error, and the other file is not deleted."""
     client.put("clip.mkv")
     source = client.work / "f.mkv"
     shutil.copy(client.work / "clip.mkv", source)
@@ -155,7 +155,7 @@ PIPE = ("pipe", "no regular file")
 HIDDEN = (*LIST, "no title", "no media", "recognized")
 MAKERS = [encoded, handbrake, mkvmerge, mkvextract]
 HIDING = [(name, make) for name in ("upload.mp4", "upload.ts", "upload.mkv") for make in (copied, handbrake, mkvmerge)]
-"""Lists of HLS and concat by the names of films."""
+"""HLS and concat lists with the names of films."""
 
 
 def listed(name: str, **options: Any) -> Task:
@@ -191,7 +191,7 @@ LISTS: dict[str, tuple[str, Task, Check]] = {
 
 @pytest.mark.parametrize("case", LISTS)
 def test_lists_and_pipes(case: str, client: Client) -> None:
-    """A source is read only if it is what its name says; the parts of a list are there before anything runs."""
+    """A list is read only if its name or `f` says so and all of its parts exist; a pipe is never read."""
     script, task, check = LISTS[case]
     client.put("hls/list.m3u8", "dash/list.mpd", "upload.mp4", "clip.ts")
     client.shell(script)

@@ -1,4 +1,4 @@
-"""Through a server and workers: verdicts agree, jobs share nothing, `submit --wait` follows a job to its end."""
+"""Through a server and workers: verdicts agree, jobs share no file, `submit --wait` follows a job to its end."""
 
 import json
 import os
@@ -25,7 +25,7 @@ FILES = [*JOBS, *sorted(path.name for path in ROOT.glob("examples/*.json"))]
 
 
 def ready(client: Client, name: str) -> Any:
-    """The document of a case or an example, with what it names in the client's directory."""
+    """Prepare the client's directory for a case or an example, and return its document."""
     if not name.endswith(".json"):
         prepare(client, name)
         return load(name)
@@ -36,7 +36,7 @@ def ready(client: Client, name: str) -> Any:
 
 @pytest.mark.parametrize("name", FILES)
 def test_all_readers_agree(name: str, client: Client, services: Services) -> None:
-    """`run`, `validate`, `submit` and a worker say the same of one file, and the worker does what `run` does."""
+    """`run`, `validate`, `submit` and a worker agree on one and the same file."""
     services.start_worker()
     document = ready(client, name)
     status, *_ = client.call("validate", str(client.write(document)))
@@ -69,7 +69,7 @@ COPIES = job(cleanup(copy=[("s.srt", f"done/{name}") for name in ENTITIES]))
 
 
 def test_entities(client: Client, services: Services, farm: Farm) -> None:
-    """Of another server's texts the seven entities are unescaped, once, unless the text names a file that is there."""
+    """Texts from another server have the seven entities unescaped once, unless the text names an existing file."""
     client.put("s.srt")
     client.shell("mkdir done; cp s.srt 'done/is &amp; there.srt'")
     services.start_worker(API_URL=farm.url)
@@ -79,7 +79,7 @@ def test_entities(client: Client, services: Services, farm: Farm) -> None:
 
 
 def test_texts_of_our_own_server(client: Client, services: Services) -> None:
-    """Of our own server's nothing is unescaped: it has what was submitted."""
+    """Texts from our own server are taken as they were submitted."""
     services.start_worker()
 
     assert services.verdict(services.post(COPIES)).completed
@@ -87,7 +87,7 @@ def test_texts_of_our_own_server(client: Client, services: Services) -> None:
 
 
 def test_undecodable_name(client: Client, services: Services, farm: Farm) -> None:
-    """A name that is no UTF-8 can be worked on, and what the server hears of it is text."""
+    """A job whose names are no UTF-8 completes, and its heartbeats are valid UTF-8."""
     name = os.fsdecode(b"caf\xe9.mkv")
     client.put("clip.mkv")
     os.rename(client.work / "clip.mkv", client.work / name)
@@ -100,7 +100,7 @@ def test_undecodable_name(client: Client, services: Services, farm: Farm) -> Non
 
 
 def test_unknown_keys_are_a_warning(client: Client, services: Services) -> None:
-    """A worker does a job with keys that it does not know, and says so on the record."""
+    """A worker runs a job with unknown keys, and the record has a warning."""
     client.put("s.srt")
     services.start_worker()
     task = cleanup(copy=[("s.srt", "o.srt")]) | {"enabled": False}
@@ -205,7 +205,7 @@ def test_wait_for_a_deleted_job(client: Client, services: Services) -> None:
 
 
 def test_wait_for_a_cancelled_job(client: Client, services: Services) -> None:
-    """Nor has a job that was deleted while it ran."""
+    """A job that was deleted while it ran has not completed: status 1."""
     services.start_worker(CANCEL_DELETED_JOBS="1")
     process = services.submit(job(encode(vf="realtime=speed=0.1")), "--wait")
     until(services.working, "the job to run")
@@ -223,7 +223,7 @@ def test_wait_where_nobody_tells(client: Client, services: Services, farm: Farm)
 
 
 def test_wait_for_a_job_that_was_handed_back(client: Client, services: Services) -> None:
-    """A job that goes back to the queue gets a new id: it is followed, to the verdict of the one who did it."""
+    """A job that goes back to the queue gets a new id, and `submit` follows it there."""
     worker = services.start_worker()
     process = services.submit(job(ffmpeg(video=SLOW)), "--wait")
     until(services.working, "the job to run")
@@ -237,7 +237,7 @@ def test_wait_for_a_job_that_was_handed_back(client: Client, services: Services)
 
 
 def test_wait_without_a_worker(client: Client, services: Services) -> None:
-    """With no worker alive `submit` says so, and goes on waiting for one."""
+    """With no worker alive `submit` says so, and goes on waiting."""
     process = services.submit(job(cleanup(delete=["x"])), "--wait")
     until(lambda: "no worker" in services.log(process).lower(), "a word about workers", 10)
     assert process.poll() is None

@@ -11,7 +11,7 @@ from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, encode, ffmpeg, 
 
 VICTIM = "victim.mkv"
 Row = tuple[Any, ...]
-"""A task, and the words with which it is refused."""
+"""A task, and words of its refusal."""
 
 
 def source(name: str, **options: Any) -> dict[str, Any]:
@@ -107,7 +107,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: str, client: Client) -> None:
-    """What a tool would misread is refused with its path before anything runs, and nothing is written."""
+    """An option that a tool would misread is refused by its path before any task runs, and no file is written."""
     task, words = REFUSED[case]
     client.put("victim.mkv", "victim.txt")
     client.shell("cp victim.txt victim-0.log")
@@ -126,7 +126,7 @@ WRITTEN: dict[str, tuple[Task, list[str]]] = {
 
 @pytest.mark.parametrize("case", WRITTEN)
 def test_files_of_options(case: str, client: Client) -> None:
-    """A file that an option writes is written, and nothing else beside the output."""
+    """An option writes its own file, and no other file changes beside the output."""
     task, changed = WRITTEN[case]
 
     completes(changed=changed)(client.run(task))
@@ -148,7 +148,7 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("command", ["run", "validate", "submit"])
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_unknown_keys(case: str, command: str, client: Client) -> None:
-    """Keys of a job's file that nobody knows are refused by each command that reads one, with what was meant."""
+    """Each command that reads a job's file refuses unknown keys and suggests the right one."""
     document, *words = UNKNOWN[case]
 
     status, out, err = client.call(command, str(client.write(document)))
@@ -158,7 +158,7 @@ def test_unknown_keys(case: str, command: str, client: Client) -> None:
 
 @pytest.mark.parametrize("command", ["run", "validate", "submit"])
 def test_a_key_twice(command: str, client: Client) -> None:
-    """A key that stands twice in a file says two things, one of which would be forgotten."""
+    """Each command refuses a file in which a key stands twice."""
     text = json.dumps(job(COPYING)).replace('"copy"', '"delete": ["s.srt"], "delete": [], "copy"')
 
     status, out, err = client.call(command, str(client.write(text)))
@@ -178,7 +178,7 @@ def test_a_key_twice(command: str, client: Client) -> None:
     ],
 )
 def test_quoted_values(task: Task, client: Client) -> None:
-    """A value that stands in quotes as a whole is unquoted, with a warning: the field's client splits a line."""
+    """A value that is quoted as a whole is unquoted, with a warning: the field's client splits a line."""
     completes("quot")(client.run(task))
     assert tags_of(client.work / "out.mkv")["title"] == "A Film"
 
@@ -197,7 +197,7 @@ def test_quotes_that_belong_to_the_value(options: dict[str, Any], held: str, cli
 
 
 def test_options_of_the_file(client: Client) -> None:
-    """`output_options` says what a stream's options cannot, once per item of a list."""
+    """`output_options` apply to the whole file, once per item of a list."""
     options = {"movflags": "+faststart", "map_metadata": -1, "metadata": ["title=A: B", "comment=C=D"]}
     completes(changed=["out.mp4"])(client.run(ffmpeg(target="out.mp4", video=COPY, output_options=options)))
 

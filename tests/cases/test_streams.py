@@ -1,4 +1,4 @@
-"""Never wrong: the stream, track and preset that were asked for, or a word about it."""
+"""Never wrong: the output has the streams, tracks and preset that were asked for, or the job says why not."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ JPN, ENG = "audio jpn", "audio eng Commentary"
 
 
 def mapped(source: str, *maps: str, target: str = "out.mkv", **options: Any) -> Task:
-    """Copy the first stream that the maps name, and leave the others to ffmpeg's defaults."""
+    """Copy the output's first stream, and encode the others by ffmpeg's defaults."""
     return ffmpeg(source, target, maps=maps, outs={"0": COPY | options})
 
 
@@ -136,7 +136,7 @@ TRACKS: dict[str, tuple[Task, Check]] = {
 
 @pytest.mark.parametrize("case", TRACKS)
 def test_tracks_and_presets(case: str, client: Client) -> None:
-    """HandBrake drops tracks and presets without a word: the job says so."""
+    """The job says so where HandBrake drops a track or does not find a preset."""
     task, check = TRACKS[case]
     client.put("preset.json", "other.json")
     client.shell(TWO)
