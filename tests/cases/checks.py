@@ -1,4 +1,4 @@
-"""What came of a job: its result, and checks of it that tables can name."""
+"""A job's result, and the checks of it that tables name."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Words = str | tuple[str, ...]
-"""A text that must be found, whatever its case, or alternatives to it, where tools word it differently."""
+"""A text that must be found, in any case of letters; a tuple holds alternatives, for tools that word it differently."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,18 @@ class Result:
         return str(self.record.get("message") or self.log)
 
     @property
+    def reason(self) -> str:
+        """The message without the command line, which repeats the job's own words."""
+        return self.message.partition("; the command was")[0]
+
+    @property
     def is_refused(self) -> bool:
-        """Whether nothing has run."""
+        """True if the job ended before any task ran."""
         return self.status == 2 or self.record.get("error", {}).get("step") in ("init", "validate")
 
     @property
     def warnings(self) -> str:
-        return "\n".join(text for task in self.record.get("tasks", []) for text in task.get("warnings", []))
+        return "\n".join(text for task in self.record.get("tasks", []) for text in task["warnings"])
 
     def __str__(self) -> str:
         words = self.record.get("error", {}).get("type", "status 2" if self.status == 2 else "completed")
@@ -53,18 +58,18 @@ def require_words(text: str, words: Sequence[Words]) -> None:
 
 
 def stopped(*words: Words, changed: Sequence[str] = ()) -> Check:
-    """The job did not complete, its message has the words, and no file is another than before."""
+    """Expect that the job did not complete, that its message has the words, and that only these files changed."""
 
     def check(result: Result) -> None:
         assert not result.completed, str(result)
-        require_words(result.message, words)
+        require_words(result.reason, words)
         assert result.changed == set(changed), str(result)
 
     return check
 
 
 def refused(*words: Words) -> Check:
-    """As `stopped`, before anything ran."""
+    """Expect `stopped` before any task ran."""
 
     def check(result: Result) -> None:
         stopped(*words)(result)
@@ -76,7 +81,7 @@ def refused(*words: Words) -> Check:
 def completes(
     *warnings: Words, changed: Sequence[str] = ("out.mkv",), holds: Mapping[str, Sequence[str]] = {}
 ) -> Check:
-    """The job completed with these warnings, and has changed these files and no others.
+    """Expect that the job completed with these warnings and changed these files, and no others.
 
     `holds` has words for each stream of a file, in their order; see `streams`.
     """
@@ -93,21 +98,22 @@ def completes(
     return check
 
 
-def told(*words: Words) -> Check:
-    """The job failed and changed nothing, or completed with a warning: either with these words.
+def told(*words: Words, changed: Sequence[str] | None = None) -> Check:
+    """Expect the words in the message of a job that failed and changed nothing, or in the warnings of a completed one.
 
-    For what one tool or version gives up at and another survives: a user must learn of it, and may decide.
+    One tool or version gives up where another survives: the user must learn of the damage either way.
     """
 
     def check(result: Result) -> None:
-        require_words(result.warnings if result.completed else result.message, words)
-        assert result.completed or not result.changed, str(result)
+        require_words(result.warnings if result.completed else result.reason, words)
+        if not result.completed or changed is not None:
+            assert result.changed == set(changed or ()), str(result)
 
     return check
 
 
 def streams(path: Path) -> list[set[str]]:
-    """Words for each stream of a file: type, codec, size, language, title."""
+    """Each stream of a file in words: type, codec, size, language, title."""
     argv = ["ffprobe", "-v", "error", "-of", "json", "-show_streams", "-i", f"file:{path}"]
     found = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)["streams"]
     words = []

@@ -20,11 +20,14 @@ from tests.cases.checks import Result
 from tests.cases.media import Media
 from tests.cases.tasks import job, strings
 
+PATIENCE = 60
+"""Seconds after which a short job counts as hanging."""
+
 CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
 
 
 def snapshot(directory: Path) -> dict[str, str]:
-    """The contents of all files below a directory, by their names; of links and others what they are."""
+    """Hashes of all files below a directory, and the targets of links, by relative name."""
     found = {}
     for path in directory.rglob("*"):
         name = str(path.relative_to(directory))
@@ -45,7 +48,7 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any
 
 
 class Client:
-    """Runs the console program in a directory, into which the media that jobs name are put."""
+    """Runs the console program in a directory of its own, and puts the media there that the jobs name."""
 
     def __init__(self, home: Path, media: Media) -> None:
         self.home = home
@@ -76,7 +79,7 @@ class Client:
         subprocess.run(["sh", "-ec", script], cwd=self.work, check=True)
 
     def provide(self, document: Any) -> None:
-        """Put all media that a document names by their own names into the directory."""
+        """Put the media that a document names into the directory."""
         for text in strings(document):
             if self._media.knows(text):
                 self.put(text)
@@ -96,8 +99,12 @@ class Client:
     def call(self, name: str, *options: str, **popen: Any) -> tuple[int, str, str]:
         """Run a command of the program to its end: status, standard output, standard error."""
         with self.command(name, *options, **popen) as process:
-            out, err = process.communicate(timeout=100)
-            return process.returncode, out, err
+            try:
+                out, err = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return process.returncode, out, err
 
     def run(self, *tasks: Any, prefix: Sequence[str] = (), **popen: Any) -> Result:
         """Run a job, a document or its tasks, to its end."""
@@ -110,16 +117,10 @@ class Client:
         changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         return Result(self.work, status, json.loads(out) if status != 2 else {}, err, changed)
 
-    def validate(self, document: Any) -> tuple[int, str]:
-        """Status and output of `validate`."""
-        self.provide(document)
-        status, out, err = self.call("validate", str(self.write(document)))
-        return status, out + err
-
 
 @contextlib.contextmanager
 def namespace(client: Client, script: str) -> Iterator[list[str]]:
-    """A mount namespace whose mounts a shell's commands make; yields the words that run a command in it."""
+    """Make a mount namespace and mounts with a shell script; yields the command prefix that enters the namespace."""
     options = ["--mount"] if os.geteuid() == 0 else ["--map-root-user", "--mount"]
     command = ["unshare", *options, "sh", "-ec", f"{script}\necho ready\nexec cat"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -137,18 +138,19 @@ def namespace(client: Client, script: str) -> Iterator[list[str]]:
 
 
 def odd(directory: str, *options: str) -> str:
-    """The script of a namespace in which a directory has the oddities of `odd_fs`."""
+    """The script of a namespace that covers a directory with `odd_fs`."""
     return f"exec {sys.executable} {Path(__file__).with_name('odd_fs.py')} {directory} {' '.join(options)}"
 
 
 @contextlib.contextmanager
 def meanwhile(act: Callable[[], None]) -> Iterator[None]:
-    """Do something over and over, every few milliseconds."""
+    """Call `act` every few milliseconds, until the block ends or the file is gone."""
     over = threading.Event()
 
     def repeat() -> None:
-        while not over.wait(0.003):
-            act()
+        with contextlib.suppress(FileNotFoundError):
+            while not over.wait(0.003):
+                act()
 
     thread = threading.Thread(target=repeat)
     thread.start()
@@ -161,16 +163,17 @@ def meanwhile(act: Callable[[], None]) -> Iterator[None]:
 
 TS_PADDING = b"\x47\x1f\xff\x10" + bytes(184)
 VOID = b"\xec\x84\0\0\0\0"
-"""What MPEG-TS and Matroska allow at their end, and that means nothing."""
+"""Padding that MPEG-TS and Matroska readers skip."""
 
 
 def append(path: Path, data: bytes) -> None:
-    with open(path, "ab") as file:
+    with open(path, "r+b") as file:
+        file.seek(0, os.SEEK_END)
         file.write(data)
 
 
-class Farm:
-    """The program's own API server, and workers and submitters of it, each a process."""
+class Services:
+    """The program's own API server, workers and submitters, each in a process."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -178,49 +181,49 @@ class Farm:
         self._session.trust_env = False
         self._started: list[subprocess.Popen[str]] = []
         self._number = 0
-        server = self._start("serve", "--port", "0", "--vanished-after", "60")
+        server = self._start("serve", "--port", "0", "--vanished-after", "5")
         self.url = until(lambda: self._url(server), "the server")
 
     def start_worker(self, prefix: Sequence[str] = (), **environ: str) -> "subprocess.Popen[str]":
-        """Start a worker; its state directory is `state`, so that a second one goes on where the first was killed."""
-        settings = {"QUEUE_POLL_INTERVAL": "0.1", "HEARTBEAT_INTERVAL": "0.2", "NETWORK_RETRY_INTERVAL": "0.2"}
-        return self._start("start", prefix=prefix, API_URL=self.url, **settings | environ)
+        """Start a worker. All share a state directory, so that a second one resumes the job of a killed first one."""
+        intervals = dict.fromkeys(("QUEUE_POLL_INTERVAL", "HEARTBEAT_INTERVAL", "NETWORK_RETRY_INTERVAL"), "0.2")
+        return self._start("start", prefix=prefix, **{"API_URL": self.url} | intervals | environ)
 
-    def submit(self, document: Any, *options: str) -> "subprocess.Popen[str]":
+    def submit(self, document: Any, *options: str, **environ: str) -> "subprocess.Popen[str]":
         """Start `submit`."""
         self.client.provide(document)
-        return self._start("submit", *options, str(self.client.write(document)), API_URL=self.url)
+        return self._start("submit", *options, str(self.client.write(document)), **{"API_URL": self.url} | environ)
 
     def post(self, document: Any) -> str:
-        """Submit a job without waiting for it; its id."""
+        """Submit a job and return its id."""
         process = self.submit(document)
         assert process.wait(30) == 0, self.log(process)
         return str(self.output(process)).strip()
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Make a call to the server: the answer, or `None` if there is no such thing."""
+        """Call the server; returns the decoded answer, or `None` for a status of 400 or more."""
         answer = self._session.request(method, self.url + path, json=body, timeout=10)
         return answer.json() if answer.ok and answer.content else None
 
     def verdict(self, job_id: str) -> Result:
-        """Wait until a job has ended; its record as a result."""
+        """Wait until a job has ended, and return its record."""
         found = until(lambda: self.call("GET", f"/jobs/{job_id}/completed"), f"the end of {job_id}", 60)
         return Result(self.client.work, int(found["failed"]), found["info"], "")
 
     def working(self) -> list[dict[str, Any]]:
-        """The workers' last heartbeats that name a job."""
+        """The last heartbeats of the workers that have a job."""
         return [each for each in self.call("GET", "/workers")["workers"] if each.get("job_id")]
 
     def log(self, process: "subprocess.Popen[str]") -> str:
-        """What a process has said on standard error."""
+        """The standard error of a process so far."""
         return (self.client.home / f"{self._started.index(process)}.err").read_text()
 
     def output(self, process: "subprocess.Popen[str]") -> str:
-        """What a process has said on standard output."""
+        """The standard output of a process so far."""
         return (self.client.home / f"{self._started.index(process)}.out").read_text()
 
     def close(self) -> None:
-        """End all of it."""
+        """Stop all processes."""
         for process in reversed(self._started):
             for number in (signal.SIGQUIT, signal.SIGQUIT):
                 if process.poll() is None:

@@ -1,11 +1,11 @@
-"""Fixtures of the cases: media for the session, and a client and a farm of each test's own."""
+"""Fixtures of the cases: media for the session; a client and services for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cases.client import Client, Farm
+from tests.cases.client import Client, Services
 from tests.cases.media import Media
 
 
@@ -22,8 +22,8 @@ def client(tmp_path: Path, media: Media) -> Client:
 
 
 @pytest.fixture
-def farm(client: Client) -> Iterator[Farm]:
-    """An API server without workers."""
-    farm = Farm(client)
-    yield farm
-    farm.close()
+def services(client: Client) -> Iterator[Services]:
+    """The program's own API server, without workers."""
+    services = Services(client)
+    yield services
+    services.close()

@@ -130,7 +130,7 @@ MADE: dict[str, tuple[Callable[[Path], bytes], tuple[str, ...]]] = {
     "bad4k.mkv": (_bad_block, ("av.mkv",)),
     "pgs.sup": (_picture_subtitles, ()),
 }
-"""What is made by a function of the directory, and the files that it reads there."""
+"""Functions of the directory that make a file, and the files that they read there."""
 
 _DAMAGED = re.compile(r"(zero|cut)(\d+)(?:-(\d+))?\.(.+)")
 
@@ -142,12 +142,12 @@ class Media:
         self._directory = directory
 
     def knows(self, name: str) -> bool:
-        """Whether there is a recipe for a file of this name."""
+        """True if a file of this name can be made."""
         match = _DAMAGED.fullmatch(name)
         return name in RECIPES or name in TEXTS or name in MADE or bool(match and self.knows(match[4]))
 
     def put(self, name: str, directory: Path) -> None:
-        """Put a copy of a file into a directory, with all that is in its own directory or that its text names."""
+        """Copy a file into a directory, together with its own directory, or with the files that its text names."""
         self._make(name)
         for named in filter(self.knows, re.findall(r"[\w.]+", TEXTS.get(name, ""))):
             self.put(named, directory)

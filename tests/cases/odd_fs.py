@@ -1,4 +1,4 @@
-"""A file system with the oddities of the field's: no case, no owners, blocks that cannot be read, reads that never end.
+"""A file system with faults from the field: no case, no owners, unreadable blocks, reads that never end.
 
 It covers a directory with itself by the kernel's FUSE protocol (linux/fuse.h), since no file system that every machine
 can mount has these faults. Usage, in a mount namespace of one's own: odd_fs.py DIRECTORY OPTION...
@@ -25,7 +25,7 @@ SUPPORTED = 31  # the protocol's minor version that the replies follow
 
 
 class OddFs:
-    """The file system's state: which path each node has, and what has not been answered."""
+    """The file system's state: the parent and name of each node, and the open files."""
 
     def __init__(self, backing: str, options: list[str]) -> None:
         settings = dict(option.partition("=")[::2] for option in options)
@@ -39,7 +39,7 @@ class OddFs:
     # --- paths and attributes ---
 
     def path(self, node: int, name: bytes = b"") -> str:
-        """The path of a node, or of an entry in it, by the name that is there if case does not count."""
+        """The path of a node or of an entry in it. Without case, an existing entry's own spelling."""
         parts = [os.fsdecode(name.rstrip(b"\0"))] if name else []
         while node != ROOT:
             node, part = self.nodes[node]

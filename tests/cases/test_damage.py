@@ -33,13 +33,13 @@ def sound(source: str) -> Task:
 
 HOLE = ("damaged", "cut short", "of 8.0 s")
 LOST = (*HOLE, "frames", "invalid", "error", "missing", "lost")
-UNREADABLE = ("no media", "invalid data", "recognized", "moov atom", "no title", "not be opened", "write header")
+UNREADABLE = ("no media", "invalid data", "recognized", "atom", "no title", "not be opened", "input stream", "PPS")
 
 DAMAGED: dict[str, tuple[list[Maker], Check]] = {
     "zero0-5.av.mkv": ([encoded, copied, handbrake, mkvmerge, mkvextract], stopped(UNREADABLE)),
     "zero0-5.fast.mp4": ([encoded, handbrake, mkvmerge], stopped(UNREADABLE)),
     "zero0-5.av.avi": ([encoded, handbrake, mkvmerge], stopped(UNREADABLE)),
-    "zero0-5.full.ts": ([encoded, copied, handbrake], stopped((*UNREADABLE, "dimensions not set", "PPS"))),
+    "zero0-5.full.ts": ([encoded, copied, handbrake], stopped(UNREADABLE)),
     # The demuxer gives up: what follows is lost, and the container states that there is more.
     "zero30-70.av.mkv": ([encoded, copied, handbrake, mkvmerge, mkvextract], stopped(HOLE)),
     "zero90-100.av.mkv": ([encoded, copied, handbrake, mkvmerge, mkvextract], stopped(HOLE)),
@@ -53,7 +53,7 @@ DAMAGED: dict[str, tuple[list[Maker], Check]] = {
     "bad4k.mkv": ([copied, handbrake, mkvmerge, mkvextract], told(LOST)),
     "zero30-70.fast.mp4": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
     "zero90-100.fast.mp4": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
-    "zero30-70.full.ts": ([encoded, copied, handbrake, mkvmerge], told((*LOST, "recognized"))),
+    "zero30-70.full.ts": ([encoded, copied, handbrake, mkvmerge], told((*LOST, *UNREADABLE))),
     "zero40-42.full.ts": ([encoded, handbrake], told((*LOST, "sync"))),
     "zero90-100.full.ts": ([encoded, copied], told(LOST)),
     "zero30-70.av.avi": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
@@ -63,7 +63,7 @@ DAMAGED: dict[str, tuple[list[Maker], Check]] = {
 
 @pytest.mark.parametrize(("source", "make"), [(source, make) for source in DAMAGED for make in DAMAGED[source][0]])
 def test_damage(source: str, make: Maker, client: Client) -> None:
-    """A damaged source is an error, or where something comes after the damage at least a warning; nothing is lost."""
+    """A damaged source is an error, or at least a warning where the tool reads on after the damage."""
     DAMAGED[source][1](client.run(make(source)))
 
 
@@ -86,7 +86,7 @@ EIO_AT_HALF = "eio=409600"
 
 @pytest.mark.parametrize(("source", "make"), FAULTY)
 def test_read_error(source: str, make: Maker, client: Client) -> None:
-    """A disk that gives EIO in the middle of a source: the job fails, whatever the tool says."""
+    """A disk that gives EIO in the middle of a source fails the job, whatever the tool says."""
     client.put(source, directory="disk")
     with namespace(client, odd("disk", EIO_AT_HALF)) as prefix:
         stopped(EIO)(client.run(make(f"disk/{source}"), prefix=prefix))
@@ -94,7 +94,7 @@ def test_read_error(source: str, make: Maker, client: Client) -> None:
 
 @pytest.mark.parametrize("task", [cleanup(copy=[("disk/av.mkv", "o")]), cleanup(move=[("disk/av.mkv", "o")])])
 def test_read_error_in_cleanup(task: Task, client: Client) -> None:
-    """A copy, and a move to another file system, leave the source that cannot be read, and no half file."""
+    """A copy or move of an unreadable source fails, keeps the source and leaves no half file."""
     client.put("av.mkv", directory="disk")
     with namespace(client, odd("disk", EIO_AT_HALF)) as prefix:
         stopped("input/output error")(client.run(task, prefix=prefix))
@@ -137,26 +137,25 @@ def test_growing_source(case: str, client: Client) -> None:
 
 @pytest.mark.parametrize("task", [encoded("f.mkv"), handbrake("f.mkv"), mkvmerge("f.mkv"), mkvextract("f.mkv")])
 def test_exchanged_source(task: Task, client: Client) -> None:
-    """Another file that took the source's place meanwhile is not what was read, so it is not deleted for it."""
+    """A source that another file has replaced meanwhile is an error, and the other file is not deleted."""
     client.put("clip.mkv")
     source = client.work / "f.mkv"
     shutil.copy(client.work / "clip.mkv", source)
     with meanwhile(lambda: exchange(source)):
         result = client.run(task, cleanup(delete=["f.mkv"]))
 
-    assert not result.completed, str(result)
-    assert "meanwhile" in result.message, str(result)
+    stopped("f.mkv", "meanwhile", changed=result.changed & {"f.other"})(result)
     assert source.exists()
-    assert not (client.work / "out.mkv").exists()
 
 
 # --- sources that are no files of their own ---
 
 LIST = ("list", "playlist", "names other files")
+PIPE = ("pipe", "no regular file")
 HIDDEN = (*LIST, "no title", "no media", "recognized")
 MAKERS = [encoded, handbrake, mkvmerge, mkvextract]
 HIDING = [(name, make) for name in ("upload.mp4", "upload.ts", "upload.mkv") for make in (copied, handbrake, mkvmerge)]
-"""Lists of HLS and concat by the names of films."""
+"""HLS and concat lists with the names of films."""
 
 
 def listed(name: str, **options: Any) -> Task:
@@ -164,35 +163,35 @@ def listed(name: str, **options: Any) -> Task:
 
 
 ONE = completes(holds={"out.mkv": ["video h264"]})
-MPD = "cp dash/list.mpd dash/u.mkv"
+MPD = "cp dash/* .; cp list.mpd u.mkv"
 LISTS: dict[str, tuple[str, Task, Check]] = {
     **{f"{name}, {make.__name__}": ("", make(name), refused(name, HIDDEN)) for name, make in HIDING},
-    "DASH as .mkv": (MPD, copied("dash/u.mkv"), refused("dash/u.mkv", LIST)),
-    "DASH as .mkv, handbrake": (MPD, handbrake("dash/u.mkv"), refused("dash/u.mkv", HIDDEN)),
+    "DASH as .mkv": (MPD, copied("u.mkv"), refused("u.mkv", LIST)),
+    "DASH as .mkv, handbrake": (MPD, handbrake("u.mkv"), refused("u.mkv", HIDDEN)),
     "the second source": ("", ffmpeg(["clip.mkv", "upload.ts"], maps=["0:v:0"]), refused("upload.ts", LIST)),
     "behind a link": ("ln -s upload.mp4 film.mp4", copied("film.mp4"), refused("film.mp4", LIST)),
     # A list that says so is a source, if all of its parts are there.
     "concat": ("", listed("list.txt", f="concat"), ONE),
     "concat by extension": ("", listed("list.ffconcat"), ONE),
     "HLS": ("", listed("hls/list.m3u8"), ONE),
-    "DASH": ("", listed("dash/list.mpd"), ONE),
+    "DASH": (MPD, listed("list.mpd"), ONE),
     "concat without a part": ("", listed("bad.ffconcat"), refused("bad.ffconcat", "nothere.mkv")),
     "HLS without a part": ("rm hls/list1.ts", listed("hls/list.m3u8"), refused("list.m3u8", "list1.ts")),
     "HLS without a part, handbrake": ("rm hls/list1.ts", handbrake("hls/list.m3u8"), refused("list.m3u8")),
-    "DASH without a part": ("rm dash/*2.m4s", listed("dash/list.mpd"), stopped("list.mpd")),
-    "a damaged part": ("", listed("two.txt", f="concat"), stopped("cut60.av.mkv", ("damaged", "cut short"))),
+    "DASH without a part": ("cp dash/* .; rm *2.m4s", listed("list.mpd"), stopped("list.mpd")),
+    "a damaged part": ("", listed("two.txt", f="concat"), stopped(("damaged", "cut short"))),
     "concat: without a part": ("", copied("concat:clip.ts|nothere.ts"), stopped("nothere.ts")),
     # A pipe can be read once, and nobody knows whether all of it came.
-    **{f"pipe, {make.__name__}": ("mkfifo p.ts", make("p.ts"), refused("p.ts", "pipe")) for make in MAKERS},
-    "pipe, second source": ("mkfifo p", ffmpeg(["clip.mkv", "p"], maps=["0:v:0"]), refused("sources[1]", "pipe")),
-    "pipe behind a link": ("mkfifo p; ln -s p film.ts", encoded("film.ts"), refused("film.ts", "pipe")),
-    "pipe, cleanup": ("mkfifo p", cleanup(copy=[("p", "o")]), stopped("p", "no regular file")),
+    **{f"pipe, {make.__name__}": ("mkfifo p.ts", make("p.ts"), refused("p.ts", PIPE)) for make in MAKERS},
+    "pipe, second source": ("mkfifo p", ffmpeg(["clip.mkv", "p"], maps=["0:v:0"]), refused("sources[1]", PIPE)),
+    "pipe behind a link": ("mkfifo p; ln -s p film.ts", encoded("film.ts"), refused("film.ts", PIPE)),
+    "pipe, cleanup": ("mkfifo p", cleanup(copy=[("p", "o")]), stopped("p", PIPE)),
 }
 
 
 @pytest.mark.parametrize("case", LISTS)
 def test_lists_and_pipes(case: str, client: Client) -> None:
-    """A source is read only if it is what its name says; the parts of a list are there before anything runs."""
+    """A list is read only if its name or `f` says so and all of its parts exist; a pipe is never read."""
     script, task, check = LISTS[case]
     client.put("hls/list.m3u8", "dash/list.mpd", "upload.mp4", "clip.ts")
     client.shell(script)

@@ -10,11 +10,7 @@ import pytest
 
 from tests.cases.checks import Words, stopped
 from tests.cases.client import Client, namespace
-from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, ffmpeg, handbrake, mkvextract, mkvmerge
-
-
-def video(**options: Any) -> Task:
-    return ffmpeg(video=ENCODE | options)
+from tests.cases.tasks import AAC, COPY, Task, cleanup, encode, ffmpeg, handbrake, mkvextract, mkvmerge
 
 
 def audio(target: str = "out.mkv", **options: Any) -> Task:
@@ -22,8 +18,7 @@ def audio(target: str = "out.mkv", **options: Any) -> Task:
 
 
 def subtitle(source: str, target: str, codec: str) -> Task:
-    outputs = [{"specifier": "s", "stream": 0, "options": {"codec": codec}}]
-    return ffmpeg(source, target, maps=["s:0"], output_maps=outputs)
+    return ffmpeg(source, target, outs={"s:0": {"codec": codec}})
 
 
 def encoder(**options: Any) -> Task:
@@ -32,30 +27,30 @@ def encoder(**options: Any) -> Task:
 
 FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     # ffmpeg: values of encoders
-    "ffmpeg preset": (video(preset="nope"), ("preset", "nope")),
+    "ffmpeg preset": (encode(preset="nope"), ("preset", "nope")),
     "ffmpeg preset of x265": (ffmpeg(video={"codec": "libx265", "preset": "nope"}), ("preset", "nope")),
-    "ffmpeg tune": (video(tune="nope"), ("tune", "nope")),
-    "ffmpeg profile": (video(profile="nope"), ("profile", "nope")),
-    "ffmpeg profile and pixel format": (video(pix_fmt="yuv444p", profile="high"), ("profile", "4:4:4")),
-    "ffmpeg pixel format": (video(pix_fmt="nope"), ("pixel format", "nope")),
-    "ffmpeg bitrate": (video(b="many"), ("many",)),
+    "ffmpeg tune": (encode(tune="nope"), ("tune", "nope")),
+    "ffmpeg profile": (encode(profile="nope"), ("profile", "nope")),
+    "ffmpeg profile and pixel format": (encode(pix_fmt="yuv444p", profile="high"), ("profile", "4:4:4")),
+    "ffmpeg pixel format": (encode(pix_fmt="nope"), ("pixel format", "nope")),
+    "ffmpeg bitrate": (encode(b="many"), ("many",)),
     "ffmpeg negative bitrate": (audio(b="-5"), ("-5", "out of range")),
-    "ffmpeg frame rate": (video(r="nope"), ("framerate", "nope")),
-    "ffmpeg frame size": (video(s="nope"), ("frame size", "nope")),
-    "ffmpeg duration": (video(t="nope"), ("duration", "nope")),
+    "ffmpeg frame rate": (encode(r="nope"), ("framerate", "nope")),
+    "ffmpeg frame size": (encode(s="nope"), ("frame size", "nope")),
+    "ffmpeg duration": (encode(t="nope"), ("duration", "nope")),
     "ffmpeg start": (ffmpeg(input_options={"ss": "nope"}), ("ss", "nope")),
     "ffmpeg sample rate": (audio(ar=12345), ("sample rate", "12345")),
     "ffmpeg channel layout": (audio(channel_layout="nope"), ("channel layout", "nope")),
     "ffmpeg channels": (audio(codec="libmp3lame", ac=6), ("channel layout", "5.1")),
-    "ffmpeg encoder": (video(codec="libx256"), ("no encoder", "libx256", "libx265")),
-    "ffmpeg encoder of a machine without": (video(codec="h264_nvenc"), (("libcuda", "nvenc"),)),
+    "ffmpeg encoder": (encode(codec="libx256"), ("no encoder", "libx256", "libx265")),
+    "ffmpeg encoder of a machine without": (encode(codec="h264_nvenc"), (("libcuda", "nvenc"),)),
     "ffmpeg encoder of another type": (audio(codec="libx264"), ("libx264",)),
     # ffmpeg: filters
-    "ffmpeg filter": (video(vf="scale=80:-2,nope"), ("filter", "nope")),
-    "ffmpeg filter option": (video(vf="scale=nope"), ("scale", "nope")),
-    "ffmpeg filter value": (video(vf="crop=9999:9999"), ("9999", "too big")),
-    "ffmpeg filter of another type": (video(vf="volume=2"), (("volume", "audio filter", "type mismatch"),)),
-    "ffmpeg filter's file": (video(vf="subtitles=none.srt"), ("none.srt",)),
+    "ffmpeg filter": (encode(vf="scale=80:-2,nope"), ("filter", "nope")),
+    "ffmpeg filter option": (encode(vf="scale=nope"), ("scale", "nope")),
+    "ffmpeg filter value": (encode(vf="crop=9999:9999"), ("9999", "too big")),
+    "ffmpeg filter of another type": (encode(vf="volume=2"), (("volume", "audio filter", "type mismatch"),)),
+    "ffmpeg filter's file": (encode(vf="subtitles=none.srt"), ("none.srt",)),
     "ffmpeg filter of a copy": (ffmpeg(video=COPY | {"vf": "scale=80:-2"}), (("streamcopy", "copy"), "filter")),
     "ffmpeg bitstream filter": (ffmpeg(video=COPY | {"bsf": "nope"}), ("bitstream filter", "nope")),
     "ffmpeg bitstream filter of another codec": (
@@ -69,7 +64,7 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     "ffmpeg ProRes in MP4": (ffmpeg(target="out.mp4", video={"codec": "prores"}), ("prores", "container")),
     "ffmpeg film in WAV": (ffmpeg(target="out.wav", video=COPY, audio=COPY), (("WAVE", "wav muxer"),)),
     "ffmpeg extension": (ffmpeg(target="out.nope"), ("output format", "nope")),
-    "ffmpeg muxer": (video(f="nope"), ("output format", "nope")),
+    "ffmpeg muxer": (encode(f="nope"), ("output format", "nope")),
     "ffmpeg picture subtitles into text": (subtitle("pgs.mkv", "out.srt", "srt"), ("bitmap",)),
     "ffmpeg text subtitles into pictures": (subtitle("subs.mkv", "out.mkv", "dvdsub"), ("bitmap",)),
     "ffmpeg SubRip in MP4": (subtitle("subs.mkv", "out.mp4", "srt"), ("subrip", "container")),
@@ -77,7 +72,7 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     "ffmpeg source": (ffmpeg("none.mkv"), ("none.mkv", "no such file")),
     "ffmpeg no media": (ffmpeg("text.mkv"), ("text.mkv", "no media")),
     "ffmpeg demuxer": (ffmpeg(input_options={"f": "nope"}), ("input format", "nope")),
-    "ffmpeg decoder": (ffmpeg(input_options={"c:v": "hevc"}), ("decoder",)),
+    "ffmpeg decoder": (ffmpeg(input_options={"c:v": "hevc"}), ("hevc",)),
     "ffmpeg hwaccel": (ffmpeg(input_options={"hwaccel": "nope"}), ("hwaccel", "nope")),
     "ffmpeg language": (ffmpeg(maps=["v:0", "a:m:language:fra"]), ("source_maps[1]", "fra")),
     "ffmpeg stream": (ffmpeg(maps=["v:0", "a:7"]), ("source_maps[1]", "0:a:7", "2 audio streams")),
@@ -89,14 +84,14 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     "handbrake encoder tune": (encoder(encoder_tune="nope"), ("tune", "nope")),
     "handbrake encoder profile": (encoder(encoder_profile="nope"), ("profile", "nope")),
     "handbrake encoder level": (encoder(encoder_level="99"), ("level", "99")),
-    "handbrake frame rate": (encoder(rate="nope"), ("framerate", "nope")),
-    "handbrake audio encoder": (handbrake(audio_options={"aencoder": "nope"}), ("audio encoder", "nope")),
+    "handbrake frame rate": (encoder(rate="nope"), ("rate", "nope")),
+    "handbrake audio encoder": (handbrake(audio_options={"aencoder": "nope"}), (("audio encoder", "aencoder"), "nope")),
     "handbrake mixdown": (handbrake(audio_options={"mixdown": "nope"}), ("mixdown", "nope")),
     "handbrake fallback": (
         handbrake(audio_options={"aencoder": "copy:ac3", "audio_fallback": "nope"}),
         ("fallback", "nope"),
     ),
-    "handbrake container": (handbrake(destination_options={"format": "nope"}), ("container", "nope")),
+    "handbrake container": (handbrake(destination_options={"format": "nope"}), (("container", "format"), "nope")),
     "handbrake H.264 in WebM": (handbrake(target="out.webm"), ("encoder", "WebM")),
     "handbrake filter": (handbrake(filters_options={"deinterlace": "nope"}), ("deinterlace", "nope")),
     "handbrake subtitle file": (handbrake(subtitles_options={"srt_file": "none.srt"}), ("none.srt",)),
@@ -125,7 +120,7 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
         ("tracks[0]", "fra"),
     ),
     "mkvextract attachment": (mkvextract(attachments=[{"id": 4, "filename": "o"}]), ("attachments[0]", "4")),
-    "mkvextract chapters": (mkvextract(chapters="o.xml"), ("chapters", "clip.mkv")),
+    "mkvextract chapters": (mkvextract(chapters="o.xml"), ("chapters", ("none", "no chapters"))),
     "mkvextract another container": (mkvextract("clip.mp4"), ("clip.mp4", "Matroska")),
     # cleanup
     "cleanup source": (cleanup(copy=[("none", "o")]), ("none", "no such file")),
@@ -162,7 +157,7 @@ NO_SPACE = ("no space", "free", "full")
 @pytest.mark.parametrize("free_space", ["0%", "100%"])
 @pytest.mark.parametrize("case", PLACES)
 def test_full_disk(case: str, free_space: str, client: Client) -> None:
-    """A disk that is full, or will be, is called full; nothing is left on it, and the source stays."""
+    """A full disk is named as the reason, before the run or during it; no file is left on it, and the source stays."""
     client.configure(free_space=free_space)
     client.shell("mkdir there")
     with namespace(client, "mount -t tmpfs -o size=100k none there") as prefix:
@@ -181,7 +176,7 @@ def test_read_only_file_system(case: str, client: Client) -> None:
 
 
 ORDINARY = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-"""What makes root heed the modes of its own files."""
+"""Makes root obey the modes of its own files."""
 
 
 @pytest.mark.parametrize("case", PLACES)
@@ -192,7 +187,7 @@ def test_directory_that_must_not_be_written(case: str, client: Client) -> None:
     stopped("there", ("cannot be written", "permission denied"))(client.run(PLACES[case], prefix=ORDINARY))
 
 
-@pytest.mark.parametrize("case", PLACES.keys() - {"cleanup move"})
+@pytest.mark.parametrize("case", [name for name in PLACES if name != "cleanup move"])
 def test_source_that_must_not_be_read(case: str, client: Client) -> None:
     """A source without the permission to read is named."""
     client.put("av.mkv")

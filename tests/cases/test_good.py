@@ -1,4 +1,4 @@
-"""Never refused without need: jobs that are right complete, with the result that was asked for."""
+"""Never refused without need: correct jobs complete, with the result that was asked for."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import pytest
 
 from tests.cases.checks import Check, completes, streams, tags_of
 from tests.cases.client import Client
-from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, ffmpeg, handbrake, job, mkvextract, mkvmerge
+from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, encode, ffmpeg, handbrake, job, mkvextract, mkvmerge
 
 NAMES = {
     "sequence": "%d.mkv",
@@ -31,7 +31,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names(name: str, client: Client) -> None:
-    """Any name that a file can have is a source's and a target's in each module."""
+    """Each module takes any file name for its source and its target."""
     one, two, three, four, five = (f"{step}/{NAMES[name]}" for step in "12345")
     client.put("clip.mkv")
     for step in "2345":
@@ -48,9 +48,9 @@ def test_names(name: str, client: Client) -> None:
     completes(changed=[three, five, f"done/{NAMES[name]}"])(result)
 
 
-@pytest.mark.parametrize("name", NAMES.keys() - {"no UTF-8"})
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "no UTF-8"])
 def test_names_in_the_working_directory(name: str, client: Client) -> None:
-    """Also without a directory before it."""
+    """ffmpeg takes any file name without a directory, too."""
     client.put("clip.mkv")
     os.rename(client.work / "clip.mkv", client.work / NAMES[name])
     target = NAMES[name].replace(".mkv", ".mka")
@@ -58,46 +58,38 @@ def test_names_in_the_working_directory(name: str, client: Client) -> None:
     completes(changed=[target])(client.run(ffmpeg(NAMES[name], target, video=None, audio=COPY)))
 
 
+def holds(*expected: str, name: str = "out.mkv") -> Check:
+    return completes(changed=[name], holds={name: expected})
+
+
+LAVFI = {"filename": "color=red:size=64x64:duration=1", "options": {"f": "lavfi"}}
+FLIPPED = {"filter_complex": "[0:v]hflip"}
+CROP = {"crop": {"top": 0, "bottom": 2, "left": 0, "right": 0}}
+WHOLE = {"filename": "clip.mkv", "options": {"no-chapters": None, "_copy-audio-tracks": None}}
 GOOD: dict[str, tuple[Task, Check]] = {
-    "negative map of audio": (
-        ffmpeg("subs.mkv", maps=[], source_maps=[{"source": 0}], video=COPY | {"map": "-0:a"}),
-        completes(holds={"out.mkv": ["video h264", "subtitle", "subtitle"]}),
+    "but the audio": (
+        ffmpeg("subs.mkv", maps=[""], video=COPY | {"map": "-0:a"}),
+        holds("video", "subtitle", "subtitle"),
     ),
-    "negative map by language": (
-        ffmpeg("av.mkv", source_maps=[{"source": 0}], video=COPY | {"map": "-0:m:language:eng"}),
-        completes(holds={"out.mkv": ["video h264", "audio jpn"]}),
+    "but a track": (
+        ffmpeg("av.mkv", maps=[""], video=COPY | {"map": "-0:a:1"}),
+        holds("video", "audio jpn"),
     ),
-    "options of a stream that are options of the file": (
-        ffmpeg(video=ENCODE | {"t": 1, "shortest": True, "map_metadata:s:v": "0:s:v"}),
+    "options of the output": (
+        encode(**{"t": 1, "shortest": True, "map_metadata:s:v": "0:s:v"}),
         completes(),
     ),
-    "a flag that is false": (ffmpeg(video=ENCODE | {"shortest": False, "an": True}), completes()),
-    "metadata of a stream": (
-        ffmpeg(audio=COPY | {"metadata:s": "title=Ton: eins"}, video=COPY),
-        completes(holds={"out.mkv": ["video", "audio Ton: eins"]}),
-    ),
+    "a flag that is false": (encode(shortest=False, an=True), completes()),
+    "metadata": (ffmpeg(audio=COPY | {"metadata:s": "title=Ton: eins"}), holds("video", "audio Ton: eins")),
     "disposition": (ffmpeg(audio=COPY | {"disposition": "default+comment"}), completes()),
-    "bitstream filter": (
-        ffmpeg(video=COPY | {"bsf": "h264_mp4toannexb"}, target="out.ts"),
-        completes(changed=["out.ts"]),
-    ),
-    "filter with commas and quotes": (
-        ffmpeg(video=ENCODE | {"vf": "select='gt(n\\,10)',scale=80:-2"}),
-        completes(holds={"out.mkv": ["video h264 80x46"]}),
-    ),
-    "filter_complex": (
-        ffmpeg(
-            video=ENCODE | {"filter_complex": "[0:v]hflip[x]"},
-            maps=["a:0"],
-            output_maps=[{"stream": 0, "options": COPY}],
-        ),
-        completes(),
-    ),
-    "a picture by number": (
+    "bitstream filter": (ffmpeg(target="o.ts", video=COPY | {"bsf": "h264_mp4toannexb"}), completes(changed=["o.ts"])),
+    "commas in a filter": (encode(vf="select='gt(n\\,10)',scale=80:-2"), holds("video h264 80x46")),
+    "filter_complex": (ffmpeg(maps=["a:0"], outs={"a:0": COPY | FLIPPED}), holds("video", "audio jpn")),
+    "a picture": (
         ffmpeg(target="wolf %03d 50%.jpg", video={"codec": "mjpeg", "frames": 1}),
         completes(changed=["wolf %03d 50%.jpg"]),
     ),
-    "the first of two passes": (
+    "a first pass": (
         ffmpeg(target="/dev/null", video=ENCODE | {"b": "90k", "pass": 1, "an": True, "f": "null"}, overwrite=True),
         completes(changed=[]),
     ),
@@ -105,63 +97,47 @@ GOOD: dict[str, tuple[Task, Check]] = {
     "recast_media": (ffmpeg(input_options={"recast_media": True}), completes()),
     "part": (ffmpeg(input_options={"ss": "0:00:00.5", "to": "00:00:01"}), completes()),
     "sources with options": (
-        ffmpeg(
-            [{"filename": "clip.mkv", "options": {"ss": "0.5"}}, {"filename": "clip.mp3"}],
-            maps=["0:v:0", "1:a:0"],
-            audio=AAC,
-        ),
-        completes(holds={"out.mkv": ["video h264", "audio aac"]}),
+        ffmpeg([{"filename": "clip.mkv", "options": {"ss": "0.5"}}, {"filename": "clip.mp3"}], maps=["v:0", "1:a:0"]),
+        holds("video h264", "audio"),
     ),
-    "a generated picture": (
-        ffmpeg({"filename": "color=red:size=64x64:duration=1", "options": {"f": "lavfi"}}),
-        completes(holds={"out.mkv": ["video h264 64x64"]}),
-    ),
-    "handbrake, flags": (
-        handbrake(
-            filters_options={"comb_detect": True, "detelecine": False},
-            picture_options={"crop": {"top": 0, "bottom": 2, "left": 0, "right": 0}},
-        ),
-        completes(),
-    ),
+    "a generated picture": (ffmpeg(LAVFI), holds("video h264 64x64")),
+    "handbrake, flags": (handbrake(filters_options={"comb_detect": True}, picture_options=CROP), completes()),
+    "handbrake, a flag that is false": (handbrake(filters_options={"detelecine": False}), completes()),
     "handbrake, part": (
         handbrake("av.mkv", source_options={"start_at": {"seconds": 2}, "stop_at": {"seconds": 3}}),
         completes(),
     ),
-    "handbrake, no video_options' preset": (handbrake(video_options={"encopts": {"bframes": 0}}), completes()),
+    "handbrake, encopts": (handbrake(video_options={"encopts": {"bframes": 0}}), completes()),
     "mkvmerge, flags": (
-        mkvmerge(
-            {"filename": "clip.mkv", "options": {"no-chapters": None, "_copy-audio-tracks": None}},
-            options={"no-global-tags": True, "title": "A: 'B'"},
-        ),
-        completes(holds={"out.mkv": ["video", "audio jpn", "audio eng"]}),
+        mkvmerge(WHOLE, options={"no-global-tags": True, "title": "A: 'B'"}),
+        holds("video", "audio jpn", "audio eng"),
     ),
     "mkvmerge, a flag that is false": (mkvmerge(options={"no-global-tags": False}), completes()),
     "mkvmerge, numbers": (mkvmerge(track={"sync": 100, "track-name": 7}), completes()),
     "cleanup, nothing there": (cleanup(delete=["none", "none either"]), completes("none either", changed=[])),
-    "cleanup, two keys to one target": (
+    "cleanup, one target": (
         cleanup(copy=[("s.srt", "o")], move=[("s.srt", "o")]),
-        completes(("o was there", "same", "o:"), changed=["s.srt", "o"]),
+        completes("o", changed=["s.srt", "o"]),
     ),
     "cleanup, delete first": (cleanup(delete=["s.srt"], copy=[("clip.mkv", "s.srt")]), completes(changed=["s.srt"])),
-    "cleanup, into new directories": (cleanup(copy=[("s.srt", "a/b/c/")]), completes(changed=["a/b/c/s.srt"])),
+    "cleanup, new directories": (cleanup(copy=[("s.srt", "a/b/c/")]), completes(changed=["a/b/c/s.srt"])),
 }
-"""`filter_complex` has no map of its own: its label is unused, which ffmpeg maps by itself."""
 
 
 @pytest.mark.parametrize("case", GOOD)
 def test_good_job(case: str, client: Client) -> None:
-    """What is right completes."""
+    """A correct job completes."""
     task, check = GOOD[case]
 
     check(client.run(task))
 
 
 MAPPINGS: dict[str, tuple[str, dict[str, Any], bytes]] = {
-    "colon": ("libx264", {"x264-params": {"deblock": "1:1", "bframes": 0}}, b"deblock=1:1:1"),
+    "colon": ("libx264", {"x264-params": {"deblock": "2:-1", "bframes": 0}}, b"deblock=1:2:-1"),
     "two colons": ("libx264", {"x264-params": {"psy-rd": "0.5:0.1"}}, b"psy_rd=0.50:0.10"),
     "equal sign": ("libx264", {"x264-params": {"zones": "0,10,q=20", "bframes": 0}}, b"zones=0,10,q=20"),
-    "x265": ("libx265", {"x265-params": {"deblock": "1:1", "log-level": "none"}}, b"deblock=1:1"),
-    "colon that is escaped": ("libx264", {"x264-params": "deblock=1\\:1:bframes=0"}, b"deblock=1:1:1"),
+    "x265": ("libx265", {"x265-params": {"deblock": "2:-1", "log-level": "none"}}, b"deblock=2:-1"),
+    "colon that is escaped": ("libx264", {"x264-params": "deblock=2\\:-1:bframes=0"}, b"deblock=1:2:-1"),
 }
 
 
@@ -183,7 +159,7 @@ def test_a_mapping_of_metadata(client: Client) -> None:
 
 
 def test_names_of_old(client: Client) -> None:
-    """`job_name`, and spellings that the field's jobs have."""
+    """The field's other spellings of keys are accepted."""
     task = mkvmerge(
         attachments=[{"name": "Font", "filename": "font.ttf", "mimetype": "font/ttf"}], options={"title": "T"}
     )

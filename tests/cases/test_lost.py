@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.cases.checks import Check, completes, refused, stopped, told
-from tests.cases.client import Client, Farm, namespace, odd, until
+from tests.cases.client import Client, Services, namespace, odd, until
 from tests.cases.tasks import COPY, Task, cleanup, ffmpeg, handbrake, job, mkvextract, mkvmerge
 
 SAME = "same file"
 PATTERN = ("wildcard", "pattern")
+KEPT = told(SAME, changed=())  # nothing to do, or refused as by mv(1): the file is there
 
 # --- one file by two names ---
 
@@ -20,19 +21,11 @@ LINKED = "mkdir a b; cp s.srt a/f; ln a/f b/f"
 POINTED = "cp s.srt f; ln -s f link"
 
 SAME_FILE: dict[str, tuple[str, list[Task], Check]] = {
-    "move by a linked directory": (REAL, [cleanup(move=[("real/f", "alias/")])], stopped(SAME)),
-    "move back by it": (REAL, [cleanup(move=[("alias/f", "real/")])], stopped(SAME)),
-    "move, spelled otherwise": (REAL, [cleanup(move=[("real/f", "real/../real/")])], told(SAME)),
-    "copy and delete, by dots": (
-        REAL,
-        [cleanup(copy=[("real/f", "./real//f")], delete=["real/f"])],
-        refused(SAME),
-    ),
-    "delete the other name": (
-        REAL,
-        [cleanup(copy=[("real/f", "alias/f")], delete=["alias/f"])],
-        refused(SAME),
-    ),
+    "move by a linked directory": (REAL, [cleanup(move=[("real/f", "alias/")])], KEPT),
+    "move back by it": (REAL, [cleanup(move=[("alias/f", "real/")])], KEPT),
+    "move, spelled otherwise": (REAL, [cleanup(move=[("real/f", "real/../real/")])], KEPT),
+    "copy and delete, by dots": (REAL, [cleanup(copy=[("real/f", "./real//f")], delete=["real/f"])], refused(SAME)),
+    "delete the other name": (REAL, [cleanup(copy=[("real/f", "alias/f")], delete=["alias/f"])], refused(SAME)),
     "in two tasks": (REAL, [cleanup(copy=[("real/f", "alias/")]), cleanup(delete=["real/f"])], refused(SAME)),
     "move away": (REAL, [cleanup(copy=[("real/f", "alias/")], move=[("real/f", "new")])], told(SAME)),
     "copy onto a link to it, and delete": (POINTED, [cleanup(copy=[("f", "link")], delete=["f"])], refused(SAME)),
@@ -54,7 +47,7 @@ SAME_FILE: dict[str, tuple[str, list[Task], Check]] = {
 
 @pytest.mark.parametrize("case", SAME_FILE)
 def test_same_file(case: str, client: Client) -> None:
-    """A file's only name does not go, whatever leads to it, and one with another name may."""
+    """The only name of a file is never removed; of two names, one may be."""
     script, tasks, check = SAME_FILE[case]
     client.put("s.srt", "clip.mkv")
     client.shell(script)
@@ -63,14 +56,14 @@ def test_same_file(case: str, client: Client) -> None:
 
 
 def onto_itself(source: str, target: str) -> dict[str, tuple[list[Task], Check]]:
-    """What the modules must not do to one file by two names."""
+    """Tasks that would write one file over itself or delete it, and the refusals."""
     return {
         "copy and delete": ([cleanup(copy=[(source, target)], delete=[source])], refused(SAME)),
         "copy and delete in two tasks": ([cleanup(copy=[(source, target)]), cleanup(delete=[target])], refused(SAME)),
         "ffmpeg": ([ffmpeg(source, target, overwrite=True)], refused("also sources[0]")),
-        "handbrake": ([handbrake(source, target)], refused("also source")),
+        "handbrake": ([handbrake(source, target)], refused("source")),
         "mkvmerge": ([mkvmerge(source, target=target)], refused("also sources[0]")),
-        "mkvextract": ([mkvextract(source, target)], refused("also source")),
+        "mkvextract": ([mkvextract(source, target)], refused("source")),
     }
 
 
@@ -83,7 +76,7 @@ MOUNTED: dict[str, tuple[list[Task], Check]] = {
 
 @pytest.mark.parametrize("case", MOUNTED)
 def test_bind_mount(case: str, client: Client) -> None:
-    """A directory, or a file, that is mounted at two places is one: nothing is written over itself."""
+    """Nothing is written over itself where a directory or file is mounted at two places."""
     tasks, check = MOUNTED[case]
     client.put("clip.mkv")
     client.shell("mkdir a b; cp clip.mkv a/f.mkv; cp clip.mkv a/g.mkv; : >file")
@@ -110,7 +103,7 @@ def test_file_system_without_case(case: str, client: Client) -> None:
 
 
 def test_move_to_another_file_system(client: Client) -> None:
-    """A move between file systems is verified before the source goes, and the file is there as a file of its own."""
+    """A move between file systems keeps the file's bytes."""
     client.put("clip.mkv")
     client.shell("mkdir there; cp clip.mkv film.mkv")
     with namespace(client, "mount -t tmpfs none there") as prefix:
@@ -141,7 +134,7 @@ REPLACING: dict[str, Task] = {
 
 @pytest.mark.parametrize("case", REPLACING)
 def test_attributes_stay(case: str, client: Client) -> None:
-    """Each module that replaces a file keeps its owner, group, mode, extended attributes and access control list."""
+    """Each module keeps owner, group, mode, extended attributes and access control list of a file that it replaces."""
     target = client.work / "own.mkv"
     target.write_text("old")
     if os.geteuid() == 0:
@@ -163,7 +156,7 @@ def test_attributes_stay(case: str, client: Client) -> None:
 
 @pytest.mark.parametrize("case", REPLACING)
 def test_share_without_attributes(case: str, client: Client) -> None:
-    """A share that takes no owners, modes or times is no reason to fail: what could not be kept is a warning."""
+    """A share that takes no owners, modes or times gives a warning, not a failure."""
     client.put("clip.mkv", "fonts.mkv")
     client.shell("echo old >own.mkv; chmod 600 own.mkv")
     warned = [("times", "mode", "owner", "attributes")] if case == "cleanup copy" else []
@@ -188,26 +181,26 @@ ROTATIONS: dict[str, tuple[Task, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", ROTATIONS)
-def test_rotation_goes_on_where_it_was(case: str, client: Client, farm: Farm) -> None:
+def test_rotation_goes_on_where_it_was(case: str, client: Client, services: Services) -> None:
     """A rotation whose client is killed between two actions goes on with the first that was not done."""
     task, expected = ROTATIONS[case]
     client.shell("for n in new slow; do printf $n >$n; done; printf old >f; printf 1 >f.1; printf 2 >f.2; : >hanging")
     with namespace(client, odd(".", "hang=slow")) as prefix:
-        worker = farm.start_worker(prefix)
-        job_id = farm.post(job(task))
+        worker = services.start_worker(prefix)
+        job_id = services.post(job(task))
         until((client.work / "hangs").exists, "the slow copy")
         worker.kill()
         worker.wait()
         (client.work / "hanging").unlink()
-        farm.start_worker(prefix)
-        result = farm.verdict(job_id)
+        services.start_worker(prefix)
+        result = services.verdict(job_id)
 
     assert result.completed, str(result)
     assert {name: (client.work / name).read_text() for name in expected} == expected
 
 
 def test_the_unit_keeps_outputs() -> None:
-    """The systemd unit gives jobs no /tmp of their own: it is deleted at the end, and their outputs with it."""
+    """The systemd unit has no private /tmp: systemd would delete outputs there when the unit stops."""
     unit = (Path(__file__).parents[2] / "scripts" / "sisyphus-client.service").read_text()
 
     assert not [line for line in unit.splitlines() if line.startswith("PrivateTmp=") and not line.endswith("=no")]

@@ -7,15 +7,11 @@ import pytest
 
 from tests.cases.checks import completes, refused, require_words, tags_of
 from tests.cases.client import Client
-from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, ffmpeg, handbrake, job, mkvextract, mkvmerge
+from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, encode, ffmpeg, handbrake, job, mkvextract, mkvmerge
 
 VICTIM = "victim.mkv"
 Row = tuple[Any, ...]
-"""A task, and the words with which it is refused."""
-
-
-def video(**options: Any) -> Task:
-    return ffmpeg(video=ENCODE | options)
+"""A task, and words of its refusal."""
 
 
 def source(name: str, **options: Any) -> dict[str, Any]:
@@ -26,8 +22,8 @@ FLAG = ("takes no value", "flag")
 NO_VALUE = ("value", "argument")
 # A flag with a value: ffmpeg and mkvmerge take the value for a file, HandBrake ignores it.
 FLAGS: list[Row] = [
-    (video(bitexact=VICTIM), "bitexact", FLAG),
-    (video(shortest=1), "shortest", FLAG),
+    (encode(bitexact=VICTIM), "bitexact", FLAG),
+    (encode(shortest=1), "shortest", FLAG),
     (ffmpeg(audio=AAC | {"vn": VICTIM}), "vn", FLAG),
     (ffmpeg(input_options={"re": VICTIM}), "re", FLAG),
     (ffmpeg(source("clip.mkv", accurate_seek=VICTIM)), "accurate_seek", FLAG),
@@ -37,8 +33,8 @@ FLAGS: list[Row] = [
     (handbrake(destination_options={"markers": VICTIM}), "markers", FLAG),
     (handbrake(video_options={"vfr": VICTIM}), "vfr", FLAG),
     # The other way round, the tool takes the next word for the value.
-    (video(crf=True), "crf", NO_VALUE),
-    (video(vf=True), "vf", NO_VALUE),
+    (encode(crf=True), "crf", NO_VALUE),
+    (encode(vf=True), "vf", NO_VALUE),
     (ffmpeg(input_options={"itsoffset": True}), "itsoffset", NO_VALUE),
     (mkvmerge(options={"title": None}), "title", NO_VALUE),
     (mkvmerge(track={"track-name": None}), "track-name", NO_VALUE),
@@ -46,12 +42,12 @@ FLAGS: list[Row] = [
 ]
 # What the module itself says, what asks or ends, what talks elsewhere.
 FORBIDDEN: list[Row] = [
-    (video(i=VICTIM), "options.i"),
+    (encode(i=VICTIM), "options.i"),
     *[
-        (video(**{name: True}), f"options.{name}")
+        (encode(**{name: True}), f"options.{name}")
         for name in ("y", "n", "version", "encoders", "report", "stats", "stdin")
     ],
-    *[(video(**{name: "long"}), f"options.{name}") for name in ["h", "help", "progress", "loglevel", "v"]],
+    *[(encode(**{name: "long"}), f"options.{name}") for name in ["h", "help", "progress", "loglevel", "v"]],
     (ffmpeg(input_options={"i": VICTIM}), "input_options.i"),
     (ffmpeg(output_options={"y": True}), "output_options.y"),
     (mkvmerge(options={"output": VICTIM}), "options.output"),
@@ -66,8 +62,8 @@ FORBIDDEN: list[Row] = [
     (handbrake(general_options={"preset_export": "x", "preset_export_file": "victim.txt"}), "preset_export_file"),
 ]
 MISSPELT: list[Row] = [
-    (video(presett="slow"), "options.presett", "did you mean", "preset"),
-    (ffmpeg(video=ENCODE | {"metdata:s": "title=x"}), "metdata", "metadata"),
+    (encode(presett="slow"), "options.presett", "did you mean", "preset"),
+    (encode(**{"metdata:s": "title=x"}), "metdata", "metadata"),
     (ffmpeg(input_options={"stream_lop": 1}), "stream_lop", "stream_loop"),
     (ffmpeg(output_options={"movflag": "x"}), "movflag", "movflags"),
     (mkvmerge(options={"titel": "x"}), "titel", "title"),
@@ -79,7 +75,7 @@ MISSPELT: list[Row] = [
 ]
 # Options of the whole file would get a stream's suffix.
 OF_THE_FILE: list[Row] = [
-    (ffmpeg(video=ENCODE | {name: value}), f"output_maps[0].options.{name}", "output_options")
+    (encode(**{name: value}), f"output_maps[0].options.{name}", "output_options")
     for names, value in (
         ("brand id3v2_version map_metadata map_chapters cluster_time_limit", 3),
         ("metadata", "title=x"),
@@ -90,14 +86,14 @@ OF_THE_FILE: list[Row] = [
 WRITING: list[Row] = [
     (task, "victim", "exists")
     for task in (
-        video(vstats_file="victim.txt"),
-        video(vf="metadata=print:file=victim.txt"),
-        video(vf="scale=80:-2,metadata=mode=print:file='victim.txt',null"),
-        video(filter="signalstats,metadata=mode=print:file=victim.txt"),
+        encode(vstats_file="victim.txt"),
+        encode(vf="metadata=print:file=victim.txt"),
+        encode(vf="scale=80:-2,metadata=mode=print:file='victim.txt',null"),
+        encode(filter="signalstats,metadata=mode=print:file=victim.txt"),
         ffmpeg(["clip.mkv", "clip.mp4"], video=ENCODE | {"lavfi": "[0:v][1:v]ssim=stats_file=victim.txt"}),
-        ffmpeg(video=ENCODE | {"x264-params": {"pass": 1, "stats": "victim.txt"}}),
-        ffmpeg(video=ENCODE | {"x264-params": {"dump-yuv": "victim.txt"}}),
-        video(**{"b": "100k", "pass": 1, "passlogfile": "victim"}),
+        encode(**{"x264-params": {"pass": 1, "stats": "victim.txt"}}),
+        encode(**{"x264-params": {"dump-yuv": "victim.txt"}}),
+        encode(**{"b": "100k", "pass": 1, "passlogfile": "victim"}),
         ffmpeg("fonts.mkv", input_options={"dump_attachment:t:0": "victim.txt"}),
     )
 ]
@@ -111,7 +107,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: str, client: Client) -> None:
-    """What a tool would misread is refused with its path before anything runs, and nothing is written."""
+    """An option that a tool would misread is refused by its path before any task runs, and no file is written."""
     task, words = REFUSED[case]
     client.put("victim.mkv", "victim.txt")
     client.shell("cp victim.txt victim-0.log")
@@ -121,16 +117,16 @@ def test_refused(case: str, client: Client) -> None:
 
 FIRST_PASS = {"pass": 1, "b": "90k", "passlogfile": "new", "f": "null"}
 WRITTEN: dict[str, tuple[Task, list[str]]] = {
-    "vstats_file": (video(vstats_file="new.txt"), ["new.txt", "out.mkv"]),
-    "metadata": (video(vf="metadata=print:file=new.txt"), ["new.txt", "out.mkv"]),
-    "pass 1": (ffmpeg(target="/dev/null", video=ENCODE | FIRST_PASS), ["new-0.log", "new-0.log.mbtree"]),
+    "vstats_file": (encode(vstats_file="new.txt"), ["new.txt", "out.mkv"]),
+    "metadata": (encode(vf="metadata=print:file=new.txt"), ["new.txt", "out.mkv"]),
+    "pass 1": (ffmpeg(target="/dev/null", video=ENCODE | FIRST_PASS), ["new-0.log"]),
     "overwritten": (ffmpeg(video=ENCODE | {"vstats_file": "victim.txt"}, overwrite=True), ["victim.txt", "out.mkv"]),
 }
 
 
 @pytest.mark.parametrize("case", WRITTEN)
 def test_files_of_options(case: str, client: Client) -> None:
-    """A file that an option writes is written, and nothing else beside the output."""
+    """An option writes its own file, and no other file changes beside the output."""
     task, changed = WRITTEN[case]
 
     completes(changed=changed)(client.run(task))
@@ -152,7 +148,7 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("command", ["run", "validate", "submit"])
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_unknown_keys(case: str, command: str, client: Client) -> None:
-    """Keys of a job's file that nobody knows are refused by each command that reads one, with what was meant."""
+    """Each command that reads a job's file refuses unknown keys and suggests the right one."""
     document, *words = UNKNOWN[case]
 
     status, out, err = client.call(command, str(client.write(document)))
@@ -162,7 +158,7 @@ def test_unknown_keys(case: str, command: str, client: Client) -> None:
 
 @pytest.mark.parametrize("command", ["run", "validate", "submit"])
 def test_a_key_twice(command: str, client: Client) -> None:
-    """A key that stands twice in a file says two things, one of which would be forgotten."""
+    """Each command refuses a file in which a key stands twice."""
     text = json.dumps(job(COPYING)).replace('"copy"', '"delete": ["s.srt"], "delete": [], "copy"')
 
     status, out, err = client.call(command, str(client.write(text)))
@@ -182,7 +178,7 @@ def test_a_key_twice(command: str, client: Client) -> None:
     ],
 )
 def test_quoted_values(task: Task, client: Client) -> None:
-    """A value that stands in quotes as a whole is unquoted, with a warning: the field's client splits a line."""
+    """A value that is quoted as a whole is unquoted, with a warning: the field's client splits a line."""
     completes("quot")(client.run(task))
     assert tags_of(client.work / "out.mkv")["title"] == "A Film"
 
@@ -201,7 +197,7 @@ def test_quotes_that_belong_to_the_value(options: dict[str, Any], held: str, cli
 
 
 def test_options_of_the_file(client: Client) -> None:
-    """`output_options` says what a stream's options cannot, once per item of a list."""
+    """`output_options` apply to the whole file, once per item of a list."""
     options = {"movflags": "+faststart", "map_metadata": -1, "metadata": ["title=A: B", "comment=C=D"]}
     completes(changed=["out.mp4"])(client.run(ffmpeg(target="out.mp4", video=COPY, output_options=options)))
 

@@ -1,14 +1,13 @@
-"""The field's cases, one test for each row of the table that reports them, with the right value."""
+"""The field's cases: one test for each row of the table that reports them."""
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
 from tests.cases.checks import Check, completes, refused, stopped, streams
-from tests.cases.client import TS_PADDING, Client, Farm, append, meanwhile, namespace, odd, until
-from tests.cases.tasks import cleanup, load
+from tests.cases.client import TS_PADDING, Client, Services, append, meanwhile, namespace, odd, until
+from tests.cases.tasks import JOBS, cleanup, load
 
 SETUPS = {
     "move_bind_same_file": "mkdir b1 b2; cp av.mkv b1/only.mkv",
@@ -20,13 +19,13 @@ SETUPS = {
     "twopass_slots_1": "cp clip.mkv m25.mkv",
     "twopass_slots_2": "cp clip.mkv c25.mkv",
 }
-"""What a case needs besides the media of the names that it names."""
+"""Shell commands that make the files of a case that have no recipe of their own."""
 
 INGREDIENTS = ("av.mkv", "zero30-70.av.mkv", "clip.mkv", "preset.json")
 
 
 def prepare(client: Client, case: str) -> None:
-    """Put what a case names into the client's directory."""
+    """Prepare the client's directory for a case."""
     if case in SETUPS:
         client.put(*INGREDIENTS)
         client.shell(SETUPS[case])
@@ -66,11 +65,11 @@ ROWS: dict[str, Check] = {
 
 
 def test_every_case_has_its_row() -> None:
-    """No case is left out: those without a row here need more than one run, and have a test below."""
+    """Each case is in the table, or has a test of its own below."""
     more = {"move_bind_same_file", "growing_ts", "twopass_slots_1", "twopass_slots_2", "owner_overwrite"}
     more |= {"progress_timeout_slowmo", "html_entities"}
 
-    assert {path.stem for path in Path(__file__).with_name("jobs").iterdir()} == ROWS.keys() | more
+    assert JOBS.keys() == ROWS.keys() | more
 
 
 @pytest.mark.parametrize("case", ROWS)
@@ -82,7 +81,7 @@ def test_row(case: str, client: Client) -> None:
 
 
 def test_move_into_a_bind_mount(client: Client) -> None:
-    """The same directory mounted at two places: a move from one to the other is refused, and the file is there."""
+    """A move between two mounts of one directory is refused, and the file stays."""
     prepare(client, "move_bind_same_file")
     with namespace(client, "mount --bind b1 b2") as prefix:
         stopped("b1/only.mkv", "same file")(client.run(load("move_bind_same_file"), prefix=prefix))
@@ -99,7 +98,7 @@ def test_change_of_case_alone(client: Client) -> None:
 
 
 def test_growing_source(client: Client) -> None:
-    """A source that is written to meanwhile is an error, and stays."""
+    """A source that grows during the job is an error, and is not deleted."""
     client.put("clip.ts")
     shutil.copy(client.work / "clip.ts", client.work / "grow.ts")
     with meanwhile(lambda: append(client.work / "grow.ts", TS_PADDING)):
@@ -110,28 +109,28 @@ def test_growing_source(client: Client) -> None:
 
 
 def test_progress_of_an_uncertain_length(client: Client) -> None:
-    """A filter makes the output four times as long: no percentage, and no limit that trusts one, ends the job."""
+    """No limit ends a job because a filter makes the output longer than its source."""
     document = load("progress_timeout_slowmo")
     document["tasks"][0]["data"]["output_maps"][0]["options"]["vf"] += ",realtime=speed=2"  # slow on any machine
-    client.configure(progress_timeout="1s")
+    client.configure(progress_timeout="2s")
     prepare(client, "progress_timeout_slowmo")
 
     completes(changed=["pp.mkv"])(client.run(document))
 
 
-def test_two_passes_in_two_slots(client: Client, farm: Farm) -> None:
+def test_two_passes_in_two_slots(client: Client, services: Services) -> None:
     """Two jobs of two passes at once share no log, and leave none."""
     documents = [load("twopass_slots_1"), load("twopass_slots_2")]
     for number, document in enumerate(documents, 1):
         prepare(client, f"twopass_slots_{number}")
         for task in document["tasks"]:  # in real time, so that both run at once on any machine
             task["data"]["output_maps"][0]["options"] |= {"vf": "realtime=speed=2", "preset": "ultrafast"}
-    farm.start_worker(WORKER_SLOTS="2")
-    ids = [farm.post(document) for document in documents]
-    until(lambda: len(farm.working()) == 2, "both to run")
+    services.start_worker(WORKER_SLOTS="2")
+    ids = [services.post(document) for document in documents]
+    until(lambda: len(services.working()) == 2, "both to run")
 
     for job_id, name in zip(ids, ("q1.mkv", "q2.mkv"), strict=True):
-        assert (result := farm.verdict(job_id)).completed, str(result)
+        assert (result := services.verdict(job_id)).completed, str(result)
         assert streams(client.work / name)
     assert not list(client.work.glob("*2pass*")), "the logs are the jobs' own, and gone"
 
@@ -153,7 +152,7 @@ def test_attributes_of_the_replaced(client: Client) -> None:
 
 
 def test_entities_that_are_none(client: Client) -> None:
-    """`run` reads a file as it is: nothing in it is unescaped."""
+    """`run` unescapes nothing in a job's file."""
     expected = ["done/Q&notes.srt", "done/a&copy=b.srt", "done/Tom &amp; Jerry.srt"]
 
     completes(changed=expected)(client.run(load("html_entities")))
