@@ -41,7 +41,7 @@ class Result:
 
     @property
     def warnings(self) -> str:
-        return "\n".join(text for task in self.record.get("tasks", []) for text in task["warnings"])
+        return "\n".join(text for task in self.record.get("tasks", []) for text in task.get("warnings", []))
 
     def __str__(self) -> str:
         words = self.record.get("error", {}).get("type", "status 2" if self.status == 2 else "completed")

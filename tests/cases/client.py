@@ -181,7 +181,7 @@ class Services:
         self._session.trust_env = False
         self._started: list[subprocess.Popen[str]] = []
         self._number = 0
-        server = self._start("serve", "--port", "0", "--vanished-after", "5")
+        server = self._start("serve", "--port", "0", "--vanished-after", "60")
         self.url = until(lambda: self._url(server), "the server")
 
     def start_worker(self, prefix: Sequence[str] = (), **environ: str) -> "subprocess.Popen[str]":
