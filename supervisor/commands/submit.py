@@ -42,15 +42,15 @@ async def _watch(session: Session, job_id: str) -> int:
     while True:
         await _show_states(session, job_id)
         try:
-            verdict = await session.completed(job_id)
-            if verdict is not None:
+            is_embedded = await session.is_embedded_server()  # another server does not keep verdicts
+            if is_embedded and (verdict := await session.completed(job_id)) is not None:
                 return _show_result(verdict)
             new_id = await find_posted(session, job_id)
         except SessionError as error:
             click.echo(f"The job has ended. The API server does not tell the result: {error}", err=True)
             return UNKNOWN
         if new_id is None:
-            return await _show_no_result(session)
+            return _show_no_result(is_embedded)
         click.echo(f"handed back to the queue, as {new_id}", err=True)
         job_id = new_id
 
@@ -94,8 +94,8 @@ async def _obstacle(session: Session, workers: list[str]) -> str:
     return ""
 
 
-async def _show_no_result(session: Session) -> int:
-    if await session.is_embedded_server():
+def _show_no_result(is_embedded: bool) -> int:
+    if is_embedded:
         click.echo("deleted: the API server has neither the job nor a result of it", err=True)
         return FAILED
     click.echo("The job has ended. This server does not tell the result; see the worker's log.", err=True)
