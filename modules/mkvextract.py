@@ -151,7 +151,7 @@ class Mkvextract(MkvModule):
             for name in extraction.files:
                 yield from target_problems(self, where, name, overwrite=True)
                 if same_file(name, task["source"]):
-                    yield f"{where}: {name} is also source"
+                    yield f"{where}: {name} is also the source"
                 if (first := written.setdefault(os.path.realpath(name), where)) != where:
                     yield f"{where}: {name} is written by {first} already"
 

@@ -1,57 +1,17 @@
 """Through a server and workers: verdicts agree, jobs share no file, `submit --wait` follows a job to its end."""
 
-import json
 import os
 import re
-import shutil
 import signal
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cases.checks import require_words
 from tests.cases.client import Client, Services, until
-from tests.cases.tasks import ENCODE, JOBS, cleanup, encode, ffmpeg, handbrake, job, load, mkvmerge
-from tests.cases.test_table import prepare
+from tests.cases.tasks import ENCODE, cleanup, encode, ffmpeg, job
 from tests.support.farm import Farm
 
-ROOT = Path(__file__).parents[2]
 SLOW = ENCODE | {"vf": "realtime=speed=2"}
-
-# --- one job's file, four readers ---
-
-FILES = [*JOBS, *sorted(path.name for path in ROOT.glob("examples/*.json"))]
-
-
-def ready(client: Client, name: str) -> Any:
-    """Prepare the client's directory for a case or an example, and return its document."""
-    if not name.endswith(".json"):
-        prepare(client, name)
-        return load(name)
-    client.put("clip.mkv", directory="demo")
-    shutil.copytree(ROOT / "examples", client.work / "examples")
-    return json.loads((ROOT / "examples" / name).read_text())
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_all_readers_agree(name: str, client: Client, services: Services) -> None:
-    """`run`, `validate`, `submit` and a worker agree on one and the same file."""
-    services.start_worker()
-    document = ready(client, name)
-    status, *_ = client.call("validate", str(client.write(document)))
-    result = client.run(document)
-    assert (status != 0) == result.is_refused, str(result)
-
-    client.shell("rm -rf *")
-    submitted = services.submit(ready(client, name))
-    if submitted.wait(30):  # what is wrong with the file itself: nobody takes it
-        assert result.is_refused
-        return
-    there = services.verdict(services.output(submitted).strip())
-    ends = [(each.completed, each.record.get("error", {}).get("step")) for each in (result, there)]
-    assert ends[0] == ends[1], there.message
-
 
 # --- texts ---
 
@@ -122,55 +82,7 @@ def test_forms_of_a_record(client: Client) -> None:
     assert isinstance(record["seconds"], float)
 
 
-def test_no_percentage_of_an_uncertain_length(client: Client, services: Services, farm: Farm) -> None:
-    """While an output of unknown length is encoded, no heartbeat has a percentage."""
-    client.put("clip.mkv")
-    services.start_worker(API_URL=farm.url)
-
-    farm.await_verdict(farm.post(job(encode(vf="setpts=4*PTS,realtime=speed=4"))))
-    beats = [beat for beat in farm.beats() if beat.get("info", {}).get("phase") == "encoding"]
-    assert beats
-    assert not [beat["progress"] for beat in beats if beat.get("progress")]
-
-
-# --- two jobs at once ---
-
-LONG = "L" * 243
-
-
-def passes(target: str, seconds: int, options: dict[str, Any], *both: dict[str, Any]) -> dict[str, Any]:
-    """A job of two passes."""
-    first, second = (SLOW | {"b": "90k", "t": seconds} | options | each for each in both)
-    return job(
-        ffmpeg(video=first | {"f": "null"}, target="/dev/null", overwrite=True), ffmpeg(video=second, target=target)
-    )
-
-
 X265 = ({"codec": "libx265"}, {"x265-params": {"pass": 1}}, {"x265-params": {"pass": 2}})
-AT_ONCE: dict[str, list[dict[str, Any]]] = {
-    "two passes": [passes("a.mkv", 1, {}, {"pass": 1}, {"pass": 2}), passes("b.mkv", 2, {}, {"pass": 1}, {"pass": 2})],
-    "two passes by x265's own options": [passes("a.mkv", 1, *X265), passes("b.mkv", 2, *X265)],
-    "long names": [job(ffmpeg(target=f"{LONG}-{n * 7}.mkv", video=SLOW)) for n in "ab"],
-    "names of another case": [job(ffmpeg(target=f"{n}.mkv", video=SLOW)) for n in ("Film", "film")],
-    "other extensions": [job(ffmpeg(target=f"film.{n}", video=SLOW)) for n in ("mkv", "mp4")],
-    "long names of other modules": [
-        job(handbrake(target=f"{LONG}-{'a' * 7}.mkv"), mkvmerge(target=f"{LONG}-{'b' * 7}.mkv")),
-        job(handbrake(target=f"{LONG}-{'c' * 7}.mkv"), mkvmerge(target=f"{LONG}-{'d' * 7}.mkv")),
-    ],
-}
-
-
-@pytest.mark.parametrize("case", AT_ONCE)
-def test_two_slots(case: str, client: Client, services: Services) -> None:
-    """Two jobs at once share no file: both complete, and leave nothing but their outputs."""
-    documents = AT_ONCE[case]
-    client.put("clip.mkv")
-    services.start_worker(WORKER_SLOTS="2")
-    for result in [services.verdict(job_id) for job_id in [services.post(document) for document in documents]]:
-        assert result.completed, str(result)
-
-    targets = {task["data"]["output_file"] for document in documents for task in document["tasks"]}
-    assert set(os.listdir(client.work)) == targets - {"/dev/null"} | {"clip.mkv"}
 
 
 # --- submit --wait ---
