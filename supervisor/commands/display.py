@@ -52,14 +52,15 @@ class Terminal(Console):
     """A console that ignores write errors: nobody reading is no reason to end a job."""
 
     def on_broken_pipe(self) -> None:
-        """Ignore it; rich would exit."""
+        """Forget what could not be written, where rich would exit."""
+        self._buffer.clear()  # rich would keep it, and render and write all of it again with each later line
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print, and ignore write errors."""
         try:
             super().print(*objects, **options)
         except OSError:
-            self._buffer.clear()  # rich would keep it, and render and write all of it again with each later line
+            self.on_broken_pipe()
 
 
 @contextmanager
