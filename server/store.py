@@ -131,15 +131,17 @@ class Store:
     def complete(self, job_id: str, failed: bool, info: dict[str, Any]) -> bool:
         """Keep the verdict of a job and delete the job, which runs or went back to the queue.
 
-        Returns whether there was such a job: of two verdicts for one job, the first stands.
+        Returns whether there was such a job: of two verdicts for one job, the first stands. The verdict of a job that a
+        worker had handed back, under a new id, is also kept under its former id, which its submitter knows.
         """
         verdict = {"job_id": job_id, "job_title": None, "failed": failed, "info": info, "completed_at": _now()}
         with self._transaction() as db:
-            row = db.execute("SELECT title FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+            row = db.execute("SELECT title, document FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
             if row is None:
                 return False
             verdict["job_title"] = json.loads(row[0])
-            db.execute("INSERT INTO verdicts VALUES (?, ?)", (job_id, to_text(verdict)))
+            for each in (job_id, *_former_ids(row[1])):
+                db.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (each, to_text(verdict)))
             db.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
         return True
 
@@ -235,6 +237,14 @@ class Store:
     def _texts(self, query: str, *values: str) -> list[str]:
         with self._mutex:
             return [row[0] for row in self._database.execute(query, values)]
+
+
+def _former_ids(document: str) -> list[str]:
+    """The id that a job had before it was handed back, if it was: workers leave it in the first task."""
+    match json.loads(document):
+        case {"tasks": [{"handed_back": str(former)}, *_]}:
+            return [former]
+    return []
 
 
 def _now() -> str:

@@ -63,9 +63,9 @@ class Api:
         return self.posted | {found[1]: found[2] for line in self.log if (found := queued.search(line))}
 
     def verdicts(self) -> dict[str, dict[str, Any]]:
-        """The verdicts of all jobs that have one."""
+        """The verdicts of all jobs that have one. Under the former id of a job stands its verdict, and no other."""
         found = {job_id: self.get(f"/jobs/{job_id}/completed") for job_id in self.titles()}
-        return {job_id: verdict for job_id, verdict in found.items() if verdict}
+        return {job_id: verdict for job_id, verdict in found.items() if verdict and verdict["job_id"] == job_id}
 
 
 class Server(Api):

@@ -539,15 +539,14 @@ def test_a_kill_while_writing_loses_nothing(tmp_path: Path) -> None:
     instants = random.Random(seed)
     last: dict[str, str] = {}
     for _ in range(20):
-        process = run_script(WRITES, state)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        said = process.stdout.readline()
-        until_instant(instants.uniform(0, 0.25))
-        process.kill()
-        # Not `communicate`: it passes over what `readline` has read ahead, several lines where this process is slow.
-        out, err = process.stdout.read(), process.stderr.read()
-        process.wait()
+        with run_script(WRITES, state) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            said = process.stdout.readline()
+            until_instant(instants.uniform(0, 0.25))
+            process.kill()
+            # Not `communicate`: it passes over what `readline` has read ahead, several lines if this process is slow.
+            out, err = process.stdout.read(), process.stderr.read()
         assert err == "", f"seed {seed}"
         for line in (said + out).splitlines():
             stage, job_id = line.split()
