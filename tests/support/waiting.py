@@ -7,10 +7,12 @@ from typing import Any
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
     """Wait until `condition` gives something true, and return it."""
-    deadline = time.monotonic() + seconds
+    began = now = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.005)
+        asked, now = now, time.monotonic()
+        assert now < began + seconds, f"waited {seconds} s for {what}"
+        time.sleep(max(0.005, now - asked))  # what is asked shall not be kept busy by being asked
+        now = time.monotonic()
     return value
 
 
