@@ -34,8 +34,8 @@ class Supervisor:
         """Run a coroutine with the runtime, which has this configuration."""
         if self._environment != _environment():
             self.close()
-        runner = self._runner or self._start(client)
         try:
+            runner = self._runner or self._start(client)
             return runner.run(main(replace(self._runtime, client=client, limits=load_limits(client))))
         except BaseException:
             self.close()
