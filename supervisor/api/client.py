@@ -7,6 +7,7 @@ for a job is decided in `worker.outbox` and `worker.slot`.
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -183,12 +184,13 @@ class Session:
 
         route = route_of(method, path) if log else None
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        began = time.monotonic()
         try:
             value = await self._transport.perform(Call(method, path, content, idempotent=idempotent), read_success)
         except SessionError as error:
-            self._outages.note_failure(route, error)
+            self._outages.note_failure(route, error, began)
             raise
-        self._outages.note_success(route)
+        self._outages.note_success(route, began)
         return value
 
 

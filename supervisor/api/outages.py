@@ -32,24 +32,26 @@ class OutageLog:
         self._server = f"API server {server}"
         self._since: dict[str, float] = {}
 
-    def note_failure(self, route: str | None, error: SessionError) -> None:
-        """A call failed. Without a `route` only the server's own outage is logged."""
+    def note_failure(self, route: str | None, error: SessionError, began: float) -> None:
+        """A call that began at this instant (monotonic) failed. Without a `route` only a server's outage is logged."""
         if is_unreachable(error.__cause__):
             self.reachable.clear()
             self._begin(_SERVER, f"{self._server} cannot be reached: {error}; retrying")
             return
         if error.status:
-            self._note_reachable()
+            self._note_reachable(began)
         if route:
             self._begin(route, f"{self._server}: {route} fails: {error}; retrying")
 
-    def note_success(self, route: str | None) -> None:
-        """A call succeeded."""
-        self._note_reachable()
+    def note_success(self, route: str | None, began: float) -> None:
+        """A call that began at this instant (monotonic) succeeded."""
+        self._note_reachable(began)
         if route:
             self._end(route, f"{self._server}: {route} works again")
 
-    def _note_reachable(self) -> None:
+    def _note_reachable(self, began: float) -> None:
+        if began < self._since.get(_SERVER, began):
+            return  # a server that goes down still answers the calls that it has taken
         self.reachable.set()
         self._end(_SERVER, f"{self._server} can be reached again")
 

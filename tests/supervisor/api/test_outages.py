@@ -2,6 +2,11 @@
 
 import time
 
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import NewConnectionError
+
+from supervisor.api.errors import SessionError
+from supervisor.api.outages import OutageLog
 from tests.support.client import Client, await_calls, await_idle, own_beats
 from tests.support.farm import Farm, status
 from tests.support.supervised import BENIGN
@@ -22,6 +27,22 @@ def test_an_outage_is_two_lines(farm: Farm, client: Client) -> None:
 
     assert len(lost) == 1
     assert len(back) == 1
+
+
+def test_a_last_answer_is_no_end() -> None:
+    """The answer to a call that was under way when the server went down does not end the outage; a later one does."""
+    refused = SessionError("Connection refused")
+    refused.__cause__ = NewConnectionError(HTTPConnection("localhost"), "Connection refused")
+    began = time.monotonic()
+    outages = OutageLog("http://localhost")
+
+    outages.note_failure("GET /queue", refused, began)
+    outages.note_success("GET /queue", began)
+    still_down = not outages.reachable.is_set()
+    outages.note_success("GET /queue", time.monotonic())
+
+    assert still_down
+    assert outages.reachable.is_set()
 
 
 def test_an_error_is_two_lines(farm: Farm, client: Client) -> None:
