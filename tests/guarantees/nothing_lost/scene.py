@@ -18,6 +18,9 @@ from tests.support.media import make_clip
 from tests.support.supervised import CLIENT, Supervised, job
 from tests.support.waiting import until
 
+VANISHED_AFTER = "5"
+"""Seconds: more than a client takes to start on a busy machine, whose job the server would else give away meanwhile."""
+
 PATIENCE = 100.0
 """Seconds in which what is left must be done when nothing is killed any more."""
 
@@ -73,7 +76,7 @@ class Server(Api):
 
     def __init__(self, directory: Path) -> None:
         super().__init__("", directory / "server.log")
-        self._command = [CLIENT, "serve", "--database", str(directory / "jobs.db"), "--vanished-after", "1.5"]
+        self._command = [CLIENT, "serve", "--database", str(directory / "jobs.db"), "--vanished-after", VANISHED_AFTER]
         self._process: subprocess.Popen[bytes]
         self._port = "0"
         self.start()
