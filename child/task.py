@@ -35,6 +35,9 @@ from modules.base import BaseModule
 from modules.context import TaskContext
 from modules.data import server_data
 
+_BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+"""Files that hold back what is written to them."""
+
 
 class StepExecutor:
     """Serves the steps of one task over `queue`."""
@@ -115,10 +118,9 @@ class StepExecutor:
                 return Done(lines=tuple(map(to_text, plan())))
             case Step("inspect" | "probe"):
                 return Done(inspection=inspect(self._module, probe=request.step == "probe"))
-            case Step("validate", files):
-                if isinstance(self._module, BaseModule):
-                    files_changed = {os.fsdecode(path): stands for path, stands in files}
-                    self._module.sisyphus_context.files = files_changed
+            case Step("validate", files) if files and isinstance(self._module, BaseModule):
+                changed = {os.fsdecode(path): stands for path, stands in files}
+                self._module.sisyphus_context.files = changed
             case Step("run"):
                 # A module may forget to call it itself, and then has no duration.
                 if callable(set_start_time := getattr(self._module, "set_start_time", None)):
@@ -132,8 +134,8 @@ class StepExecutor:
 
     def _take_warnings(self) -> tuple[str, ...]:
         """The warnings of this step, which the module then no longer holds."""
-        if not isinstance(self._module, BaseModule):
-            return ()
+        if not isinstance(self._module, BaseModule) or "sisyphus_context" not in vars(self._module):
+            return ()  # a module that has not used its context has not warned; to make one here would take 50 µs
         known = self._module.sisyphus_context
         taken, known.warnings = known.warnings, ()
         return last_lines(taken)
@@ -206,6 +208,6 @@ def _leave() -> None:
     """Do what the interpreter would at its end: modules count on it for what they have left open."""
     atexit._run_exitfuncs()
     for thing in gc.get_objects():
-        if issubclass(type(thing), io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom):
+        if issubclass(type(thing), _BUFFERED):  # not isinstance, which may run code of the module's object
             with contextlib.suppress(Exception):  # closed, or nobody reads it any more
                 thing.flush()
