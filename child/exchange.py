@@ -11,7 +11,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 import msgspec
@@ -19,6 +19,10 @@ from loguru import logger
 
 from ipc.messages import Data, Done, Failed, Progress, Ready, Request, Start, Step, ToTask
 from ipc.queue import MAX_FRAME, Queue, encode
+
+# Seconds. A signal that arrives while the main thread is about to wait does not end its wait: the interpreter runs a
+# handler before or after a lock is awaited, and a first wait lets the reader have the interpreter in between.
+SIGNAL_LOOK = 0.1
 
 
 class TerminationRequested(BaseException):
@@ -141,7 +145,11 @@ class Exchange:
             self._waiting.append((request, answer))
             if len(self._waiting) == 1:
                 self.send(request)
-        return answer.get()  # `TerminationRequested` may be raised here: then nobody takes the answer
+        while True:
+            try:
+                return answer.get(timeout=SIGNAL_LOOK)  # `TerminationRequested` may be raised here: nobody takes it then
+            except Empty:
+                pass  # see SIGNAL_LOOK
 
     def _start_reader(self) -> None:
         if self._requests is None:
