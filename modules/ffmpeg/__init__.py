@@ -5,6 +5,7 @@ file. So the output is written under a temporary name, and gets its own only whe
 the duration that `expect` predicts.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from box import Box
 from loguru import logger
 
 from app.exceptions import CleanupError, RunError, ValidationError
@@ -30,14 +32,13 @@ from modules.checks import (
 )
 from modules.command import Options, to_argument
 from modules.containers import find_shortage
-from modules.ffmpeg import encoders, packets
+from modules.ffmpeg import encoders, files, known, packets
 from modules.ffmpeg.encode import encode
 from modules.ffmpeg.expect import (
-    KINDS,
     certain_length,
     expect_output,
+    frame_limit,
     is_empty_text,
-    mapped,
     used_shares,
 )
 from modules.ffmpeg.options import (
@@ -47,12 +48,17 @@ from modules.ffmpeg.options import (
     ffmpeg_command,
     is_file,
     names,
+    outputs_of,
     phase,
+    places,
     probe_options,
     source_argument,
-    source_map,
     sources,
+    unquoted,
+    unquoted_options,
+    written,
 )
+from modules.ffmpeg.specifiers import KINDS, select, source_map, specifier
 from modules.media import ExpectedOutput
 from modules.output import Output, is_special
 
@@ -74,13 +80,18 @@ class Ffmpeg(BaseModule):
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         super().__init__(task)
+        self.task = Box(unquoted(task, self.warn))
         self._sets: dict[str, Options] = {}
         self._probed: dict[str, tuple[tuple[int, int], Mapping[str, Any]]] = {}
         self.report()
         logger.debug("Data: {}", self.task)
 
     def outputs(self) -> list[str]:
-        return [] if self._is_discarded() else [self.task["output_file"]]
+        """The output, and the files that the options write. Those of option sets are not known yet."""
+        names = [] if self._is_discarded() else [self.task["output_file"]]
+        with contextlib.suppress(AttributeError, KeyError, TypeError):  # nobody has validated the data yet
+            names += [name for _, name, _ in written(self.task.to_dict(), self._sets)]
+        return names
 
     def plan(self) -> list[str]:
         """The command line that `run` would use, and the renaming that follows. Fetches the option sets.
@@ -89,10 +100,9 @@ class Ffmpeg(BaseModule):
             ValidationError: An option set cannot be fetched.
         """
         self._need_sets(ValidationError)
-        if self._is_discarded():
-            return [shlex.join(self._argv(os.devnull))]
-        output = self._output()
-        return [shlex.join(self._argv(output.temporary)), output.commit_command()]
+        outputs = self._outputs()
+        argv = self._argv(outputs)
+        return [shlex.join(argv), *(output.commit_command() for output in outputs.values())]
 
     def find_problems(self) -> Iterator[str]:
         """Check files first, then ask the server, then ffmpeg and ffprobe."""
@@ -102,6 +112,7 @@ class Ffmpeg(BaseModule):
             self._source_problems(task),
             self._map_problems(task),
             self._fetch_sets(),
+            self._option_problems(task),
             self._output_problems(task),
             self._shortages(task, self._can_look),
             self._encoder_problems(task) if are_here else (),
@@ -118,41 +129,54 @@ class Ffmpeg(BaseModule):
             tool.require(name, RunError)
         self._need_sets(RunError)
         task = self.task.to_dict()
-        if problems := list(self._shortages(task, os.path.isfile)):
+        if problems := [*self._shortages(task, os.path.isfile), *self._file_problems(task)]:
             raise RunError(problems=problems)
         probes = [self._probe_source(source) for source in self._sources()]
         expected = expect_output(task, self._sets, probes)
-        if self._is_discarded():
-            self._encode(os.devnull, expected)
-        elif not self._was_written(expected):
-            require_space(self, {task["output_file"]: size_of(used_shares(task, probes, expected.duration))})
+        if self._is_discarded() or not self._was_written(expected):
+            sizes = {} if self._is_discarded() else used_shares(task, probes, expected.duration)
+            require_space(self, {task["output_file"]: size_of(sizes)} if sizes else {})
             self._write(task, probes, expected)
         self.report(done=True)
 
     def _write(self, task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], expected: ExpectedOutput) -> None:
-        with self._output() as output:
-            self._encode(output.temporary, expected)
+        outputs = self._outputs()
+        argv = self._argv(outputs)
+        files.make_log_directory(argv)
+        with contextlib.ExitStack() as stack:
+            for output in outputs.values():
+                stack.enter_context(output)
+            encode(argv, expected, phase(task, self._sets), self.report)
             self.report(info={"phase": "checking"})
-            if problem := output.find_no_space():  # ffmpeg 5.1 exits with 0 if only the last bytes have no room
-                raise RunError(message=problem)
-            if is_empty_text(task, output.temporary):
-                self.warn(f"{output.target} is empty: there are no subtitles in what was asked for")
-            else:
-                goes_on = partial(packets.goes_on, task, self._sets, probes, self.will_exist)
-                media.verify(output.temporary, expected, goes_on)
-            output.commit()
-        logger.info("Wrote {}", output.target)
+            for output in outputs.values():
+                if problem := output.find_no_space():  # ffmpeg 5.1 exits with 0 if only the last bytes have no room
+                    raise RunError(message=problem)
+            if not self._is_discarded():
+                self._verify(task, probes, expected, outputs[task["output_file"]].temporary)
+            for name, output in reversed(outputs.items()):  # an attempt that finds the output is not repeated
+                output.commit()
+                logger.info("Wrote {}", name)
 
-    def _encode(self, target: str, expected: ExpectedOutput) -> None:
-        encode(self._argv(target), expected, phase(self.task.to_dict(), self._sets), self.report)
+    def _verify(
+        self,
+        task: Mapping[str, Any],
+        probes: Sequence[Mapping[str, Any]],
+        expected: ExpectedOutput,
+        temporary: str,
+    ) -> None:
+        if is_empty_text(task, temporary):
+            self.warn(f"{task['output_file']} is empty: there are no subtitles in what was asked for")
+        else:
+            goes_on = partial(packets.goes_on, task, self._sets, probes, self.will_exist)
+            media.verify(temporary, expected, goes_on)
 
     def cleanup(self) -> None:
-        """Remove the temporary file that a killed process of this job may have left."""
-        try:
-            if not self._is_discarded():
-                self._output().discard()
-        except OSError as error:
-            raise CleanupError(message=f"temporary file of {self.task['output_file']}: {error}") from error
+        """Remove the temporary files that a killed process of this job may have left."""
+        for name, output in self._outputs().items():
+            try:
+                output.discard()
+            except OSError as error:
+                raise CleanupError(message=f"temporary file of {name}: {error}") from error
 
     def _was_written(self, expected: ExpectedOutput) -> bool:
         """True if an earlier attempt has written the output: it got its name only when it was whole.
@@ -160,7 +184,7 @@ class Ffmpeg(BaseModule):
         Raises:
             RunError: The file of that name is not the output.
         """
-        output = self._output()
+        output = self._outputs()[self.task["output_file"]]
         if not self.resumed or self.task.to_dict().get("overwrite", False) or not os.path.lexists(output.target):
             return False
         try:
@@ -174,14 +198,29 @@ class Ffmpeg(BaseModule):
         """True if the output is /dev/null: the first of two passes only writes a log for the second."""
         return bool(os.path.realpath(self.task["output_file"]) == os.devnull)
 
-    def _output(self) -> Output:
-        return Output(self.task["output_file"], overwrite=self.task.to_dict().get("overwrite", False), warn=self.warn)
+    def _outputs(self) -> dict[str, Output]:
+        """All files to be written, by their names: the output comes first, if it is not discarded."""
+        overwrite = self.task.to_dict().get("overwrite", False)
+        outputs: dict[str, Output] = {}
+        if not self._is_discarded():
+            outputs[self.task["output_file"]] = Output(self.task["output_file"], overwrite=overwrite, warn=self.warn)
+        for _, name, is_log in written(self.task.to_dict(), self._sets):
+            if not is_log:  # an encoder writes a log under a temporary name itself
+                outputs[name] = Output(name, overwrite=overwrite or self.resumed, warn=self.warn)
+        return outputs
 
     def _sources(self) -> list[tuple[str, Options]]:
         return sources(self.task.to_dict())
 
-    def _argv(self, target: str) -> list[str]:
-        return ffmpeg_command(self.task.to_dict(), self._sets, target, self.will_exist)
+    def _argv(self, outputs: Mapping[str, Output]) -> list[str]:
+        target = os.devnull if self._is_discarded() else outputs[self.task["output_file"]].temporary
+        names = {name: output.temporary for name, output in outputs.items()}
+        argv = ffmpeg_command(
+            self.task.to_dict(), self._sets, target, self.will_exist, lambda name: names.get(name, name)
+        )
+        if "%" in target and self._is_picture(self.task.to_dict()):
+            argv[-1:-1] = ["-update", "1"]  # else ffmpeg puts a number in the place of a %d
+        return argv
 
     def _source_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, (name, options) in enumerate(self._sources()):
@@ -198,7 +237,7 @@ class Ffmpeg(BaseModule):
 
     def _shortages(self, task: Mapping[str, Any], can_look: Callable[[str], bool]) -> Iterator[str]:
         """Sources that have fewer bytes than their containers state, if the task needs them to their ends."""
-        ends = {key.split(":")[0] for entry in task["output_maps"] for key in self._known_options(entry)}
+        ends = {key.split(":")[0] for options in outputs_of(task, self._sets) for key in options}
         mapped = {int(entry["source"]) for entry in task["source_maps"]}
         for index, (name, options) in enumerate(self._sources()):
             if index not in mapped or _ENDS & (ends | set(options)) or not can_look(name):
@@ -210,9 +249,21 @@ class Ffmpeg(BaseModule):
         """True if a source is there by now, and stays as it is until the task runs."""
         return is_settled(self, name) and os.path.isfile(name) and os.access(name, os.R_OK)
 
-    def _known_options(self, entry: Mapping[str, Any]) -> Options:
-        """An output map's options, without those of an option set that could not be fetched."""
-        return {**entry.get("options", {}), **self._sets.get(entry.get("option_set", ""), {})}
+    def _option_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
+        """Options that ffmpeg does not know or would misread, and files that options write."""
+        for where, place, options in places(task, self._sets):
+            yield from known.option_problems(where, options, place)
+        yield from self._file_problems(task)
+        overwrite = task.get("overwrite", False) or self.resumed
+        for where, name, _ in written(task, self._sets):
+            yield from target_problems(self, where, name, overwrite=overwrite)
+            for other, entry in [("output_file", task["output_file"]), *((each, each) for each, _ in self._sources())]:
+                if same_file(name, entry):
+                    yield f"{where}: {name} is also {other}"
+
+    def _file_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
+        for where, _, options in places(task, self._sets):
+            yield from (f"{where}.{key}: {problem}" for key, problem in files.unnamed_problems(options))
 
     def _output_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         name = task["output_file"]
@@ -224,26 +275,30 @@ class Ffmpeg(BaseModule):
 
     def _writes_several(self, task: Mapping[str, Any]) -> bool:
         name = task["output_file"]
-        extension = os.path.splitext(name)[1][1:].lower()
-        formats = {
-            to_argument(value)
-            for entry in task["output_maps"]
-            for key, value in self._known_options(entry).items()
-            if key.split(":")[0] == "f"
-        }
-        is_image = "image2" in formats if formats else extension in IMAGES
+        is_numbered = re.search(r"%\d*d", name, re.ASCII) and not self._is_picture(task)
         return bool(
-            extension in {"m3u8", "mpd"} or formats & MANY_FILES or (is_image and re.search(r"%\d*d", name, re.ASCII))
+            os.path.splitext(name)[1].lower() in {".m3u8", ".mpd"}
+            or self._formats(task) & MANY_FILES
+            or (is_numbered and self._is_image(task))
         )
 
+    def _is_picture(self, task: Mapping[str, Any]) -> bool:
+        """True if the output is a single picture, whose name is no pattern for numbers."""
+        return self._is_image(task) and frame_limit(outputs_of(task, self._sets)) == 1
+
+    def _is_image(self, task: Mapping[str, Any]) -> bool:
+        formats = self._formats(task)
+        return "image2" in formats if formats else os.path.splitext(task["output_file"])[1][1:].lower() in IMAGES
+
+    def _formats(self, task: Mapping[str, Any]) -> set[str]:
+        outputs = outputs_of(task, self._sets)
+        return {to_argument(value) for each in outputs for key, value in each.items() if key.split(":")[0] == "f"}
+
     def _encoder_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
-        for index, entry in enumerate(task["output_maps"]):
-            name = entry.get("option_set")
-            for key, value in self._known_options(entry).items():
+        for where, place, options in places(task, self._sets):
+            for key, value in options.items() if place != "source" else ():
                 if key.split(":")[0] in _CODECS and isinstance(value, str) and (why := encoders.find_problem(value)):
-                    is_of_set = key in self._sets.get(name, {})
-                    place = f"option_set: option set {name!r}: options" if is_of_set else "options"
-                    yield f"output_maps[{index}].{place}.{key}: {why}"
+                    yield f"{where}.{key}: {why}"
 
     def _stream_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         """Mapped streams that their source lacks, and sources that cannot be read or end before the encode starts."""
@@ -258,9 +313,10 @@ class Ffmpeg(BaseModule):
                     yield f"sources[{index}]: {name}: ss {options['ss']} is after its end ({length:.1f} s)"
         for index, entry in enumerate(task["source_maps"]):
             streams = probes.get(entry["source"], {}).get("streams")
-            if streams and not entry.get("optional") and not mapped(streams, entry):
-                kind = KINDS.get(entry.get("specifier", "")[:1].lower(), "")
-                count = len(mapped(streams, {key: entry[key] for key in entry if key != "stream"}))
+            name = specifier(entry)
+            if streams and not entry.get("optional") and select(streams, name) == []:
+                kind = KINDS.get(name[:1].lower(), "")
+                count = len(select(streams, name[:1]) or []) if kind else len(streams)
                 has = f"{count} {kind} stream{'s' if count != 1 else ''}".replace("  ", " ")
                 yield f"source_maps[{index}]: {source_map(entry)}, but sources[{entry['source']}] has {has}"
 
@@ -275,7 +331,8 @@ class Ffmpeg(BaseModule):
             if name is None or name in self._sets:
                 continue
             try:
-                self._sets[name] = fetch_option_set(name)
+                where = f"output_maps[{index}].option_set: option set {name!r}: options"
+                self._sets[name] = unquoted_options(fetch_option_set(name), where, self.warn)
             except ValidationError as error:
                 yield from (f"output_maps[{index}].option_set: {problem}" for problem in error.problems)
 

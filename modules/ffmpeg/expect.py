@@ -14,10 +14,9 @@ from typing import Any
 
 from modules import media
 from modules.command import Options, to_argument
-from modules.ffmpeg.options import names, output_options, output_window, sources
+from modules.ffmpeg.options import names, output_window, outputs_of, sources
+from modules.ffmpeg.specifiers import is_cover, selected, specifier
 from modules.media import ExpectedOutput
-
-KINDS = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
 
 _RETIMING = names("""
     af aframes bsf copyts filter filter_complex filter_complex_script filter_script fps_mode framerate frames fs isync
@@ -55,7 +54,7 @@ def expect_output(
 ) -> ExpectedOutput:
     """Predict the task's output. `sets` are the option sets by name, `probes` ffprobe's answers for each source."""
     inputs = [options for _, options in sources(task)]
-    outputs = [output_options(entry, sets) for entry in task["output_maps"]]
+    outputs = outputs_of(task, sets)
     used = {key.split(":")[0] for each in (*inputs, *outputs) for key, value in each.items() if value is not False}
     is_retimed = _changes_timing(inputs, outputs)
     streams = list(_output_streams(task, sets, probes))
@@ -66,7 +65,7 @@ def expect_output(
     duration = (min if "shortest" in used else max)(lengths.values(), default=0.0)
     frames = None if video is None or is_retimed or "r" in used else _frame_count(video)
     if used & {"frames", "vframes"}:
-        frames = _frame_limit(outputs)
+        frames = frame_limit(outputs)
         duration = min(duration, frames / rate) if frames and rate else math.inf
     return ExpectedOutput(
         duration=duration if 0 < duration < math.inf else None,
@@ -83,24 +82,25 @@ def _output_streams(
     """The streams that the task maps, without cover pictures: not every container can hold those."""
     inputs = [options for _, options in sources(task)]
     cut, earliest = output_window(task, sets), earliest_start(task, sets, probes)
-    for entry in task["source_maps"]:
-        found = probes[entry["source"]]
-        streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
-        for stream in mapped(streams, entry):
-            kind = stream.get("codec_type", "")
-            if _is_cover(stream):
-                continue
-            if kind not in {"video", "audio"}:
-                yield _OutputStream(kind)
-                continue
-            start, end, is_certain = _window(stream, found, inputs[entry["source"]], cut)
-            length = max(end - earliest, 0.0) if end > start else 0.0
-            rate = media.ratio(stream.get("avg_frame_rate")) if kind == "video" else None
-            yield _OutputStream(kind, length, is_certain, rate)
+    for index, stream in chosen_streams(task, sets, probes):
+        kind = stream.get("codec_type", "")
+        if is_cover(stream):
+            continue
+        if kind not in {"video", "audio"}:
+            yield _OutputStream(kind)
+            continue
+        start, end, is_certain = _window(stream, probes[index], inputs[index], cut)
+        length = max(end - earliest, 0.0) if end > start else 0.0
+        rate = media.ratio(stream.get("avg_frame_rate")) if kind == "video" else None
+        yield _OutputStream(kind, length, is_certain, rate)
 
 
-def _is_cover(stream: Mapping[str, Any]) -> bool:
-    return bool(stream.get("disposition", {}).get("attached_pic"))
+def chosen_streams(
+    task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]
+) -> list[tuple[int, Mapping[str, Any]]]:
+    """The streams that the task maps, each with the number of its source."""
+    streams = [[each for each in found.get("streams", []) if isinstance(each, dict)] for found in probes]
+    return selected(task["source_maps"], outputs_of(task, sets), streams)
 
 
 def _longest(streams: Iterable[_OutputStream], without: Collection[str]) -> dict[str, float]:
@@ -116,7 +116,7 @@ def _frame_count(video: _OutputStream) -> int | None:
     return round(video.length * video.frame_rate) if video.frame_rate and 0 < video.length < math.inf else None
 
 
-def _frame_limit(outputs: Sequence[Options]) -> int | None:
+def frame_limit(outputs: Sequence[Options]) -> int | None:
     """The number of video frames that the options ask for."""
     for options in outputs:
         for key, value in options.items():
@@ -157,7 +157,7 @@ def _filter_names(graph: object) -> set[str]:
 
 def is_empty_text(task: Mapping[str, Any], name: str) -> bool:
     """True if the output is empty because the task maps text subtitles only, and none are in the part it asks for."""
-    kinds = {entry.get("specifier", "")[:1].lower() for entry in task["source_maps"]}
+    kinds = {specifier(entry)[:1] for entry in task["source_maps"]}
     return kinds == {"s"} and os.path.getsize(name) == 0
 
 
@@ -166,20 +166,11 @@ def earliest_start(task: Mapping[str, Any], sets: Mapping[str, Options], probes:
     cut = output_window(task, sets)
     inputs = [options for _, options in sources(task)]
     starts = [
-        _window(stream, probes[entry["source"]], inputs[entry["source"]], cut)[0]
-        for entry in task["source_maps"]
-        for stream in mapped(probes[entry["source"]].get("streams", []), entry)
-        if stream.get("codec_type") in {"video", "audio"} and not _is_cover(stream)
+        _window(stream, probes[index], inputs[index], cut)[0]
+        for index, stream in chosen_streams(task, sets, probes)
+        if stream.get("codec_type") in {"video", "audio"} and not is_cover(stream)
     ]
     return min(starts, default=0.0)
-
-
-def mapped(streams: Sequence[Mapping[str, Any]], entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The streams of a source that an entry of `source_maps` selects."""
-    if "specifier" in entry:
-        kind = KINDS[entry["specifier"][0].lower()]
-        streams = [stream for stream in streams if stream.get("codec_type") == kind]
-    return list(streams[int(entry["stream"]) :][:1] if "stream" in entry else streams)
 
 
 def used_shares(

@@ -2,14 +2,16 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from app.exceptions import ClientError, ValidationError
 from modules import media
 from modules import schema as task_schema
-from modules.command import Options, flags, to_argument
+from modules.command import Options, to_argument
 from modules.data import address, server_data
+from modules.ffmpeg import files, known
+from modules.ffmpeg.specifiers import source_map, with_suffix
 
 
 def names(text: str) -> frozenset[str]:
@@ -47,29 +49,74 @@ def sources(task: Mapping[str, Any]) -> list[tuple[str, Options]]:
 
 
 def ffmpeg_command(
-    task: Mapping[str, Any], sets: Mapping[str, Options], temporary: str, exists: Callable[[str], bool]
+    task: Mapping[str, Any],
+    sets: Mapping[str, Options],
+    temporary: str,
+    exists: Callable[[str], bool],
+    rename: files.Rename = str,
 ) -> list[str]:
-    """The command line that writes the task's output to `temporary`. `sets` are the option sets by name."""
+    """The command line that writes the task's output to `temporary`, and the files of its options as `rename` says.
+
+    `sets` are the option sets by name.
+    """
     argv = ["ffmpeg", "-nostdin", "-y", "-progress", "pipe:1", "-stats_period", "1", "-nostats", "-hide_banner"]
     argv += ["-loglevel", "level+info"]  # the level tells errors from the summary that an encoder writes at its end
     for name, options in sources(task):
-        argv += [*flags(options, "-"), "-i", source_argument(name, exists)]
+        if options.get("f") == "lavfi":
+            name = files.renamed_in_graph(name, rename)
+        argv += [*_flags(files.renamed(options, rename)), "-i", source_argument(name, exists)]
     for entry in task["source_maps"]:
         argv += ["-map", source_map(entry)]
-    for entry in task["output_maps"]:
-        argv += flags(output_options(entry, sets), "-", _specifier(entry))
+    own, *outputs = outputs_of(task, sets)
+    argv += _flags(files.renamed(own, rename))  # before those of the streams: the last one counts
+    for entry, options in zip(task["output_maps"], outputs, strict=True):
+        argv += _flags({with_suffix(key, entry): value for key, value in files.renamed(options, rename).items()})
     return [*argv, media.file_argument(temporary)]
+
+
+def _flags(options: Options) -> Iterator[str]:
+    """The arguments that set options. A list repeats its option, false leaves it out, true is a bare flag."""
+    for key, value in options.items():
+        if key.split(":")[0] == "metadata" and isinstance(value, Mapping):
+            value = [f"{name}={to_argument(held)}" for name, held in value.items()]
+        for item in value if isinstance(value, list) else [value]:
+            if item is not False:
+                yield f"-{key}"
+            if item is not None and not isinstance(item, bool):
+                yield _dictionary(item) if _is_dictionary(key, item) else to_argument(item)
+
+
+def _is_dictionary(key: str, value: object) -> bool:
+    """True for an object with quotes or the like, if ffmpeg reads the option as settings, as it does `x264-params`."""
+    if not isinstance(value, Mapping) or all(files.escape(text) == text for text in map(to_argument, value.values())):
+        return False
+    return known.DICTIONARY in known.table().get(key.split(":")[0], "")
+
+
+def _dictionary(value: Mapping[str, Any]) -> str:
+    texts = {name: to_argument(held) for name, held in value.items()}
+    # Jobs of the field have escaped such a text themselves.
+    is_escaped = {name: bool(re.search(r"\\[\\':]", text)) for name, text in texts.items()}
+    return to_argument({name: text if is_escaped[name] else files.escape(text) for name, text in texts.items()})
 
 
 def output_options(entry: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
     """An output map's options. Those of its option set take precedence."""
-    return {**entry.get("options", {}), **(sets[entry["option_set"]] if "option_set" in entry else {})}
+    return {**entry.get("options", {}), **sets.get(entry.get("option_set", ""), {})}
+
+
+def outputs_of(task: Mapping[str, Any], sets: Mapping[str, Options]) -> list[Options]:
+    """The options of the file, and of each output map. Those of sets that are not fetched are left out."""
+    found = [task.get("output_options", {}), *(output_options(entry, sets) for entry in task["output_maps"])]
+    has_log = any(key.split(":")[0] == "passlogfile" for options in found for key in options)
+    return [files.with_own_logs(options, has_log=has_log) for options in found]
 
 
 def output_window(task: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
     """The options `ss`, `t` and `to` of the output, from all output maps."""
-    outputs = [output_options(entry, sets) for entry in task["output_maps"]]
-    return {key: value for options in outputs for key, value in options.items() if key in {"ss", "t", "to"}}
+    return {
+        key: value for each in outputs_of(task, sets) for key, value in each.items() if key in {"ss", "t", "to"}
+    }
 
 
 def source_argument(name: str, exists: Callable[[str], bool]) -> str:
@@ -77,22 +124,10 @@ def source_argument(name: str, exists: Callable[[str], bool]) -> str:
     return media.file_argument(name) if exists(name) else name
 
 
-def source_map(entry: Mapping[str, Any]) -> str:
-    """An entry of `source_maps` as the value of `-map`: `0:v:1?`."""
-    stream = f":{int(entry['stream'])}" if "stream" in entry else ""
-    letter = f":{entry['specifier'][0].lower()}" if "specifier" in entry else ""
-    return f"{int(entry['source'])}{letter}{stream}{'?' if entry.get('optional') else ''}"
-
-
-def _specifier(entry: Mapping[str, Any]) -> str:
-    letter = f":{entry['specifier'][0].lower()}" if "specifier" in entry else ""
-    return f"{letter}:{int(entry['stream'])}"
-
-
 def probe_options(options: Options) -> list[str]:
     """The arguments for those input options that change what ffprobe finds."""
     kept = {key: options[key] for key in ("f", "probesize", "analyzeduration") if options.get(key)}
-    return list(flags(kept, "-"))
+    return list(_flags(kept))
 
 
 def is_file(name: str, options: Options) -> bool:
@@ -132,10 +167,70 @@ def fetch_option_set(name: str) -> Options:
 
 def phase(task: Mapping[str, Any], sets: Mapping[str, Options]) -> str:
     """The phase for the status: `pass 1` or the like if the options name a pass, else `encoding`."""
-    for entry in task["output_maps"]:
-        for key, value in output_options(entry, sets).items():
+    for options in outputs_of(task, sets):
+        for key, value in options.items():
             inner = value.get("pass") if isinstance(value, Mapping) else re.search(r"(?:^|:)pass=(\d)", str(value))
             number = value if key.split(":")[0] == "pass" else inner[1] if isinstance(inner, re.Match) else inner
             if number:
                 return f"pass {to_argument(number)}"
     return "encoding"
+
+
+# --- checks ---
+
+
+def places(task: Mapping[str, Any], sets: Mapping[str, Options]) -> Iterator[tuple[str, str, Options]]:
+    """All options of a task: their path in its data, their place (see `known.PLACES`), and the options."""
+    yield "input_options", "source", task.get("input_options", {})
+    for index, entry in enumerate(task["sources"]):
+        if isinstance(entry, Mapping):
+            yield f"sources[{index}].options", "source", entry.get("options", {})
+    yield "output_options", "file", task.get("output_options", {})
+    for index, entry in enumerate(task["output_maps"]):
+        yield f"output_maps[{index}].options", "stream", entry.get("options", {})
+        if (name := entry.get("option_set")) in sets:
+            yield f"output_maps[{index}].option_set: option set {name!r}: options", "stream", sets[name]
+
+
+def written(task: Mapping[str, Any], sets: Mapping[str, Options]) -> Iterator[tuple[str, str, bool]]:
+    """The files that options write: the path of the options, the name, and whether it is a log of passes."""
+    for index, (name, options) in enumerate(sources(task)):
+        graph = files.written_by_graph(name) if options.get("f") == "lavfi" else []
+        yield from ((f"sources[{index}]", each, False) for each in graph)
+    for where, _, options in places(task, sets):
+        yield from ((where, name, False) for name in files.written_names(options))
+    for index, options in enumerate(outputs_of(task, sets), -1):
+        where = f"output_maps[{index}].options" if index >= 0 else "output_options"
+        yield from ((where, name, True) for name in files.log_names(options))
+
+
+def unquoted(task: Mapping[str, Any], warn: Callable[[str], None]) -> Mapping[str, Any]:
+    """The task's data without the quotes around option values that are quoted as a whole. `warn` is told of each.
+
+    The client that jobs in the field were written for splits a command line, as a shell does.
+    """
+    changed = dict(task)
+    for key in ("input_options", "output_options"):
+        if key in task:
+            changed[key] = unquoted_options(task[key], key, warn)
+    for key in ("sources", "output_maps"):
+        if isinstance(task.get(key), list):
+            changed[key] = [
+                {**entry, "options": unquoted_options(entry["options"], f"{key}[{index}].options", warn)}
+                if isinstance(entry, Mapping) and "options" in entry
+                else entry
+                for index, entry in enumerate(task[key])
+            ]
+    return changed
+
+
+def unquoted_options(value: Any, where: str, warn: Callable[[str], None]) -> Any:
+    """`unquoted` for options, or for one value of any kind. `where` is its path in the task's data."""
+    if isinstance(value, Mapping):
+        return {name: unquoted_options(held, f"{where}.{name}", warn) for name, held in value.items()}
+    if isinstance(value, list):
+        return [unquoted_options(item, f"{where}[{index}]", warn) for index, item in enumerate(value)]
+    if isinstance(value, str) and re.fullmatch(r"'[^']*'|\"[^\"]*\"", value, re.DOTALL) and len(value) > 2:
+        warn(f"{where}: {value} stands in quotes, which are left out: a value needs none")
+        return value[1:-1]
+    return value

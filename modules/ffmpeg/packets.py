@@ -13,7 +13,7 @@ from app.exceptions import RunError
 from modules import media
 from modules.command import Options
 from modules.containers import is_whole
-from modules.ffmpeg.expect import earliest_start, mapped, windows_of
+from modules.ffmpeg.expect import chosen_streams, earliest_start, windows_of
 from modules.ffmpeg.options import output_window, probe_options, source_argument, sources
 
 
@@ -66,16 +66,16 @@ def _has_packets(
 ) -> bool:
     cut = output_window(task, sets)
     earliest = earliest_start(task, sets, probes)
-    for entry in task["source_maps"]:
-        probe, (name, options) = probes[entry["source"]], sources(task)[entry["source"]]
+    for index, stream in chosen_streams(task, sets, probes):
+        if stream.get("codec_type") != kind:
+            continue
+        probe, (name, options) = probes[index], sources(task)[index]
         (first, last), (cut_first, cut_last) = windows_of(probe, options, cut)
         zero = (media.number(probe.get("format", {}).get("start_time")) or 0.0) + first + cut_first
         end = zero + min(last - first - cut_first, cut_last - cut_first)
         begin = zero + earliest + seconds
-        for stream in mapped(probe.get("streams", []), entry):
-            if stream.get("codec_type") == kind:
-                argument = source_argument(name, exists)
-                times = media.packet_times(argument, probe_options(options), stream["index"], f"{begin:.3f}%")
-                if any(begin < time < end for time in times):
-                    return True
+        argument = source_argument(name, exists)
+        times = media.packet_times(argument, probe_options(options), stream["index"], f"{begin:.3f}%")
+        if any(begin < time < end for time in times):
+            return True
     return False

@@ -1,0 +1,82 @@
+"""The helps of the installed programs, from which the modules know the programs' options.
+
+A help is long and every task reads it, so it is kept in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`)
+while the program is the same. Where that directory cannot be written, each task asks the program.
+"""
+
+import contextlib
+import difflib
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import platformdirs
+
+from app.config import VERSION
+from modules import schema as task_schema
+from modules import tool
+
+LOCALE: Mapping[str, str] = {"LC_ALL": "C.UTF-8"}
+"""The programs translate their messages. In the C locale, MKVToolNix reads a non-ASCII name as empty."""
+
+
+@functools.cache
+def help_of(program: str, arguments: tuple[str, ...], condense: Callable[[str], str] = str) -> str:
+    """The text that a program prints for `arguments`, made shorter by `condense`; empty if it prints none.
+
+    The kept text counts while path, size and time of modification of the program are those that it was made with.
+
+    Raises:
+        RunError: The program cannot be started.
+    """
+    path = shutil.which(program) or program
+    kept, stamp = _kept(path, arguments), _stamp(path)
+    with contextlib.suppress(OSError, ValueError):  # nothing is kept yet, or it is no text
+        text = kept.read_text(encoding="utf-8")
+        if stamp and text.startswith(stamp):
+            return text.removeprefix(stamp)
+    finished = tool.capture([path, *arguments], environment=LOCALE)
+    text = condense(finished.stdout.decode(errors="replace"))
+    if text and stamp:
+        _keep(kept, stamp + text)
+    return text
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name, to be appended to the message; empty if no known name is similar."""
+    names = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name[: task_schema.MAX_VALUE].lower(), names, n=1)
+    return f" (did you mean {names[close[0]]!r}?)" if close else ""
+
+
+def _stamp(path: str) -> str:
+    """The line that stands before a kept text; empty if there is no such program."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    return f"{path!r} {found.st_size} {found.st_mtime_ns} {VERSION}\n"
+
+
+def _kept(path: str, arguments: tuple[str, ...]) -> Path:
+    """One file for each program and arguments: an upgrade replaces it."""
+    whole = hashlib.sha256("\0".join((path, *arguments)).encode(errors="surrogateescape")).hexdigest()[:12]
+    return platformdirs.user_cache_path("sisyphus-client") / f"{os.path.basename(path)}-{whole}.txt"
+
+
+def _keep(file: Path, text: str) -> None:
+    """Write the file at once, because other tasks may read it now."""
+    if not file.is_absolute():
+        return  # the user has no home directory
+    with contextlib.suppress(OSError, ValueError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as part:
+            part.write(text)
+        try:
+            os.replace(part.name, file)
+        except OSError:
+            os.unlink(part.name)
