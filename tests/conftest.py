@@ -52,11 +52,12 @@ def _no_survivors() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_state(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the state or the settings of the one who runs it."""
     for name in ("API_URL", "API_TIMEZONE", "HOSTNAME_OVERRIDE", "HOST_UUID", "SISYPHUS_CONFIG", "LOGURU_LEVEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SISYPHUS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))  # all tests use the same tools
 
 
 @pytest.fixture(scope="module")

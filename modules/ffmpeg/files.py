@@ -97,7 +97,12 @@ def with_own_logs(options: Options, *, has_log: bool) -> Options:
 def written_names(options: Options) -> list[str]:
     """The files that options write, without the logs of passes."""
     names: list[str] = []
-    renamed(options, lambda name: names.append(name) or name)  # type: ignore[func-returns-value]
+
+    def note(name: str) -> str:
+        names.append(name)
+        return name
+
+    renamed(options, note)
     return names
 
 

@@ -12,8 +12,9 @@ from loguru import logger
 
 from app.exceptions import RunError
 from modules import tool
-from modules.command import Options
+from modules.command import Options, to_argument
 from modules.installed import LOCALE, help_of, meant
+from modules.schema import MAX_VALUE
 
 FLAG, VALUE, PRINTING, ENCODER, DECODER, MUXER, DEMUXER, SCALER, DICTIONARY = "fvqcdmisD"
 """Kinds of options: flags of ffmpeg itself, its options with a value, those that print something and end; and options
@@ -155,4 +156,5 @@ def _wrong_value(name: str, value: object, kinds: set[str]) -> Iterator[str]:
     if takes and is_bare:
         yield f"expected a value: -{name} needs one"
     elif not takes and has_value:
-        yield f"-{name} is a flag, which takes no value: ffmpeg would write a file of that name"
+        shown = to_argument(next(each for each in values if not isinstance(each, bool)))[:MAX_VALUE]
+        yield f"-{name} is a flag, which takes no value: ffmpeg would write a file {shown}"

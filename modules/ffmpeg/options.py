@@ -114,9 +114,7 @@ def outputs_of(task: Mapping[str, Any], sets: Mapping[str, Options]) -> list[Opt
 
 def output_window(task: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
     """The options `ss`, `t` and `to` of the output, from all output maps."""
-    return {
-        key: value for each in outputs_of(task, sets) for key, value in each.items() if key in {"ss", "t", "to"}
-    }
+    return {key: value for each in outputs_of(task, sets) for key, value in each.items() if key in {"ss", "t", "to"}}
 
 
 def source_argument(name: str, exists: Callable[[str], bool]) -> str:

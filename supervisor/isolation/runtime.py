@@ -32,6 +32,8 @@ class Runtime:
     settings: Settings
     limits: dict[str, Limits]
     scratch: Path
+    jobs: Path
+    """Holds a directory for each job, if its tasks make it. A worker's outlive its crash, as its jobs do."""
 
 
 @contextlib.asynccontextmanager
@@ -40,8 +42,12 @@ async def start_runtime(
     settings: Settings,
     limits: dict[str, Limits],
     with_cgroups: bool = True,
+    jobs: Path | None = None,
 ) -> AsyncIterator[Runtime]:
-    """Make this process a supervisor, kill processes left over from one that was killed, and start the zygote."""
+    """Make this process a supervisor, kill processes left over from one that was killed, and start the zygote.
+
+    Without `jobs`, the jobs' directories are scratch directories, too.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose exit statuses
     linux.become_subreaper()
     if survivors := linux.kill_survivors():
@@ -53,7 +59,7 @@ async def start_runtime(
     zygote.start()
     try:
         with scratch_directory() as scratch:
-            yield Runtime(zygote, cgroups, client, settings, limits, scratch)
+            yield Runtime(zygote, cgroups, client, settings, limits, scratch, jobs or scratch)
     finally:
         await zygote.stop()
         if cgroups:

@@ -11,6 +11,7 @@ from typing import Any
 from loguru import logger
 
 from ipc.messages import Inspection, StepName
+from supervisor.isolation import scratch
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.task_process import ServerExchange, without_server
@@ -84,6 +85,7 @@ class JobRun:
             failure = await self._prepare() or await self._run_tasks()
         finally:
             await self._close()
+            await asyncio.to_thread(scratch.remove, self._context.directory)
         if failure:
             self.tasks[failure.task].result = "failed"
         seconds = time.monotonic() - clock
@@ -110,6 +112,7 @@ class JobRun:
         finally:
             await inspected.close()
             await run.close()
+            await asyncio.to_thread(scratch.remove, self._context.directory)
         if failure:
             log = logger.bind(job=self.job.job_id, task=run.label)
             log.warning("What the interrupted task left may still be there: {}", failure.cause.message)

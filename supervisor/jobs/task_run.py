@@ -108,6 +108,11 @@ class JobContext:
     exchange: ServerExchange
     """Asks the API server on behalf of the modules."""
 
+    @property
+    def directory(self) -> Path:
+        """A directory for files that the job's tasks share. It need not exist."""
+        return self.runtime.jobs / f"job-{self.job.job_id}"
+
 
 class TaskRun:
     """One task under way.
@@ -362,7 +367,7 @@ class TaskRun:
             modules=client.modules,
             open_files=self.limits.open_files,
             free_space=(space.share, space.bytes) if (space := self.limits.free_space) else None,
-            environment={"TMPDIR": str(self._scratch)},
+            environment={"TMPDIR": str(self._scratch), "SISYPHUS_JOB_DIR": str(self._context.directory)},
             resumed=self._resumed,
             saved_state=self.saved_state,
         )

@@ -17,13 +17,14 @@ import signal
 import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
 from app.config import VERSION, Client, ConfigError, Settings, shown_url
 from supervisor.api.client import Session
-from supervisor.isolation import signals
+from supervisor.isolation import scratch, signals
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import Runtime, start_runtime
 from supervisor.isolation.systemd import Notifier
@@ -68,7 +69,8 @@ class Worker:
     async def main(self) -> int:
         """Work until told to stop; returns the exit status."""
         with signals.handling(SIGNALS, self._on_signal):
-            async with start_runtime(self._client, self._settings, self._limits) as runtime:
+            jobs = Path(self._settings.state_directory, "jobs")
+            async with start_runtime(self._client, self._settings, self._limits, jobs=jobs) as runtime:
                 with contextlib.closing(Session(self._settings)) as session:
                     context = self._context = await self._build_context(runtime, session)
                     self._make_slots(context)
@@ -86,6 +88,9 @@ class Worker:
         flags = DisabledFlags(session, settings.queue_poll_interval)
         unfinished = collections.deque(await journal.unfinished())
         in_hand = {job.job_id for job in unfinished}
+        for directory in runtime.jobs.glob("job-*"):
+            if directory.name.removeprefix("job-") not in in_hand:
+                scratch.remove(directory)
         runtime = replace(runtime, client=self._client, limits=self._limits)  # a SIGHUP may have come meanwhile
         return WorkerContext(
             session, journal, outbox, self._control, flags, runtime, settings, unfinished, in_hand, workers, ours
