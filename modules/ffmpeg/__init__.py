@@ -147,7 +147,8 @@ class Ffmpeg(BaseModule):
             for output in outputs.values():
                 stack.enter_context(output)
             encode(argv, expected, phase(task, self._sets), self.report)
-            self.report(info={"phase": "checking"})
+            if outputs:
+                self.report(info={"phase": "checking"})
             for output in outputs.values():
                 if problem := output.find_no_space():  # ffmpeg 5.1 exits with 0 if only the last bytes have no room
                     raise RunError(message=problem)

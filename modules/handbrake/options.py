@@ -6,7 +6,6 @@ not know.
 """
 
 import dataclasses
-import difflib
 import functools
 import os
 import re
@@ -15,9 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modules import schema as task_schema
+from app.exceptions import RunError
 from modules import tool
 from modules.command import Options, to_argument
+from modules.handbrake.presets import file_problems, known_presets, only_preset
+from modules.installed import help_of, meant
 
 TOOL = "HandBrakeCLI"
 
@@ -77,10 +78,9 @@ def _program() -> str:
 
 @functools.cache
 def _known_options(program: str) -> Known:
-    finished = tool.capture([program, "--help"])
-    known = read_help(finished.stdout.decode(errors="replace"))
+    known = read_help(help_of(program, ("--help",)))
     if "output" not in known:
-        raise finished.error(f"{TOOL} --help lists no options")
+        raise RunError(message=f"{TOOL} --help lists no options")
     return known
 
 
@@ -135,9 +135,12 @@ def option_problems(task: Mapping[str, Any], known: Known, warn: Callable[[str],
         yield from (f"{where}: {problem}" for problem in problems)
         if not problems:
             sound.append((where, key, value))
-    files = [name for _, key, value in sound if key == "preset_import_file" for name in file_names(key, value)]
+    files = preset_files(sound)
     if not all(map(os.path.exists, files)):  # an earlier task will write it, and it may define the preset
         sound = [entry for entry in sound if entry[1] not in {"preset", "preset_import_file"}]
+    elif files:
+        where = next(where for where, key, _ in sound if key == "preset_import_file")
+        yield from (f"{where}: {problem}" for problem in file_problems(files, _named_preset(sound)))
     yield from _refusals(sound, known)
     yield from _unlisted(sound)
     places = {key: (where, _text(key, value)) for where, key, value in sound if key in {"start_at", "stop_at"}}
@@ -153,7 +156,7 @@ def _unlisted(options: Sequence[tuple[str, str, Any]]) -> Iterator[str]:
             listed = _listed(_program(), f"{_flag(key)}-list", str(encoder))
             for name in value.split(",") if listed else ():
                 if name.lower() not in listed:
-                    yield f"{where}: {encoder} has no {name!r}{_meant(name, listed)}"
+                    yield f"{where}: {encoder} has no {name!r}{meant(name, listed)}"
 
 
 @functools.cache
@@ -168,13 +171,15 @@ def _problems(key: str, value: Any, known: Known) -> Iterator[str]:
     is_known = key in known or (value is False and f"no_{key}" in known) or _is_hidden(key, known)
     option = known.get(key, Option(_flag(key)))
     if not is_known:
-        yield f"{TOOL} knows no such option{_meant(key, known)}"
+        yield f"{TOOL} knows no such option{meant(key, known)}"
     elif value is False:
         return
     elif key in _RESERVED:
         yield f"not allowed here: the module gives {option.flag} itself, or {TOOL} would not encode"
     elif value is True and option.value == "required":
         yield f"expected a value, got true: {option.flag} needs one"
+    elif key in known and not option.value and not isinstance(value, bool):
+        yield f"{option.flag} is a flag, which takes no value: {TOOL} would ignore it"
     elif not option.value and _text(key, value).startswith("-"):
         yield f"{option.flag} takes no such value"  # it would be an option of its own
     elif isinstance(value, Mapping) and key != "encopts" and value.keys() & _FORMS and len(value) > 1:
@@ -214,7 +219,7 @@ def _unknown_names(where: str, key: str, value: Any, known: Known, warn: Callabl
             continue
         # It accepts the video encoders of all builds, and fails only later if this build lacks one.
         if kind == "encoder" or any("ERROR: " in line for line in _preset_log((known[kind].flag, name))):
-            yield f"this {TOOL} has no {name!r}{_meant(name, choices)}"
+            yield f"this {TOOL} has no {name!r}{meant(name, choices)}"
         elif kind == "aencoder":
             warn(f"{where}: this {TOOL} does not list {name!r}, and may take another encoder in its place")
 
@@ -226,7 +231,9 @@ def _refusals(options: Sequence[tuple[str, str, Any]], known: Known) -> Iterator
         if key == "preset" or (where.startswith("filters_options.") and value is not False):
             for line in _preset_log(tuple(all_flags([*imports, (key, value)], known))):
                 if line.startswith("Invalid "):
-                    yield f"{where}: {TOOL} refuses it: {line}"
+                    names = known_presets(preset_files(options)) if key == "preset" else []
+                    held = f" (the files have {', '.join(names)})" if names else ""
+                    yield f"{where}: {TOOL} refuses it: {line}{held}"
 
 
 def _preset_log(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -243,12 +250,6 @@ def _asked(program: str, argv: tuple[str, ...]) -> tuple[str, ...]:
     return tool.capture([program, *argv, "--preset-export", "x"], tail=1000).stderr
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
-    names = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name[: task_schema.MAX_VALUE].lower(), names, n=1)
-    return f" (did you mean {names[close[0]]!r}?)" if close else ""
-
-
 # --- the command line ---
 
 
@@ -257,7 +258,10 @@ def handbrake_command(task: Mapping[str, Any], known: Known, source: str, target
     # Without stdbuf, 1.6.1 buffers 4 KiB of progress before it writes to a pipe.
     argv = ["stdbuf", "-oL"] if shutil.which("stdbuf") else []
     argv += [TOOL, "--json", "--input", source, "--output", target]
-    return argv + all_flags(((key, value) for _, key, value in entries(task)), known)
+    given = list(entries(task))
+    if _named_preset(given) is None and (preset := only_preset(preset_files(given))) is not None:
+        argv += ["--preset", preset]
+    return argv + all_flags(((key, value) for _, key, value in given), known)
 
 
 def scan_command(task: Mapping[str, Any], known: Known, source: str) -> list[str]:
@@ -333,6 +337,15 @@ def file_names(key: str, value: Any) -> list[str]:
     if key not in _FILES or not isinstance(value, str | list):
         return []
     return [value] if key == "preset_import_file" and isinstance(value, str) else _items(value)
+
+
+def preset_files(options: Iterable[tuple[str, str, Any]]) -> list[str]:
+    """The preset files that a task's entries import."""
+    return [name for _, key, value in options if key == "preset_import_file" for name in file_names(key, value)]
+
+
+def _named_preset(options: Iterable[tuple[str, str, Any]]) -> str | None:
+    return next((_text(key, value) for _, key, value in options if key == "preset" and value is not False), None)
 
 
 def numbers(value: Any) -> list[int]:

@@ -25,19 +25,14 @@ from modules.checks import (
     target_problems,
     will_be_made,
 )
-from modules.mkvmerge.command import NEED_VALUE, may_select, mkvmerge_command, shielded
+from modules.mkvmerge.command import may_select, mkvmerge_command, shielded
 from modules.mkvmerge.expect import attachment_names, expect_tracks, track_problems, used_shares, verify_output
+from modules.mkvmerge.known import option_problems
 from modules.mkvtoolnix import Media, MkvModule, argument, examine
 from modules.output import Output
 
 _FILES, _TRACK_FILES = {"chapters", "global-tags", "segmentinfo"}, {"tags", "timecodes", "timestamps"}
 """Options whose values are files: those of the task and of sources, and those of tracks."""
-
-_REFUSED = {
-    "output": "the file's name is that of output_file",
-    "redirect-output": "mkvmerge's messages would be lost",
-    "split": "mkvmerge writes several files, which the mkvmerge module does not support",
-}
 
 
 class Mkvmerge(MkvModule):
@@ -122,12 +117,9 @@ class Mkvmerge(MkvModule):
         places += [(f"tracks[{index}].options", entry) for index, entry in enumerate(task.get("tracks", []))]
         for where, entry in places:
             is_track = where.startswith("tracks")
+            yield from option_problems(where, entry.get("options", {}), of_track=is_track)
             for key, value in entry.get("options", {}).items():
-                if key in _REFUSED and value is not False and not is_track:
-                    yield f"{where}.{key}: {_REFUSED[key]}"
-                elif key in NEED_VALUE and (value is None or value is True):
-                    yield f"{where}.{key}: expected a value: --{key} needs one"
-                elif key in (_TRACK_FILES if is_track else _FILES) and isinstance(value, str):
+                if key in (_TRACK_FILES if is_track else _FILES) and isinstance(value, str):
                     yield from source_problems(self, f"{where}.{key}", value)
         if not task.get("tracks") and not may_select(task):
             yield "tracks: none is listed, and no source has an option such as _copy-video-tracks: none would be muxed"

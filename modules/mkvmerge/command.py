@@ -15,7 +15,7 @@ TYPES = {"video": "video", "audio": "audio", "subtitles": "subtitle", "buttons":
 SELECTING = {f"no-{name}" for name in TYPES} | {f"{singular}-tracks" for singular in TYPES.values()}
 """Options that select tracks by mkvmerge's own rules, whatever the task's data lists."""
 
-_FLAGS = {
+TRACK_FLAGS = {
     "aac-is-sbr",
     "commentary-flag",
     "default-track",
@@ -32,14 +32,6 @@ _FLAGS = {
     "visual-impaired-flag",
 }
 """Options of tracks that need at least the track's number: without it they would swallow the next argument."""
-
-NEED_VALUE = {
-    "attachment-description", "attachment-mime-type", "attachment-name", "aspect-ratio", "chapter-charset",
-    "chapter-language", "chapters", "cluster-length", "compression", "cues", "default-duration", "default-language",
-    "display-dimensions", "generate-chapters", "global-tags", "language", "segmentinfo", "sub-charset", "sync", "tags",
-    "timecodes", "timestamps", "title", "track-name",
-}  # fmt: skip
-"""Options that without a value would swallow the next argument: an option, or the file's name."""
 
 
 def mkvmerge_command(
@@ -123,7 +115,7 @@ def _for_track(track: int, key: str, value: object) -> object:
     if value is False:
         return False
     if value is None or value is True:
-        return str(track) if key in _FLAGS else True
+        return str(track) if key in TRACK_FLAGS else True
     return f"{track}:{to_argument(value)}"
 
 

@@ -196,7 +196,7 @@ def test_late_stream(extension: str, clip: Path, tmp_path: Path) -> None:
 def test_quiet_truncation(half: Path, tmp_path: Path) -> None:
     """Where ffmpeg is told to say nothing, the duration still shows that the file is cut short."""
     with pytest.raises(RunError, match=r"the output is cut short: 1\.\d s of video where 2\.9 s were expected"):
-        carry_out(task(half, tmp_path / "out.mkv", input_options={"loglevel": "quiet", "to": "2.9"}))
+        Ffmpeg(task(half, tmp_path / "out.mkv", input_options={"loglevel": "quiet", "to": "2.9"})).run()
 
     assert os.listdir(tmp_path) == []
 

@@ -192,7 +192,7 @@ def test_reason_is_in_the_message(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AV_LOG_FORCE_COLOR", "1")
     with pytest.raises(RunError) as caught:
-        carry_out(mapped(clip, tmp_path / target, "v", options))
+        Ffmpeg(mapped(clip, tmp_path / target, "v", options)).run()
 
     assert re.search(said, caught.value.message)
     assert "\x1b" not in caught.value.message + "".join(caught.value.stderr)

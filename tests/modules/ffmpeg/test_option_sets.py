@@ -87,7 +87,7 @@ def test_option_set_name_is_quoted(server: Server, clip: Path, tmp_path: Path) -
         ("text", "does not answer with JSON"),
         ("list", "does not answer with a JSON object"),
         ("..", "'..' cannot be a name of server-side data"),
-        ("bad", "options.crf: expected a string, a number, true or false or an object, got null"),
+        ("bad", "options.crf: expected a string, a number, true or false, an object or a list, got null"),
     ],
 )
 def test_bad_option_set(name: str, reason: str, server: Server, clip: Path, tmp_path: Path) -> None:

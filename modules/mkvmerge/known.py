@@ -1,0 +1,82 @@
+"""The options of the installed mkvmerge, and the problems of a task's options.
+
+mkvmerge takes the value of a flag, and an option that it does not know, for the names of further sources.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+
+from app.exceptions import RunError
+from modules import tool
+from modules.command import Options
+from modules.installed import LOCALE, help_of, meant
+from modules.mkvmerge.command import TRACK_FLAGS
+
+FLAG, VALUE, OPTIONAL = "flag", "value", "optional"
+"""Kinds of options. An option of a track whose value is optional needs at least the number of the track."""
+
+_REFUSED = {
+    "capabilities": "it prints something and ends",
+    "help": "it prints something and ends",
+    "identification-format": "it prints something and ends",
+    "identify": "it prints something and ends",
+    "list-audio-emphasis": "it prints something and ends",
+    "list-languages": "it prints something and ends",
+    "list-stereo-modes": "it prints something and ends",
+    "list-types": "it prints something and ends",
+    "output": "the file's name is that of output_file",
+    "redirect-output": "mkvmerge's messages would be lost",
+    "split": "mkvmerge writes several files, which the mkvmerge module does not support",
+    "version": "it prints something and ends",
+}
+
+
+@functools.cache
+def table() -> Mapping[str, str]:
+    """The kinds of all options in mkvmerge's help, by their names without dashes.
+
+    Raises:
+        RunError: mkvmerge cannot be started.
+    """
+    lines = help_of("mkvmerge", ("--help",)).splitlines()
+    found = [match for line in lines if (match := re.match(r"  (?:-\w, )?--([\w-]+)( \S)?", line))]
+    return {match[1]: VALUE if match[2] else FLAG for match in found}
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of an option; `None` if this mkvmerge does not know it."""
+    return OPTIONAL if name in TRACK_FLAGS else table().get(name) or _ask(name)
+
+
+@functools.cache
+def _ask(name: str) -> str | None:
+    """Ask mkvmerge about an option that its help leaves out, such as `default-track`."""
+    finished = tool.capture(["mkvmerge", "--output", "/dev/null/none", f"--{name}"], environment=LOCALE)
+    said = finished.stdout.decode(errors="replace")
+    return None if f"'--{name}' could not be opened" in said else VALUE if " lacks " in said else FLAG
+
+
+def option_problems(where: str, options: Options, *, of_track: bool = False) -> Iterator[str]:
+    """The problems of options. `where` is their path in the task's data."""
+    for key, value in options.items():
+        if not key.startswith("_"):
+            yield from (f"{where}.{key}: {problem}" for problem in _problems(key, value, of_track))
+
+
+def _problems(key: str, value: object, of_track: bool) -> Iterator[str]:
+    is_bare = value is None or value is True
+    if key in _REFUSED:
+        if value is not False:
+            yield f"not allowed here: {_REFUSED[key]}"
+        return
+    try:
+        kind = kind_of(key)
+    except RunError:
+        return  # a missing program is told elsewhere
+    if kind is None:
+        yield f"this mkvmerge knows no such option{meant(key, table())}"
+    elif kind == FLAG and value is not False and not is_bare:
+        yield f"--{key} is a flag, which takes no value: mkvmerge would read a file of that name"
+    elif is_bare and (kind == VALUE or (kind == OPTIONAL and not of_track)):
+        yield f"expected a value: --{key} needs one"
