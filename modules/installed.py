@@ -41,7 +41,7 @@ def help_of(program: str, arguments: tuple[str, ...], condense: Callable[[str], 
             return text.removeprefix(stamp)
     finished = tool.capture([path, *arguments], environment=LOCALE)
     text = condense(finished.stdout.decode(errors="replace"))
-    if text and stamp:
+    if text and stamp and not finished.returncode:
         _keep(kept, stamp + text)
     return text
 

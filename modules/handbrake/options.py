@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.exceptions import RunError
 from modules import tool
 from modules.command import Options, to_argument
 from modules.handbrake.presets import file_problems, known_presets, only_preset
@@ -80,7 +79,7 @@ def _program() -> str:
 def _known_options(program: str) -> Known:
     known = read_help(help_of(program, ("--help",)))
     if "output" not in known:
-        raise RunError(message=f"{TOOL} --help lists no options")
+        raise tool.capture([program, "--help"]).error(f"{TOOL} --help lists no options")
     return known
 
 
@@ -178,10 +177,10 @@ def _problems(key: str, value: Any, known: Known) -> Iterator[str]:
         yield f"not allowed here: the module gives {option.flag} itself, or {TOOL} would not encode"
     elif value is True and option.value == "required":
         yield f"expected a value, got true: {option.flag} needs one"
-    elif key in known and not option.value and not isinstance(value, bool):
-        yield f"{option.flag} is a flag, which takes no value: {TOOL} would ignore it"
     elif not option.value and _text(key, value).startswith("-"):
         yield f"{option.flag} takes no such value"  # it would be an option of its own
+    elif not option.value and not isinstance(value, bool) and _is_flag(option):
+        yield f"{option.flag} is a flag, which takes no value: {TOOL} would ignore it"
     elif isinstance(value, Mapping) and key != "encopts" and value.keys() & _FORMS and len(value) > 1:
         yield "expected either settings, or custom, or preset"
     elif value is not None and not isinstance(value, bool):
@@ -189,6 +188,11 @@ def _problems(key: str, value: Any, known: Known) -> Iterator[str]:
             if item and not _is_number(item) and item not in _WORDS.get(key, ()):
                 words = " or ".join(("a number", *_WORDS.get(key, ())))
                 yield f"expected {words}, got {item!r}"
+
+
+def _is_flag(option: Option) -> bool:
+    """Ask HandBrakeCLI whether an option takes no value. Its help shows none for some that do (`--arate`)."""
+    return any("unknown option" in line for line in _preset_log((option.flag, "--no-such-option")))
 
 
 def _is_number(text: str) -> bool:

@@ -17,18 +17,18 @@ FLAG, VALUE, OPTIONAL = "flag", "value", "optional"
 """Kinds of options. An option of a track whose value is optional needs at least the number of the track."""
 
 _REFUSED = {
-    "capabilities": "it prints something and ends",
-    "help": "it prints something and ends",
-    "identification-format": "it prints something and ends",
-    "identify": "it prints something and ends",
-    "list-audio-emphasis": "it prints something and ends",
-    "list-languages": "it prints something and ends",
-    "list-stereo-modes": "it prints something and ends",
-    "list-types": "it prints something and ends",
+    "capabilities": "it prints something and ends, and mkvmerge would mux nothing",
+    "help": "it prints something and ends, and mkvmerge would mux nothing",
+    "identification-format": "it prints something and ends, and mkvmerge would mux nothing",
+    "identify": "it prints something and ends, and mkvmerge would mux nothing",
+    "list-audio-emphasis": "it prints something and ends, and mkvmerge would mux nothing",
+    "list-languages": "it prints something and ends, and mkvmerge would mux nothing",
+    "list-stereo-modes": "it prints something and ends, and mkvmerge would mux nothing",
+    "list-types": "it prints something and ends, and mkvmerge would mux nothing",
     "output": "the file's name is that of output_file",
     "redirect-output": "mkvmerge's messages would be lost",
     "split": "mkvmerge writes several files, which the mkvmerge module does not support",
-    "version": "it prints something and ends",
+    "version": "it prints something and ends, and mkvmerge would mux nothing",
 }
 
 
@@ -68,7 +68,7 @@ def _problems(key: str, value: object, of_track: bool) -> Iterator[str]:
     is_bare = value is None or value is True
     if key in _REFUSED:
         if value is not False:
-            yield f"not allowed here: {_REFUSED[key]}"
+            yield _REFUSED[key]
         return
     try:
         kind = kind_of(key)

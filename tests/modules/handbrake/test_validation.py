@@ -150,7 +150,7 @@ def test_imported_preset(film: Path, tmp_path: Path) -> None:
 
     assert (
         refusal(task(film, tmp_path / "out.mkv", general=general | {"preset": "Your Own"}))
-        == "general_options.preset: HandBrakeCLI refuses it: Invalid preset Your Own"
+        == "general_options.preset: HandBrakeCLI refuses it: Invalid preset Your Own (the files have My Own)"
     )
     presets.unlink()
     assert refusal(task(film, tmp_path / "out.mkv", general=general)) == (
