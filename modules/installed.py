@@ -16,7 +16,6 @@ from pathlib import Path
 
 import platformdirs
 
-from app.config import VERSION
 from modules import schema as task_schema
 from modules import tool
 
@@ -34,7 +33,7 @@ def help_of(program: str, arguments: tuple[str, ...], condense: Callable[[str], 
         RunError: The program cannot be started.
     """
     path = shutil.which(program) or program
-    kept, stamp = _kept(path, arguments), _stamp(path)
+    kept, stamp = _kept(path, arguments), _stamp(path, condense)
     with contextlib.suppress(OSError, ValueError):  # nothing is kept yet, or it is no text
         text = kept.read_text(encoding="utf-8")
         if stamp and text.startswith(stamp):
@@ -53,13 +52,17 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {names[close[0]]!r}?)" if close else ""
 
 
-def _stamp(path: str) -> str:
-    """The line that stands before a kept text; empty if there is no such program."""
+def _stamp(path: str, condense: Callable[[str], str]) -> str:
+    """The line that stands before a kept text; empty if there is no such program.
+
+    It changes with the program, and with the code that makes the text shorter.
+    """
+    code = getattr(condense, "__code__", None)
     try:
-        found = os.stat(path)
+        found = [os.stat(name) for name in (path, *([code.co_filename] if code else []))]
     except OSError:
         return ""
-    return f"{path!r} {found.st_size} {found.st_mtime_ns} {VERSION}\n"
+    return " ".join([repr(path), *(f"{each.st_size} {each.st_mtime_ns}" for each in found)]) + "\n"
 
 
 def _kept(path: str, arguments: tuple[str, ...]) -> Path:

@@ -252,7 +252,9 @@ def split(text: str, separators: str, *, keep: bool = False) -> list[str]:
 
 def unescape(text: str) -> str:
     r"""A text without the quotes '' and the \ that protect its characters, and without spaces around it."""
-    tokens = re.findall(r"\\.?|'[^']*'?|[^\\']", text.strip(" \n\t\r"), re.DOTALL)
+    tokens = re.findall(r"\\.?|'[^']*'?|[^\\']", text.lstrip(" \n\t\r"), re.DOTALL)
+    while tokens and tokens[-1] in " \n\t\r":
+        tokens.pop()
     return "".join(token.strip("'") if token[0] == "'" else token.removeprefix("\\") for token in tokens)
 
 

@@ -41,6 +41,9 @@ _REFUSED = {
 _OF_FILE = {"metadata", "map_metadata"}
 """Options that take `g`, `s`, `c` or `p` in the place of a stream: without one of these, they are the file's."""
 
+_MISLABELED = {"hide_banner", "re", "xerror"}
+"""Flags for which the help of ffmpeg 5 or 7 shows a value."""
+
 _OWN_LINE = re.compile(r"--?([^\s\[]+)(?:\[\S+)?( \S.*?)?  ")
 _LIBRARIES = {
     "AVCodecContext": (ENCODER, DECODER),
@@ -66,7 +69,8 @@ def condense(text: str) -> str:
             found = [letter for letter, flag in zip(library, (of_output, of_input), strict=True) if flag != "."]
             kinds[name] = kinds.get(name, "") + "".join(found or library[:1]) + DICTIONARY * (kind == "dictionary")
         elif match := _OWN_LINE.match(line):
-            kinds[match[1]] = PRINTING if "capabilities" in section else VALUE if match[2] else FLAG
+            has_value = match[2] and match[1] not in _MISLABELED
+            kinds[match[1]] = PRINTING if "capabilities" in section else VALUE if has_value else FLAG
         elif line.endswith(":"):
             section = line
     return "\n".join(f"{name} {''.join(sorted(set(letters)))}" for name, letters in kinds.items())
@@ -95,7 +99,7 @@ def kinds_of(name: str) -> str:
 def _takes_value(name: str) -> bool | None:
     """Ask ffmpeg about one of its own options; `None` if it knows no such option.
 
-    Its help shows no value for some that take one (`filter_threads`), and a value for flags (`xerror`).
+    Its help shows no value for many that take one, as `filter_threads` does.
     """
     finished = tool.capture(["ffmpeg", "-hide_banner", "-nostdin", f"-{name}"], environment=LOCALE)
     said = "\n".join(finished.stderr)
@@ -147,11 +151,8 @@ def _wrong_value(name: str, value: object, kinds: set[str]) -> Iterator[str]:
     values = value if isinstance(value, list) else [value]
     has_value = any(each is not None and not isinstance(each, bool) for each in values)
     is_bare = any(each is None or each is True for each in values)
-    if not kinds & {FLAG, VALUE}:
-        takes = True
-    elif has_value == (VALUE in kinds) and is_bare == (FLAG in kinds):
-        return
-    else:
+    takes = FLAG not in kinds
+    if FLAG in kinds or (is_bare and VALUE in kinds):
         takes = _takes_value(name) is not False
     if takes and is_bare:
         yield f"expected a value: -{name} needs one"

@@ -1,0 +1,85 @@
+"""The helps of installed programs, kept between processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.exceptions import RunError
+from modules.installed import help_of, meant
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that prints a help and notes that it was asked."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    file = tmp_path / "program"
+    file.write_text(f'#!/bin/sh\necho asked >> {tmp_path}/notes\necho help of "$1"\n')
+    file.chmod(0o755)
+    return file
+
+
+def ask(*arguments: str) -> str:
+    """The help in a process of its own, as each task has one."""
+    code = f"from modules.installed import help_of\nprint(help_of('program', {arguments!r}), end='')"
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def times(program: Path) -> int:
+    return len((program.parent / "notes").read_text().splitlines())
+
+
+def test_a_program_is_asked_once(program: Path) -> None:
+    """Another process reads what the first has kept, for each way to ask."""
+    assert [ask("--help"), ask("--help"), ask("-h")] == ["help of --help\n", "help of --help\n", "help of -h\n"]
+    assert times(program) == 2
+
+
+def test_another_program(program: Path) -> None:
+    """A program that has changed is asked again, and its old help is not kept."""
+    ask("--help")
+    program.write_text(program.read_text().replace("help of", "new help of"))
+
+    assert ask("--help") == "new help of --help\n"
+    assert len(list((program.parent / "cache" / "sisyphus-client").iterdir())) == 1
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"'/other' 1 2\nwrong"])
+def test_a_kept_file_that_is_none(text: bytes, program: Path) -> None:
+    """Whatever stands in the cache, the help is the program's."""
+    ask("--help")
+    (kept,) = (program.parent / "cache" / "sisyphus-client").iterdir()
+    kept.write_bytes(text)
+
+    assert ask("--help") == "help of --help\n"
+
+
+def test_no_place_to_keep_it(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that cannot be written is no reason to fail."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
+
+    assert ask("--help") == ask("--help") == "help of --help\n"
+    assert times(program) == 2
+
+
+def test_a_program_that_fails(program: Path) -> None:
+    """The help of a program that fails is not kept: it may be half of it."""
+    program.write_text(program.read_text() + "exit 1\n")
+
+    assert ask("--help") == ask("--help") == "help of --help\n"
+    assert times(program) == 2
+
+
+def test_no_program() -> None:
+    """A program that is not installed is an error that says so."""
+    with pytest.raises(RunError, match="not installed"):
+        help_of("no-such-program", ("--help",))
+
+
+def test_misspelt_names() -> None:
+    """A similar name is hinted at, and no other."""
+    assert meant("CRFF", ["crf", "preset"]) == " (did you mean 'crf'?)"
+    assert meant("x" * 10_000, ["crf"]) == ""
