@@ -1,7 +1,12 @@
-"""Minimal tasks of the bundled modules."""
+"""Minimal tasks of the bundled modules, and the jobs of the field's cases."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+JOBS = {path.stem: path for path in sorted(Path(__file__).with_name("jobs").rglob("*.json"))}
+"""The files of the field's cases by name; the folders say which guarantee was broken."""
 
 ENCODE = {"codec": "libx264", "preset": "ultrafast"}
 COPY = {"codec": "copy"}
@@ -71,6 +76,12 @@ def cleanup(**data: Any) -> Task:
 
 def job(*tasks: Task, **more: Any) -> dict[str, Any]:
     return {"job_title": "case", "tasks": list(tasks)} | more
+
+
+def load(name: str) -> dict[str, Any]:
+    """One of the field's cases."""
+    document: dict[str, Any] = json.loads(JOBS[name].read_text())
+    return document
 
 
 def strings(value: Any) -> Iterator[str]:

@@ -1,0 +1,206 @@
+"""Only what was asked for: options that the tools would misread, files that options write, keys nobody knows."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.cases.checks import completes, refused, require_words, tags_of
+from tests.cases.client import Client
+from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, encode, ffmpeg, handbrake, job, mkvextract, mkvmerge
+
+VICTIM = "victim.mkv"
+Row = tuple[Any, ...]
+"""A task, and words of its refusal."""
+
+
+def source(name: str, **options: Any) -> dict[str, Any]:
+    return {"filename": name, "options": options}
+
+
+FLAG = ("takes no value", "flag")
+NO_VALUE = ("value", "argument")
+# A flag with a value: ffmpeg and mkvmerge take the value for a file, HandBrake ignores it.
+FLAGS: list[Row] = [
+    (encode(bitexact=VICTIM), "bitexact", FLAG),
+    (encode(shortest=1), "shortest", FLAG),
+    (ffmpeg(audio=AAC | {"vn": VICTIM}), "vn", FLAG),
+    (ffmpeg(input_options={"re": VICTIM}), "re", FLAG),
+    (ffmpeg(source("clip.mkv", accurate_seek=VICTIM)), "accurate_seek", FLAG),
+    (ffmpeg(output_options={"shortest": VICTIM}), "shortest", FLAG),
+    (mkvmerge(options={"no-global-tags": VICTIM}), "no-global-tags", FLAG),
+    (mkvmerge({"filename": "clip.mkv", "options": {"no-chapters": VICTIM}}), "no-chapters", FLAG),
+    (handbrake(destination_options={"markers": VICTIM}), "markers", FLAG),
+    (handbrake(video_options={"vfr": VICTIM}), "vfr", FLAG),
+    # The other way round, the tool takes the next word for the value.
+    (encode(crf=True), "crf", NO_VALUE),
+    (encode(vf=True), "vf", NO_VALUE),
+    (ffmpeg(input_options={"itsoffset": True}), "itsoffset", NO_VALUE),
+    (mkvmerge(options={"title": None}), "title", NO_VALUE),
+    (mkvmerge(track={"track-name": None}), "track-name", NO_VALUE),
+    (handbrake(picture_options={"width": True}), "width", NO_VALUE),
+]
+# What the module itself says, what asks or ends, what talks elsewhere.
+FORBIDDEN: list[Row] = [
+    (encode(i=VICTIM), "options.i"),
+    *[
+        (encode(**{name: True}), f"options.{name}")
+        for name in ("y", "n", "version", "encoders", "report", "stats", "stdin")
+    ],
+    *[(encode(**{name: "long"}), f"options.{name}") for name in ["h", "help", "progress", "loglevel", "v"]],
+    (ffmpeg(input_options={"i": VICTIM}), "input_options.i"),
+    (ffmpeg(output_options={"y": True}), "output_options.y"),
+    (mkvmerge(options={"output": VICTIM}), "options.output"),
+    (mkvmerge(options={"o": VICTIM}), "options.o"),
+    (mkvmerge(options={"redirect-output": "victim.txt"}), "redirect-output"),
+    (mkvmerge(options={"identify": "clip.mkv"}), "options.identify"),
+    (mkvmerge(options={"version": None}), "options.version"),
+    (handbrake(destination_options={"output": VICTIM}), "output"),
+    (handbrake(source_options={"input": "clip.ts"}), "input"),
+    (handbrake(source_options={"scan": True}), "scan"),
+    (handbrake(general_options={"version": True}), "version"),
+    (handbrake(general_options={"preset_export": "x", "preset_export_file": "victim.txt"}), "preset_export_file"),
+]
+MISSPELT: list[Row] = [
+    (encode(presett="slow"), "options.presett", "did you mean", "preset"),
+    (encode(**{"metdata:s": "title=x"}), "metdata", "metadata"),
+    (ffmpeg(input_options={"stream_lop": 1}), "stream_lop", "stream_loop"),
+    (ffmpeg(output_options={"movflag": "x"}), "movflag", "movflags"),
+    (mkvmerge(options={"titel": "x"}), "titel", "title"),
+    (mkvmerge(track={"langage": "jpn"}), "langage", "language"),
+    (handbrake(video_options={"qualty": 20}), "qualty", "quality"),
+    (handbrake(vido_options={"quality": 20}), "vido_options", "video_options"),
+    (mkvextract(trakcs=[{"id": 0, "filename": "x"}], chapters="c.xml"), "trakcs", "tracks"),
+    (cleanup(delte=["x"], delete=["x"]), "delte", "delete"),
+]
+# Options of the whole file would get a stream's suffix.
+OF_THE_FILE: list[Row] = [
+    (encode(**{name: value}), f"output_maps[0].options.{name}", "output_options")
+    for names, value in (
+        ("brand id3v2_version map_metadata cluster_time_limit", 3),
+        ("metadata", "title=x"),
+    )
+    for name in names.split()
+]
+# Files that options write are outputs: not over what is there, unless that was allowed.
+WRITING: list[Row] = [
+    (task, "victim", "exists")
+    for task in (
+        encode(vstats_file="victim.txt"),
+        encode(vf="metadata=print:file=victim.txt"),
+        encode(vf="scale=80:-2,metadata=mode=print:file='victim.txt',null"),
+        encode(filter="signalstats,metadata=mode=print:file=victim.txt"),
+        ffmpeg(["clip.mkv", "clip.mp4"], video=ENCODE | {"lavfi": "[0:v][1:v]ssim=stats_file=victim.txt"}),
+        encode(**{"x264-params": {"pass": 1, "stats": "victim.txt"}}),
+        encode(**{"x264-params": {"dump-yuv": "victim.txt"}}),
+        encode(**{"b": "100k", "pass": 1, "passlogfile": "victim"}),
+        ffmpeg("fonts.mkv", input_options={"dump_attachment:t:0": "victim.txt"}),
+    )
+]
+KINDS = {"flag": FLAGS, "forbidden": FORBIDDEN, "misspelt": MISSPELT, "file's": OF_THE_FILE, "writes": WRITING}
+REFUSED = {
+    f"{kind} {task['module']} {words[0]} {n}": (task, words)
+    for kind, rows in KINDS.items()
+    for n, (task, *words) in enumerate(rows)
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case: str, client: Client) -> None:
+    """An option that a tool would misread is refused by its path before any task runs, and no file is written."""
+    task, words = REFUSED[case]
+    client.put("victim.mkv", "victim.txt")
+    client.shell("cp victim.txt victim-0.log")
+
+    refused(*words)(client.run(cleanup(copy=[("victim.txt", "copied.txt")]), task))
+
+
+FIRST_PASS = {"pass": 1, "b": "90k", "passlogfile": "new", "f": "null"}
+WRITTEN: dict[str, tuple[Task, list[str]]] = {
+    "vstats_file": (encode(vstats_file="new.txt"), ["new.txt", "out.mkv"]),
+    "metadata": (encode(vf="metadata=print:file=new.txt"), ["new.txt", "out.mkv"]),
+    "pass 1": (ffmpeg(target="/dev/null", video=ENCODE | FIRST_PASS), ["new-0.log"]),
+    "overwritten": (ffmpeg(video=ENCODE | {"vstats_file": "victim.txt"}, overwrite=True), ["victim.txt", "out.mkv"]),
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_files_of_options(case: str, client: Client) -> None:
+    """An option writes its own file, and no other file changes beside the output."""
+    task, changed = WRITTEN[case]
+
+    completes(changed=changed)(client.run(task))
+
+
+# --- keys ---
+
+COPYING = cleanup(copy=[("s.srt", "o.srt")])
+UNKNOWN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "in the job": (job(COPYING, priority=5), "priority", ""),
+    "misspelt in the job": (job(COPYING, job_titel="x"), "job_titel", "job_title"),
+    "beside data": (job(COPYING | {"enabled": False}), "enabled", ""),
+    "data's own, beside data": (job(COPYING | {"delete": []}), "delete", ""),
+    "misspelt beside data": (job(COPYING | {"modul": "x"}), "modul", "module"),
+    "in the second task": (job(COPYING, COPYING | {"timeout": 5}), "tasks[1].timeout", ""),
+}
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "submit"])
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_unknown_keys(case: str, command: str, client: Client) -> None:
+    """Each command that reads a job's file refuses unknown keys and suggests the right one."""
+    document, *words = UNKNOWN[case]
+
+    status, out, err = client.call(command, str(client.write(document)))
+    assert status in (1, 2)
+    require_words(out + err, ["unknown key", *words])
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "submit"])
+def test_a_key_twice(command: str, client: Client) -> None:
+    """Each command refuses a file in which a key stands twice."""
+    text = json.dumps(job(COPYING)).replace('"copy"', '"delete": ["s.srt"], "delete": [], "copy"')
+
+    status, out, err = client.call(command, str(client.write(text)))
+    assert status in (1, 2)
+    require_words(out + err, ["delete", "twice"])
+
+
+# --- values in quotes ---
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        ffmpeg(video=COPY, output_options={"metadata": "'title=A Film'"}),
+        ffmpeg(video=COPY, output_options={"metadata": ['"title=A Film"', "comment=x"]}),
+        ffmpeg(video=COPY | {"metadata:g": "'title=A Film'"}),
+    ],
+)
+def test_quoted_values(task: Task, client: Client) -> None:
+    """A value that is quoted as a whole is unquoted, with a warning: the field's client splits a line."""
+    completes("quot")(client.run(task))
+    assert tags_of(client.work / "out.mkv")["title"] == "A Film"
+
+
+@pytest.mark.parametrize(
+    ("options", "held"),
+    [
+        ({"vf": "'scale'=80:-2,setsar='1'"}, "video 80x46"),  # quotes at both ends, and not one pair
+        ({"metadata:s": "title='It' 's'"}, "video 'It' 's'"),
+        ({"metadata:s": "title=Rock 'n"}, "video Rock 'n"),
+    ],
+)
+def test_quotes_that_belong_to_the_value(options: dict[str, Any], held: str, client: Client) -> None:
+    """A value that is not quoted as a whole keeps its quotes."""
+    completes(holds={"out.mkv": [held]})(client.run(ffmpeg(video=ENCODE | options)))
+
+
+def test_options_of_the_file(client: Client) -> None:
+    """`output_options` apply to the whole file, once per item of a list."""
+    options = {"movflags": "+faststart", "map_metadata": -1, "metadata": ["title=A: B", "comment=C=D"]}
+    completes(changed=["out.mp4"])(client.run(ffmpeg(target="out.mp4", video=COPY, output_options=options)))
+
+    data = (client.work / "out.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    assert tags_of(client.work / "out.mp4").items() >= {"title": "A: B", "comment": "C=D"}.items()

@@ -1,0 +1,144 @@
+"""Never wrong: the output has the streams, tracks and preset that were asked for, or the job says why not."""
+
+from typing import Any
+
+import pytest
+
+from tests.cases.checks import Check, completes, refused, stopped, told
+from tests.cases.client import Client
+from tests.cases.tasks import AAC, COPY, ENCODE, Task, ffmpeg, handbrake, mkvmerge
+
+FILM, SMALL = "video h264 320x180", "video h264 160x90"
+JPN, ENG = "audio jpn", "audio eng Commentary"
+
+
+def mapped(source: str, *maps: str, target: str = "out.mkv", **options: Any) -> Task:
+    """Copy the output's first stream, and encode the others by ffmpeg's defaults."""
+    return ffmpeg(source, target, maps=maps, outs={"0": COPY | options})
+
+
+def picture(*expected: str) -> Check:
+    return completes(changed=["out.png"], holds={"out.png": expected})
+
+
+def holds(*expected: str) -> Check:
+    return completes(holds={"out.mkv": expected})
+
+
+STREAMS: dict[str, tuple[Task, Check]] = {
+    # Covers: stream 0 of cover1st.mp4, the last of the others.
+    "v:1 behind a cover": (mapped("cover1st.mp4", "v:1"), holds(FILM)),
+    "v:0 before a cover": (mapped("covered.mp4", "v:0"), holds(FILM)),
+    "v:0 before a cover in mkv": (mapped("covered.mkv", "v:0", "a:0"), holds(SMALL, JPN)),
+    "V in mkv": (mapped("covered.mkv", "V", "a:0"), holds(SMALL, JPN)),
+    "V:0": (mapped("cover1st.mp4", "V:0"), holds(FILM)),
+    "V:1, which is none": (mapped("cover1st.mp4", "V:1"), refused("source_maps[0]", "0:V:1", "1 video stream")),
+    "video:0 that is a cover": (mapped("cover1st.mp4", "video:0"), refused("source_maps[0]", "cover", "V")),
+    "0 that is a cover": (mapped("cover1st.mp4", "0"), refused("source_maps[0]", "cover", "V")),
+    "v:0 that is a cover, encoded": (ffmpeg("cover1st.mp4", audio=AAC), refused("source_maps[0]", "cover", "V")),
+    "cover and film": (mapped("cover1st.mp4", "v:0", "v:1"), holds("video png 200x300", FILM)),
+    "the cover alone": (mapped("covered.mp4", "v:1", target="out.png"), picture("video png 200x300")),
+    "the cover of music": (mapped("covered.mp3", "v:0", target="out.png"), picture("video png 200x300")),
+    "music without its cover": (mapped("covered.mp3", "a:0"), holds("audio mp3")),
+    "V of music": (mapped("covered.mp3", "V"), refused("source_maps[0]", "0:V")),
+    "cover, handbrake": (handbrake("cover1st.mp4"), holds(FILM, "audio")),
+    "cover in mkv, handbrake": (handbrake("covered.mkv"), holds(SMALL, "audio")),
+    "cover, mkvmerge": (mkvmerge("covered.mkv"), holds(SMALL, "video png")),
+    # Specifiers: ffmpeg's own, in full.
+    "a:m:language:eng": (mapped("av.mkv", "a:m:language:eng"), holds(ENG)),
+    "m:title:Commentary": (mapped("av.mkv", "m:title:Commentary"), holds(ENG)),
+    "m:language:jpn": (mapped("av.mp4", "m:language:jpn"), holds(JPN)),
+    "s:m:language:ger": (mapped("subs.mkv", "V", "s:m:language:ger"), holds(FILM, "subtitle")),
+    "a word": (mapped("av.mkv", "Video:0", "audio:1"), holds(FILM, ENG)),
+    "a": (mapped("av.mkv", "a"), holds(JPN, ENG)),
+    "#0x101": (mapped("full.ts", "#0x101"), holds("audio aac")),
+    "i:0x100": (mapped("full.ts", "i:0x100"), holds("video h264")),
+    "p:1": (mapped("full.ts", "p:1"), holds("video h264", "audio", "audio")),
+    "u": (mapped("av.mkv", "u"), holds(FILM, JPN, ENG)),
+    "all but": (mapped("subs.mkv", "", map="-0:s"), holds(FILM, JPN, ENG)),
+    "a language that is none": (mapped("av.mkv", "a:m:language:fra"), refused("source_maps[0]", "fra")),
+    "an optional language that is none": (mapped("av.mkv", "V", "a:m:language:fra?"), holds(FILM)),
+    "no specifier at all": (mapped("av.mkv", "x:0"), stopped("source_maps[0]", "x")),
+    # Output maps that name no stream of the output: their options would be lost.
+    "output a:1": (ffmpeg(maps=["v:0", "a:0"], outs={"a:1": AAC}), refused("output_maps[0]", "a:1")),
+    "output s:0": (ffmpeg(maps=["v:0", "a"], outs={"s:0": COPY}), refused("output_maps[0]", "s:0")),
+    "output v:1": (ffmpeg("cover1st.mp4", maps=["V"], outs={"v:1": COPY}), refused("output_maps[0]", "v:1")),
+    "output 1": (ffmpeg(maps=["v:0"], outs={"1": ENCODE}), refused("output_maps[0]")),
+    "output of an optional map": (
+        ffmpeg("av.mkv", maps=["v:0", "s:0?"], outs={"v:0": COPY, "s:0": COPY}),
+        completes("output_maps[1]", holds={"out.mkv": [FILM]}),
+    ),
+    # What encoders ignore.
+    "x264-params that it does not know": (ffmpeg(video=ENCODE | {"x264-params": {"nope": 1}}), told("nope")),
+    "encopts that HandBrake does not know": (handbrake(video_options={"encopts": {"nope": 1}}), told("nope")),
+}
+
+
+@pytest.mark.parametrize("case", STREAMS)
+def test_streams(case: str, client: Client) -> None:
+    """The output has the streams that were asked for, or the job says why not."""
+    task, check = STREAMS[case]
+
+    check(client.run(task))
+
+
+def audio(source: str = "clip.mkv", **options: Any) -> Task:
+    return handbrake(source, audio_options=options)
+
+
+def subtitles(source: str, target: str = "out.mkv", **options: Any) -> Task:
+    return handbrake(source, target, subtitles_options=options)
+
+
+def preset(file: str, name: str = "") -> Task:
+    """An encode with nothing but a preset."""
+    options = {key: value for key, value in {"preset_import_file": file, "preset": name}.items() if value}
+    return handbrake(general_options=options, video_options=None)
+
+
+TWO = (
+    'python3 -c \'import json; a, b = (json.load(open(n)) for n in ("preset.json", "other.json"));'
+    ' a["PresetList"] += b["PresetList"]; json.dump(a, open("two.json", "w"))\''
+)
+
+AC3 = "copy:ac3"
+TRACKS: dict[str, tuple[Task, Check]] = {
+    "a language that is none": (audio(audio_lang_list=["fra"]), stopped("audio")),
+    "one language of two": (
+        audio("av.mkv", audio_lang_list=["eng", "fra"], all_audio=True),
+        completes("fra", holds={"out.mkv": [FILM, "audio eng"]}),
+    ),
+    "a copy that cannot be": (audio(audio=[1], aencoder=[AC3], audio_fallback="none"), stopped("audio")),
+    "one copy of two that cannot be": (
+        audio("av.mkv", audio=[1, 2], aencoder=[AC3, "av_aac"], audio_fallback="none"),
+        completes("audio", "1", holds={"out.mkv": [FILM, "audio eng"]}),
+    ),
+    "an audio track that is none": (audio(audio=[9]), refused("audio", "9")),
+    "no audio wanted": (audio(audio="none"), holds(SMALL)),
+    "subtitles of a language that is none": (
+        subtitles("subs.mkv", subtitle_lang_list=["fra"], all_subtitles=True),
+        completes("subtitle", "fra", holds={"out.mkv": [FILM, "audio"]}),
+    ),
+    "all subtitles of a source without": (subtitles("clip.mkv", all_subtitles=True), holds(SMALL, "audio")),
+    # Of pictures, MP4 takes one, in the film's own.
+    "picture subtitles into mp4": (
+        subtitles("pgs.mkv", "out.mp4", subtitle=[1, 2, 3]),
+        completes("subtitle", "2", changed=["out.mp4"]),
+    ),
+    "a preset of a file": (preset("preset.json", "Mine"), holds("video 96x54", "audio")),
+    "a preset that is not in the file": (preset("preset.json", "Yours"), refused("Yours", "Mine")),
+    "a file of two presets": (preset("two.json"), refused("two.json", "Mine", "Other")),
+    "a preset that is none": (preset("", "No Such"), refused("No Such")),
+    "a preset file that is none": (preset("none.json"), refused("none.json")),
+    "a preset file that is no JSON": (preset("s.srt"), refused("s.srt")),
+}
+
+
+@pytest.mark.parametrize("case", TRACKS)
+def test_tracks_and_presets(case: str, client: Client) -> None:
+    """The job says so where HandBrake drops a track or does not find a preset."""
+    task, check = TRACKS[case]
+    client.put("preset.json", "other.json")
+    client.shell(TWO)
+
+    check(client.run(task))
