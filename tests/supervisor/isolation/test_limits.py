@@ -75,9 +75,9 @@ def test_kernel_limits_hold_for_module_and_tools(supervised: Supervised, tmp_pat
     supervised.configure({"nice": 7, "ionice": "idle", "cpus": str(cpu), "open_files": 99})
 
     done = supervised.run(job(("hostile", {"step": "init", "act": "tell_limits", "out": str(out)})))
-    module, tool = json.loads(out.read_text())
 
     assert done.returncode == 0, done.stderr
+    module, tool = json.loads(out.read_text())
     assert module == tool == [7, int(psutil.IOPRIO_CLASS_IDLE), [cpu], [99, 99], 500]
 
 
