@@ -23,6 +23,7 @@ from app.config import VERSION, Client, ConfigError, Settings, is_set, load_clie
 from app.formats import refuse_constant
 from supervisor.commands import display
 from supervisor.commands.foreground import FAILED, WRONG, Foreground
+from supervisor.commands.logs import logging_in_background
 from supervisor.isolation.limits import Limits, load_limits
 from supervisor.jobs.model import Job, JobError, Task, read_job
 
@@ -125,7 +126,7 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
         with ExitStack() as stack:
             journal = Journal(state)
             stack.callback(journal.close)
-            stack.enter_context(display.logging_in_background(settings.log_level))
+            stack.enter_context(logging_in_background(settings.log_level))
             if standalone:
                 url = stack.enter_context(_server(port, database, state, settings))
                 settings = load_settings(_standalone(os.environ, url), state)
@@ -159,7 +160,7 @@ def serve(host: str, port: int | None, database: str | None, vanished_after: flo
         state = _state_directory()
         settings = load_settings(os.environ, state)
         setproctitle.setproctitle("sisyphus-client: API server")
-        with display.logging_in_background(settings.log_level):
+        with logging_in_background(settings.log_level):
             server = _server_package()
             try:
                 server.serve(_server_settings(server, port, database, state, settings, host, vanished_after))

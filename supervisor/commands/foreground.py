@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -17,6 +19,8 @@ from loguru import logger
 from app.config import Client, Settings
 from ipc.messages import Cause
 from supervisor.commands import display
+from supervisor.commands.logs import STDERR, logging_to_stderr
+from supervisor.commands.progress import Lines
 from supervisor.isolation import signals
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.limits import Limits
@@ -26,6 +30,9 @@ from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import Job, JobError
 from supervisor.jobs.record import Failure
 from supervisor.jobs.task_run import JobObserver
+
+if TYPE_CHECKING:
+    from supervisor.commands.bars import Bars
 
 COMPLETED, FAILED, WRONG = 0, 1, 2
 """Exit statuses."""
@@ -51,6 +58,20 @@ def lazy_exchange(settings: Settings) -> Iterator[ServerExchange]:
         yield lambda request: with_session()(request)
 
 
+@contextlib.contextmanager
+def _showing(level: str) -> Iterator["Bars | Lines"]:
+    """Log to standard error, and show there how the job proceeds: live bars on a terminal, lines elsewhere."""
+    if not os.isatty(STDERR):
+        with logging_to_stderr(level):
+            yield Lines()
+        return
+    from supervisor.commands.bars import Bars, Terminal, logging_above
+
+    console = Terminal(stderr=True, highlight=False)
+    with logging_above(console, level):
+        yield Bars(console)
+
+
 class Foreground:
     """One command: a job, the name of its file, and the configuration to run it with."""
 
@@ -66,9 +87,7 @@ class Foreground:
 
     async def run(self, as_json: bool) -> int:
         """Run the job and show how it proceeds and ends. Returns the exit status."""
-        console = display.Terminal(stderr=True, highlight=False)
-        with display.logging_to(console, self._settings.log_level):
-            observer = display.Bars(console) if console.is_terminal else display.Lines()
+        with _showing(self._settings.log_level) as observer:
             async with self._starting(observer) as job:
                 with observer.showing(job):
                     verdict = await job.run()
@@ -121,7 +140,7 @@ class Foreground:
     @contextlib.asynccontextmanager
     async def _quiet(self) -> AsyncIterator[JobRun]:
         """The job, to be inspected: only warnings are logged."""
-        with display.logging_to(display.Terminal(stderr=True, highlight=False), "WARNING"):
+        with logging_to_stderr("WARNING"):
             async with self._starting(JobObserver()) as job:
                 yield job
 

@@ -12,7 +12,7 @@ from rich.status import Status
 from app.config import Settings, shown_url
 from supervisor.api.client import Session
 from supervisor.api.errors import SessionError
-from supervisor.commands.display import Terminal
+from supervisor.commands.bars import Terminal
 from supervisor.worker.outbox import find_posted
 
 COMPLETED, FAILED, UNKNOWN = 0, 1, 3

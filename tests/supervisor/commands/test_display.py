@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.commands.display import Terminal
+from supervisor.commands.bars import Terminal
 from tests.support.supervised import CLIENT, Supervised, job
 from tests.support.waiting import until
 

@@ -1,0 +1,84 @@
+"""The log on standard error: written by a thread for a worker, at once for a job in the foreground."""
+
+import os
+import queue
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+LINES_WAITING = 10_000
+"""Lines of the log that wait for a slow reader. Further lines are dropped and counted."""
+
+LOG_PATIENCE = 2.0
+"""Seconds to wait at the end until the last lines are read."""
+
+STDERR = 2
+
+
+@contextmanager
+def logging_to_stderr(level: str) -> Iterator[None]:
+    """Log to standard error. Each line is marked with its job, task and pid."""
+    logger.remove()
+    handler = logger.add(_write, level=level, format=line_format, diagnose=False)
+    try:
+        yield
+    finally:
+        logger.remove(handler)
+
+
+@contextmanager
+def logging_in_background(level: str) -> Iterator[None]:
+    """Log to standard error, in the same form, through a thread: a slow reader blocks only that thread."""
+    lines: queue.Queue[str | None] = queue.Queue(LINES_WAITING)
+    writer = threading.Thread(target=_write_lines, args=(lines,), name="log", daemon=True)
+    writer.start()
+    lost = 0
+
+    def put(message: "Message") -> None:
+        nonlocal lost
+        try:
+            if lost:
+                lines.put_nowait(f"{lost} lines of the log were lost: they were not read in time\n")
+                lost = 0
+            lines.put_nowait(str(message))
+        except queue.Full:
+            lost += 1
+
+    logger.remove()
+    handler = logger.add(put, level=level, format=line_format, diagnose=False)
+    try:
+        yield
+    finally:
+        logger.remove(handler)
+        with suppress(queue.Full):
+            lines.put(None, timeout=LOG_PATIENCE)
+        writer.join(LOG_PATIENCE)
+
+
+def _write_lines(lines: "queue.Queue[str | None]") -> None:
+    while (line := lines.get()) is not None:
+        _write(line)
+
+
+def _write(line: str) -> None:
+    data = line.encode("utf-8", "backslashreplace")
+    while data:
+        try:
+            data = data[os.write(STDERR, data) :]
+        except BlockingIOError:  # another user of the terminal made it non-blocking
+            select.select([], [STDERR], [], 1.0)
+        except OSError:
+            break  # no reader any more
+
+
+def line_format(record: "Record") -> str:
+    """Return the format of a line of the log, as loguru wants it."""
+    marks = "".join(f" {name}={{extra[{name}]}}" for name in ("job", "task", "pid") if name in record["extra"])
+    return f"{{time:YYYY-MM-DD HH:mm:ss.SSS}} {{level:<7}}{marks} {{message}}\n{{exception}}"
