@@ -30,7 +30,11 @@ class Farm:
 
     def post(self, module: str, data: dict[str, Any]) -> str:
         """Put a job of one task into the queue."""
-        job = {"job_title": "bench", "tasks": [{"module": module, "data": data}]}
+        return self.post_tasks([{"module": module, "data": data}])
+
+    def post_tasks(self, tasks: list[dict[str, Any]]) -> str:
+        """Put a job into the queue."""
+        job = {"job_title": "bench", "tasks": tasks}
         answer = self._http.post(f"{self._url}/queue", json=job, timeout=10)
         answer.raise_for_status()
         return str(answer.json()["job_id"])
@@ -38,6 +42,11 @@ class Farm:
     def knows(self, job_id: str) -> bool:
         """Whether a job is queued or running."""
         return self._http.get(f"{self._url}/jobs/{job_id}", timeout=10).status_code == 200
+
+    def verdict(self, job_id: str) -> Any:
+        """Wait until a job has ended, and return its verdict."""
+        url = f"{self._url}/jobs/{job_id}/completed"
+        return await_that(lambda: self._http.get(url, timeout=10), "a verdict", 0.01).json()
 
     def is_queued(self, job_id: str) -> bool:
         """Whether nobody has taken a job yet."""
