@@ -147,7 +147,8 @@ class Exchange:
                 self.send(request)
         while True:
             try:
-                return answer.get(timeout=SIGNAL_LOOK)  # `TerminationRequested` may be raised here: nobody takes it then
+                # `TerminationRequested` may be raised here: nobody takes the answer then.
+                return answer.get(timeout=SIGNAL_LOOK)
             except Empty:
                 pass  # see SIGNAL_LOOK
 

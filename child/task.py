@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import setproctitle
@@ -25,8 +25,10 @@ from loguru import logger
 from app.config import Config
 from app.exceptions import ClientError, InitializationError
 from app.heartbeat import heartbeat
+from child import roots
 from child.exchange import Exchange, Termination, TerminationRequested
 from child.loader import UnusableError, declared_paths, inspect, load
+from child.sandbox import Confinement
 from child.text import first_lines, last_lines, to_text
 from ipc.messages import Cause, Done, Failed, Ready, Start, Step, ToTask
 from ipc.queue import Queue
@@ -42,7 +44,9 @@ _BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 class StepExecutor:
     """Serves the steps of one task over `queue`."""
 
-    def __init__(self, queue: Queue[ToTask]) -> None:
+    def __init__(self, queue: Queue[ToTask], confine: Callable[[Start], None]) -> None:
+        """`confine` is called before any code of the module is loaded."""
+        self._confine = confine
         self._termination = Termination()
         self._exchange = Exchange(queue, self._termination)
         self._module: Any = None
@@ -52,7 +56,7 @@ class StepExecutor:
         """Answer requests until the supervisor closes the queue."""
         self._termination.handle_sigterm()
         while (request := self._exchange.receive()) is not None:
-            self._exchange.send(self._answer(request))
+            self._exchange.send(roots.explain(self._answer(request)))
 
     def _answer(self, request: Start | Step) -> Ready | Done | Failed:
         try:
@@ -86,6 +90,7 @@ class StepExecutor:
                     stream.flush()
 
     def _start(self, start: Start) -> Ready:
+        self._confine(start)
         if start.open_files is not None:
             _limit_open_files(start.open_files)
         os.environ.update(start.environment)
@@ -98,7 +103,13 @@ class StepExecutor:
         server_data.connect(self._exchange.ask)
         saved_state = json.loads(start.saved_state) if start.saved_state else None
         context.current = TaskContext(
-            start.module, start.resumed, start.free_space, saved_state=saved_state, exchange=self._exchange.ask
+            start.module,
+            start.resumed,
+            start.free_space,
+            start.roots,
+            start.network,
+            saved_state=saved_state,
+            exchange=self._exchange.ask,
         )
         kind = load(start)
         if start.data is None:
@@ -127,6 +138,8 @@ class StepExecutor:
                     set_start_time()
         self._show(request.step)
         getattr(self._module, request.step)()
+        if request.step == "validate":
+            roots.refuse_outside(self._module)
         return Done(warnings=self._take_warnings())
 
     def _show(self, step: str) -> None:
@@ -174,10 +187,10 @@ def _limit_open_files(count: int) -> None:
         raise InitializationError(message=f"tool.client.limits.open_files cannot be applied: {error}") from error
 
 
-def main(connection: socket.socket) -> int:
+def main(connection: socket.socket, confinement: Confinement) -> int:
     """Be the task process at the other end of `connection`; returns its exit status."""
     _spare_forks()
-    StepExecutor(Queue(connection, ToTask)).serve()
+    StepExecutor(Queue(connection, ToTask), confinement.enter).serve()
     _leave()
     return 0
 

@@ -26,6 +26,7 @@ import setproctitle
 
 from child import task as task_main
 from child import warm
+from child.sandbox import Confinement
 from ipc import linux
 from ipc.messages import Exited, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import Decoder, encode
@@ -58,6 +59,7 @@ class ForkServer:
         self._ended_at = 0.0
         self._strangers: dict[int, int] = {}  # pid → its session, which is the pid of the task it came from
         self._selector = selectors.DefaultSelector()
+        self._confinement = Confinement()
 
     def serve(self) -> None:
         """Fork, kill and reap until the supervisor is gone; then kill everything and return."""
@@ -129,7 +131,7 @@ class ForkServer:
         else:
             if pid == 0:
                 assert self._log is not None
-                _become_task_process(zygote, descriptors, self._log)
+                _become_task_process(zygote, descriptors, self._log, self._confinement)
             self._tasks[pid] = task
             self._send(Spawned(task, pid))
         finally:
@@ -199,7 +201,7 @@ def _urgently() -> Iterator[None]:
         os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-def _become_task_process(zygote: int, descriptors: list[int], sink: warm.LogSink) -> NoReturn:
+def _become_task_process(zygote: int, descriptors: list[int], sink: warm.LogSink, confinement: Confinement) -> NoReturn:
     """In the forked child: drop the zygote's signal handlers and descriptors, then be a task process until the end."""
     status = 1
     try:
@@ -209,13 +211,14 @@ def _become_task_process(zygote: int, descriptors: list[int], sink: warm.LogSink
         linux.die_with_parent(zygote)
         linux.become_subreaper()
         os.setsid()
-        queue, sink.descriptor, output = _only(descriptors)
+        queue, sink.descriptor, output, *confinement.descriptors = _only([*descriptors, *confinement.descriptors])
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
+        confinement.open_to_supervisor()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         gc.enable()
-        status = task_main.main(socket.socket(fileno=queue))
+        status = task_main.main(socket.socket(fileno=queue), confinement)
     except BaseException:  # noqa: BLE001 - outermost frame of the process; the traceback goes to the task's log
         traceback.print_exc()
         sys.stderr.flush()
@@ -227,7 +230,7 @@ def _become_task_process(zygote: int, descriptors: list[int], sink: warm.LogSink
 def _only(descriptors: list[int]) -> list[int]:
     """Close all descriptors but 1, 2 and `descriptors`, which move to 3 and up. Standard input becomes /dev/null."""
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3 + DESCRIPTORS) for descriptor in descriptors]
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3 + len(descriptors)) for descriptor in descriptors]
     kept = [os.dup2(descriptor, 3 + place, inheritable=False) for place, descriptor in enumerate(high)]
     os.closerange(3 + len(kept), os.sysconf("SC_OPEN_MAX"))  # one system call: close_range(2), Linux 5.9
     return kept
@@ -244,6 +247,8 @@ def main() -> None:
         with contextlib.suppress(OSError, ValueError):  # KILL, STOP, and the signals that the C library reserves
             signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
     linux.become_subreaper()
+    linux.set_dumpable(False)
+    linux.continue_without_parent()  # a stopped zygote would not see that its supervisor is gone
     setproctitle.setproctitle("sisyphus-client: zygote")
     del os.environ["SPT_NOENV"]
     gc.disable()

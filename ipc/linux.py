@@ -18,7 +18,9 @@ MARKER = "SISYPHUS_SUPERVISOR"
 supervisor and zygote are both killed at one instant, the next start finds the surviving processes by this variable."""
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -32,6 +34,25 @@ def _prctl(option: int, value: int) -> None:
 def become_subreaper() -> None:
     """Make orphaned descendants children of this process from now on: prctl(2)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """With false, no process of this user may trace this one, read or write its memory, or take its descriptors.
+
+    The process's files in /proc then belong to root. A forked child inherits this; exec makes a process dumpable again.
+    """
+    _prctl(_PR_SET_DUMPABLE, dumpable)
+
+
+def forbid_new_privileges() -> None:
+    """Start no program with more privileges than this process has, for good. A process must do so before it may confine
+    itself, because a setuid program could be fooled by a caller that confines it."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def continue_without_parent() -> None:
+    """Have the kernel send SIGCONT to this process when the thread that forked it ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def die_with_parent(parent: int) -> None:

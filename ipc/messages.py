@@ -103,6 +103,12 @@ class Start(Message, frozen=True):
     """The state that an earlier attempt saved last, as JSON text; empty if it saved none."""
     free_space: tuple[float, int] | None = None
     """Required free space where a task writes: a share of the inputs' size, and bytes besides."""
+    roots: tuple[str, ...] | None = None
+    """The only directories in which the task and its tools find files, besides what tools need to run."""
+    network: bool = True
+    """They may use TCP."""
+    core_files: bool = False
+    """The kernel may write core files of them."""
 
 
 class Step(Message, frozen=True):

@@ -10,13 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from rich.filesize import decimal
 
 from app.exceptions import RunError
+from modules import roots
 from modules.base import BaseModule, location
 from modules.output import SPECIAL, is_special
 
 
 def source_problems(module: BaseModule, where: str, name: str) -> Iterator[str]:
     """Problems of a source: it will not exist when the task runs, is a directory, or cannot be read."""
-    if not module.will_exist(name):
+    if obstacle := roots.find_obstacle(name):
+        yield f"{where}: {name}: {obstacle}"
+    elif not module.will_exist(name):
         yield f"{where}: {name}: {_why_not_there(name)}"
     elif os.path.islink(name) and not os.path.exists(name) and location(name) not in module.sisyphus_context.files:
         yield f"{where}: {name}: is a link to {os.readlink(name)}, and there is no such file"
@@ -39,9 +42,9 @@ def _why_not_there(name: str) -> str:
 def target_problems(module: BaseModule, where: str, name: str, overwrite: bool = False) -> Iterator[str]:
     """Problems of a target: it exists and must not be overwritten, or its directory is missing or cannot be written."""
     directory = os.path.dirname(name) or "."
-    if is_special(name):
-        yield f"{where}: {name}: {SPECIAL}"
-        return  # that its directory, such as /dev, cannot be written does not matter then
+    if obstacle := SPECIAL if is_special(name) else roots.find_obstacle(name):
+        yield f"{where}: {name}: {obstacle}"
+        return  # its directory does not matter then; /dev, for one, cannot be written
     if os.path.isdir(name) or name.endswith("/"):
         yield f"{where}: {name}: is a directory"
     elif not overwrite and module.will_exist(name):
@@ -87,6 +90,8 @@ def will_be_made(module: BaseModule, directory: str) -> bool:
 
 def is_settled(module: BaseModule, name: str) -> bool:
     """True if a file exists and no earlier task of the job changes it, so that its contents can be checked now."""
+    if roots.find_obstacle(name):
+        return False
     return os.path.exists(name) and location(name) not in module.sisyphus_context.files
 
 

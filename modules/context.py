@@ -22,6 +22,10 @@ class TaskContext:
     """An earlier attempt at the task was interrupted, and may have done a part of it."""
     free_space: tuple[float, int] | None = None
     """Space that must be free where the task writes: a share of its inputs' size, and bytes. `None`: no limit."""
+    roots: tuple[str, ...] | None = None
+    """The directories that tasks may use, besides what tools need to run; `None` for all."""
+    network: bool = True
+    """Tasks may use TCP."""
     files: Mapping[str, bool] = field(default_factory=dict)
     """Files that earlier tasks of the job change, by absolute path: true for one that will be there, false for one
     that will be gone."""

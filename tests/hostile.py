@@ -506,6 +506,12 @@ def warn_and_leave_threads(module: Hostile, step: str) -> None:
     print("printed")
 
 
+def threads(module: Hostile, step: str) -> None:
+    for _ in range(module.task.count):
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+    time.sleep(1000)
+
+
 def leak(module: Hostile, step: str) -> None:
     """A gigabyte a second."""
     hoard = []
@@ -589,7 +595,8 @@ def tell_limits(module: Hostile, step: str) -> None:
         import json, os, psutil, resource
         own = psutil.Process()
         print(json.dumps([own.nice(), int(own.ionice().ioclass), own.cpu_affinity(),
-              resource.getrlimit(resource.RLIMIT_NOFILE), int(open("/proc/self/oom_score_adj").read())]))
+              resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RLIMIT_CORE)[0],
+              int(open("/proc/self/oom_score_adj").read())]))
     """
     told = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
     with contextlib.redirect_stdout(io.StringIO()) as own:

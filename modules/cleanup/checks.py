@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 
+from modules import roots
 from modules.base import BaseModule, location
 from modules.checks import chain_checks, is_settled, same_entry, standing_directory
 from modules.cleanup.actions import Action, bare, effect, with_places
@@ -14,11 +15,23 @@ WILDCARDS = "*?"
 def find_problems(module: BaseModule, actions: Sequence[Action], done: int) -> Iterator[str]:
     """Lines for a person. An earlier attempt has carried out the first `done` actions."""
     yield from chain_checks(
+        _out_of_reach(actions),
         _bad_sources(module, actions, done),
         _lost_files(module, actions[done:]),
         _doubled_targets(actions),
         _bad_targets(module, actions),
     )
+
+
+def _out_of_reach(actions: Sequence[Action]) -> Iterator[str]:
+    """Files outside of the limit `roots`. A link that is moved or deleted counts for itself, wherever it leads."""
+    for place, action in with_places(list(actions)):
+        where = f"{place}.source" if action.destination else place
+        touched = action.source if action.verb == "copy" else os.path.dirname(location(action.source))
+        if obstacle := roots.find_obstacle(touched):
+            yield f"{where}: {action.source}: {obstacle}"
+        if action.destination and (obstacle := roots.find_obstacle(os.path.dirname(location(action.target)))):
+            yield f"{place}.destination: {action.target}: {obstacle}"
 
 
 def wildcard_problem(name: str) -> str | None:

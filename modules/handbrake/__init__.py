@@ -17,7 +17,7 @@ from typing import Any
 from loguru import logger
 
 from app.exceptions import CleanupError, RunError
-from modules import media, tool
+from modules import media, roots, tool
 from modules import schema as task_schema
 from modules.base import BaseModule
 from modules.checks import (
@@ -161,6 +161,8 @@ class Handbrake(BaseModule):
         source, target = task["source"], task["output_file"]
         if not os.path.isdir(source):
             yield from source_problems(self, "source", source)
+        elif obstacle := roots.find_obstacle(source):
+            yield f"source: {source}: {obstacle}"
         elif not os.access(source, os.R_OK | os.X_OK):
             yield f"source: {source}: cannot be read: permission denied"
         yield from target_problems(self, "output_file", target, overwrite=True)

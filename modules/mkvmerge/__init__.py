@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.exceptions import RunError
+from modules import roots
 from modules import schema as task_schema
 from modules.base import location
 from modules.checks import (
@@ -143,7 +144,9 @@ class Mkvmerge(MkvModule):
                 yield f"{where}: {name}: is empty, which mkvmerge does not attach"
         for index, directory in enumerate(task.get("attachment_directories", [])):
             where = f"attachment_directories[{index}]"
-            if os.path.isdir(directory):
+            if obstacle := roots.find_obstacle(directory):
+                yield f"{where}: {directory}: {obstacle}"
+            elif os.path.isdir(directory):
                 if not os.access(directory, os.R_OK | os.X_OK):
                     yield f"{where}: {directory}: cannot be read: permission denied"
             elif os.path.lexists(directory):

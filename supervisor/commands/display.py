@@ -170,6 +170,8 @@ def _limit(value: object) -> str:
         return value.io_class if value.level is None else f"{value.io_class}:{value.level}"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(getattr(value, "text", value))
 
 

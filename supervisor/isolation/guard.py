@@ -3,6 +3,7 @@
 from rich.filesize import decimal
 
 from ipc.messages import Cause
+from supervisor.isolation.cgroup import THREADS
 from supervisor.isolation.clock import Clock
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.limits import Limits
@@ -46,6 +47,9 @@ class Guard:
         if processes and usage.processes > processes:
             message = f"it had {usage.processes} live processes, over the limit of {processes}"
             return Cause("processes", message, limit=str(processes), value=str(usage.processes))
+        if processes and usage.threads > processes * THREADS:
+            message = f"it had {usage.threads} threads, over {THREADS} for each process of the limit of {processes}"
+            return Cause("processes", message, limit=str(processes), value=f"{usage.threads} threads")
         return None
 
     def _too_long(self, usage: Usage, reports: int, progress: float | None) -> Cause | None:

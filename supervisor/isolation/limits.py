@@ -3,17 +3,13 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
 
 from app.config import Client, ConfigError
-
-OOM_SCORE = 500
-"""Out-of-memory score adjustment of task processes and their tools (-1000 to 1000, proc(5)): when memory runs out, the
-kernel kills them before the supervisor and the zygote."""
+from supervisor.isolation import landlock
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -93,13 +89,19 @@ class Limits(msgspec.Struct, frozen=True):
     """Attempts at a task whose tool is killed by a signal."""
     free_space: Space | None = Space(1.0, 0, "100%")
     """Checked by the modules, on each target's file system."""
+    roots: tuple[str, ...] | None = None
+    """The only directories in which tasks and their tools find files, besides what tools need to run."""
+    network: bool = True
+    """Tasks and their tools may use TCP. With `roots`, the default is false."""
+    core_files: bool = False
+    """The kernel writes core files of them, as the client's own limit allows."""
 
 
 def load_limits(client: Client) -> dict[str, Limits]:
     """The limits of every enabled module: `[tool.client.limits]`, overridden by `[tool.client.limits.NAME]`.
 
     Raises:
-        ConfigError: a key, a unit or a value is wrong.
+        ConfigError: a key, a unit or a value is wrong, or this kernel cannot do it.
     """
     where = f"{client.file}: tool.client.limits"
     general = {key: value for key, value in client.limits.items() if not isinstance(value, dict)}
@@ -108,11 +110,15 @@ def load_limits(client: Client) -> dict[str, Limits]:
         if name not in client.modules:
             enabled = ", ".join(sorted(client.modules)) or "none"
             raise ConfigError(f"{where}.{name}: no module of this name is enabled (enabled: {enabled})")
-    base = Limits(**_parse(general, where))
-    return {
-        name: msgspec.structs.replace(base, **_parse(special.get(name, {}), f"{where}.{name}"))
-        for name in client.modules
-    }
+    base = _parse(general, where)
+    return {name: _make(base | _parse(special.get(name, {}), f"{where}.{name}"), where) for name in client.modules}
+
+
+def _make(given: Mapping[str, Any], where: str) -> Limits:
+    limits = Limits(**{"network": given.get("roots") is None, **given})
+    if problem := landlock.find_obstacle(limits.roots is not None, limits.network):
+        raise ConfigError(f"{where}.{problem}")
+    return limits
 
 
 def apply(limits: Limits, pid: int) -> None:
@@ -123,7 +129,6 @@ def apply(limits: Limits, pid: int) -> None:
         psutil.NoSuchProcess: it is gone.
     """
     process = psutil.Process(pid)
-    _raise_oom_score(pid)
     settings: list[tuple[str, object, Callable[[], object]]] = [
         ("nice", limits.nice, lambda: process.nice(limits.nice)),
         ("ionice", limits.ionice, lambda: _set_ionice(process, limits.ionice)),
@@ -137,15 +142,6 @@ def apply(limits: Limits, pid: int) -> None:
         except (psutil.AccessDenied, OSError, ValueError) as error:
             reason = "not permitted" if isinstance(error, psutil.AccessDenied | PermissionError) else str(error)
             raise LimitError(f"tool.client.limits.{name} cannot be applied: {reason}") from error
-
-
-def _raise_oom_score(pid: int) -> None:
-    file = Path(f"/proc/{pid}/oom_score_adj")
-    try:
-        if int(file.read_text()) < OOM_SCORE:
-            file.write_text(str(OOM_SCORE))
-    except OSError:
-        return  # the process is gone, or this kernel has no such file: it then chooses by its own score
 
 
 def _set_ionice(process: psutil.Process, priority: IoPriority | None) -> None:
@@ -240,6 +236,19 @@ def _cpus(value: object) -> tuple[int, ...]:
     raise _WrongError(f'a list of processors (such as "0-3,6"; the client may use {available})')
 
 
+def _roots(value: object) -> tuple[str, ...]:
+    paths = value if isinstance(value, list) and value else [None]
+    if not all(isinstance(path, str) and os.path.isabs(path) and os.path.isdir(path) for path in paths):
+        raise _WrongError("a list of directories that exist, with their absolute paths")
+    return tuple(map(os.path.normpath, paths))
+
+
+def _yes_or_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongError("true or false")
+    return value
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -260,6 +269,9 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "cpus": _cpus,
     "max_attempts": _whole(1, 100),
     "free_space": _space,
+    "roots": _roots,
+    "network": _yes_or_no,
+    "core_files": _yes_or_no,
 }
 _OPTIONAL = {
     field.name

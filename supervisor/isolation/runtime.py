@@ -12,7 +12,7 @@ from loguru import logger
 from app.config import Client, Settings
 from ipc import linux
 from ipc.threads import started_threads
-from supervisor.isolation import cgroup
+from supervisor.isolation import cgroup, landlock
 from supervisor.isolation.cgroup import Cgroups
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.scratch import scratch_directory
@@ -50,10 +50,13 @@ async def start_runtime(
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose exit statuses
     linux.become_subreaper()
+    linux.set_dumpable(False)
     if survivors := linux.kill_survivors():
         logger.warning("Killed {} processes that an earlier run had left behind", len(survivors))
     cgroups, words = cgroup.probe() if with_cgroups else (None, "no cgroups: not wanted")
     logger.debug("{}{}", words[0].upper(), words[1:])
+    if lacking := landlock.find_lacking():
+        logger.debug("{}", lacking)
     asyncio.get_running_loop().set_default_executor(started_threads(THREADS, "supervisor"))
     zygote = Zygote(settings)
     zygote.start()

@@ -31,6 +31,8 @@ class Usage(msgspec.Struct, frozen=True):
     """Bytes when last measured; pages that processes share are counted once (PSS)."""
     processes: int = 0
     """Number of live processes."""
+    threads: int = 0
+    """Number of their threads; 0 if there are too many processes to count these."""
     cpu_seconds: float = 0.0
     """User and system time of the live processes, and of children that they have waited for."""
     io_bytes: int = 0
@@ -50,15 +52,16 @@ class Sampler:
 
     def sample(self) -> Usage:
         """Measure the tree now. A process that ends meanwhile is left out."""
-        resident = processes = io_bytes = 0
+        resident = processes = threads = io_bytes = 0
         cpu_seconds = 0.0
         if (crowd := self._crowd()) is not None:
             return crowd
         for process in self._members():
-            with contextlib.suppress(psutil.Error), process.oneshot():
+            with contextlib.suppress(psutil.Error, FileNotFoundError), process.oneshot():
                 resident += process.memory_info().rss
                 cpu_seconds += sum(process.cpu_times()[:4])  # user, system, and those of children
                 processes += 1
+                threads += os.stat(f"/proc/{process.pid}/task").st_nlink - 2  # a directory for each
                 counters = process.io_counters()
                 io_bytes += counters.read_chars + counters.write_chars
         # RSS counts shared pages once for each process, so the true amount is at most this sum.
@@ -66,7 +69,7 @@ class Sampler:
         if over or self._samples % EXACT_EVERY == 0:
             self._memory = self._proportional()
         self._samples += 1
-        return Usage(self._memory, processes, cpu_seconds, io_bytes)
+        return Usage(self._memory, processes, threads, cpu_seconds, io_bytes)
 
     def _crowd(self) -> Usage | None:
         """Count the processes alone, if there are more than the limit: measuring all of a fork bomb takes too long."""

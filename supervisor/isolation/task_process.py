@@ -164,6 +164,11 @@ class TaskProcess:
         """True while it can take another step."""
         return self._ended is None
 
+    @property
+    def lost(self) -> bool:
+        """True if it ended because the zygote was lost."""
+        return self._ended is not None and self._ended.reason == "lost"
+
     async def step(self, name: StepName, request: Start | Step, timeout: Duration, grace: float) -> StepResult:
         """Have the process do one step, and wait for its end.
 

@@ -34,6 +34,10 @@ MAX_MESSAGE = 1 << 16
 """Bytes in the largest message of the zygote."""
 
 
+IN_FLIGHT = 4096
+"""Descriptors by which a task's hard limit of open files is below the client's."""
+
+
 class SpawnError(Exception):
     """A task process could not be started; the text says why."""
 
@@ -61,10 +65,13 @@ class Zygote:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # A job of a thousand tasks takes three thousand descriptors here, more than the usual limit. The tasks get the
-        # limit that we were given.
-        self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self._open_files[1], self._open_files[1]))
+        # A job of a thousand tasks takes three thousand descriptors here, more than the usual limit.
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        # The tasks get the limit that we were given, and less than ours: a user may have as many descriptors on their
+        # way through sockets as the limit of the one who sends, so that a module could leave us none: unix(7).
+        hard -= min(hard // 4, IN_FLIGHT)
+        self._open_files = min(soft, hard), hard
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[FromZygote]
         self._children: dict[int, Child] = {}

@@ -15,9 +15,10 @@ from supervisor.isolation import scratch
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.task_process import ServerExchange, without_server
+from supervisor.jobs.control import JobControl
 from supervisor.jobs.model import Job, Task
 from supervisor.jobs.record import Failure, job_record, now
-from supervisor.jobs.task_run import JobContext, JobControl, JobObserver, TaskRun
+from supervisor.jobs.task_run import JobContext, JobObserver, TaskRun
 
 Prepare = Callable[[TaskRun], Awaitable[Failure | None]]
 

@@ -30,14 +30,13 @@ from ipc.messages import (
 )
 from ipc.words import encodable
 from supervisor.isolation import scratch
-from supervisor.isolation.clock import Clock
-from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.guard import Guard
 from supervisor.isolation.limits import Duration, LimitError
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.sampler import Sampler, Usage
 from supervisor.isolation.task_process import Sandbox, ServerExchange, TaskProcess
 from supervisor.isolation.zygote import SpawnError
+from supervisor.jobs.control import JobControl
 from supervisor.jobs.model import Job, Task
 from supervisor.jobs.record import Failure, without_empty
 from supervisor.jobs.status import Status, read_status
@@ -68,33 +67,6 @@ class JobObserver:
 
     async def on_task_finished(self, run: "TaskRun") -> None:
         """The task has its result. The next task starts when this returns."""
-
-
-class JobControl:
-    """The operator's orders for one job."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-        """Stands still while the job is paused."""
-        self.going = asyncio.Event()
-        """Cleared while the job is paused."""
-        self.going.set()
-        self.order: StopOrder | None = None
-        """The order to stop, once there is one."""
-
-    def stop(self, order: StopOrder) -> None:
-        """Only the first order is kept, unless a later one is to kill. A paused job continues, in order to stop."""
-        if self.order is None or order.now:
-            self.order = order
-        self.resume()
-
-    def pause(self) -> None:
-        self.clock.pause()
-        self.going.clear()
-
-    def resume(self) -> None:
-        self.clock.resume()
-        self.going.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +130,7 @@ class TaskRun:
         self._observer = context.observer
         self._resumed = resumed
         self._reports = 0
+        self._losses = 0
         self._scratch: Path | None = None
         self._files: Mapping[bytes, bool] = {}
 
@@ -189,6 +162,13 @@ class TaskRun:
 
     async def initialize(self, for_cleanup: bool = False) -> Failure | None:
         """Start a process and initialise the module there. `for_cleanup`: do so even after an order to stop."""
+        failure = await self._initialize(for_cleanup)
+        if failure and self._begins_again(failure):
+            await self.close()
+            return await self.initialize(for_cleanup)
+        return failure
+
+    async def _initialize(self, for_cleanup: bool) -> Failure | None:
         try:
             await self._start_process()
         except LimitError as error:
@@ -213,15 +193,17 @@ class TaskRun:
             return None
         self._files = files
         request = Step("validate", tuple(files.items()))
-        return _failure_in(await self._do("validate", request, self.limits.validate_timeout))
+        failure = _failure_in(await self._do("validate", request, self.limits.validate_timeout))
+        return await self._prepare_again() if failure and self._begins_again(failure) else failure
 
     async def run(self) -> Failure | None:
-        """Run the task, again where its tool died of a signal, clean up after it and end its process."""
+        """Run the task, clean up after it and end its process; again where its tool died or the zygote was lost."""
         clock = time.monotonic()
         await self._observer.on_task_starting(self)
-        failure = await self._attempt()
+        lost = self.process and self.process.lost  # while it waited for its turn
+        failure = (await self._prepare_again() if lost else None) or await self._attempt()
         while failure and self._may_try_again(failure):
-            self.warnings.append(f"attempt {self.attempts} of {self.limits.max_attempts}: {failure.cause.message}")
+            self.warnings.append(f"attempt {self.attempts}: {failure.cause.message}")
             failure = await self._prepare_again() or await self._attempt()
         leftovers = await self.close()
         if leftovers and not failure:
@@ -274,14 +256,22 @@ class TaskRun:
         failure = _failure_in(await self._do("run", Step("run"), self.limits.run_timeout))
         if failure is None:
             return await self.cleanup()
-        if self.ready.cleanup_on_failure:
+        if self.ready.cleanup_on_failure and not self._begins_again(failure):
             await self._cleanup_after_failure()
         return failure
 
     def _may_try_again(self, failure: Failure) -> bool:
+        if self._begins_again(failure):
+            self._resumed = True  # it had no chance to remove what it had done
+            return True
         # Encoders crash now and then. A task that ran out of memory, or was stopped, would end like that again.
         crashed = failure.cause.tool_died and failure.cause.reason == "signal"
-        return crashed and self._control.order is None and self.attempts < self.limits.max_attempts
+        return crashed and self._control.order is None and self.attempts - self._losses < self.limits.max_attempts
+
+    def _begins_again(self, failure: Failure) -> bool:
+        """True if its process was lost with the zygote, or could not be started, and this may happen once more."""
+        lost = failure.cause.reason == "lost"
+        return lost and self._control.order is None and self._losses <= self.limits.max_attempts
 
     async def _prepare_again(self) -> Failure | None:
         """Start a fresh process for another attempt, and validate there: `run` may need what `validate` found."""
@@ -338,6 +328,7 @@ class TaskRun:
                 return
 
     def _failure(self, step: StepName, cause: Cause) -> Failure:
+        self._losses += cause.reason == "lost"
         return Failure(cause, step, self.task.module, self.index, self.status.progress)
 
     # --- its process ---
@@ -370,6 +361,9 @@ class TaskRun:
             environment={"TMPDIR": str(self._scratch), "SISYPHUS_JOB_DIR": str(self._context.directory)},
             resumed=self._resumed,
             saved_state=self.saved_state,
+            roots=self.limits.roots,
+            network=self.limits.network,
+            core_files=self.limits.core_files,
         )
 
     def _on_status(self, raw: msgspec.Raw) -> None:

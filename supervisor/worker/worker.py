@@ -24,7 +24,7 @@ from loguru import logger
 
 from app.config import VERSION, Client, ConfigError, Settings, shown_url
 from supervisor.api.client import Session
-from supervisor.isolation import scratch, signals
+from supervisor.isolation import landlock, scratch, signals
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import Runtime, start_runtime
 from supervisor.isolation.systemd import Notifier
@@ -210,6 +210,8 @@ class Worker:
             ", ".join(self._client.modules) or "none",
             settings.state_directory,
         )
+        if lacking := landlock.find_lacking():
+            logger.warning("{}", lacking)
         if context.outbox or context.unfinished:
             logger.info(
                 "From an earlier run: {} messages for the server, {} unfinished jobs",

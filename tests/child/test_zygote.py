@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.processes import await_none_alive
 from tests.support.supervised import Supervised, job
 from tests.support.waiting import until
 
@@ -24,6 +25,20 @@ def test_nothing_survives_a_supervisor_that_had_not_read(supervised: Supervised,
     until(lambda: not waiting.is_running(), "the zygote to reap it, and to tell")
     client.kill()
     client.communicate()  # that nothing is alive is asserted after every test
+
+
+def test_a_stopped_zygote_does_not_outlive_its_supervisor(supervised: Supervised, tmp_path: Path) -> None:
+    """A zygote that is stopped when its supervisor is killed goes on, and kills what it holds and itself."""
+    ready = tmp_path / "ready"
+    client = supervised.start(job(("hostile", {"step": "run", "act": "tool", "ready": str(ready)})))
+    until(ready.exists, "the module to run")
+    (zygote,) = psutil.Process(client.pid).children()
+
+    zygote.suspend()
+    client.kill()
+    client.communicate()
+
+    assert await_none_alive() == []
 
 
 def test_processes_say_what_they_do(supervised: Supervised, tmp_path: Path) -> None:

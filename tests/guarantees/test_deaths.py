@@ -146,13 +146,39 @@ def small_cgroup(size: int) -> Path | None:
     return None
 
 
-def test_lost_zygote_is_explained(supervised: Supervised, tmp_path: Path) -> None:
-    """A task whose zygote was lost says so."""
+@pytest.mark.parametrize("step", ["init", "validate", "run", "cleanup"])
+def test_lost_zygotes_cost_nobody_a_job(supervised: Supervised, tmp_path: Path, step: str) -> None:
+    """The tasks that were under way or waited begin again, the first with `resumed`; and the record says why."""
+    ready, until_file, log = (tmp_path / name for name in ("ready", "until", "steps"))
+    names = [{"name": name, "log": str(log)} for name in "abc"]
+    names[1] |= {"at": step, "ready": str(ready), "until": str(until_file)}
+    supervised.configure(modules={"noter": "tests.support.modules.Noter"})
+    client = supervised.start(job(*(("noter", data) for data in names)), "--json")
+    for _ in range(2):
+        until(ready.exists, "the module to be in its step")
+        ready.unlink()
+        psutil.Process(client.pid).children()[0].kill()
+    until_file.touch()
+    record, done = json.loads(client.communicate()[0]), log.read_text().splitlines()
+
+    again = step in ("run", "cleanup")
+    assert record["completed"]
+    assert [task["attempts"] for task in record["tasks"]] == [1, 3 if again else 1, 1]
+    assert len(record["tasks"][1].get("warnings", [])) == 2 * again
+    assert done.count("a run") == done.count("c run") == 1
+    assert {line for line in done if "resumed" in line} == (
+        {f"b {each} resumed" for each in ("init", "validate", "run", "cleanup")} if again else set()
+    )
+
+
+def test_a_zygote_lost_too_often_is_explained(supervised: Supervised, tmp_path: Path) -> None:
+    """A task that lost its zygote once more than `max_attempts` fails, and says so."""
     ready = tmp_path / "ready"
     client = supervised.start(job(acts("quiet", ready=str(ready))), "--json")
-    until(ready.exists, "the module to run")
-
-    psutil.Process(client.pid).children()[0].kill()
+    for _ in range(3):
+        until(ready.exists, "the module to run")
+        ready.unlink()
+        psutil.Process(client.pid).children()[0].kill()
     out, _ = client.communicate()
 
     assert json.loads(out)["error"]["reason"] == "lost"

@@ -44,9 +44,8 @@ def endless(clip: Path) -> dict[str, Any]:
     }
 
 
-def encoder_below(client: "subprocess.Popen[str]") -> psutil.Process:
-    """The ffmpeg of a client's job, once it has written something."""
-    demo = Path(f"/proc/{client.pid}/cwd/demo")
+def encoder_below(client: "subprocess.Popen[str]", demo: Path) -> psutil.Process:
+    """The ffmpeg of a client's job, once it has written something in `demo`."""
 
     def find() -> psutil.Process | None:
         written = [file for file in demo.glob(".out.*.sisyphus-part.ts") if file.stat().st_size]
@@ -113,7 +112,7 @@ def test_dry_run_prints_what_run_runs(supervised: Supervised, clip: Path) -> Non
 
     plan = supervised.run(document, "--dry-run")
     client = supervised.start(document)
-    started = encoder_below(client).cmdline()
+    started = encoder_below(client, clip.parent).cmdline()
     client.send_signal(signal.SIGINT)
     client.communicate()
 
@@ -125,7 +124,7 @@ def test_dry_run_prints_what_run_runs(supervised: Supervised, clip: Path) -> Non
 def test_interrupted_encode_leaves_nothing(supervised: Supervised, clip: Path, number: int, status: int) -> None:
     """An interrupted encode is no success: no file under its name, nor under a temporary one."""
     client = supervised.start(job(("ffmpeg", endless(clip))), "--json")
-    encoder_below(client)
+    encoder_below(client, clip.parent)
 
     client.send_signal(number)
     out, _ = client.communicate()
@@ -141,7 +140,7 @@ def test_killed_encoder_is_explained(supervised: Supervised, clip: Path, name: s
     supervised.configure({"max_attempts": 1})
     client = supervised.start(job(("ffmpeg", endless(clip))), "--json")
 
-    encoder_below(client).send_signal(signal.Signals[name])
+    encoder_below(client, clip.parent).send_signal(signal.Signals[name])
     out, _ = client.communicate()
     error = json.loads(out)["error"]
 
@@ -168,10 +167,12 @@ def test_failing_encoder_is_explained(supervised: Supervised, clip: Path) -> Non
 def test_lost_parent_leaves_no_output(supervised: Supervised, clip: Path, victim: str) -> None:
     """An encode whose supervisor or zygote is killed leaves nothing under its final name; a second run replaces it."""
     client = supervised.start(job(("ffmpeg", endless(clip))))
-    encoder_below(client)
+    encoder_below(client, clip.parent)
     (zygote,) = psutil.Process(client.pid).children()
 
     os.kill(client.pid if victim == "supervisor" else zygote.pid, signal.SIGKILL)
+    if victim == "zygote":
+        client.send_signal(signal.SIGINT)  # the task would begin again
     client.communicate()
 
     assert not (clip.parent / "out.ts").exists()

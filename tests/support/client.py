@@ -37,6 +37,7 @@ class Client:
         self.farm = farm
         self.directory = supervised.directory
         self.settings = QUICK | {"API_URL": farm.url}
+        self.launcher: list[str] = []  # put before the command
         self._command = [CLIENT, "start", "--config", str(supervised.config)]
         self._log = self.directory / "log"
         self._log.touch()
@@ -58,7 +59,7 @@ class Client:
         with self._log.open("ab") as log:
             self._started.append(
                 subprocess.Popen(
-                    self._command,
+                    [*self.launcher, *self._command],
                     env=own | self.settings | settings,
                     cwd=self.directory,
                     stdin=subprocess.DEVNULL,

@@ -55,6 +55,7 @@ class Supervised:
         self.config = directory / "client.toml"
         self.with_cgroups = False
         self.supervisor = supervisor or Supervisor(directory / "state")
+        self.launcher: list[str] = []  # put before the command
         self._started: list[subprocess.Popen[str]] = []
         self.configure()
 
@@ -87,7 +88,7 @@ class Supervised:
 
     def start_on(self, job_file: Path, *options: str, **popen: Any) -> "subprocess.Popen[str]":
         """Start the console script on a job's file."""
-        command = [CLIENT, "run", "--config", str(self.config), *options, str(job_file)]
+        command = [*self.launcher, CLIENT, "run", "--config", str(self.config), *options, str(job_file)]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
         self._started.append(process)
@@ -95,7 +96,7 @@ class Supervised:
 
     def command(self, *words: str, **popen: Any) -> "subprocess.CompletedProcess[str]":
         """Run another command of the console script to its end, with the configuration."""
-        command = [CLIENT, *words, "--config", str(self.config)]
+        command = [*self.launcher, CLIENT, *words, "--config", str(self.config)]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
         self._started.append(process)

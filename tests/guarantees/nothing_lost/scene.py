@@ -168,7 +168,7 @@ def a_client(server: Api | Farm, supervised: Supervised, directory: Path) -> Cli
 
 
 def configure(supervised: Supervised, **limits: str) -> None:
-    supervised.configure(limits, {"noter": "tests.support.modules.Noter", "killer": "tests.support.modules.Killer"})
+    supervised.configure(limits, {"noter": "tests.support.modules.Noter"})
 
 
 def await_instant(seconds: float, began: float) -> None:

@@ -97,20 +97,21 @@ def test_a_resumed_job_may_be_interrupted_again(farm: Farm, client: Client, tmp_
 @pytest.mark.parametrize("step", ["init", "validate", "run", "cleanup"])
 def test_a_job_that_takes_the_client_down_is_failed(farm: Farm, client: Client, tmp_path: Path, step: str) -> None:
     """After three times the job is failed, its record says why, and the next job is done."""
-    log = tmp_path / "steps"
+    log, ready = tmp_path / "steps", tmp_path / "ready"
     first = ("noter", {"name": "a", "log": str(log)})
-    job_id = farm.post(job(first, ("killer", {"name": "b", "log": str(log), "kill": step})))
+    held = {"name": "b", "log": str(log), "at": step, "ready": str(ready), "until": str(tmp_path / "never")}
+    job_id = farm.post(job(first, ("noter", held)))
     next_id = farm.post(BENIGN)
-    ends = []
     for _ in range(3):
         client.start()
-        ends.append(client.process.wait(60))
+        until(ready.exists, "the module to be in its step")
+        client.kill()
+        ready.unlink()
     client.start()
     verdict = farm.await_verdict(job_id)
     after = farm.await_verdict(next_id)
     times = log.read_text().splitlines().count(f"b {step}") + log.read_text().splitlines().count(f"b {step} resumed")
 
-    assert ends == [-signal.SIGKILL] * 3
     assert times == 3
     assert verdict.failed
     assert CRASHED_THRICE in verdict.info["message"]

@@ -4,9 +4,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
+from ipc.messages import StepName
 from supervisor.isolation.cgroup import PREFIX, Cgroups, probe
+from supervisor.jobs.task_run import JobObserver, TaskRun
 from tests.support.supervised import BENIGN, Supervised, job
 from tests.support.waiting import until
 
@@ -72,10 +75,16 @@ def test_jobs_run_in_cgroups_and_leave_none(supervised: Supervised, cgroups: Cgr
     """A client with cgroups completes and fails jobs like one without, and removes its cgroups."""
     cgroups.close()
     supervised.with_cgroups = True
-    acts = ("daemon", "hold_gil", "kill_zygote")
+    acts = ("daemon", "hold_gil", "quiet")
     supervised.configure({"run_timeout": "1s"})
 
-    verdicts = supervised.verdicts(BENIGN, *(job(("hostile", {"step": "run", "act": act})) for act in acts), BENIGN)
+    class KillsZygote(JobObserver):
+        def on_step_started(self, run: TaskRun, step: StepName) -> None:
+            if step == "run" and run.task.data and run.task.data.get("act") == "quiet":
+                psutil.Process().children()[0].kill()
+
+    jobs = [BENIGN, *(job(("hostile", {"step": "run", "act": act})) for act in acts), BENIGN]
+    verdicts = supervised.verdicts(*jobs, observer=KillsZygote())
 
     assert [verdict.failure and verdict.failure.cause.reason for verdict in verdicts] == [
         None,

@@ -64,6 +64,17 @@ def test_too_many_processes(supervised: Supervised, tmp_path: Path) -> None:
     assert counted.count(20) >= 4
 
 
+def test_too_many_threads(supervised: Supervised) -> None:
+    """A process has 128 threads on average; more end the task."""
+    supervised.configure({"processes": 1})
+
+    (verdict,) = supervised.verdicts(hostile("threads", count=128))
+
+    assert verdict.failure is not None
+    assert verdict.failure.cause.reason == "processes"
+    assert verdict.failure.cause.message == "it had 129 threads, over 128 for each process of the limit of 1"
+
+
 @pytest.mark.parametrize("cgroups", [False, True], ids=["alone", "cgroup"])
 def test_fork_bomb(supervised: Supervised, cgroups: bool) -> None:
     """A fork bomb is ended, all of it, and the next job runs."""

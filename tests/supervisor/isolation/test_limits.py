@@ -68,17 +68,22 @@ def test_share_of_the_machine(tmp_path: Path) -> None:
     assert memory.bytes == int(psutil.virtual_memory().total * 0.8)
 
 
-def test_kernel_limits_hold_for_module_and_tools(supervised: Supervised, tmp_path: Path) -> None:
-    """nice, ionice, cpus and open_files are set before the module's first line runs, and hold for its tools."""
+@pytest.mark.parametrize("core", [0, 4096])
+def test_kernel_limits_hold_for_module_and_tools(supervised: Supervised, tmp_path: Path, core: int) -> None:
+    """nice, ionice, cpus, open_files and core_files are set before the module's first line, and hold for its tools."""
     out = tmp_path / "out"
     cpu = min(os.sched_getaffinity(0))
-    supervised.configure({"nice": 7, "ionice": "idle", "cpus": str(cpu), "open_files": 99})
+    supervised.configure({"nice": 7, "ionice": "idle", "cpus": str(cpu), "open_files": 99, "core_files": core > 0})
 
-    done = supervised.run(job(("hostile", {"step": "init", "act": "tell_limits", "out": str(out)})))
+    def allow_core_files() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (4096, 4096))
+
+    document = job(("hostile", {"step": "init", "act": "tell_limits", "out": str(out)}))
+    done = supervised.run(document, preexec_fn=allow_core_files)
 
     assert done.returncode == 0, done.stderr
     module, tool = json.loads(out.read_text())
-    assert module == tool == [7, int(psutil.IOPRIO_CLASS_IDLE), [cpu], [99, 99], 500]
+    assert module == tool == [7, int(psutil.IOPRIO_CLASS_IDLE), [cpu], [99, 99], core, 500]
 
 
 def test_the_kernel_takes_tasks_first(supervised: Supervised, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_crashing_encoder_is_tried_again(
     stand_in = tmp_path / "bin" / "ffmpeg"
     stand_in.parent.mkdir()
     stand_in.write_text(
-        f'#!/bin/sh\ncase "$*" in *-encoders*) exec {real} "$@";; esac\necho x >> {count}\n'
+        f'#!/bin/sh\ncase "$*" in *-encoders*|*"-h full"*) exec {real} "$@";; esac\necho x >> {count}\n'
         f'[ $(wc -l < {count}) -le {crashes} ] && kill -SEGV $$\nexec {real} "$@"\n'
     )
     stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)

@@ -1,0 +1,325 @@
+"""The limits `roots` and `network`: tasks have the operator's directories, what tools need to run, and no more."""
+
+import contextlib
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipc import landlock
+from tests.support.films import SUBTITLES, make_film
+from tests.support.lacking import launcher
+from tests.support.media import look, make_clip
+from tests.support.supervised import BENIGN, TOOLS, Supervised, hostile, job
+
+pytestmark = pytest.mark.skipif(landlock.abi() < landlock.TCP_ABI, reason="takes Linux 6.7")
+
+EXPLORER = {"explorer": "tests.attacks.Explorer"}
+
+
+class Places:
+    """Two roots, `source` and `target`, and a directory that is in none, each with a file `a`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.source, self.target, self.outside = (directory / name for name in ("source", "target", "outside"))
+        for place in (self.source, self.target, self.outside):
+            place.mkdir()
+            (place / "a").write_text("eggs")
+        self.roots = [str(self.source), str(self.target)]
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[int]:
+    """A port of this machine that takes connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def outcomes(supervised: Supervised, places: Places, tries: list[list[Any]]) -> dict[str, str]:
+    """What became of each of `tries`, in a module: nothing, or the error's name."""
+    out = places.target / "found.json"
+    record = supervised.record(job(("explorer", {"tries": tries, "out": str(out)})))
+    assert record["completed"], record
+    return {" ".join(map(str, one)): found for one, found in zip(tries, json.loads(out.read_text()), strict=True)}
+
+
+# --- what tasks have ---
+
+
+@pytest.mark.slow
+def test_bundled_modules_work_within_roots(supervised: Supervised, places: Places) -> None:
+    """Each of them does its work with files of two roots: with fonts, two passes, and from one root to the other."""
+    supervised.configure({"roots": places.roots}, TOOLS)
+    source, target = places.source, places.target
+    film = make_film(source)
+    (source / "words.srt").write_text(SUBTITLES)
+
+    def encode(output: str, **options: Any) -> tuple[str, dict[str, Any]]:
+        return "ffmpeg", {
+            "sources": [str(film)],
+            "source_maps": [{"source": 0, "specifier": "v"}],
+            "output_maps": [{"stream": 0, "options": {"c:v": "libx264", "preset": "ultrafast", **options}}],
+            "output_file": output,
+        }
+
+    two_pass = {"b:v": "200k"}  # their log is in the job's own directory
+    jobs = job(
+        encode(str(target / "subtitled.mkv"), vf=f"subtitles={source}/words.srt,drawtext=text=spam"),
+        encode("/dev/null", **two_pass, **{"pass": 1, "f": "null"}),
+        encode(str(target / "passed.mkv"), **two_pass, **{"pass": 2}),
+        (
+            "handbrake",
+            {
+                "source": str(film),
+                "output_file": str(target / "braked.mkv"),
+                "video_options": {"encoder": "x264", "encoder_preset": "ultrafast", "vb": 200, "two_pass": True},
+            },
+        ),
+        (
+            "mkvmerge",
+            {
+                "sources": [{"filename": str(film)}, {"filename": str(source / "words.srt")}],
+                "tracks": [{"source": 0, "track": 0}, {"source": 1, "track": 0}],
+                "attachments": [{"filename": str(source / "font.ttf"), "mime_type": "font/ttf"}],
+                "output_file": str(source / "muxed.mkv"),
+            },
+        ),
+        (
+            "mkvextract",
+            {
+                "source": str(source / "muxed.mkv"),
+                "tracks": [{"id": 1, "filename": str(target / "words.srt")}],
+                "attachments": [{"id": 1, "filename": str(target / "font.ttf")}],
+            },
+        ),
+        (
+            "cleanup",
+            {
+                "move": [{"source": str(source / "muxed.mkv"), "destination": f"{target}/made/"}],
+                "copy": [{"source": str(source / "words.srt"), "destination": f"{target}/made/"}],
+                "delete": [str(source / "a")],
+            },
+        ),
+    )
+
+    record = supervised.record(jobs)
+
+    assert record["completed"], record
+    assert [task["result"] for task in record["tasks"]] == ["completed"] * 7
+    for name in ("subtitled.mkv", "passed.mkv", "braked.mkv", "made/muxed.mkv"):
+        assert look(target / name)["streams"][0]["codec_name"] == "h264"
+    assert "Hello" in (target / "words.srt").read_text()
+    assert not (source / "a").exists()
+
+
+def test_tasks_have_what_they_need(
+    supervised: Supervised, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of the roots and links among them, tools and what is kept of them, temporary files, shared locks."""
+    supervised.configure({"roots": places.roots}, EXPLORER)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (places.target / "link").symlink_to(places.source / "a")
+    inode = (places.source / "a").stat().st_ino
+
+    found = outcomes(
+        supervised,
+        places,
+        [
+            ["read", f"{places.source}/a"],
+            ["write", f"{places.source}/a"],
+            ["read", f"{places.target}/link"],
+            ["list", str(places.source)],
+            ["mkdir", f"{places.target}/new"],
+            ["link", f"{places.source}/a", f"{places.target}/linked"],
+            ["rename", f"{places.source}/a", f"{places.target}/new/moved"],
+            ["truncate", f"{places.target}/new/moved"],
+            ["unlink", f"{places.target}/a"],
+            ["run", "cat", f"{places.target}/linked", "/etc/localtime"],
+            ["run", sys.executable, "-c", "import ssl, subprocess"],
+            ["run", "sh", "-c", "echo spam > /dev/null"],
+            ["write", f"{tmp_path}/cache/sisyphus-client/help"],
+            ["write a temporary file"],
+            ["use a pool"],
+        ],
+    )
+
+    assert [what for what, error in found.items() if error] == []
+    assert (places.target / "new" / "moved").stat().st_ino == inode
+
+
+def test_tasks_have_nothing_else(supervised: Supervised, places: Places, tmp_path: Path) -> None:
+    """No file outside of the roots is read, listed, written, cut or moved, not through a link or by a tool either; the
+    client's own state is out of reach; there is no TCP."""
+    supervised.configure({"roots": places.roots}, EXPLORER)
+    outside = places.outside
+    (places.source / "link").symlink_to(outside / "a")
+    (outside / "program").symlink_to("/bin/true")
+    (tmp_path / "program").write_text("#!/bin/sh\n")
+    (tmp_path / "program").chmod(0o755)
+
+    with listening() as port:
+        found = outcomes(
+            supervised,
+            places,
+            [
+                ["read", f"{outside}/a"],
+                ["read", "/etc/shadow"],
+                ["read", f"{places.source}/link"],
+                ["read", f"{places.source}/../outside/a"],
+                ["read", f"{tmp_path}/state/host_uuid"],
+                ["list", str(outside)],
+                ["list", "/"],
+                ["write", f"{outside}/a"],
+                ["write", f"{outside}/new"],
+                ["write", f"{places.source}/link"],
+                ["write", "/usr/bin/spam"],
+                ["write", "/proc/self/oom_score_adj"],
+                ["truncate", f"{outside}/a"],
+                ["mkdir", f"{outside}/made"],
+                ["unlink", f"{outside}/a"],
+                ["symlink", "/etc", f"{outside}/etc"],
+                ["rename", f"{outside}/a", f"{places.source}/b"],
+                ["rename", f"{places.source}/a", f"{outside}/b"],
+                ["link", f"{outside}/a", f"{places.source}/b"],
+                ["run", "cat", f"{outside}/a"],
+                ["run", "sh", "-c", f"echo spam > {outside}/a"],
+                ["run", f"{tmp_path}/program"],
+                ["connect", port],
+                ["listen"],
+            ],
+        )
+
+    # A link to a file that is out of reach needs rights that its new place would add: EXDEV tells programs to copy.
+    assert [what for what, error in found.items() if error not in ("EACCES", "EXDEV", "status")] == []
+    assert (outside / "a").read_text() == "eggs"
+
+
+def test_network_is_a_limit_of_its_own(supervised: Supervised, places: Places) -> None:
+    """With `network = true` there is TCP beside roots, and with `network = false` there is none without them."""
+    with listening() as port:
+        tries: list[list[Any]] = [["connect", port], ["read", f"{places.outside}/a"]]
+        supervised.configure({"roots": places.roots, "network": True}, EXPLORER)
+        with_roots = list(outcomes(supervised, places, tries).values())
+        supervised.configure({"network": False}, EXPLORER)
+        without_roots = list(outcomes(supervised, places, tries).values())
+
+    assert with_roots == ["", "EACCES"]
+    assert without_roots == ["EACCES", ""]
+
+
+def test_roots_of_one_module(supervised: Supervised, places: Places) -> None:
+    """A module's own roots replace those of all, and `"off"` takes them away."""
+    tries: list[list[Any]] = [["read", f"{place}/a"] for place in (places.source, places.outside)]
+    supervised.configure({"roots": [str(places.source)]}, EXPLORER)
+    out = str(places.target / "out")
+    for own, expected in (([str(places.outside), str(places.target)], ["EACCES", ""]), ("off", ["", ""])):
+        supervised.configure({"roots": [str(places.source)], "explorer": {"roots": own}}, EXPLORER)
+        supervised.record(job(("explorer", {"tries": tries, "out": out})))
+
+        assert json.loads(Path(out).read_text()) == expected
+
+
+# --- what is said ---
+
+
+def test_jobs_that_name_files_outside_are_refused(supervised: Supervised, places: Places) -> None:
+    """Validation tells each path that is outside, or leads there, and the roots; nothing of the job runs."""
+    supervised.configure({"roots": places.roots}, TOOLS)
+    outside, source, target = places.outside, places.source, places.target
+    clip = make_clip(outside / "clip.mkv", seconds=1)
+    (source / "link.mkv").symlink_to(clip)
+
+    def encode(name: Path, output: Path) -> tuple[str, dict[str, Any]]:
+        maps = {"source_maps": [{"source": 0}], "output_maps": [{"stream": 0, "options": {}}]}
+        return "ffmpeg", {"sources": [str(name)], "output_file": str(output), **maps}
+
+    tasks = [
+        encode(source / "link.mkv", target / "out.mkv"),
+        encode(clip, outside / "out.mkv"),
+        ("handbrake", {"source": str(clip), "output_file": str(outside / "b.mkv"),
+                       "video_options": {"encoder": "x264"}}),
+        ("mkvmerge", {"sources": [{"filename": str(clip)}], "tracks": [{"source": 0, "track": 0}],
+                      "attachment_directories": [str(outside)], "output_file": str(target / "m.mkv")}),
+        ("mkvextract", {"source": str(clip), "tracks": [{"id": 0, "filename": str(outside / "v")}]}),
+        ("cleanup", {"copy": [{"source": str(outside / "a"), "destination": str(target)}],
+                     "move": [{"source": str(source / "a"), "destination": str(outside)}],
+                     "delete": [str(outside / "a"), str(source / "link.mkv")]}),
+        ("benign", {"make": str(outside / "new")}),
+    ]  # fmt: skip
+
+    done = supervised.command("validate", str(supervised.write_job(job(*tasks))))
+    told = [line.strip() for line in done.stdout.splitlines()]
+
+    assert done.returncode == 1
+    why = f"is outside of the limit roots ({source}, {target})"
+    assert told == [
+        "0:ffmpeg: 1 problem",
+        f"sources[0]: {source}/link.mkv: {why}",
+        "1:ffmpeg: 2 problems",
+        f"sources[0]: {clip}: {why}",
+        f"output_file: {outside}/out.mkv: {why}",
+        "2:handbrake: 2 problems",
+        f"source: {clip}: {why}",
+        f"output_file: {outside}/b.mkv: {why}",
+        "3:mkvmerge: 2 problems",
+        f"sources[0].filename: {clip}: {why}",
+        f"attachment_directories[0]: {outside}: {why}",
+        "4:mkvextract: 2 problems",
+        f"source: {clip}: {why}",
+        f"tracks[0]: {outside}/v: {why}",
+        "5:cleanup: 3 problems",
+        f"copy[0].source: {outside}/a: {why}",
+        f"move[0].destination: {outside}/a: {why}",
+        f"delete[0]: {outside}/a: {why}",
+        "6:benign: 1 problem",
+        f"{outside}/new: {why}",
+    ]
+    assert not (outside / "new").exists()
+
+
+def test_a_run_that_wanted_more_says_so(supervised: Supervised, places: Places) -> None:
+    """The error of a tool that was denied a file, or TCP, tells which, and which limit forbids it."""
+    supervised.configure({"roots": places.roots})
+    name = f"{places.outside}/a"
+
+    denied = supervised.record(hostile("run_tool", argv=["cat", name]))["message"]
+    cut_off = supervised.record(hostile("run_tool", argv=["ffmpeg", "-i", "http://127.0.0.1:9/"]))["message"]
+
+    assert denied.endswith(f"; {name} is outside of the limit roots ({places.source}, {places.target})")
+    assert cut_off.endswith("; the limit network forbids TCP")
+
+
+def test_limits_in_force_are_shown(supervised: Supervised) -> None:
+    """`config` and `modules` show the roots and whether there is TCP."""
+    supervised.configure({"roots": ["/usr", "/var/tmp"]})
+    config, modules = (supervised.command(word).stdout for word in ("config", "modules"))
+
+    assert "roots             /usr,/var/tmp  (configuration file)" in config
+    assert "network           false  (default)" in config
+    assert "roots /usr,/var/tmp" in modules
+    assert "network false" in modules
+
+
+@pytest.mark.parametrize(("limits", "limit"), [({"roots": True}, "roots"), ({"network": False}, "network = false")])
+def test_a_kernel_that_is_too_old_is_refused(
+    supervised: Supervised, places: Places, limits: dict[str, Any], limit: str
+) -> None:
+    """Where the kernel cannot hold it, the client does not start, and says why in one line."""
+    supervised.configure(limits | ({"roots": places.roots} if "roots" in limits else {}))
+    supervised.launcher = launcher("landlock")
+
+    done = supervised.run(BENIGN)
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"tool.client.limits.{limit}" in done.stderr
+    assert "this kernel has no Landlock" in done.stderr
