@@ -128,7 +128,8 @@ def test_what_cannot_be_a_name(server: Server, name: Any, reason: str) -> None:
     assert server.seen == []
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # the server's thread takes no lock here
+# The server's thread takes no lock here.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_fork_does_not_use_its_parents_exchange(server: Server) -> None:
     """An exchange belongs to the process that connected it; a fork of it asks the server itself."""
     server.kept["/data/m/x"] = {"from": "afar"}
