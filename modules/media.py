@@ -102,7 +102,7 @@ def compare(
         RunError: The output lacks a stream, or is cut short.
     """
     streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
-    counts = Counter(stream.get("codec_type") for stream in streams)
+    counts = count_streams(found)
     for kind in ("video", "audio", "subtitle"):
         if counts[kind] < expected.streams.get(kind, 0):
             raise RunError(message=f"the output has {counts[kind]} {kind} streams of {expected.streams[kind]}")
@@ -121,6 +121,12 @@ def compare(
             raise RunError(
                 message=f"the output is cut short: {length:.1f} s of {kind} where {least:.1f} s were expected"
             )
+
+
+def count_streams(found: Mapping[str, Any]) -> Counter[str]:
+    """The number of streams of each type in ffprobe's answer."""
+    streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
+    return Counter(str(stream.get("codec_type")) for stream in streams)
 
 
 def packet_times(name: str, options: Sequence[str], stream: int, interval: str) -> list[float]:

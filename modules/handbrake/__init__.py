@@ -32,6 +32,7 @@ from modules.checks import (
 )
 from modules.containers import find_shortage, is_whole
 from modules.handbrake import cli as handbrake_cli
+from modules.handbrake import tracks
 from modules.handbrake.cli import Title, file_argument, given_names
 from modules.handbrake.expect import WHOLE, expect_encode, window
 from modules.handbrake.options import (
@@ -44,6 +45,7 @@ from modules.handbrake.options import (
     option_problems,
     options_of,
     position,
+    resulting_preset,
     scan_command,
 )
 from modules.media import ExpectedOutput
@@ -121,21 +123,59 @@ class Handbrake(BaseModule):
                 raise RunError(message=problem)
             if said.truncated:
                 certain = self._require_part(said.truncated, certain, likely)
-            goes_on = partial(self._goes_on, found)
-            with _quoting(said.telling):
-                written = media.probe_output(output.temporary)
-                media.compare(written, certain, goes_on)
-            _require_duration(written)
-            try:
-                with _quoting(said.telling):
-                    media.compare(written, likely, goes_on)
-            except RunError as error:
-                self.warn(error.message)
+            written = self._verify(output.temporary, said, certain, likely, found)
+            self._verify_tracks(said, found, written)
             if os.path.lexists(output.target):
                 self.warn(f"{output.target} was there already: it is replaced")
             output.commit()
         logger.info("Wrote {}", output.target)
         self.report(done=True)
+
+    def _verify(
+        self,
+        name: str,
+        said: handbrake_cli.Messages,
+        certain: ExpectedOutput,
+        likely: ExpectedOutput,
+        found: Mapping[str, Any],
+    ) -> Mapping[str, Any]:
+        """Check the output by both predictions, and return ffprobe's answer for it. `found` is that for the source.
+
+        Raises:
+            RunError: The output is not whole.
+        """
+        goes_on = partial(self._goes_on, found)
+        with _quoting(said.telling):
+            written = media.probe_output(name)
+            media.compare(written, certain, goes_on)
+        _require_duration(written)
+        try:
+            with _quoting(said.telling):
+                media.compare(written, likely, goes_on)
+        except RunError as error:
+            self.warn(error.message)
+        for line in said.ignored:
+            self.warn(f"a setting of encopts is ignored: {line}")
+        return written
+
+    def _verify_tracks(
+        self, said: handbrake_cli.Messages, found: Mapping[str, Any], written: Mapping[str, Any]
+    ) -> None:
+        """Warn of each track that was asked for and is not in the output.
+
+        Raises:
+            RunError: The output has no audio at all, though the task has not refused it.
+        """
+        task = self.task.to_dict()
+        options, preset = options_of(task), resulting_preset(task, known_options())
+        title = self._title
+        source = {"audio": title.audio, "subtitle": title.subtitles} if title is not None else {}
+        counts = media.count_streams(written)
+        known = max(len(source.get("audio", ())), media.count_streams(found)["audio"])
+        if problem := tracks.lost_audio(options, preset, known, said.tracks, counts):
+            raise RunError(message=problem)
+        for line in tracks.lost_tracks(options, preset, source, said.tracks, counts):
+            self.warn(line)
 
     def cleanup(self) -> None:
         """Remove the temporary file that a killed process of this job may have left."""
@@ -273,7 +313,7 @@ def title_problems(task: Mapping[str, Any], title: Title) -> Iterator[str]:
     source, target = task["source"], task["output_file"]
     for where, key, value in entries(task):
         if key in {"audio", "subtitle"} and not isinstance(value, bool):
-            count = title.audio if key == "audio" else title.subtitles
+            count = len(title.audio if key == "audio" else title.subtitles)
             for number in numbers(value):
                 if not 1 <= number <= count:
                     has = f"only {key} tracks 1 to {count}" if count else f"no {key} tracks"

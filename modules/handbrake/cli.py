@@ -23,6 +23,7 @@ from loguru import logger
 from app.exceptions import RunError
 from modules import media, tool
 from modules.handbrake.options import TOOL, handbrake_command, known_options
+from modules.handbrake.tracks import TrackLog
 from modules.media import ExpectedOutput
 
 SCAN_TIMEOUT = 60.0
@@ -42,6 +43,9 @@ _TELLING = re.compile(
 
 _CLOSING = re.compile(r"HandBrake has exited\.|Failed to initialize job|Encode failed")
 
+_IGNORED = re.compile(r"(?:\[[\d:]+\] )?(\w[\w ]*: (?:unknown (?:sub|avcodec )?option|bad argument) .*)", re.IGNORECASE)
+"""Log lines about a setting of `encopts` that the encoder does not know."""
+
 _EXPECTED_FRAMES = re.compile(r"sync: expecting (\d+) video frames")
 
 Report = Callable[[float | None, Mapping[str, Any]], None]
@@ -55,8 +59,10 @@ class Title:
     """The title's file, or the disc."""
     duration: float
     """Seconds."""
-    audio: int
-    subtitles: int
+    audio: tuple[str, ...]
+    """The language of each audio track, in ISO 639-2; `und` if it is not known."""
+    subtitles: tuple[str, ...]
+    """The language of each subtitle track."""
     chapters: tuple[float, ...]
     """Seconds of each chapter."""
 
@@ -107,12 +113,16 @@ class Messages:
         error: The error number of `WORKDONE`, 0 for success; `None` before.
         telling: The last log lines that explain why something is missing in the output.
         truncated: The log line about a source that ends in the middle, or ''.
+        tracks: What the log says of the tracks.
+        ignored: Log lines about settings that the encoder does not know.
     """
 
     def __init__(self, frame_rate: float | None, report: Report) -> None:
         self.error: int | None = None
         self.telling: deque[str] = deque(maxlen=3)
         self.truncated = ""
+        self.tracks = TrackLog()
+        self.ignored: list[str] = []
         self._frame_rate = frame_rate
         self._report = report
         self._frames: int | None = None
@@ -125,6 +135,9 @@ class Messages:
             self.telling.append(line)
         if media.TRUNCATED.match(line):
             self.truncated = line
+        if (match := _IGNORED.match(line)) and match[1] not in self.ignored:
+            self.ignored.append(match[1])
+        self.tracks.take(line)
 
     def take(self, line: str) -> None:
         """Collect the lines of an object, from `Progress: {` on, and read it when it is whole."""
@@ -188,8 +201,8 @@ def read_title(text: str) -> Title | None:
         return Title(
             title["Path"],
             _ticks_to_seconds(title["Duration"]),
-            len(title["AudioList"]),
-            len(title["SubtitleList"]),
+            tuple(track["LanguageCode"] for track in title["AudioList"]),
+            tuple(track["LanguageCode"] for track in title["SubtitleList"]),
             tuple(_ticks_to_seconds(chapter["Duration"]) for chapter in title["ChapterList"]),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:

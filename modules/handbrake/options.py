@@ -7,6 +7,7 @@ not know.
 
 import dataclasses
 import functools
+import json
 import os
 import re
 import shutil
@@ -261,11 +262,29 @@ def handbrake_command(task: Mapping[str, Any], known: Known, source: str, target
     """The command line that encodes `source` to `target` with the task's options, in their order."""
     # Without stdbuf, 1.6.1 buffers 4 KiB of progress before it writes to a pipe.
     argv = ["stdbuf", "-oL"] if shutil.which("stdbuf") else []
-    argv += [TOOL, "--json", "--input", source, "--output", target]
+    return [*argv, TOOL, "--json", "--input", source, "--output", target, *_task_flags(task, known)]
+
+
+def _task_flags(task: Mapping[str, Any], known: Known) -> list[str]:
+    """The arguments for all options of a task, and for the only preset of its preset files."""
     given = list(entries(task))
-    if _named_preset(given) is None and (preset := only_preset(preset_files(given))) is not None:
-        argv += ["--preset", preset]
-    return argv + all_flags(((key, value) for _, key, value in given), known)
+    preset = only_preset(preset_files(given)) if _named_preset(given) is None else None
+    named = [] if preset is None else ["--preset", preset]
+    return named + all_flags(((key, value) for _, key, value in given), known)
+
+
+def resulting_preset(task: Mapping[str, Any], known: Known) -> Mapping[str, Any]:
+    """The preset that HandBrakeCLI makes of a task's preset and options; empty if it does not tell.
+
+    Raises:
+        RunError: HandBrakeCLI cannot be started.
+    """
+    finished = tool.capture([_program(), *_task_flags(task, known), "--preset-export", "x"])
+    try:
+        preset = json.loads(finished.stdout)["PresetList"][0]
+    except (ValueError, LookupError, TypeError):
+        return {}
+    return preset if isinstance(preset, dict) else {}
 
 
 def scan_command(task: Mapping[str, Any], known: Known, source: str) -> list[str]:

@@ -1,0 +1,120 @@
+"""The tracks of HandBrakeCLI's output: those that a task asks for, and those that are not there.
+
+HandBrakeCLI leaves out a track that it cannot copy, that the container does not take, or that the source lacks in the
+language asked for. A line in its log is all that it says. So its log is read for the tracks that it encodes.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from modules.command import Options
+from modules.handbrake.options import numbers
+
+_PRESET_NAMES = {"audio": "Audio", "subtitle": "Subtitle"}
+"""The types of tracks, and what the names of their settings in a preset begin with."""
+
+_ENCODED = re.compile(
+    r"(?:\[[\d:]+\] )? *(?:\+ decoder: .*\(track (?P<audio>\d+), id 0x"
+    r"|\* subtitle track \d+, .*\(track (?P<subtitle>\d+), id 0x(?!ff))"
+)
+"""Log lines of the job. Audio tracks are counted from 1 and subtitles from 0; ids from 0xff000000 on are of files."""
+
+_DROPPED = re.compile(
+    r"(?:\[[\d:]+\] |Warning: )?((?:Passthru requested|Skipping (?:audio|subtitle) track|Subtitle pass-?thru).*)"
+)
+
+_ANY = {"any", "und"}
+"""Codes in a preset's list that stand for every language."""
+
+
+class TrackLog:
+    """Reads the lines about tracks in HandBrakeCLI's log.
+
+    Attributes:
+        encoded: The source's tracks that are encoded, counted from 1, by type.
+        burned: The subtitles among them that become a part of the picture.
+        reasons: Lines that say why a track is left out.
+    """
+
+    def __init__(self) -> None:
+        self.encoded: dict[str, set[int]] = {kind: set() for kind in _PRESET_NAMES}
+        self.burned: set[int] = set()
+        self.reasons: list[str] = []
+
+    def take(self, line: str) -> None:
+        if match := _ENCODED.match(line):
+            if match["audio"]:
+                self.encoded["audio"].add(int(match["audio"]))
+            else:
+                self.encoded["subtitle"].add(int(match["subtitle"]) + 1)
+                if line.endswith("Burn-in"):
+                    self.burned.add(int(match["subtitle"]) + 1)
+        elif (match := _DROPPED.match(line)) and match[1] not in self.reasons:
+            self.reasons.append(match[1])
+
+
+Languages = Mapping[str, Sequence[str]]
+"""The language of each track of the source, by type."""
+
+
+def lost_tracks(
+    options: Options, preset: Mapping[str, Any], source: Languages, log: TrackLog, counts: Mapping[str, int]
+) -> Iterator[str]:
+    """A line for each track that was asked for and is not in the output.
+
+    `options` are the task's, `preset` is what HandBrakeCLI makes of them, `counts` are the output's streams by type.
+    """
+    for kind in _PRESET_NAMES:
+        encoded = log.encoded[kind]
+        for number, language in _asked(kind, options, preset, source.get(kind, ())):
+            if number is None:
+                yield f"{kind} tracks of the language {language} were asked for, and the source has none"
+            elif number not in encoded and (encoded or not counts.get(kind)):  # else the log is not understood
+                yield f"{kind} track {number}{_named(language)} was asked for, and is not in the output{_because(log)}"
+        if counts.get(kind, 0) < (expected := len(encoded - log.burned)):
+            yield f"the output has {counts.get(kind, 0)} {kind} tracks of {expected}"
+    if "subtitle_burned" not in options and preset.get("SubtitleBurnBehavior") == "none":
+        for number in sorted(log.burned):
+            yield f"subtitle track {number} is burned into the picture: the container takes no track of its kind"
+
+
+def lost_audio(
+    options: Options, preset: Mapping[str, Any], count: int, log: TrackLog, counts: Mapping[str, int]
+) -> str | None:
+    """A message for a person if none of the source's `count` audio tracks is in the output, and some should be."""
+    is_refused = (
+        not numbers(options["audio"] or "none")
+        if "audio" in options
+        else preset.get("AudioTrackSelectionBehavior") == "none"
+    )
+    if counts.get("audio") or not count or is_refused:
+        return None
+    return f"the output has no audio, though the source has ({count}), and none was refused{_because(log)}"
+
+
+def _asked(
+    kind: str, options: Options, preset: Mapping[str, Any], languages: Sequence[str]
+) -> Iterator[tuple[int | None, str]]:
+    """The numbers and languages of the tracks asked for; `None` as the number of one that the source does not have."""
+    if kind in options:
+        for number in dict.fromkeys(numbers(options[kind] or "none")):
+            yield number, languages[number - 1] if 0 < number <= len(languages) else ""
+        return
+    name = _PRESET_NAMES[kind]
+    behavior = preset.get(f"{name}TrackSelectionBehavior")
+    if behavior not in {"first", "all"}:
+        return
+    for language in preset.get(f"{name}LanguageList") or ["any"]:
+        found = [number for number, own in enumerate(languages, 1) if language in {own, *_ANY}]
+        yield from ((number, languages[number - 1]) for number in (found if behavior == "all" else found[:1]))
+        if not found and language not in _ANY:
+            yield None, language
+
+
+def _named(language: str) -> str:
+    return f" ({language})" if language not in {"", *_ANY} else ""
+
+
+def _because(log: TrackLog) -> str:
+    return f": {'; '.join(log.reasons)}" if log.reasons else ""
