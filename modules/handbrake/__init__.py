@@ -95,7 +95,10 @@ class Handbrake(BaseModule):
             yield from self._file_problems(task)
             return
         yield from chain_checks(
-            option_problems(task, known, self.warn), self._file_problems(task), self._content_problems(task)
+            option_problems(task, known, self.warn),
+            tracks.selection_problems(task, known),
+            self._file_problems(task),
+            self._content_problems(task),
         )
 
     @classmethod
@@ -155,7 +158,7 @@ class Handbrake(BaseModule):
         except RunError as error:
             self.warn(error.message)
         for line in said.ignored:
-            self.warn(f"a setting of encopts is ignored: {line}")
+            self.warn(f"a setting is ignored: {line}")
         return written
 
     def _verify_tracks(
@@ -325,6 +328,8 @@ def title_problems(task: Mapping[str, Any], title: Title) -> Iterator[str]:
     last = re.findall(r"\d+", str(options.get("chapters", "")), re.ASCII)[-1:]
     if title.chapters and last and int(last[0]) > len(title.chapters):
         yield f"source_options.chapters: {last[0]}, but {source} has only chapters 1 to {len(title.chapters)}"
+    if (angles := numbers(options.get("angle", ""))) and angles[0] > title.angles:
+        yield f"source_options.angle: {angles[0]}, but {source} has only angles 1 to {title.angles}"
     # The temporary file would be one of the titles, and the first.
     if os.path.isdir(source) and os.path.isfile(title.path) and same_file(os.path.dirname(target) or ".", source):
         yield f"output_file: {target}: is in the directory {source}, whose files {TOOL} numbers as titles"

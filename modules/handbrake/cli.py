@@ -43,8 +43,12 @@ _TELLING = re.compile(
 
 _CLOSING = re.compile(r"HandBrake has exited\.|Failed to initialize job|Encode failed")
 
-_IGNORED = re.compile(r"(?:\[[\d:]+\] )?(\w[\w ]*: (?:unknown (?:sub|avcodec )?option|bad argument) .*)", re.IGNORECASE)
-"""Log lines about a setting of `encopts` that the encoder does not know."""
+_IGNORED = re.compile(
+    r"(?:\[[\d:]+\] )?(\w[\w ]*: (?:unknown (?:sub|avcodec )?option|bad argument) .*"
+    r"|Dropping excess .*|Invalid sample rate .*)",
+    re.IGNORECASE,
+)
+"""Log lines about settings that the encoder does not know, or that are for no track."""
 
 _EXPECTED_FRAMES = re.compile(r"sync: expecting (\d+) video frames")
 
@@ -65,6 +69,7 @@ class Title:
     """The language of each subtitle track."""
     chapters: tuple[float, ...]
     """Seconds of each chapter."""
+    angles: int = 1
 
 
 def encode(argv: Sequence[str], target: str, frame_rate: float | None, report: Report) -> "Messages":
@@ -204,6 +209,7 @@ def read_title(text: str) -> Title | None:
             tuple(track["LanguageCode"] for track in title["AudioList"]),
             tuple(track["LanguageCode"] for track in title["SubtitleList"]),
             tuple(_ticks_to_seconds(chapter["Duration"]) for chapter in title["ChapterList"]),
+            int(title.get("AngleCount", 1)),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         logger.debug("No title in what {} prints: {!r}", TOOL, error)

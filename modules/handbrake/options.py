@@ -185,7 +185,7 @@ def _problems(key: str, value: Any, known: Known) -> Iterator[str]:
     elif isinstance(value, Mapping) and key != "encopts" and value.keys() & _FORMS and len(value) > 1:
         yield "expected either settings, or custom, or preset"
     elif value is not None and not isinstance(value, bool):
-        for item in _items(value) if option.is_number or key in _WORDS else ():
+        for item in items(value) if option.is_number or key in _WORDS else ():
             if item and not _is_number(item) and item not in _WORDS.get(key, ()):
                 words = " or ".join(("a number", *_WORDS.get(key, ())))
                 yield f"expected {words}, got {item!r}"
@@ -217,7 +217,7 @@ def _unknown_names(where: str, key: str, value: Any, known: Known, warn: Callabl
     if kind not in {"encoder", "aencoder", "format"} or not isinstance(value, str | list) or not known[kind].choices:
         return
     choices = known[kind].choices
-    for name in _items(value):
+    for name in items(value):
         if name.lower() in {choice.lower() for choice in choices} or (
             kind == "encoder" and name.lower() in _OLD_ENCODERS
         ):
@@ -350,7 +350,7 @@ def _item(value: Any) -> str:
     return f'"{bare}"' if "," in text or bare != text else text
 
 
-def _items(value: Any) -> list[str]:
+def items(value: Any) -> list[str]:
     """The items of a value that is a list or text with commas."""
     return [to_argument(item) for item in value] if isinstance(value, list) else to_argument(value).split(",")
 
@@ -359,7 +359,7 @@ def file_names(key: str, value: Any) -> list[str]:
     """The files that an option's value names; none if the option is not for files."""
     if key not in _FILES or not isinstance(value, str | list):
         return []
-    return [value] if key == "preset_import_file" and isinstance(value, str) else _items(value)
+    return [value] if key == "preset_import_file" and isinstance(value, str) else items(value)
 
 
 def preset_files(options: Iterable[tuple[str, str, Any]]) -> list[str]:
@@ -373,12 +373,12 @@ def _named_preset(options: Iterable[tuple[str, str, Any]]) -> str | None:
 
 def numbers(value: Any) -> list[int]:
     """The numbers among the items of a value that lists tracks."""
-    return [int(item) for item in _items(value) if re.fullmatch(r"\s*-?\d{1,9}\s*", item, re.ASCII)]
+    return [int(item) for item in items(value) if re.fullmatch(r"\s*-?\d{1,9}\s*", item, re.ASCII)]
 
 
 def audio_encoders(options: Options, count: int) -> list[str]:
     """The encoder of each of `count` audio tracks. HandBrakeCLI repeats the last one for further tracks."""
-    named = _items(options["aencoder"]) if "aencoder" in options else [""]
+    named = items(options["aencoder"]) if "aencoder" in options else [""]
     return [named[min(index, len(named) - 1)].lower() for index in range(count)]
 
 

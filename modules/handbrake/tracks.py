@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modules.command import Options
-from modules.handbrake.options import numbers
+from modules.handbrake.options import TOOL, Known, entries, items, numbers, options_of, resulting_preset
 
 _PRESET_NAMES = {"audio": "Audio", "subtitle": "Subtitle"}
 """The types of tracks, and what the names of their settings in a preset begin with."""
@@ -26,6 +26,34 @@ _DROPPED = re.compile(
 
 _ANY = {"any", "und"}
 """Codes in a preset's list that stand for every language."""
+
+
+_LANGUAGES = {"audio_lang_list": "Audio", "native_language": "Subtitle", "subtitle_lang_list": "Subtitle"}
+"""Options that take languages, and the type of tracks in whose list a preset holds them."""
+
+_OF_LIST = {"subtitle_burned", "subtitle_default", "subtitle_forced"}
+"""Options whose number is a place in the list `subtitle`."""
+
+
+def selection_problems(task: Mapping[str, Any], known: Known) -> Iterator[str]:
+    """Languages that HandBrakeCLI does not know: it takes any in their place. And places that a list does not have.
+
+    Raises:
+        RunError: HandBrakeCLI cannot be started.
+    """
+    subtitles = options_of(task).get("subtitle")
+    for where, key, value in entries(task):
+        if isinstance(value, bool):
+            continue
+        if key in _LANGUAGES:
+            codes = resulting_preset({"options": {key: value}}, known).get(f"{_LANGUAGES[key]}LanguageList", [])
+            for name, code in zip(items(value), codes, strict=False):
+                if code == "any" and name.lower() != "any":
+                    yield f"{where}: {TOOL} knows no language {name!r} (expected a code such as eng)"
+        elif key in _OF_LIST and subtitles is not None:
+            for number in numbers(value):
+                if number > (count := len(items(subtitles))):
+                    yield f"{where}: {number}, but subtitle lists only {count}"
 
 
 class TrackLog:

@@ -1,5 +1,8 @@
 """Never wrong: the output has the streams, tracks and preset that were asked for, or the job says why not."""
 
+import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,10 +99,16 @@ def preset(file: str, name: str = "") -> Task:
     return handbrake(general_options=options, video_options=None)
 
 
-TWO = (
-    'python3 -c \'import json; a, b = (json.load(open(n)) for n in ("preset.json", "other.json"));'
-    ' a["PresetList"] += b["PresetList"]; json.dump(a, open("two.json", "w"))\''
-)
+def write_presets(directory: Path) -> None:
+    """Make preset files of preset.json and other.json."""
+    mine, other = (json.loads((directory / name).read_text()) for name in ("preset.json", "other.json"))
+    french, silent = copy.deepcopy(mine), copy.deepcopy(mine)
+    french["PresetList"][0] |= {"AudioLanguageList": ["fra", "jpn"], "AudioTrackSelectionBehavior": "all"}
+    silent["PresetList"][0] |= {"AudioTrackSelectionBehavior": "none"}
+    mine["PresetList"] += other["PresetList"]
+    for name, presets in {"two.json": mine, "french.json": french, "silent.json": silent}.items():
+        (directory / name).write_text(json.dumps(presets))
+
 
 AC3 = "copy:ac3"
 TRACKS: dict[str, tuple[Task, Check]] = {
@@ -107,6 +116,12 @@ TRACKS: dict[str, tuple[Task, Check]] = {
     "one language of two": (
         audio("av.mkv", audio_lang_list=["eng", "fra"], all_audio=True),
         completes("fra", holds={"out.mkv": [FILM, "audio eng"]}),
+    ),
+    "a language that nobody knows": (audio(audio_lang_list=["eng", "zzz"]), refused("audio_lang_list", "zzz")),
+    "a native language that is none": (audio("av.mkv", native_language="fra", native_dub=True), stopped("audio")),
+    "more encoders than tracks": (
+        audio(audio=[1], aencoder=["av_aac", "ac3"]),
+        completes("excess audio encoders", holds={"out.mkv": [SMALL, "audio aac"]}),
     ),
     "a copy that cannot be": (audio(audio=[1], aencoder=[AC3], audio_fallback="none"), stopped("audio")),
     "one copy of two that cannot be": (
@@ -119,6 +134,18 @@ TRACKS: dict[str, tuple[Task, Check]] = {
         subtitles("subs.mkv", subtitle_lang_list=["fra"], all_subtitles=True),
         completes("subtitle", "fra", holds={"out.mkv": [FILM, "audio"]}),
     ),
+    "the first subtitles of each language": (
+        subtitles("subs.mkv", subtitle_lang_list=["ger", "fra"], first_subtitle=True),
+        completes("subtitle", "fra", holds={"out.mkv": [FILM, "audio", "subtitle ger"]}),
+    ),
+    "burned in as asked for": (
+        subtitles("subs.mkv", subtitle=[2, 1], subtitle_burned=2),
+        holds(FILM, "audio", "subtitle"),
+    ),
+    "burned in beyond the list": (
+        subtitles("subs.mkv", subtitle=[1], subtitle_burned=2),
+        refused("subtitle_burned", "2"),
+    ),
     "all subtitles of a source without": (subtitles("clip.mkv", all_subtitles=True), holds(SMALL, "audio")),
     # Of pictures, MP4 takes one, in the film's own.
     "picture subtitles into mp4": (
@@ -129,6 +156,12 @@ TRACKS: dict[str, tuple[Task, Check]] = {
     "a preset that is not in the file": (preset("preset.json", "Yours"), refused("Yours", "Mine")),
     "a file of two presets": (preset("two.json"), refused("two.json", "Mine", "Other")),
     "a preset that is none": (preset("", "No Such"), refused("No Such")),
+    "a preset that takes a language": (
+        preset("french.json"),
+        completes("audio", "fra", holds={"out.mkv": ["video 96x54", "audio jpn"]}),
+    ),
+    "a preset without audio": (preset("silent.json"), holds("video 96x54")),
+    "an angle that is none": (handbrake(source_options={"angle": 2}), refused("angle", "2")),
     "a preset file that is none": (preset("none.json"), refused("none.json")),
     "a preset file that is no JSON": (preset("s.srt"), refused("s.srt")),
 }
@@ -139,6 +172,6 @@ def test_tracks_and_presets(case: str, client: Client) -> None:
     """The job says so where HandBrake drops a track or does not find a preset."""
     task, check = TRACKS[case]
     client.put("preset.json", "other.json")
-    client.shell(TWO)
+    write_presets(client.work)
 
     check(client.run(task))
