@@ -32,7 +32,7 @@ from modules.checks import (
 )
 from modules.command import Options, to_argument
 from modules.containers import find_shortage
-from modules.ffmpeg import encoders, files, known, packets
+from modules.ffmpeg import encoders, files, known, packets, streams
 from modules.ffmpeg.encode import encode
 from modules.ffmpeg.expect import (
     certain_length,
@@ -58,7 +58,6 @@ from modules.ffmpeg.options import (
     unquoted_options,
     written,
 )
-from modules.ffmpeg.specifiers import KINDS, select, source_map, specifier
 from modules.media import ExpectedOutput
 from modules.output import Output, is_special
 
@@ -132,6 +131,8 @@ class Ffmpeg(BaseModule):
         if problems := [*self._shortages(task, os.path.isfile), *self._file_problems(task)]:
             raise RunError(problems=problems)
         probes = [self._probe_source(source) for source in self._sources()]
+        if problems := list(self._mapping_problems(task, dict(enumerate(probes)))):
+            raise RunError(problems=problems)
         expected = expect_output(task, self._sets, probes)
         if self._is_discarded() or not self._was_written(expected):
             sizes = {} if self._is_discarded() else used_shares(task, probes, expected.duration)
@@ -146,7 +147,7 @@ class Ffmpeg(BaseModule):
         with contextlib.ExitStack() as stack:
             for output in outputs.values():
                 stack.enter_context(output)
-            encode(argv, expected, phase(task, self._sets), self.report)
+            encode(argv, expected, phase(task, self._sets), self.report, self.warn)
             if outputs:
                 self.report(info={"phase": "checking"})
             for output in outputs.values():
@@ -312,14 +313,18 @@ class Ffmpeg(BaseModule):
                 length = certain_length(probes[index])
                 if length is not None and "stream_loop" not in options and media.clock(options.get("ss")) >= length:
                     yield f"sources[{index}]: {name}: ss {options['ss']} is after its end ({length:.1f} s)"
-        for index, entry in enumerate(task["source_maps"]):
-            streams = probes.get(entry["source"], {}).get("streams")
-            name = specifier(entry)
-            if streams and not entry.get("optional") and select(streams, name) == []:
-                kind = KINDS.get(name[:1].lower(), "")
-                count = len(select(streams, name[:1]) or []) if kind else len(streams)
-                has = f"{count} {kind} stream{'s' if count != 1 else ''}".replace("  ", " ")
-                yield f"source_maps[{index}]: {source_map(entry)}, but sources[{entry['source']}] has {has}"
+        yield from self._mapping_problems(task, probes)
+
+    def _mapping_problems(self, task: Mapping[str, Any], probes: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
+        """Maps that select nothing, or a cover for a film. `probes` has ffprobe's answers for sources by number."""
+        found = {index: each["streams"] for index, each in probes.items() if each.get("streams")}
+        problems = list(streams.source_problems(task, self._sets, found))
+        yield from problems
+        for problem, is_error in streams.output_problems(task, self._sets, found) if not problems else ():
+            if is_error:
+                yield problem
+            elif problem not in self.sisyphus_context.warnings:  # of the validation
+                self.warn(problem)
 
     def _need_sets(self, error: type[ValidationError | RunError]) -> None:
         if problems := list(self._fetch_sets()):

@@ -23,24 +23,35 @@ _VAGUE = re.compile(
 _UNWRITTEN = re.compile(r"Error writing trailer|Error closing file|No space left on device")
 """Error lines about an output whose end could not be written. ffmpeg 5.1 exits with 0 after them."""
 
+_IGNORED = re.compile(
+    r"(?:\[\S+ @ 0x[0-9a-f]+\] )?((?:Error parsing option|Unknown option: |Invalid value for ).*"
+    r"|Codec AVOption .* has not been used for any stream)"
+)
+"""Warnings about a setting that no encoder has taken: those of ffmpeg, libx264, libx265 and libsvtav1."""
+
 Report = Callable[..., None]
 """`BaseModule.report`."""
 
 
-def encode(argv: Sequence[str], expected: ExpectedOutput, phase: str, report: Report) -> None:
-    """Run ffmpeg to its end.
+def encode(
+    argv: Sequence[str], expected: ExpectedOutput, phase: str, report: Report, warn: Callable[[str], None]
+) -> None:
+    """Run ffmpeg to its end. `warn` is told of settings that it ignores.
 
     Raises:
         RunError: ffmpeg failed, a source ended early, or the end of the output could not be written.
     """
     truncated: list[str] = []
     errors: deque[str] = deque(maxlen=10)
+    ignored: dict[str, None] = {}
     progress = _ProgressReader(expected, phase, report)
 
     def on_stderr(line: str) -> None:
         line, level = split_level(line)
         if level in {"error", "fatal", "panic"} and not _VAGUE.search(line):
             errors.append(line)
+        if level == "warning" and (match := _IGNORED.match(line)):
+            ignored[match[1]] = None
         if media.TRUNCATED.match(line) and not truncated:
             truncated.append(line)
 
@@ -54,6 +65,8 @@ def encode(argv: Sequence[str], expected: ExpectedOutput, phase: str, report: Re
         raise RunError(message=f"a source is cut short: {truncated[0]}", stderr=finished.stderr)
     if unwritten := [line for line in errors if _UNWRITTEN.search(line)]:
         raise finished.error(f"ffmpeg could not write all of it: {unwritten[0]}")
+    for line in ignored:
+        warn(f"a setting is ignored: {line}")
 
 
 def split_level(line: str) -> tuple[str, str]:

@@ -73,18 +73,16 @@ def selected(
     `maps` are the task's `source_maps`, `options` those of its outputs, whose `map` adds streams and takes some away,
     and `sources` the streams of each source.
     """
-    chosen = [
-        (int(entry["source"]), stream)
-        for entry in maps
-        for stream in select(sources[int(entry["source"])], specifier(entry)) or []
-    ]
-    for is_negative, index, name in _further_maps(options):
+    wanted = [(False, int(entry["source"]), specifier(entry)) for entry in maps] + list(further_maps(options))
+    chosen: list[tuple[int, Stream]] = []
+    for is_negative, index, name in wanted:
         found = [(index, stream) for stream in (select(sources[index], name) or [] if index < len(sources) else [])]
         chosen = [each for each in chosen if each not in found] if is_negative else chosen + found
     return chosen
 
 
-def _further_maps(options: Sequence[Mapping[str, Any]]) -> Iterator[tuple[bool, int, str]]:
+def further_maps(options: Sequence[Mapping[str, Any]]) -> Iterator[tuple[bool, int, str]]:
+    """The values of `map` in options: whether one takes streams away, the number of the source, and the specifier."""
     for each in options:
         for key, value in each.items():
             for text in value if isinstance(value, list) else [value]:

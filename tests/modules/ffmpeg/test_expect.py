@@ -201,20 +201,19 @@ def test_quiet_truncation(half: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_missing_stream(tmp_path: Path) -> None:
+def test_what_ffmpeg_refuses(tmp_path: Path) -> None:
     """ffmpeg's refusal goes on the record with its last lines and its status."""
-    silent = make_clip(tmp_path / "silent.mkv", seconds=1, audio=False)
-    data = task(silent, tmp_path / "out.mkv")
-    data["source_maps"][1]["optional"] = False
+    data = task(make_clip(tmp_path / "clip.mkv", seconds=1), tmp_path / "out.mkv")
+    data["output_maps"][1]["options"] = {"codec": "aac", "bsf": "nope"}
     module = Ffmpeg(data)
     with pytest.raises(
         RunError, match=r"ffmpeg exited with status \d+: .*; the command was: ffmpeg -nostdin"
     ) as caught:
         module.run()
 
-    assert any("matches no streams" in line for line in caught.value.stderr)
+    assert any("nope" in line for line in caught.value.stderr)
     assert caught.value.exit_status
-    assert os.listdir(tmp_path) == ["silent.mkv"]
+    assert os.listdir(tmp_path) == ["clip.mkv"]
 
 
 @pytest.mark.parametrize("arguments", [("-copyts", "-ss", "5"), ("-output_ts_offset", "100")])

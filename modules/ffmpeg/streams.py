@@ -1,0 +1,103 @@
+"""Check that a task's maps select what they mean: of the sources, and of the output.
+
+ffmpeg encodes a cover picture as if it were the film, and says nothing of options for a stream that the output lacks.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from modules.command import Options
+from modules.ffmpeg.options import names, outputs_of
+from modules.ffmpeg.specifiers import KINDS, Stream, further_maps, is_cover, select, selected, source_map, specifier
+
+Streams = Mapping[int, Sequence[Stream]]
+"""The streams of each source that is known, by the source's number."""
+
+_COUNTED = re.compile(r"(?:[vasdtV]:)?\d+")
+"""Specifiers that count streams. What they count may be covers; any other specifier names what it selects."""
+
+_PLAIN = re.compile(r"[vasdtV](?::\d+)?|\d+")
+"""Specifiers that are decided by the types and the order of the output's streams alone."""
+
+_OF_OUTPUT = names("an dn f fs map map_chapters map_metadata shortest sn ss t to vn")
+"""Options that count for the whole output, whatever stream they are written for."""
+
+_GRAPHS = names("filter_complex filter_complex_script lavfi")
+_DROPPED = {"an": "audio", "dn": "data", "sn": "subtitle", "vn": "video"}
+
+
+def source_problems(task: Mapping[str, Any], sets: Mapping[str, Options], streams: Streams) -> Iterator[str]:
+    """Streams that are mapped and that their source lacks, and covers in the place of films."""
+    for index, entry in enumerate(task["source_maps"]):
+        own, name = streams.get(int(entry["source"])), specifier(entry)
+        if own and not entry.get("optional") and select(own, name) == []:
+            kind = KINDS.get(name[:1].lower(), "")
+            count = len(select(own, name[:1]) or []) if kind else len(own)
+            has = f"{count} {kind} stream{'s' if count != 1 else ''}".replace("  ", " ")
+            yield f"source_maps[{index}]: {source_map(entry)}, but sources[{entry['source']}] has {has}"
+    maps = [(f"source_maps[{index}]", int(each["source"]), each) for index, each in enumerate(task["source_maps"])]
+    yield from _covers(task, sets, streams, [(where, source, specifier(each)) for where, source, each in maps])
+
+
+def _covers(
+    task: Mapping[str, Any], sets: Mapping[str, Options], streams: Streams, maps: Iterable[tuple[str, int, str]]
+) -> Iterator[str]:
+    """Maps that count to a cover that stands before the film, in outputs without that film."""
+    outputs = outputs_of(task, sets)
+    added = [("the option map", source, name) for is_negative, source, name in further_maps(outputs) if not is_negative]
+    chosen = _chosen(task, outputs, streams)
+    for where, source, name in [*maps, *added]:
+        own = streams.get(source, ())
+        films = [each for each in own if each.get("codec_type") == "video" and not is_cover(each)]
+        for cover in select(own, name) or () if _COUNTED.fullmatch(name) and films else ():
+            is_mapped = any((source, film) in chosen for film in films)
+            if is_cover(cover) and not is_mapped and own.index(cover) < own.index(films[0]):
+                yield f"{where}: {source}:{name} is a cover picture, and the film is not mapped: V:0 is the film"
+
+
+def output_problems(
+    task: Mapping[str, Any], sets: Mapping[str, Options], streams: Streams
+) -> Iterator[tuple[str, bool]]:
+    """Options for streams that the output will not have: a line for a person, and whether that is an error.
+
+    It is none if the stream depends on the source: its map is optional, or takes whatever there is.
+    """
+    outputs = outputs_of(task, sets)
+    used = {key.split(":")[0] for options in outputs for key, value in options.items() if value is not False}
+    if used & _GRAPHS or not all(_is_known(each, streams) for each in task["source_maps"]):
+        return
+    dropped = {kind for name, kind in _DROPPED.items() if name in used}
+    found = [each for _, each in _chosen(task, outputs, streams) if each.get("codec_type") not in dropped]
+    for where, name in _addressed(task, outputs):
+        if _PLAIN.fullmatch(name) and not select(found, name.lower()):
+            is_error = not any(_may_bring(each, name) for each in task["source_maps"])
+            yield f"{where}: the output has no stream {name}: its options are lost", is_error
+
+
+def _chosen(task: Mapping[str, Any], outputs: Sequence[Options], streams: Streams) -> list[tuple[int, Stream]]:
+    return selected(task["source_maps"], outputs, [streams.get(index, ()) for index in range(len(task["sources"]))])
+
+
+def _is_known(entry: Mapping[str, Any], streams: Streams) -> bool:
+    own = streams.get(int(entry["source"]))
+    return bool(own) and select(own or (), specifier(entry)) is not None
+
+
+def _addressed(task: Mapping[str, Any], outputs: Sequence[Options]) -> Iterator[tuple[str, str]]:
+    """The places in the task's data whose options are for a stream of the output, and its specifier."""
+    for key in outputs[0]:
+        name, _, suffix = key.partition(":")
+        suffix = suffix.removeprefix("s:") if name in {"metadata", "map_metadata"} and suffix != "s" else suffix
+        if re.search(r"\d$", suffix):  # `c:s` alone is for all subtitles, if there are any
+            yield f"output_options.{key}", suffix
+    for index, (entry, options) in enumerate(zip(task["output_maps"], outputs[1:], strict=True)):
+        if any(value is not False and key.split(":")[0] not in _OF_OUTPUT for key, value in options.items()):
+            yield f"output_maps[{index}]", specifier(entry)
+
+
+def _may_bring(entry: Mapping[str, Any], name: str) -> bool:
+    """True if a source map may bring a stream that `name` counts in the output, if the source only had one."""
+    own = specifier(entry)
+    is_fitting = own[:1] not in KINDS or name[:1].lower() in {own[:1], *"0123456789"}
+    return is_fitting and bool(entry.get("optional") or (own == "" and not name[-1:].isdigit()))
