@@ -10,6 +10,12 @@ ClientError
 from collections.abc import Sequence
 
 
+class Unfit(str):
+    """A problem of this machine and not of the task, for a person: another worker may be able to do the task."""
+
+    __slots__ = ()
+
+
 class ClientError(Exception):
     """A step of a task failed. All attributes go on the job's record.
 
@@ -19,6 +25,8 @@ class ClientError(Exception):
         stderr: The last lines of the tool that failed, if one did.
         exit_status: The exit status of that tool.
         signal: The name of the signal that killed that tool.
+
+    If all problems are `Unfit`, or the message is, the job goes to another worker.
     """
 
     # Defaults for an author's own subclass that does not call this `__init__`.
@@ -37,13 +45,18 @@ class ClientError(Exception):
         exit_status: int | None = None,
         signal: str | None = None,
     ) -> None:
-        message = message or "; ".join(problems)
+        message = message or _joined(problems)
         super().__init__(message)
         self.message = message
         self.problems = tuple(problems)
         self.stderr = tuple(stderr)
         self.exit_status = exit_status
         self.signal = signal
+
+
+def _joined(problems: Sequence[str]) -> str:
+    text = "; ".join(problems)
+    return Unfit(text) if problems and all(isinstance(problem, Unfit) for problem in problems) else text
 
 
 class InitializationError(ClientError):

@@ -23,7 +23,7 @@ import setproctitle
 from loguru import logger
 
 from app.config import Config
-from app.exceptions import ClientError, InitializationError
+from app.exceptions import ClientError, InitializationError, Unfit
 from app.heartbeat import heartbeat
 from child import roots
 from child.exchange import Exchange, Termination, TerminationRequested
@@ -67,7 +67,7 @@ class StepExecutor:
             message = "the task process was ended by SIGTERM from outside"
             return Failed(Cause("signal", message, signal="SIGTERM"))
         except UnusableError as error:
-            return Failed(Cause("exception", to_text(error), unusable=True))
+            return Failed(Cause("unfit", to_text(error), unusable=True))
         except ClientError as error:
             return Failed(_explain_client_error(error), self._take_warnings())
         except SystemExit as error:
@@ -156,8 +156,9 @@ class StepExecutor:
 
 def _explain_client_error(error: ClientError) -> Cause:
     """The cause that a module's error tells. Its attributes may hold anything."""
+    failed = "signal" if error.signal else "exit" if isinstance(error.exit_status, int) else "exception"
     return Cause(
-        "signal" if error.signal else "exit" if isinstance(error.exit_status, int) else "exception",
+        "unfit" if isinstance(error.message, Unfit) else failed,  # type: ignore[arg-type]  # each is a `Reason`
         to_text(error.message) or to_text(error) or type(error).__name__,
         signal=to_text(error.signal) if error.signal else None,
         exit_status=error.exit_status if isinstance(error.exit_status, int) else None,

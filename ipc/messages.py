@@ -37,10 +37,11 @@ Reason = Literal[
     "cancelled",
     "shutdown",
     "lost",
+    "unfit",
 ]
 
 
-TASK_REASONS: frozenset[Reason] = frozenset({"exception", "exit", "signal"})
+TASK_REASONS: frozenset[Reason] = frozenset({"exception", "exit", "signal", "unfit"})
 """The reasons that a task process may give. The others are the supervisor's alone: at `shutdown`, for one, it returns
 the job to the queue, and a module that could say so would be run for ever."""
 
@@ -66,6 +67,8 @@ class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last lines of the tool that failed or, if none did, of the task process."""
     tool_died: bool = False
     """A signal killed a tool, and the task process is alive: another attempt may succeed."""
+    trouble: bool = False
+    """The client itself cannot work now: no process, no scratch directory. Any job would have ended like this."""
     unusable: bool = False
     """The module cannot be imported: a mistake in the configuration, not in the job."""
 

@@ -22,7 +22,7 @@ from types import FrameType
 
 from loguru import logger
 
-from app.exceptions import ClientError, RunError, ValidationError
+from app.exceptions import ClientError, RunError, Unfit, ValidationError
 from ipc.words import describe_signal, signal_name
 
 MAX_LINE = 64 << 10
@@ -146,11 +146,11 @@ def capture(
     return Finished(tuple(argv), returncode, tuple(kept), bytes(taken))
 
 
-def missing(name: str) -> str | None:
+def missing(name: str) -> Unfit | None:
     """A message for a person if there is no program `name`, else `None`."""
     if shutil.which(name) is not None:
         return None
-    return f"{name} is not installed, or not on PATH (install {_PACKAGES.get(name, name)})"
+    return Unfit(f"{name} is not installed, or not on PATH (install {_PACKAGES.get(name, name)})")
 
 
 def require(name: str, error: type[ClientError] = ValidationError) -> None:

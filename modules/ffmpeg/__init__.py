@@ -17,7 +17,7 @@ from typing import Any
 from box import Box
 from loguru import logger
 
-from app.exceptions import CleanupError, RunError, ValidationError
+from app.exceptions import CleanupError, RunError, Unfit, ValidationError
 from modules import media, tool
 from modules import schema as task_schema
 from modules.base import BaseModule
@@ -300,7 +300,7 @@ class Ffmpeg(BaseModule):
         for where, place, options in places(task, self._sets):
             for key, value in options.items() if place != "source" else ():
                 if key.split(":")[0] in _CODECS and isinstance(value, str) and (why := encoders.find_problem(value)):
-                    yield f"{where}.{key}: {why}"
+                    yield Unfit(f"{where}.{key}: {why}")
 
     def _stream_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         """Mapped streams that their source lacks, and sources that cannot be read or end before the encode starts."""

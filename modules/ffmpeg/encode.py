@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from loguru import logger
 
-from app.exceptions import RunError
+from app.exceptions import RunError, Unfit
 from modules import media, tool
 from modules.media import ExpectedOutput
 
@@ -28,6 +28,12 @@ _IGNORED = re.compile(
     r"|Codec AVOption .* has not been used for any stream)"
 )
 """Warnings about a setting that no encoder has taken: those of ffmpeg, libx264, libx265 and libsvtav1."""
+
+_NO_DEVICE = re.compile(
+    r"Cannot load \S+\.so|initializing an internal MFX session|Could not find a valid device|Device creation failed"
+    r"|No VA display found|No capable devices found"
+)
+"""Error lines about an encoder's device or its driver that this machine lacks: NVENC, Quick Sync, V4L2, VA-API."""
 
 Report = Callable[..., None]
 """`BaseModule.report`."""
@@ -60,7 +66,10 @@ def encode(
     rest = [line for line, _ in map(split_level, finished.stderr) if line not in errors]
     finished = dataclasses.replace(finished, stderr=(*rest, *errors))  # why it failed comes last
     if finished.returncode:
-        raise finished.error(": ".join([finished.described(), *list(errors)[-3:-1]]))
+        error = finished.error(": ".join([finished.described(), *list(errors)[-3:-1]]))
+        if any(map(_NO_DEVICE.search, errors)):
+            error.message = Unfit(error.message)
+        raise error
     if truncated:
         raise RunError(message=f"a source is cut short: {truncated[0]}", stderr=finished.stderr)
     if unwritten := [line for line in errors if _UNWRITTEN.search(line)]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.exceptions import Unfit
 from modules import tool
 from modules.command import Options, to_argument
 from modules.handbrake.presets import file_problems, known_presets, only_preset
@@ -132,7 +133,7 @@ def option_problems(task: Mapping[str, Any], known: Known, warn: Callable[[str],
     sound: list[tuple[str, str, Any]] = []
     for where, key, value in entries(task):
         problems = [*_problems(key, value, known), *_unknown_names(where, key, value, known, warn)]
-        yield from (f"{where}: {problem}" for problem in problems)
+        yield from (type(problem)(f"{where}: {problem}") for problem in problems)
         if not problems:
             sound.append((where, key, value))
     files = preset_files(sound)
@@ -224,7 +225,7 @@ def _unknown_names(where: str, key: str, value: Any, known: Known, warn: Callabl
             continue
         # It accepts the video encoders of all builds, and fails only later if this build lacks one.
         if kind == "encoder" or any("ERROR: " in line for line in _preset_log((known[kind].flag, name))):
-            yield f"this {TOOL} has no {name!r}{meant(name, choices)}"
+            yield Unfit(f"this {TOOL} has no {name!r}{meant(name, choices)}")
         elif kind == "aencoder":
             warn(f"{where}: this {TOOL} does not list {name!r}, and may take another encoder in its place")
 

@@ -15,7 +15,7 @@ from ipc.threads import started_threads
 from supervisor.isolation import cgroup, landlock
 from supervisor.isolation.cgroup import Cgroups
 from supervisor.isolation.limits import Limits
-from supervisor.isolation.scratch import scratch_directory
+from supervisor.isolation.scratch import Scratch
 from supervisor.isolation.zygote import Zygote
 
 THREADS = 4
@@ -31,7 +31,7 @@ class Runtime:
     client: Client
     settings: Settings
     limits: dict[str, Limits]
-    scratch: Path
+    scratch: Scratch
     jobs: Path
     """Holds a directory for each job, if its tasks make it. A worker's outlive its crash, as its jobs do."""
 
@@ -61,8 +61,8 @@ async def start_runtime(
     zygote = Zygote(settings)
     zygote.start()
     try:
-        with scratch_directory() as scratch:
-            yield Runtime(zygote, cgroups, client, settings, limits, scratch, jobs or scratch)
+        with contextlib.closing(Scratch()) as scratch:
+            yield Runtime(zygote, cgroups, client, settings, limits, scratch, jobs or scratch.directory)
     finally:
         await zygote.stop()
         if cgroups:

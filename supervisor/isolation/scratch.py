@@ -1,8 +1,10 @@
 """Scratch directories: places for tasks' temporary files. They are removed after the task, or at the next start."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,34 +18,122 @@ MARK = ".made-by-sisyphus-client"
 """A file in each scratch directory: a name alone does not prove that a directory is ours to remove."""
 
 
-@contextlib.contextmanager
-def scratch_directory() -> Iterator[Path]:
-    """A directory for this supervisor alone, removed at the end.
+MIN_ROOM = 1 << 20
+"""Bytes that must be free for temporary files. With less, a task would fail at its first one."""
+
+MAX_PATH = 60
+"""Bytes in the path of the scratch directory. A Unix socket's path ends at 107 (unix(7)), and to this one up to 45 are
+added: the task's own directory, the one of `multiprocessing` in there, and the socket's name."""
+
+LINK_PREFIX = ".sisyphus-link-"
+
+LINK_PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - a link of an unpredictable name, which no one else can replace
+
+
+class ScratchError(OSError):
+    """No temporary directory can be made; the text is one line that says why."""
+
+
+class Scratch:
+    """The directory of this supervisor alone for its tasks' temporary files. Close it at the end.
 
     It is locked while it is in use. One that is not locked was left by a killed supervisor, and is removed here.
     """
-    _remove_stale(Path(tempfile.gettempdir()))
-    directory, descriptor = _make_locked()
-    try:
-        yield directory
-    finally:
-        remove(directory)
-        os.close(descriptor)
+
+    def __init__(self) -> None:
+        """Make the directory.
+
+        Raises:
+            ScratchError: it cannot be made.
+        """
+        self._parent = Path(tempfile.gettempdir())
+        _remove_stale(self._parent)
+        with self._explained():
+            self._open()
+
+    @property
+    def directory(self) -> Path:
+        """Its path, which is a link's where the real one is too long for a socket's name."""
+        return self._link or self._directory
+
+    def make(self, task: int) -> Path:
+        """Make the temporary directory of a task with this index.
+
+        Raises:
+            ScratchError: it cannot be made, or there is no room for files in it.
+        """
+        with self._explained():
+            try:
+                made = self._make(task)
+            except FileNotFoundError:  # something has removed the scratch directory, or even the one above it
+                self.close()
+                self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._open()
+                made = self._make(task)
+            if not _has_room(made):
+                made.rmdir()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return made
+
+    def check(self) -> None:
+        """Raise `ScratchError` where `make` would."""
+        self.make(0).rmdir()
+
+    def close(self) -> None:
+        """Remove it with all that is in it."""
+        if self._link:
+            self._link.unlink(missing_ok=True)
+        remove(self._directory)
+        os.close(self._descriptor)
+
+    def _open(self) -> None:
+        self._directory, self._descriptor = _make_locked(self._parent)
+        self._link = _link_to(self._directory) if len(os.fsencode(self._directory)) > MAX_PATH else None
+
+    def _make(self, task: int) -> Path:
+        return Path(tempfile.mkdtemp(dir=self.directory, prefix=f"{task}-"))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            why = f"{self._parent}: no temporary directory can be made: {error.strerror} (TMPDIR names another place)"
+            raise ScratchError(why) from error
 
 
-def _make_locked() -> tuple[Path, int]:
+def _has_room(directory: Path) -> bool:
+    status = os.statvfs(directory)
+    free = status.f_bavail if os.geteuid() else status.f_bfree  # root may use what is reserved
+    return free * status.f_frsize >= MIN_ROOM or not status.f_blocks  # a file system may count nothing at all
+
+
+def _make_locked(parent: Path) -> tuple[Path, int]:
     while True:
-        directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue  # as below
+        except OSError:
+            directory.rmdir()
+            raise
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # without the mark, it is removed if it is empty
             (directory / MARK).touch()
         if os.fstat(descriptor).st_nlink > 0:
             return directory, descriptor
         os.close(descriptor)  # another supervisor removed it as stale before we had locked it
+
+
+def _link_to(directory: Path) -> Path | None:
+    """A link with a short path to a directory; `None` where none can be made."""
+    for place in LINK_PLACES:
+        link = Path(place, LINK_PREFIX + secrets.token_hex(4))
+        with contextlib.suppress(OSError):
+            link.symlink_to(directory)
+            return link
+    return None
 
 
 def remove(directory: Path) -> None:
@@ -58,6 +148,10 @@ def remove(directory: Path) -> None:
 
 
 def _remove_stale(parent: Path) -> None:
+    for link in (link for place in LINK_PLACES for link in Path(place).glob(f"{LINK_PREFIX}*")):
+        with contextlib.suppress(OSError):
+            if link.lstat().st_uid == os.getuid() and not link.exists():
+                link.unlink()
     for directory in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

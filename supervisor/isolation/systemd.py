@@ -11,13 +11,24 @@ VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 """Environment variables that are for the supervisor alone, not for tasks and their tools."""
 
 
+INTERVAL = 1.0
+"""Seconds between two words about the state, at most; a watchdog that wants to hear more often hears more often."""
+
+
 class Notifier:
-    """Sends notifications to the socket in NOTIFY_SOCKET; without one, it does nothing."""
+    """Sends notifications to the socket in NOTIFY_SOCKET; without one, it does nothing.
+
+    Attributes:
+        interval: Seconds between two of them.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         name = environ.get("NOTIFY_SOCKET", "")
         # sd_notify(3): "@" stands for the NUL with which an abstract socket's name begins.
         self._address = f"\0{name[1:]}" if name.startswith("@") else name
+        watchdog = environ.get("WATCHDOG_USEC", "")
+        patience = int(watchdog) / 1e6 if watchdog.isascii() and watchdog.isdigit() else 0.0
+        self.interval = min(INTERVAL, patience / 3) if patience else INTERVAL
 
     def tell(self, *lines: str) -> None:
         """Send lines such as READY=1. It does not wait, and if nobody takes them, that is no error."""

@@ -86,7 +86,8 @@ class Zygote:
     def start(self) -> None:
         """Start the zygote. Returns at once; orders wait until it is ready."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as unless_started, theirs:
+            unless_started.enter_context(ours)
             self._process = subprocess.Popen(
                 # -P: a file in the working directory must not stand in for a module of Python's library.
                 [sys.executable, "-P", "-m", "child.zygote", str(theirs.fileno())],
@@ -95,6 +96,7 @@ class Zygote:
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone
                 env=_environment(self._settings),
             )
+            unless_started.pop_all()
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, self._open_files)
         self._channel = Channel(
             ours,
@@ -128,6 +130,14 @@ class Zygote:
             await self._fork(child, [their_queue.fileno(), their_log, their_output])
             ours.pop_all()
         return child
+
+    async def check(self) -> None:
+        """Fork a task process, and end it: raises what `spawn` would."""
+        child = await self.spawn()
+        with child.queue:
+            os.close(child.log)
+            os.close(child.output)
+        await self.kill(child)
 
     async def _fork(self, child: Child, descriptors: Sequence[int]) -> None:
         self._children[child.number] = child

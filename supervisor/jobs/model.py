@@ -28,8 +28,8 @@ _ENTITIES = {
 _ENTITY = re.compile("|".join(_ENTITIES))
 
 JOB_KEYS = ("job_title", "job_name", "tasks", "job_id", "added")
-TASK_KEYS = ("module", "data", "handed_back")
-"""The keys of a job and of a task. `handed_back` is the client's own: see `worker.outbox`."""
+TASK_KEYS = ("module", "data", "handed_back", "unfit")
+"""The keys of a job and of a task. The last two are the client's own: see `worker.outbox` and `worker.unfit`."""
 
 MAX_DATA = MAX_REQUEST - (1 << 20)
 """Bytes of a task's data as JSON. The message that carries them to the task process needs some room for the rest."""
@@ -41,12 +41,14 @@ class JobError(Exception):
     Attributes:
         task: The index of the task at fault, from 0. `None` if the error is not in a single task.
         module: The module that this task names; empty if it names none.
+        unfit: The job may be in order: another worker may have the module enabled.
     """
 
-    def __init__(self, message: str, task: int | None = None, module: str = "") -> None:
+    def __init__(self, message: str, task: int | None = None, module: str = "", unfit: bool = False) -> None:
         super().__init__(message)
         self.task = task
         self.module = module
+        self.unfit = unfit
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -139,7 +141,7 @@ def _read_task(document: Any, index: int, enabled: list[str]) -> Task:
         raise JobError(f"{where}.module: a task needs the name of a module", index)
     if module not in enabled:
         known = ", ".join(enabled) or "none"
-        raise JobError(f"{where}.module: {module[:100]!r} is not enabled (enabled: {known})", index, module)
+        raise JobError(f"{where}.module: {module[:100]!r} is not enabled (enabled: {known})", index, module, unfit=True)
     data = document.get("data", {})
     if not isinstance(data, dict):
         raise JobError(f"{where}.data: expected an object", index, module)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -172,9 +171,9 @@ class TaskRun:
         try:
             await self._start_process()
         except LimitError as error:
-            return self._failure("init", Cause("exception", str(error)))
+            return self._failure("init", Cause("unfit", str(error)))
         except (SpawnError, OSError, psutil.Error) as error:
-            return self._failure("init", Cause("lost", f"its process could not be started: {error}"))
+            return self._failure("init", Cause("lost", f"its process could not be started: {error}", trouble=True))
         assert self.process is not None
         if self._control.order and not for_cleanup:  # it came while there was no process yet to stop
             self.process.stop(self._control.order)
@@ -336,7 +335,7 @@ class TaskRun:
     async def _start_process(self) -> None:
         runtime = self._context.runtime
         if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(dir=runtime.scratch, prefix=f"task-{self.index}-"))
+            self._scratch = runtime.scratch.make(self.index)
         self.process = await TaskProcess.start(
             Sandbox(runtime.zygote, runtime.cgroups, self.limits, self._control.clock),
             self.label,

@@ -16,6 +16,7 @@ from supervisor.isolation.runtime import Runtime
 from supervisor.worker.heartbeat import JITTER
 from supervisor.worker.journal import Journal, UnfinishedJob
 from supervisor.worker.outbox import Outbox
+from supervisor.worker.trouble import Trouble
 
 
 class Stage(enum.IntEnum):
@@ -99,6 +100,7 @@ class WorkerContext:
     outbox: Outbox
     control: Control
     flags: DisabledFlags
+    trouble: Trouble
     runtime: Runtime
     """Replaced when the operator has the configuration read again. Jobs under way keep the one they began with."""
     settings: Settings

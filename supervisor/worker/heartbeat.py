@@ -4,7 +4,6 @@ import asyncio
 import collections
 import contextlib
 import random
-from collections.abc import Callable
 from typing import Any
 
 from app.config import VERSION, Settings
@@ -14,6 +13,7 @@ from supervisor.api.errors import SessionError
 from supervisor.jobs.model import Job
 from supervisor.jobs.record import field_time, now
 from supervisor.jobs.task_run import TaskRun
+from supervisor.worker.trouble import Trouble
 
 JITTER = 0.15
 """The largest share by which an interval is shortened, at random, so that a thousand workers do not beat as one."""
@@ -26,20 +26,26 @@ class WorkerHeartbeat:
     """Sends a worker's heartbeat every interval, however slow the server is and however busy the tasks are.
 
     A heartbeat does not wait for the response to the one before it. It shows the state at the instant of sending.
-    `on_accepted` is called whenever the server has accepted one.
+    `trouble` is shown in each heartbeat, while there is some.
 
     Attributes:
         paused: The operator has paused the client.
         is_known: Set once the server knows this worker: before that an operator cannot disable it.
     """
 
-    def __init__(self, session: Session, settings: Settings, worker_id: str, on_accepted: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        settings: Settings,
+        worker_id: str,
+        trouble: Trouble,
+    ) -> None:
         self.worker_id = worker_id
         self.paused = False
         self.is_known = asyncio.Event()
         self._session = session
         self._interval = settings.heartbeat_interval
-        self._on_accepted = on_accepted
+        self._trouble = trouble
         self._online_at = field_time(now(settings))
         self._hostname = settings.hostname
         self._has_started = False
@@ -79,6 +85,8 @@ class WorkerHeartbeat:
             info |= status.info
         if self.paused:
             info["paused"] = True
+        if self._trouble.why:
+            info["trouble"] = self._trouble.why
         return message | ({"info": info} if info else {})
 
     async def keep_beating(self) -> None:
@@ -101,7 +109,6 @@ class WorkerHeartbeat:
     async def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(SessionError):  # the session has logged it, and the next heartbeat is the retry
             await self._session.beat(self.worker_id, message)
-            self._on_accepted()
             if not self.is_known.is_set():
                 # The server can disable a worker only after its record was read once (sisyphus-server 1.3.3).
                 await self._session.worker_disabled(self.worker_id)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
+from loguru import logger
 
 from app import database
 from app.database import DatabaseFileError, Schema
@@ -66,6 +67,9 @@ SCHEMA = Schema(
     upgrades=(_TO_VERSION_2,),
     unmarked_tables=frozenset({"jobs", "tasks", "workers", "debts"}),
 )
+
+PROBE = 64 << 10
+"""Bytes that must find room in the state directory before jobs are taken again."""
 
 _T = TypeVar("_T")
 
@@ -126,6 +130,7 @@ class Journal:
         self._acknowledged: list[int] = []
         try:
             self._database = self._thread.submit(database.open_database, self._file, SCHEMA, check=True).result()
+            self._identity = _identity(self._file)
         except DatabaseFileError as error:
             self._release()
             raise JournalError(
@@ -154,6 +159,15 @@ class Journal:
                 return frozenset(worker for (worker,) in self._database.execute("SELECT worker_id FROM workers"))
 
         return await self._do(remember)
+
+    async def check(self) -> None:
+        """Make the journal's files anew, with all that they held, if somebody has removed them."""
+        await self._do(self._restore)
+
+    async def probe(self) -> None:
+        """Try whether there is room to write, besides what `check` does."""
+        await self._do(self._restore)
+        await self._do(self._write_probe)
 
     # --- jobs in hand ---
 
@@ -250,8 +264,37 @@ class Journal:
             return await asyncio.shield(future)
         except (sqlite3.Error, UnicodeEncodeError) as error:  # the latter: a lone surrogate, which JSON can hold
             raise JournalError(f"{self._file}: cannot be written: {error}") from error
+        except OSError as error:
+            raise JournalError(f"{self._file}: cannot be written: {error.strerror}") from error
 
     # --- in the journal's thread ---
+
+    def _restore(self) -> None:
+        """Copy the journal to its place again: SQLite goes on writing to files that have no name any more."""
+        if (found := _identity(self._file)) == self._identity:
+            return
+        if found:
+            raise JournalError(f"{self._file}: another file has taken the journal's place; move it away")
+        self._lock, old_lock = _lock(self._file.parent), self._lock
+        os.close(old_lock)
+        try:
+            fresh = database.open_database(self._file, SCHEMA, check=False)
+        except DatabaseFileError as error:
+            raise JournalError(f"{self._file}: the journal cannot be made anew: {error}") from error
+        self._database.backup(fresh)
+        self._database.close()
+        self._database, self._identity = fresh, _identity(self._file)
+        logger.warning("{}: somebody had removed the journal; it was made anew, and nothing of it is lost", self._file)
+
+    def _write_probe(self) -> None:
+        probe = self._file.with_name("probe")
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(PROBE))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -281,6 +324,14 @@ class Journal:
             OutboxItem(number, job_id, kind, body, bool(doubtful), new_id)
             for number, job_id, kind, body, doubtful, new_id in rows
         ]
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _lock(directory: Path) -> int:

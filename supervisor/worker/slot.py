@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import re
 from collections.abc import Coroutine, Iterable
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -17,26 +16,28 @@ from loguru import logger
 from rich.filesize import decimal
 
 from app.formats import refuse_constant
-from ipc.messages import Cause, StepName
+from ipc.messages import Cause
 from supervisor.api.client import PolledJob
 from supervisor.api.errors import SessionError
 from supervisor.isolation import sampler
 from supervisor.isolation.failure import StopOrder
-from supervisor.isolation.sampler import Usage
-from supervisor.jobs.job_run import Checkpoint, JobRun
+from supervisor.jobs.job_run import Checkpoint, JobRun, Verdict
 from supervisor.jobs.model import Job, JobError, read_job, unescape
 from supervisor.jobs.record import Failure, job_record, now
-from supervisor.jobs.task_run import JobObserver, TaskRun
+from supervisor.jobs.task_run import JobObserver
+from supervisor.worker import unfit
 from supervisor.worker.control import Stage, WorkerContext
 from supervisor.worker.heartbeat import WorkerHeartbeat
-from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
+from supervisor.worker.intake import Intake
+from supervisor.worker.journal import JournalError, OutboxItem, UnfinishedJob
+from supervisor.worker.observer import SlotObserver
 from supervisor.worker.outbox import why_not_ours
 
 MAX_STARTS = 3
 """Starts of a job that the supervisor may not have survived. After these, the job is failed."""
 
-JOB_ID_KEY = re.compile(rb'"job_id"\s*:\s*"([^"\\]+)"')
-"""Finds a job's id in a broken response, which need not be JSON."""
+KEPT = 600.0
+"""Seconds for which a job waits for a worker that is in trouble, before it goes back to the queue."""
 
 SHUTDOWN: Literal["shutdown"] = "shutdown"
 """Failure reason of a job interrupted by a shutdown; such a job is requeued."""
@@ -51,10 +52,13 @@ class Slot:
         self.worker_id = worker_id
         self.job: JobRun | None = None
         self.observer: SlotObserver | None = None
+        self._counted: str | None = None
+        """The job in hand, while this start of it counts in the journal."""
         self._context = context
         self._control = context.control
         self._heartbeat = heartbeat
         self._settings = msgspec.structs.replace(context.settings, host_uuid=worker_id)
+        self._intake = Intake(context, worker_id)
 
     async def work(self) -> None:
         """Resume unfinished jobs, then take jobs until the client is told to stop."""
@@ -62,7 +66,7 @@ class Slot:
             await self._resume(self._context.unfinished.popleft())
         await self._control.stopping_or(self._heartbeat.is_known)
         self._heartbeat.set_idle()
-        while (polled := await self._take()) is not None:
+        while (polled := await self._intake.take()) is not None:
             await self._begin(polled)
 
     async def pause(self, paused: bool) -> None:
@@ -75,6 +79,12 @@ class Slot:
         """Stop the job in hand, if there is one; it goes back to the queue."""
         if self.job:
             self.job.stop(StopOrder(Cause(SHUTDOWN, "the client was told to stop")))
+
+    async def spare(self) -> None:
+        """The client is told to stop. What ends it from now on is no crash, and does not count against the job."""
+        counted, self._counted = self._counted, None
+        if counted:
+            await self._write(self._context.journal.uncount_start(counted))
 
     def describe(self) -> list[str]:
         """Describe the job and its processes for the log, a line each. Reads the state of every process: blocks."""
@@ -93,53 +103,6 @@ class Slot:
 
     # --- take a job ---
 
-    async def _take(self) -> PolledJob | None:
-        """Wait for a job of the server; `None` when the client is told to stop."""
-        settings = self._settings
-        while self._control.stage is Stage.WORK:
-            interval = settings.queue_poll_interval
-            try:
-                if self._control.going.is_set() and (polled := await self._poll()):
-                    return polled
-            except SessionError:  # the session has logged it
-                interval = settings.network_retry_interval
-            if self._control.going.is_set():
-                await self._control.rest(interval)
-            else:
-                await self._control.stopping_or(self._control.going)
-        return None
-
-    async def _poll(self) -> PolledJob | None:
-        if await self._context.flags.disabled(self.worker_id) or self._control.stage is not Stage.WORK:
-            return None
-        try:
-            return await self._context.session.poll()
-        except SessionError as error:
-            if polled := await self._salvage(error):
-                return polled
-            raise
-
-    async def _salvage(self, error: SessionError) -> PolledJob | None:
-        """Recover a job from a broken poll response: if the part that came holds its id, fetch it by that."""
-        found = JOB_ID_KEY.search(error.partial)
-        if not found:
-            return None
-        job_id = found[1].decode("utf-8", "replace")
-        log = logger.bind(job=job_id)
-        log.warning("The response that gave the job was broken: fetching the job again")
-        while self._control.stage is Stage.WORK:
-            try:
-                response = await self._context.session.job(job_id)
-            except SessionError:
-                await self._control.rest(self._settings.network_retry_interval)
-            else:
-                if response is None:
-                    return None
-                document = response.body.decode("utf-8", "replace")
-                return PolledJob(job_id, document, response.from_embedded_server)
-        log.error("The job may be lost: the server has given it, and it could not be fetched before the client stops")
-        return None
-
     async def _begin(self, polled: PolledJob) -> None:
         """Write a polled job to the journal, and run it."""
         context, job_id = self._context, polled.job_id
@@ -154,8 +117,8 @@ class Slot:
             await context.outbox.recognize(polled)
         except JournalError as error:
             logger.bind(job=job_id).error("The job cannot be written down, and goes back to the queue: {}", error)
+            context.trouble.note(str(error))
             await self._queue_return(job)
-            await self._control.rest(self._settings.network_retry_interval)
             return
         if self._control.stage is Stage.WORK:
             await self._read_and_run(job)
@@ -206,23 +169,39 @@ class Slot:
         try:
             job = await self._read(unfinished)
         except JobError as error:
-            await self._refuse(
-                unfinished, Failure(Cause("exception", str(error)), "init", error.module, error.task or 0)
-            )
+            cause = Cause("unfit" if error.unfit else "exception", str(error))
+            failure = Failure(cause, "init", error.module, error.task or 0)
+            if error.unfit and not unfinished.tasks:
+                if await self._hand_on(unfinished, failure):
+                    return
+                failure = self._explained(unfinished, failure)
+            await self._refuse(unfinished, failure)
             return
         logger.bind(job=job.job_id).info("Job {!r} begins ({} tasks)", job.job_title, len(job.tasks))
         self._heartbeat.set_job(job)
+        self._counted = job.job_id
         try:
+            if self._control.stage is not Stage.WORK:
+                await self.spare()
             await self._execute(unfinished, job, checkpoint)
         except asyncio.CancelledError:
-            with contextlib.suppress(JournalError):
-                await self._context.journal.uncount_start(unfinished.job_id)
+            await self.spare()
             raise
         finally:
+            self._counted = None
             self._heartbeat.set_idle()
 
     async def _execute(self, unfinished: UnfinishedJob, job: Job, checkpoint: Checkpoint | None) -> None:
-        self.observer = SlotObserver(job, self._heartbeat, self._context.journal)
+        verdict = await self._run(job, checkpoint)
+        while verdict.failure and verdict.failure.cause.trouble:
+            unfinished = _advanced(unfinished, verdict)
+            if not await self._outlast_trouble(unfinished, verdict.failure.cause.message):
+                return
+            verdict = await self._run(job, _checkpoint(unfinished))
+        await self._conclude(unfinished, job, verdict)
+
+    async def _run(self, job: Job, checkpoint: Checkpoint | None) -> Verdict:
+        self.observer = SlotObserver(job, self._heartbeat, self._context)
         self.job = self._job_run(job, self.observer, checkpoint)
         if self._control.stage >= Stage.CANCEL:  # the order came while the job was read
             self.stop()
@@ -230,20 +209,44 @@ class Slot:
             await self.job.pause()
         watching = asyncio.create_task(self._cancel_if_deleted(self.job))
         try:
-            verdict = await self.job.run()
+            return await self.job.run()
         finally:
             self.job = None
             watching.cancel()
-        log = logger.bind(job=job.job_id)
-        if verdict.failure and verdict.failure.cause.reason == SHUTDOWN:
+
+    async def _outlast_trouble(self, job: UnfinishedJob, why: str) -> bool:
+        """Keep a job until this worker is well again, and return true; if that takes too long, it goes back.
+
+        One that is partly done stays: another worker might not find what its first tasks have taken or left.
+        """
+        trouble = self._context.trouble
+        trouble.note(why)
+        logger.bind(job=job.job_id).warning("The job waits until the worker is well again: {}", why)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if job.tasks else KEPT):
+                await self._control.stopping_or(trouble.well)
+        if trouble.well.is_set() and self._control.stage < Stage.CANCEL:
+            return True
+        if not job.tasks:
+            await self._queue_return(job)
+        return False
+
+    async def _conclude(self, unfinished: UnfinishedJob, job: Job, verdict: Verdict) -> None:
+        log, failure, info = logger.bind(job=job.job_id), verdict.failure, verdict.info
+        if failure and failure.cause.reason == SHUTDOWN:
             log.info("Job {!r} is stopped, and goes back to the queue", job.job_title)
             await self._queue_return(unfinished)
             return
-        if verdict.failure:
-            log.error("Job {!r} failed: {}", job.job_title, verdict.failure.headline)
+        if failure and failure.cause.reason == "unfit" and not any(run.result == "completed" for run in verdict.tasks):
+            if await self._hand_on(unfinished, failure):
+                return
+            failure = self._explained(unfinished, failure)
+            info = info | {"message": failure.headline, "error": failure.record()}
+        if failure:
+            log.error("Job {!r} failed: {}", job.job_title, failure.headline)
         else:
-            log.info("Job {!r} is completed, in {:.1f} s", job.job_title, verdict.info["seconds"])
-        await self._queue_verdict(unfinished, verdict.info)
+            log.info("Job {!r} is completed, in {:.1f} s", job.job_title, info["seconds"])
+        await self._queue_verdict(unfinished, info)
 
     async def _read(self, job: UnfinishedJob) -> Job:
         # In a thread: a job may be large, and unescaping it asks the file system.
@@ -265,6 +268,26 @@ class Slot:
                     return
 
     # --- how it ended ---
+
+    async def _hand_on(self, job: UnfinishedJob, failure: Failure) -> bool:
+        """Give the job to another worker, if one is left that has not tried it. Returns whether it does."""
+        context = self._context
+        document = unfit.marked(job.document, self._settings.hostname, context.workers, failure.headline)
+        if not await unfit.may_go_on(context.session, document):
+            return False
+        log = logger.bind(job=job.job_id)
+        log.warning("This worker cannot do the job, which goes back to the queue for others: {}", failure.headline)
+        again = unfit.is_marked(job.document, context.ours)
+        await self._queue_return(msgspec.structs.replace(job, document=document))
+        if again:  # nobody else has taken it meanwhile: leave it to the others for a while
+            await self._control.rest(self._settings.network_retry_interval)
+        return True
+
+    def _explained(self, job: UnfinishedJob, failure: Failure) -> Failure:
+        """The failure of a job that no worker is left for, with the names of those that have tried."""
+        others = [*unfit.tried_on(job.document), self._settings.hostname]
+        words = f"{failure.cause.message} (tried on {', '.join(dict.fromkeys(others))}; no other worker is left to try)"
+        return msgspec.structs.replace(failure, cause=msgspec.structs.replace(failure.cause, message=words))
 
     async def _give_up(self, job: UnfinishedJob, why: str) -> None:
         await self._refuse(job, Failure(Cause("lost", why), "run", task=len(job.tasks)))
@@ -290,55 +313,26 @@ class Slot:
         self._context.in_hand.discard(item.job_id)
 
     async def _write(self, writing: Coroutine[Any, Any, _T]) -> _T | None:
-        """Write to the journal; on failure log it and go on. The change is lost if the client crashes now."""
+        """Write to the journal; on failure note it and go on. The change is lost if the client crashes now."""
         try:
             return await writing
         except JournalError as error:
-            logger.error("{}", error)
+            self._context.trouble.note(str(error))
             return None
-
-
-class SlotObserver(JobObserver):
-    """Tells the heartbeat which task runs, and the journal which tasks are completed."""
-
-    def __init__(self, job: Job, heartbeat: WorkerHeartbeat, journal: Journal) -> None:
-        self.at: TaskRun | None = None
-        self.step: StepName = "init"
-        self.usage = Usage()
-        self._job = job
-        self._heartbeat = heartbeat
-        self._journal = journal
-
-    async def on_task_starting(self, run: TaskRun) -> None:
-        await self._note(self._journal.run_task(self._job.job_id, run.index))
-
-    async def on_state_saved(self, run: TaskRun) -> None:
-        await self._note(self._journal.save_state(self._job.job_id, run.saved_state))
-
-    def on_step_started(self, run: TaskRun, step: StepName) -> None:
-        self.at, self.step = run, step
-        self._heartbeat.set_task(run, step)
-        logger.bind(job=self._job.job_id, task=run.label).debug("Step {}", step)
-
-    def on_usage(self, run: TaskRun, usage: Usage) -> None:
-        if run is self.at:
-            self.usage = usage
-
-    async def on_task_finished(self, run: TaskRun) -> None:
-        logger.bind(job=self._job.job_id, task=run.label).info("Task {}", run.result)
-        if run.result == "completed":
-            await self._note(self._journal.finish_task(self._job.job_id, run.index, run.record()))
-
-    async def _note(self, writing: Coroutine[Any, Any, None]) -> None:
-        try:
-            await writing
-        except JournalError as error:
-            logger.error("{}", error)
 
 
 def _checkpoint(job: UnfinishedJob) -> Checkpoint:
     interrupted = job.running == len(job.tasks)
     return Checkpoint(datetime.fromisoformat(job.began), job.tasks, interrupted, job.saved_state)
+
+
+def _advanced(job: UnfinishedJob, verdict: Verdict) -> UnfinishedJob:
+    """The job as far as it has come in a run that the worker's trouble ended."""
+    done = tuple(run.record() for run in verdict.tasks if run.result == "completed")
+    at = verdict.tasks[len(done)]
+    return msgspec.structs.replace(
+        job, tasks=done, running=at.index if at.attempts else job.running, saved_state=at.saved_state
+    )
 
 
 def _read_document(job: UnfinishedJob, enabled: Iterable[str]) -> Job:

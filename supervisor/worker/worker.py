@@ -33,6 +33,7 @@ from supervisor.worker.heartbeat import WorkerHeartbeat
 from supervisor.worker.journal import Journal, JournalError
 from supervisor.worker.outbox import Outbox
 from supervisor.worker.slot import Slot
+from supervisor.worker.trouble import Trouble
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -64,7 +65,6 @@ class Worker:
         self._slots_running: asyncio.Task[None] | None = None
         self._signal_tasks: set[asyncio.Task[None]] = set()
         self._killed_by: signal.Signals | None = None
-        self._is_ready = False
 
     async def main(self) -> int:
         """Work until told to stop; returns the exit status."""
@@ -82,6 +82,7 @@ class Worker:
         settings, journal = self._settings, self._journal
         workers = worker_ids(settings)
         ours = await journal.remember_workers(workers)
+        trouble = Trouble(self._glance, self._examine, settings.network_retry_interval)
         outbox = Outbox(session, journal, ours, settings.network_retry_interval)
         for item in await journal.outbox_items():
             outbox.add(item)
@@ -93,21 +94,44 @@ class Worker:
                 scratch.remove(directory)
         runtime = replace(runtime, client=self._client, limits=self._limits)  # a SIGHUP may have come meanwhile
         return WorkerContext(
-            session, journal, outbox, self._control, flags, runtime, settings, unfinished, in_hand, workers, ours
+            session=session,
+            journal=journal,
+            outbox=outbox,
+            control=self._control,
+            flags=flags,
+            trouble=trouble,
+            runtime=runtime,
+            settings=settings,
+            unfinished=unfinished,
+            in_hand=in_hand,
+            workers=workers,
+            ours=ours,
         )
+
+    async def _glance(self) -> None:
+        if self._context:
+            await self._journal.check()
+            await asyncio.to_thread(self._context.runtime.scratch.check)
+
+    async def _examine(self) -> None:
+        """Try all that a job needs of this worker."""
+        if self._context:
+            await self._journal.probe()
+            await asyncio.to_thread(self._context.runtime.scratch.check)
+            await self._context.runtime.zygote.check()
 
     def _make_slots(self, context: WorkerContext) -> None:
         for worker_id in context.workers:
-            heartbeat = WorkerHeartbeat(context.session, self._settings, worker_id, self._on_accepted)
+            heartbeat = WorkerHeartbeat(context.session, self._settings, worker_id, context.trouble)
             self._heartbeats.append(heartbeat)
             self._slots.append(Slot(context, worker_id, heartbeat))
 
     async def _work(self, context: WorkerContext) -> None:
         """Run the slots to their end; heartbeats and the outbox go on until then."""
         beating = [asyncio.create_task(heartbeat.keep_beating()) for heartbeat in self._heartbeats]
-        sending = asyncio.create_task(context.outbox.keep_sending())
+        others = [context.outbox.keep_sending(), context.trouble.keep_looking(), self._tell_systemd(context)]
         self._slots_running = asyncio.create_task(self._run_slots(context))
-        tasks = [self._slots_running, *beating, sending]
+        tasks = [self._slots_running, *beating, *map(asyncio.create_task, others)]
         try:
             await _first_to_end(tasks, asyncio.FIRST_COMPLETED)
         finally:
@@ -150,6 +174,8 @@ class Worker:
         self._notifier.tell("STOPPING=1", f"STATUS={_EFFECTS[stage]}")
         self._control.stage = stage
         self._control.stopping.set()
+        for slot in self._slots:
+            self._start_task(slot.spare())
         if not self._control.going.is_set():
             self._pause(False)  # a paused job could neither finish nor clean up
         match stage:
@@ -166,7 +192,6 @@ class Worker:
 
     def _pause(self, paused: bool) -> None:
         logger.info("{}", "Paused; SIGUSR2 again resumes" if paused else "Resumed after a pause")
-        self._notifier.tell(f"STATUS={'paused' if paused else 'working'}")
         if paused:
             self._control.going.clear()
         else:
@@ -190,11 +215,26 @@ class Worker:
         self._signal_tasks.add(task)  # the loop holds only a weak reference: the task could be collected half-way
         task.add_done_callback(self._signal_tasks.discard)
 
-    def _on_accepted(self) -> None:
-        """Tell systemd that the server has accepted a heartbeat."""
-        ready = () if self._is_ready else ("READY=1", "STATUS=working")
-        self._is_ready = True
-        self._notifier.tell(*ready, "WATCHDOG=1")
+    async def _tell_systemd(self, context: WorkerContext) -> None:
+        """Tell systemd that the loop runs, and what it waits for, until cancelled. The server need not be there."""
+        self._notifier.tell("READY=1")
+        told = ""
+        while True:
+            status = self._status(context)
+            self._notifier.tell("WATCHDOG=1", *([f"STATUS={status}"] if status != told else []))
+            told = status
+            await asyncio.sleep(self._notifier.interval)
+
+    def _status(self, context: WorkerContext) -> str:
+        if self._control.stage > Stage.WORK:
+            return _EFFECTS[self._control.stage]
+        if not self._control.going.is_set():
+            return "paused"
+        if context.trouble.why:
+            return f"in trouble: {context.trouble.why}"
+        if not context.session.reachable.is_set():
+            return f"working; the server {shown_url(self._settings.api_url)} cannot be reached"
+        return "working"
 
     # --- the log ---
 

@@ -1,5 +1,6 @@
 """Scratch directories: they go with their supervisor, or at the next start."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ def test_scratch_directories_are_removed(tmp_path: Path, monkeypatch: pytest.Mon
     unmarked.mkdir()
     (stale / "task" / "deep").chmod(0)
 
-    with scratch.scratch_directory() as first, scratch.scratch_directory() as second:
+    with contextlib.closing(scratch.Scratch()) as first, contextlib.closing(scratch.Scratch()) as second:
         assert not stale.exists()
         assert not unmarked.exists()
-        assert first.exists()
-        assert second.exists()
+        assert first.make(0).exists()
+        assert second.make(0).exists()
     assert list(tmp_path.iterdir()) == [other]

@@ -1,0 +1,53 @@
+"""What a slot makes of its job's progress."""
+
+from collections.abc import Coroutine
+from typing import Any
+
+from loguru import logger
+
+from ipc.messages import StepName
+from supervisor.isolation.sampler import Usage
+from supervisor.jobs.model import Job
+from supervisor.jobs.task_run import JobObserver, TaskRun
+from supervisor.worker.control import WorkerContext
+from supervisor.worker.heartbeat import WorkerHeartbeat
+from supervisor.worker.journal import JournalError
+
+
+class SlotObserver(JobObserver):
+    """Tells the heartbeat which task runs, and the journal which tasks are completed."""
+
+    def __init__(self, job: Job, heartbeat: WorkerHeartbeat, context: WorkerContext) -> None:
+        self.at: TaskRun | None = None
+        self.step: StepName = "init"
+        self.usage = Usage()
+        self._job = job
+        self._heartbeat = heartbeat
+        self._journal = context.journal
+        self._trouble = context.trouble
+
+    async def on_task_starting(self, run: TaskRun) -> None:
+        await self._note(self._journal.run_task(self._job.job_id, run.index))
+
+    async def on_state_saved(self, run: TaskRun) -> None:
+        await self._note(self._journal.save_state(self._job.job_id, run.saved_state))
+
+    def on_step_started(self, run: TaskRun, step: StepName) -> None:
+        self.at, self.step = run, step
+        self._heartbeat.set_task(run, step)
+        logger.bind(job=self._job.job_id, task=run.label).debug("Step {}", step)
+
+    def on_usage(self, run: TaskRun, usage: Usage) -> None:
+        if run is self.at:
+            self.usage = usage
+
+    async def on_task_finished(self, run: TaskRun) -> None:
+        logger.bind(job=self._job.job_id, task=run.label).info("Task {}", run.result)
+        if run.result == "completed":
+            await self._note(self._journal.finish_task(self._job.job_id, run.index, run.record()))
+
+    async def _note(self, writing: Coroutine[Any, Any, None]) -> None:
+        try:
+            await writing
+        except JournalError as error:
+            self._trouble.note(str(error))
