@@ -1,6 +1,7 @@
 """Modules that do what a test tells them to, and note or report it. The hostile ones are in `tests/hostile.py`."""
 
 import json
+import os
 import signal
 import subprocess
 import time
