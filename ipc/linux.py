@@ -9,13 +9,9 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import psutil
-
-MARKER = "SISYPHUS_SUPERVISOR"
-"""Environment variable of every process below a supervisor: the supervisor's pid, start time and pid namespace. If
-supervisor and zygote are both killed at one instant, the next start finds the surviving processes by this variable."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -137,15 +133,15 @@ def _signal(pid: int, number: signal.Signals) -> bool:
     return True
 
 
-def kill_children(spare: Collection[int] = (), patience: float = 5.0) -> int:
-    """Kill and reap every child of this process but `spare`, and the orphans that fall to it, until none is left.
+def kill_children(is_ours: Callable[[int], bool] = lambda _pid: True, patience: float = 5.0) -> int:
+    """Kill and reap every child of this process that is ours, and the orphans that fall to it, until none is left.
 
     Only a subreaper may call this, and only if nothing else waits for its children. Returns how many were killed. After
     `patience` seconds it gives up on processes that the kernel does not let die (uninterruptible sleep).
     """
     killed: set[int] = set()
     deadline = time.monotonic() + patience
-    while strangers := [child for child in children(os.getpid()) if child not in spare]:
+    while strangers := [child for child in children(os.getpid()) if is_ours(child)]:
         kill_trees(strangers)
         killed.update(strangers)
         for child in strangers:
@@ -157,11 +153,6 @@ def kill_children(spare: Collection[int] = (), patience: float = 5.0) -> int:
     return len(killed)
 
 
-def marker(pid: int) -> str:
-    """Return the value of `MARKER` for the supervisor `pid`. No other process has the same, earlier or later."""
-    return f"{pid}:{_start_time(pid)}:{_pid_namespace('self')}"
-
-
 def out_of_memory_kills() -> int:
     """Return how many processes the kernel has killed for lack of memory since boot (Linux 4.13); 0 if unknown."""
     with contextlib.suppress(OSError), open("/proc/vmstat", "rb") as file:
@@ -169,49 +160,6 @@ def out_of_memory_kills() -> int:
             if line.startswith(b"oom_kill "):
                 return int(line.split()[1])
     return 0
-
-
-def kill_survivors() -> list[int]:
-    """Kill processes whose supervisor is dead (see `MARKER`); returns their pids."""
-    killed: list[int] = []
-    prefix = MARKER.encode() + b"="
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        try:
-            started = _start_time(int(name))
-            with open(f"/proc/{name}/environ", "rb") as file:
-                values = [item[len(prefix) :] for item in file.read().split(b"\0") if item.startswith(prefix)]
-            if not values or is_alive(values[0].decode("ascii", "replace")):
-                continue
-            process = os.pidfd_open(int(name))
-        except (OSError, ValueError):
-            continue  # it has ended, or belongs to another user
-        try:
-            # The pidfd refers to one process. If the pid was reused before it was opened, the start time differs.
-            if _start_time(int(name)) == started:
-                signal.pidfd_send_signal(process, signal.SIGKILL)
-                killed.append(int(name))
-        except (OSError, ValueError):
-            continue
-        finally:
-            os.close(process)
-    return killed
-
-
-def is_alive(value: str) -> bool:
-    """Return whether the supervisor with this marker may be alive."""
-    try:
-        pid, started, namespace = map(int, value.split(":"))
-        if namespace != _pid_namespace("self"):
-            return True  # the pid means nothing in this namespace: only its own container can judge
-        return _start_time(pid) == started
-    except (OSError, ValueError):
-        return False
-
-
-def _pid_namespace(pid: str) -> int:
-    return os.stat(f"/proc/{pid}/ns/pid").st_ino
 
 
 def state(pid: int) -> str:
@@ -222,8 +170,12 @@ def state(pid: int) -> str:
         return "X"
 
 
-def _start_time(pid: int) -> int:
-    """Return the clock ticks from boot to the start of `pid`."""
+def start_time(pid: int) -> int:
+    """Return the clock ticks from boot to the start of `pid`, as this time namespace counts them.
+
+    Raises:
+        OSError: there is no such process, or /proc does not show it.
+    """
     return int(_stat(pid)[19])
 
 

@@ -12,12 +12,13 @@ import os
 import time
 from pathlib import Path
 
-from ipc import linux
+from ipc import ownership
 
-PREFIX = "sisyphus-"
+PREFIX = "sisyphus_"
+"""Begins the names of our cgroups. The first clients kill what is in `sisyphus-*-*` if they cannot read the name."""
 
-SUPERVISOR = f"{PREFIX}supervisor"
-"""The client's own cgroup, beside those of its tasks. It moves there if it gets no controllers otherwise."""
+SUPERVISOR = "supervisor"
+"""The supervisor's own cgroup, beside those of its tasks. It moves there if it gets no controllers otherwise."""
 
 THREADS = 128
 """Threads that a task's processes may have on average, where `processes` is limited: pids.max counts threads."""
@@ -124,13 +125,14 @@ class Cgroups:
 
     def close(self) -> None:
         """Remove all our cgroups, and move this process back to the one where it was started."""
-        Cgroup(self._base).remove()
-        own = self._base.parent
+        own, base = self._base.parent, Cgroup(self._base)
+        base.remove()  # but for the one with this process in it
         with contextlib.suppress(OSError):  # this process was not moved, or another client needs the controllers
-            if str(os.getpid()) in (own / SUPERVISOR / "cgroup.procs").read_text().split():
+            if str(os.getpid()) in (self._base / SUPERVISOR / "cgroup.procs").read_text().split():
+                (self._base / "cgroup.subtree_control").write_text("-memory -pids")
                 (own / "cgroup.subtree_control").write_text("-memory -pids")
                 (own / "cgroup.procs").write_text(str(os.getpid()))
-                (own / SUPERVISOR).rmdir()
+        base.remove()
 
 
 def probe(own: Path | None = None) -> tuple[Cgroups | None, str]:
@@ -141,13 +143,13 @@ def probe(own: Path | None = None) -> tuple[Cgroups | None, str]:
     own = own or _own_path()
     if own is None:
         return None, "no cgroups: version 2 is not mounted"
-    if own.name == SUPERVISOR:  # an earlier probe has moved this process, or its parent, there
-        own = own.parent
+    if own.name == SUPERVISOR and ownership.is_of_our_kind(_owner(own.parent)):
+        own = own.parent.parent  # an earlier probe has moved this process, or its parent, there
+    base = own / f"{PREFIX}{ownership.marker(os.getpid())}"
     try:
         _remove_stale(own)
-        controllers = _enable_controllers(own)
-        base = own / f"{PREFIX}{linux.marker(os.getpid()).replace(':', '-')}"
         base.mkdir()
+        controllers = _enable_controllers(own, base)
     except OSError as error:
         return None, f"no cgroups: {own} cannot be written ({error.strerror})"
     for name in controllers:
@@ -161,8 +163,8 @@ def probe(own: Path | None = None) -> tuple[Cgroups | None, str]:
     return found, str(found)
 
 
-def _enable_controllers(own: Path) -> list[str]:
-    """Enable the available controllers for the cgroups below `own`; returns those that are enabled.
+def _enable_controllers(own: Path, base: Path) -> list[str]:
+    """Enable the available controllers for the cgroups below `own`, such as `base`; returns those that are enabled.
 
     A cgroup that does so must have no process itself, unless it is the root. Both in one write: `pids` alone would be
     accepted beside processes, and make a threaded domain of the cgroup, whose other children can hold no process.
@@ -172,8 +174,8 @@ def _enable_controllers(own: Path) -> list[str]:
         return []
     processes = (own / "cgroup.procs").read_text().split() if (own / "cgroup.type").exists() else []
     if processes == [str(os.getpid())]:
-        inner = own / SUPERVISOR
-        inner.mkdir(exist_ok=True)
+        inner = base / SUPERVISOR
+        inner.mkdir()
         (inner / "cgroup.procs").write_text(str(os.getpid()))
         processes = []
     if wanted and not processes:
@@ -193,13 +195,18 @@ def _is_kept_by_systemd(own: Path) -> bool:
 
 
 def _remove_stale(own: Path) -> None:
-    """Kill and remove the cgroups of clients that are gone."""
-    for path in own.glob(f"{PREFIX}*-*"):
-        if not linux.is_alive(path.name.removeprefix(PREFIX).replace("-", ":")):
-            stale = Cgroup(path)
-            stale.kill()
-            stale.await_empty()
-            stale.remove()
+    """Kill and remove the cgroups of clients that are certainly gone."""
+    for path in own.glob(f"{PREFIX}*"):
+        if ownership.is_left_behind(_owner(path)):
+            for task in map(Cgroup, path.glob("task-*")):
+                task.kill()
+                task.await_empty()
+            Cgroup(path).remove()  # not if somebody else's process is in it: a client that the dead one had started
+
+
+def _owner(path: Path) -> str:
+    """The marker in the name of a cgroup; empty if it is not named like one of ours."""
+    return path.name.removeprefix(PREFIX) if path.name.startswith(PREFIX) else ""
 
 
 def _own_path() -> Path | None:

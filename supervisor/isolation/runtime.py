@@ -10,7 +10,7 @@ from pathlib import Path
 from loguru import logger
 
 from app.config import Client, Settings
-from ipc import linux
+from ipc import linux, ownership
 from ipc.threads import started_threads
 from supervisor.isolation import cgroup, landlock
 from supervisor.isolation.cgroup import Cgroups
@@ -48,10 +48,11 @@ async def start_runtime(
 
     Without `jobs`, the jobs' directories are scratch directories, too.
     """
+    ownership.require_own_proc()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose exit statuses
     linux.become_subreaper()
     linux.set_dumpable(False)
-    if survivors := linux.kill_survivors():
+    if survivors := ownership.kill_survivors():
         logger.warning("Killed {} processes that an earlier run had left behind", len(survivors))
     cgroups, words = cgroup.probe() if with_cgroups else (None, "no cgroups: not wanted")
     logger.debug("{}{}", words[0].upper(), words[1:])

@@ -137,14 +137,26 @@ def _link_to(directory: Path) -> Path | None:
 
 
 def remove(directory: Path) -> None:
-    """Remove a directory with its contents, as far as possible."""
+    """Remove a directory with its contents, as far as possible; not if a module has mounted something in it."""
+    if mounts := _mounts_below(directory):
+        logger.warning("{} stays, because there is something mounted in it: {}", directory, ", ".join(mounts))
+        return
     shutil.rmtree(directory, ignore_errors=True)
     if directory.exists():  # a module has removed its own permissions somewhere: restore them, once
         for path, names, _ in os.walk(directory):
             for name in names:  # before the walk enters them
+                # `walk` does not follow symbolic links to directories, which are on this list, too.
                 with contextlib.suppress(OSError):
-                    os.chmod(os.path.join(path, name), 0o700)
+                    if not os.path.islink(os.path.join(path, name)):
+                        os.chmod(os.path.join(path, name), 0o700)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _mounts_below(directory: Path) -> list[str]:
+    """The mount points below a directory, in the form of proc(5): removing the files there would remove others'."""
+    prefix = os.fsencode(directory.resolve()).replace(b"\\", rb"\134").replace(b" ", rb"\040") + b"/"
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    return [os.fsdecode(point) for point in (line.split()[4] for line in lines) if point.startswith(prefix)]
 
 
 def _remove_stale(parent: Path) -> None:

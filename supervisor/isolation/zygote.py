@@ -8,14 +8,14 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
 from loguru import logger
 
 from app.config import SECRETS, Settings
-from ipc import linux
+from ipc import linux, ownership
 from ipc.messages import Cause, Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import encode
 from supervisor.isolation import systemd
@@ -72,6 +72,8 @@ class Zygote:
         # way through sockets as the limit of the one who sends, so that a module could leave us none: unix(7).
         hard -= min(hard // 4, IN_FLIGHT)
         self._open_files = min(soft, hard), hard
+        # Children of the program that became this supervisor by exec: a container's script starts some beside it.
+        self._inherited = frozenset(linux.children(os.getpid()))
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[FromZygote]
         self._children: dict[int, Child] = {}
@@ -199,7 +201,7 @@ class Zygote:
         self._recovery = asyncio.create_task(self._recover(process, list(children.values()), why))
 
     async def _recover(self, process: subprocess.Popen[bytes], children: list[Child], why: str) -> None:
-        status = await asyncio.to_thread(_kill_all, process)
+        status = await asyncio.to_thread(_kill_all, process, self._inherited)
         if why:
             ending = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
             logger.error("The zygote was lost: {} ({}); everything it held was killed", why, ending)
@@ -223,7 +225,7 @@ def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int
 def _environment(settings: Settings) -> dict[str, str]:
     """The environment of the zygote, the tasks and their tools: the supervisor's, without secrets and systemd's."""
     own = {
-        linux.MARKER: linux.marker(os.getpid()),
+        ownership.MARKER: ownership.marker(os.getpid()),
         # setproctitle would write a process's title over its environment, where the next start looks for the marker.
         "SPT_NOENV": "1",
         # The level that the supervisor uses: loguru fails to import at a name that is no level.
@@ -232,10 +234,14 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in SECRETS | systemd.VARIABLES} | own
 
 
-def _kill_all(process: subprocess.Popen[bytes]) -> int:
+def _kill_all(process: subprocess.Popen[bytes], inherited: Collection[int]) -> int:
+    def is_ours(pid: int) -> bool:
+        # The zygote began a session of its own, and no process below it can join ours.
+        return pid not in inherited and os.getsid(pid) != os.getsid(0)
+
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     status = process.wait()
     # Its descendants have fallen to us, a subreaper. The task processes are dying with it (PDEATHSIG), not their tools.
-    linux.kill_children()
+    linux.kill_children(is_ours)
     return status

@@ -7,8 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ipc import ownership
 from ipc.messages import StepName
-from supervisor.isolation.cgroup import PREFIX, Cgroups, probe
+from supervisor.isolation.cgroup import PREFIX, SUPERVISOR, Cgroup, Cgroups, probe
 from supervisor.jobs.task_run import JobObserver, TaskRun
 from tests.support.supervised import BENIGN, Supervised, job
 from tests.support.waiting import until
@@ -93,7 +94,7 @@ def test_jobs_run_in_cgroups_and_leave_none(supervised: Supervised, cgroups: Cgr
         "lost",
         None,
     ]
-    assert not list(cgroups._base.parent.glob(f"{PREFIX}{os.getpid()}-*"))
+    assert not list(cgroups._base.parent.glob(f"{PREFIX}*-{os.getpid()}-*"))
 
 
 def test_cgroups_of_a_killed_client_are_removed(supervised: Supervised, cgroups: Cgroups, tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_cgroups_of_a_killed_client_are_removed(supervised: Supervised, cgroups:
     ready = tmp_path / "ready"
     client = supervised.start(job(("hostile", {"step": "run", "act": "tool", "ready": str(ready)})))
     until(ready.exists, "the module to run")
-    left = list(cgroups._base.parent.glob(f"{PREFIX}{client.pid}-*"))  # while it lives, no other client removes them
+    left = list(cgroups._base.parent.glob(f"{PREFIX}*-{client.pid}-*"))  # while it lives, no other client removes them
     client.kill()
     client.communicate()
     again, _ = probe()
@@ -111,6 +112,54 @@ def test_cgroups_of_a_killed_client_are_removed(supervised: Supervised, cgroups:
 
     assert left
     assert not left[0].exists()
+
+
+FOREIGN = ["web-server", "supervisor", "1-1-1", f"{os.getpid()}-1-4026530000", "{dead}-web-server", "{elsewhere}"]
+"""Ends of names: of other programs', of older clients', nearly ours, and of a dead client in other namespaces."""
+
+
+def test_cgroups_of_others_are_left_alone(cgroups: Cgroups) -> None:
+    """A cgroup is ours by its whole name; else it keeps its processes, whatever its name looks like."""
+    own = cgroups._base.parent
+    cgroups.close()
+    with subprocess.Popen(["true"]) as process:
+        dead = ownership.marker(process.pid)
+    elsewhere = dead.replace(str(os.stat("/proc/self/ns/pid").st_ino), "4026530000")
+    paths = [own / f"{PREFIX}{name.format(dead=dead, elsewhere=elsewhere)}" for name in FOREIGN]
+    paths += [own / "sisyphus-web-server", own / f"x{PREFIX}{dead}"]
+    ours = own / f"{PREFIX}{dead}"
+    running = []
+    for path in (*paths, ours / "task-1", ours / SUPERVISOR):
+        path.mkdir(parents=True)
+        running.append(subprocess.Popen(["sleep", "1000"]))
+        Cgroup(path).add(running[-1].pid)
+    found, words = probe()
+    assert found is not None, words
+    found.close()
+    alive = [process.poll() is None for process in running]
+    for process in running:
+        process.kill()
+        process.wait()
+    there = [path.exists() for path in (*paths, ours / "task-1", ours)]
+    for path in (*paths, ours):
+        Cgroup(path).remove()
+
+    assert alive == [True] * len(paths) + [False, True]  # in the last, a client that the dead one had started
+    assert there == [True] * len(paths) + [False, True]
+
+
+def test_a_cgroup_that_is_only_called_so(cgroups: Cgroups) -> None:
+    """A client that somebody has put into a cgroup `supervisor` stays below it."""
+    base = cgroups._base.parent / "somebody" / SUPERVISOR
+    cgroups.close()
+    base.mkdir(parents=True)
+    found, words = probe(base)
+    if found:
+        found.close()
+    Cgroup(base.parent).remove()
+
+    assert found is not None, words
+    assert found._base.parent == base
 
 
 @pytest.mark.parametrize("what", ["read-only", "not mounted"])

@@ -1,6 +1,9 @@
 """Scratch directories: they go with their supervisor, or at the next start."""
 
 import contextlib
+import multiprocessing
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,3 +33,50 @@ def test_scratch_directories_are_removed(tmp_path: Path, monkeypatch: pytest.Mon
         assert first.make(0).exists()
         assert second.make(0).exists()
     assert list(tmp_path.iterdir()) == [other]
+
+
+NOBODY = os.getuid() or 65534
+"""A user whom permissions bind."""
+
+
+def remove_as_nobody(directory: Path) -> None:
+    os.setuid(NOBODY)
+    scratch.remove(directory)
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    """A directory without permissions is removed with the links in it; where they lead, nothing changes."""
+    outside, directory = tmp_path / "outside", tmp_path / "scratch"
+    (directory / "locked").mkdir(parents=True)
+    outside.mkdir(mode=0o755)
+    (outside / "file").touch()
+    (directory / "locked" / "link").symlink_to(outside)
+    tmp_path.parent.chmod(0o711)  # pytest's directories are for their user alone
+    tmp_path.parent.parent.chmod(0o711)
+    for path in (tmp_path, outside, directory, directory / "locked"):
+        os.chown(path, NOBODY, -1)
+    (directory / "locked").chmod(0)
+    remover = multiprocessing.get_context("fork").Process(target=remove_as_nobody, args=(directory,))
+    remover.start()
+    remover.join()
+
+    assert not directory.exists()
+    assert outside.stat().st_mode & 0o777 == 0o755
+    assert (outside / "file").exists()
+
+
+def test_mounts_are_not_entered(tmp_path: Path) -> None:
+    """What a module has mounted in its directory is somebody else's: the directory stays."""
+    media, directory = tmp_path / "media", tmp_path / "a scratch \\ directory"
+    for path in (media, directory / "film"):
+        path.mkdir(parents=True)
+    (media / "film.mkv").touch()
+    if subprocess.run(["mount", "--bind", str(media), str(directory / "film")], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    scratch.remove(directory)
+    kept = (media / "film.mkv").exists()
+    subprocess.run(["umount", str(directory / "film")], check=True)
+    scratch.remove(directory)
+
+    assert kept
+    assert not directory.exists()
