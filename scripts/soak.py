@@ -129,7 +129,7 @@ def look(processes: dict[str, psutil.Process], temporary: Path, state: Path) -> 
         "names in /tmp": len(os.listdir(temporary)),
         "names in /dev/shm": len(os.listdir("/dev/shm")),
         "files of state": sum(len(names) for _, _, names in os.walk(state)),
-        "cgroups": len(list(Path("/sys/fs/cgroup").glob(f"**/sisyphus-*{processes['supervisor'].pid}*/**/"))),
+        "cgroups": len(list(Path("/sys/fs/cgroup").glob(f"**/sisyphus_*{processes['supervisor'].pid}*/**/"))),
     }
     for name, process in processes.items():
         counts[f"descriptors of the {name}"] = process.num_fds()
