@@ -16,7 +16,7 @@ from modules.output import SPECIAL, is_special
 
 
 def source_problems(module: BaseModule, where: str, name: str) -> Iterator[str]:
-    """Problems of a source: it will not exist when the task runs, is a directory, or cannot be read."""
+    """Problems of a source: it will not exist when the task runs, is a directory or a pipe, or cannot be read."""
     if obstacle := roots.find_obstacle(name):
         yield f"{where}: {name}: {obstacle}"
     elif not module.will_exist(name):
@@ -25,6 +25,8 @@ def source_problems(module: BaseModule, where: str, name: str) -> Iterator[str]:
         yield f"{where}: {name}: is a link to {os.readlink(name)}, and there is no such file"
     elif os.path.isdir(name):
         yield f"{where}: {name}: is a directory"
+    elif is_special(name) and not stat.S_ISBLK(os.stat(name).st_mode):  # a disc may be a source of HandBrakeCLI
+        yield f"{where}: {name}: is no regular file (a pipe or a device), which can be read once only"
     elif os.path.exists(name) and not os.access(name, os.R_OK):
         yield f"{where}: {name}: cannot be read: permission denied"
 

@@ -18,14 +18,14 @@ from app.exceptions import RunError
 from modules import tool
 from modules.containers import find_shortage
 
-TRUNCATED = re.compile(r"\[\S+ @ 0x[0-9a-f]+\] (File ended prematurely|stream \d+, offset \S+: partial file)")
-"""Log lines of the Matroska and MP4 demuxers about a source that ends in the middle."""
-
 _PROTOCOL = re.compile(r"[A-Za-z0-9+.-]+:|subfile,")
 """Names that ffmpeg takes for a protocol's, as in its url_find_protocol()."""
 
 CERTAIN_FORMATS = {"flac", "matroska", "mov", "mxf", "wav"}
 """Containers that state durations. For raw and transport streams, ffprobe estimates them from a part of the file."""
+
+LIKELY_FORMATS = {"asf", "avi", "flv"}
+"""Containers that state durations, which some writers get wrong."""
 
 _MEASURED_FORMATS = CERTAIN_FORMATS | {"mpegts", "ogg"}
 """Containers whose duration ffprobe measures reliably. That of ADTS or MP3 is a guess."""
@@ -116,8 +116,8 @@ def compare(
         # Ends are compared, not lengths: not every container states that a stream begins late.
         length = max((bounds(stream, found)[1] for stream in streams if stream.get("codec_type") == kind), default=0.0)
         # Headers round, encoders add or drop a frame, and rates such as 23.976 are written as 24: 7 s in two hours.
-        tolerance = max(0.5, min(least / 100, 10.0)) + 2 / slowest
-        if length < least - tolerance and (goes_on is None or goes_on(kind, length + tolerance)):
+        allowed = tolerance(least, slowest)
+        if length < least - allowed and (goes_on is None or goes_on(kind, length + allowed)):
             raise RunError(
                 message=f"the output is cut short: {length:.1f} s of {kind} where {least:.1f} s were expected"
             )
@@ -127,6 +127,47 @@ def count_streams(found: Mapping[str, Any]) -> Counter[str]:
     """The number of streams of each type in ffprobe's answer."""
     streams = [stream for stream in found.get("streams", []) if isinstance(stream, dict)]
     return Counter(str(stream.get("codec_type")) for stream in streams)
+
+
+def tolerance(length: float, rate: float = 10.0) -> float:
+    """Seconds by which an output may be shorter than `length`. `rate` is its lowest frame rate."""
+    return max(0.5, min(length / 100, 10.0)) + 2 / rate
+
+
+def length_of(found: Mapping[str, Any]) -> float | None:
+    """Seconds of the longest video or audio stream, if the file states them."""
+    kinds = {"video", "audio"}
+    ends = [bounds(stream, found) for stream in found.get("streams", []) if stream.get("codec_type") in kinds]
+    length = max((end for _, end in ends), default=math.inf)
+    return length - min((start for start, _ in ends), default=0.0) if math.isfinite(length) else None
+
+
+def missing_frames(found: Mapping[str, Any], frames: int, length: float | None = None, *, is_damaged: bool) -> str:
+    """A message for a person if a file states more video frames than `frames`, else ''.
+
+    `length` are the seconds that were read, `None` for all. Only MP4 counts its frames. Where the rate is constant,
+    the duration tells their number, too, which is believed only of a file that is known to be damaged.
+    """
+    videos = [each for each in found.get("streams", []) if each.get("codec_type") == "video" and not is_cover(each)]
+    rate = ratio(videos[0].get("avg_frame_rate")) if videos else None
+    if rate is None or format_of(found) not in CERTAIN_FORMATS:
+        return ""
+    start, end = bounds(videos[0], found)
+    counted = number(videos[0].get("nb_frames"))
+    is_constant = is_damaged and ratio(videos[0].get("r_frame_rate")) == rate
+    if not math.isfinite(end) or not (counted or is_constant):
+        return ""
+    stated = round(min(end - start, math.inf if length is None else length) * rate)
+    stated = min(stated, int(counted)) if counted else stated
+    # An edit list may leave out some frames, and a decoder those before the first key frame.
+    if stated - frames <= (0 if is_damaged else max(5, stated // 100)):
+        return ""
+    return f"{stated - frames} of {stated} frames are missing"
+
+
+def is_cover(stream: Mapping[str, Any]) -> bool:
+    """True for an attached picture, which is a video stream to ffmpeg."""
+    return bool(stream.get("disposition", {}).get("attached_pic"))
 
 
 def packet_times(name: str, options: Sequence[str], stream: int, interval: str) -> list[float]:
@@ -140,6 +181,9 @@ def packet_times(name: str, options: Sequence[str], stream: int, interval: str) 
         [*argv, "-select_streams", str(stream), "-read_intervals", interval, "-i", name], timeout=600.0
     )
     lines = finished.check().stdout.decode(errors="replace").splitlines()
+    # The reader of the container gives up with an error in its log: there may be packets that it cannot find.
+    if failed := [line for line in finished.stderr if re.match(r"\[(matroska|mov|flac|mxf|wav|avi|asf|flv)\b", line)]:
+        raise finished.error(f"the packets cannot all be read: {failed[0]}")
     return [time for line in lines if (time := number(line.partition(",")[0])) is not None]
 
 

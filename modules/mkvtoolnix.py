@@ -27,7 +27,9 @@ from modules import tool
 from modules.base import BaseModule
 from modules.checks import is_settled
 from modules.containers import find_shortage
+from modules.damage import require_read
 from modules.output import Output, is_special
+from modules.sources import Watch
 
 MAX_WARNINGS = 50
 """Warnings of a program that go on the record. A damaged source causes tens of thousands."""
@@ -90,7 +92,8 @@ class MkvModule(BaseModule):
     def run(self) -> None:
         self.set_start_time()
         try:
-            self._work(self.task.to_dict())
+            with Watch(self, self._read_files) as watch:
+                self._work(self.task.to_dict(), watch)
         except OSError as error:  # a directory that vanished under the program, a full place for scratch files
             raise RunError(message=f"{error.filename or self.tools[0]}: {error.strerror}") from error
         self.report(done=True)
@@ -103,7 +106,11 @@ class MkvModule(BaseModule):
             except OSError as error:
                 raise CleanupError(message=f"temporary file of {name}: {error.strerror}") from error
 
-    def _work(self, task: Mapping[str, Any]) -> None:
+    def _read_files(self) -> list[str]:
+        """The files that the program reads."""
+        raise NotImplementedError
+
+    def _work(self, task: Mapping[str, Any], watch: Watch) -> None:
         raise NotImplementedError
 
     def _possible_outputs(self) -> list[str]:
@@ -130,6 +137,16 @@ class MkvModule(BaseModule):
             raise finished.error(loss)
         self.report(info={"phase": "checking"})
         return finished.returncode == _WARNED
+
+    def _require_read(self, sources: Sequence[str], watch: Watch) -> None:
+        """Check that the sources can be read to their ends and have not changed. Damage in them becomes warnings.
+
+        Raises:
+            RunError: A source has changed, or a part of it cannot be read.
+        """
+        for warning in require_read(sources):
+            self.warn(warning)
+        watch.require_unchanged()
 
     def _identify_settled(self, name: str) -> Media | None:
         """The contents of a source; `None` if it does not exist yet, will change, or is no media."""

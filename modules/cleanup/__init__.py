@@ -29,6 +29,7 @@ from modules.cleanup import checks
 from modules.cleanup.actions import Action, bare, read_actions
 from modules.cleanup.copying import bytes_to_copy, copy_bytes, device
 from modules.output import SPECIAL, Output, is_special, sync
+from modules.sources import Watch
 
 
 class Cleanup(BaseModule):
@@ -136,6 +137,9 @@ class Cleanup(BaseModule):
         path = bare(named)
         try:
             is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
+            if not os.path.islink(path):
+                with Watch(self, lambda: [path]) as watch:
+                    watch.require_unchanged()
             (os.rmdir if is_directory else os.unlink)(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             if os.path.lexists(path):
@@ -222,6 +226,7 @@ class Cleanup(BaseModule):
             # Not blocking: the source may be a pipe that nobody writes to.
             descriptor = os.open(action.source, os.O_RDONLY | os.O_NONBLOCK)
             stack.callback(os.close, descriptor)
+            watch = stack.enter_context(Watch(self, lambda: [action.source]))
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 kind = "a directory" if stat.S_ISDIR(before.st_mode) else "no regular file"
@@ -231,10 +236,10 @@ class Cleanup(BaseModule):
             output = stack.enter_context(self._output(action))
             with open(output.temporary, "r+b", buffering=0) as destination:
                 copy_bytes(descriptor, destination.fileno(), lambda count: self._report_bytes(action, count))
-            after = os.fstat(descriptor)
             size = os.path.getsize(output.temporary)
-            if size != after.st_size or (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+            if size != before.st_size:
                 raise RunError(message=f"{action.source} was written to meanwhile, or could not be read whole")
+            watch.require_unchanged()
             failed = (copy_attributes if is_new else copy_times)(action.source, output.temporary)
             if failed:
                 self.warn(f"{action.target}: could not be given the source's {' and '.join(failed)}")

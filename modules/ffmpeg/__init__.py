@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,12 +27,10 @@ from modules.checks import (
     require_space,
     same_file,
     size_of,
-    source_problems,
     target_problems,
 )
 from modules.command import Options, to_argument
-from modules.containers import find_shortage
-from modules.ffmpeg import encoders, files, known, packets, streams
+from modules.ffmpeg import encoders, files, inputs, known, packets, streams
 from modules.ffmpeg.encode import encode
 from modules.ffmpeg.expect import (
     certain_length,
@@ -46,7 +44,6 @@ from modules.ffmpeg.options import (
     MANY_FILES,
     fetch_option_set,
     ffmpeg_command,
-    is_file,
     names,
     outputs_of,
     phase,
@@ -60,14 +57,12 @@ from modules.ffmpeg.options import (
 )
 from modules.media import ExpectedOutput
 from modules.output import Output, is_special
+from modules.sources import Watch
 
 _CODECS = names("c codec vcodec acodec scodec")
 
 _TIMES = names("ss t to sseof stream_loop accurate_seek")
 """Input options without which ffprobe reads the source just as well."""
-
-_ENDS = names("t to f fs frames vframes aframes dframes shortest isync")
-"""Options with which ffmpeg may not read a source to its end, or not as the container that it is."""
 
 
 class Ffmpeg(BaseModule):
@@ -113,7 +108,7 @@ class Ffmpeg(BaseModule):
             self._fetch_sets(),
             self._option_problems(task),
             self._output_problems(task),
-            self._shortages(task, self._can_look),
+            inputs.content_problems(self, task, self._sets, self._can_look),
             self._encoder_problems(task) if are_here else (),
             self._stream_problems(task) if are_here else (),
         )
@@ -128,33 +123,41 @@ class Ffmpeg(BaseModule):
             tool.require(name, RunError)
         self._need_sets(RunError)
         task = self.task.to_dict()
-        if problems := [*self._shortages(task, os.path.isfile), *self._file_problems(task)]:
+        contents = inputs.content_problems(self, task, self._sets, os.path.isfile)
+        if problems := [*contents, *self._file_problems(task)]:
             raise RunError(problems=problems)
-        probes = [self._probe_source(source) for source in self._sources()]
-        if problems := list(self._mapping_problems(task, dict(enumerate(probes)))):
-            raise RunError(problems=problems)
-        expected = expect_output(task, self._sets, probes)
-        if self._is_discarded() or not self._was_written(expected):
-            sizes = {} if self._is_discarded() else used_shares(task, probes, expected.duration)
-            require_space(self, {task["output_file"]: size_of(sizes)} if sizes else {})
-            self._write(task, probes, expected)
+        with Watch(self, partial(inputs.read_files, task)) as watch:
+            probes = [self._probe_source(source) for source in self._sources()]
+            if problems := list(self._mapping_problems(task, dict(enumerate(probes)))):
+                raise RunError(problems=problems)
+            expected = expect_output(task, self._sets, probes)
+            if self._is_discarded() or not self._was_written(expected):
+                sizes = {} if self._is_discarded() else used_shares(task, probes, expected.duration)
+                require_space(self, {task["output_file"]: size_of(sizes)} if sizes else {})
+                self._write(task, probes, expected, watch)
         self.report(done=True)
 
-    def _write(self, task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], expected: ExpectedOutput) -> None:
+    def _write(
+        self, task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], expected: ExpectedOutput, watch: Watch
+    ) -> None:
         outputs = self._outputs()
         argv = self._argv(outputs)
         files.make_log_directory(argv)
         with contextlib.ExitStack() as stack:
             for output in outputs.values():
                 stack.enter_context(output)
-            encode(argv, expected, phase(task, self._sets), self.report, self.warn)
+            encoded = encode(argv, expected, phase(task, self._sets), self.report, self.warn)
             if outputs:
                 self.report(info={"phase": "checking"})
             for output in outputs.values():
                 if problem := output.find_no_space():  # ffmpeg 5.1 exits with 0 if only the last bytes have no room
                     raise RunError(message=problem)
+            inputs.require_read(task, self._sets, encoded.log)
             if not self._is_discarded():
                 self._verify(task, probes, expected, outputs[task["output_file"]].temporary)
+            for warning in inputs.damage_warnings(task, self._sets, probes, encoded):
+                self.warn(warning)
+            watch.require_unchanged()
             for name, output in reversed(outputs.items()):  # an attempt that finds the output is not repeated
                 output.commit()
                 logger.info("Wrote {}", name)
@@ -226,8 +229,7 @@ class Ffmpeg(BaseModule):
 
     def _source_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, (name, options) in enumerate(self._sources()):
-            if is_file(name, options) or self.will_exist(name):
-                yield from source_problems(self, f"sources[{index}]", name)
+            yield from inputs.file_problems(self, f"sources[{index}]", name, options)
             if same_file(name, task["output_file"]):
                 yield f"output_file: {name} is also sources[{index}]"
 
@@ -236,16 +238,6 @@ class Ffmpeg(BaseModule):
         for index, entry in enumerate(task["source_maps"]):
             if entry["source"] >= count:
                 yield f"source_maps[{index}].source: {entry['source']}, but there are only sources 0 to {count - 1}"
-
-    def _shortages(self, task: Mapping[str, Any], can_look: Callable[[str], bool]) -> Iterator[str]:
-        """Sources that have fewer bytes than their containers state, if the task needs them to their ends."""
-        ends = {key.split(":")[0] for options in outputs_of(task, self._sets) for key in options}
-        mapped = {int(entry["source"]) for entry in task["source_maps"]}
-        for index, (name, options) in enumerate(self._sources()):
-            if index not in mapped or _ENDS & (ends | set(options)) or not can_look(name):
-                continue
-            if shortage := find_shortage(name):
-                yield f"sources[{index}]: {name}: {shortage}"
 
     def _can_look(self, name: str) -> bool:
         """True if a source is there by now, and stays as it is until the task runs."""

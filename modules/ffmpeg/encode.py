@@ -5,11 +5,13 @@ import re
 import shlex
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from loguru import logger
 
-from app.exceptions import RunError, Unfit
+from app.exceptions import Unfit
 from modules import media, tool
+from modules.damage import DamageLog, split_level
 from modules.media import ExpectedOutput
 
 _VAGUE = re.compile(
@@ -39,59 +41,67 @@ Report = Callable[..., None]
 """`BaseModule.report`."""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What ffmpeg told of an encode that succeeded by its exit status. `frames` are those of the first video stream
+    that it took from the source, without those that it repeated."""
+
+    frames: int
+    log: DamageLog
+
+
 def encode(
     argv: Sequence[str], expected: ExpectedOutput, phase: str, report: Report, warn: Callable[[str], None]
-) -> None:
+) -> Encoded:
     """Run ffmpeg to its end. `warn` is told of settings that it ignores.
 
     Raises:
-        RunError: ffmpeg failed, a source ended early, or the end of the output could not be written.
+        RunError: ffmpeg failed, or the end of the output could not be written.
     """
-    truncated: list[str] = []
     errors: deque[str] = deque(maxlen=10)
     ignored: dict[str, None] = {}
+    log = DamageLog()
     progress = _ProgressReader(expected, phase, report)
 
     def on_stderr(line: str) -> None:
+        log.add_ffmpeg(line)
         line, level = split_level(line)
-        if level in {"error", "fatal", "panic"} and not _VAGUE.search(line):
+        if level in {"error", "fatal", "panic"} and line.strip() and not _VAGUE.search(line):
             errors.append(line)
         if level == "warning" and (match := _IGNORED.match(line)):
             ignored[match[1]] = None
-        if media.TRUNCATED.match(line) and not truncated:
-            truncated.append(line)
 
     logger.info("Running {}", shlex.join(argv))
     finished = tool.run(argv, on_line=progress.take, on_stderr=on_stderr)
     rest = [line for line, _ in map(split_level, finished.stderr) if line not in errors]
     finished = dataclasses.replace(finished, stderr=(*rest, *errors))  # why it failed comes last
     if finished.returncode:
-        error = finished.error(": ".join([finished.described(), *list(errors)[-3:-1]]))
+        last = [re.sub(r" @ 0x[0-9a-f]+\]", "]", line) for line in list(errors)[-3:]]
+        first = [line for line in log.lines[:1] if line not in last]  # of damage, which all else may follow from
+        error = finished.error(": ".join([finished.described(), *first, *last[:-1]]))
         if any(map(_NO_DEVICE.search, errors)):
             error.message = Unfit(error.message)
         raise error
-    if truncated:
-        raise RunError(message=f"a source is cut short: {truncated[0]}", stderr=finished.stderr)
     if unwritten := [line for line in errors if _UNWRITTEN.search(line)]:
         raise finished.error(f"ffmpeg could not write all of it: {unwritten[0]}")
     for line in ignored:
         warn(f"a setting is ignored: {line}")
-
-
-def split_level(line: str) -> tuple[str, str]:
-    """A line of ffmpeg's log without its level, and the level: `error` of `[mov @ 0x55d0] [error] no moov`."""
-    match = re.match(r"(\[[^\]]+ @ 0x[0-9a-f]+\] )?\[(\w+)\] ", line)
-    return ((match[1] or "") + line[match.end() :], match[2]) if match else (line, "")
+    return Encoded(progress.frames, log)
 
 
 class _ProgressReader:
-    """Reads the lines that ffmpeg writes for `-progress`, and reports each block of them."""
+    """Reads the lines that ffmpeg writes for `-progress`, and reports each block of them.
+
+    Attributes:
+        frames: See `Encoded`.
+    """
 
     def __init__(self, expected: ExpectedOutput, phase: str, report: Report) -> None:
         self._expected = expected
         self._phase = phase
         self._report = report
         self._block: dict[str, str] = {}
+        self.frames = 0
 
     def take(self, line: str) -> None:
         key, _, value = line.partition("=")
@@ -102,6 +112,8 @@ class _ProgressReader:
         duration = self._expected.duration
         seconds = max((media.number(block.get("out_time_us")) or 0.0) / 1e6, 0.0)
         frame, speed = media.number(block.get("frame")), media.number(block.get("speed", "").rstrip("x"))
+        added, dropped = (media.number(block.get(key)) or 0.0 for key in ("dup_frames", "drop_frames"))
+        self.frames = int((frame or 0.0) - added + dropped)
         info = {
             "phase": self._phase,
             "current_frame": None if frame is None else int(frame),

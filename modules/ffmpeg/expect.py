@@ -15,8 +15,8 @@ from typing import Any
 from modules import media
 from modules.command import Options, to_argument
 from modules.ffmpeg.options import names, output_window, outputs_of, sources
-from modules.ffmpeg.specifiers import is_cover, selected, specifier
-from modules.media import ExpectedOutput
+from modules.ffmpeg.specifiers import selected, specifier
+from modules.media import ExpectedOutput, is_cover
 
 _RETIMING = names("""
     af aframes bsf copyts filter filter_complex filter_complex_script filter_script fps_mode framerate frames fs isync
@@ -29,6 +29,7 @@ _DROPPED = {"an": "audio", "vn": "video"}
 _DROPPING = names("an vn sn dn filter_complex filter_complex_script lavfi")
 """Options that add streams to the mapped ones, or take some away."""
 
+_FILTERS = names("filter vf filter:v filter:v:0")
 _HARMLESS_FILTERS = names("""
     acompressor aformat alimiter anull aresample ass bwdif channelmap channelsplit colorspace crop cropdetect deband
     deblock delogo drawtext dynaudnorm eq equalizer format fps hflip highpass hqdn3d hwdownload hwupload loudnorm
@@ -74,6 +75,32 @@ def expect_output(
         lengths={kind: length for kind, length in lengths.items() if kind not in uncertain and length < math.inf},
         streams={} if used & _DROPPING else Counter(stream.kind for stream in streams),
     )
+
+
+def missing_frames(
+    task: Mapping[str, Any],
+    sets: Mapping[str, Options],
+    probes: Sequence[Mapping[str, Any]],
+    frames: int,
+    *,
+    is_damaged: bool,
+) -> str:
+    """A message for a person if the output has fewer frames than its source states, else ''.
+
+    `frames` are those of the output, and `is_damaged` tells that the source is known to be.
+    """
+    videos = [(index, each) for index, each in chosen_streams(task, sets, probes) if each.get("codec_type") == "video"]
+    expected, outputs = expect_output(task, sets, probes), outputs_of(task, sets)
+    keys = {key.split(":")[0] for options in outputs for key in options}
+    filters = {
+        name for options in outputs for each in _FILTERS & options.keys() for name in _filter_names(options[each])
+    }
+    is_changed = keys & {"frames", "vframes", "shortest"} or filters & {"fps"} or expected.frames is None
+    if len(videos) != 1 or is_changed or is_cover(videos[0][1]):
+        return ""
+    index, stream = videos[0]
+    found = {**probes[index], "streams": [stream]}
+    return media.missing_frames(found, frames, expected.lengths.get("video"), is_damaged=is_damaged)
 
 
 def _output_streams(

@@ -130,12 +130,18 @@ def probe_options(options: Options) -> list[str]:
 
 def is_file(name: str, options: Options) -> bool:
     """True if a source must be a file: it is no address, no device and no pattern of numbered pictures."""
-    is_sequence = (
-        "pattern_type" in options
-        or options.get("f") == "image2"
-        or (os.path.splitext(name)[1][1:].lower() in IMAGES and re.search(r"%\d*d", name, re.ASCII))
-    )
-    return not (_NOT_A_FILE.match(name) or str(options.get("f")) in _DEVICES or is_sequence)
+    return not (_NOT_A_FILE.match(name) or is_device(options) or is_sequence(name, options))
+
+
+def is_device(options: Options) -> bool:
+    """True if a source is no file, but what a device or a filter gives."""
+    return str(options.get("f")) in _DEVICES
+
+
+def is_sequence(name: str, options: Options) -> bool:
+    """True if a source is a pattern of numbered pictures."""
+    is_numbered = os.path.splitext(name)[1][1:].lower() in IMAGES and re.search(r"%\d*d", name, re.ASCII)
+    return "pattern_type" in options or options.get("f") == "image2" or bool(is_numbered)
 
 
 def fetch_option_set(name: str) -> Options:

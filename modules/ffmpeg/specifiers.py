@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modules.command import to_argument
+from modules.media import is_cover
 
 KINDS = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
 
@@ -88,11 +89,6 @@ def further_maps(options: Sequence[Mapping[str, Any]]) -> Iterator[tuple[bool, i
             for text in value if isinstance(value, list) else [value]:
                 if key.split(":")[0] == "map" and (match := _MAP.fullmatch(to_argument(text))):
                     yield bool(match[1]), int(match[2]), match[3] or ""
-
-
-def is_cover(stream: Stream) -> bool:
-    """True for an attached picture, which is a video stream to ffmpeg."""
-    return bool(stream.get("disposition", {}).get("attached_pic"))
 
 
 def _has_tag(stream: Stream, text: str) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 from modules.command import Options
 from modules.ffmpeg.options import names, outputs_of
-from modules.ffmpeg.specifiers import KINDS, Stream, further_maps, is_cover, select, selected, source_map, specifier
+from modules.ffmpeg.specifiers import KINDS, Stream, further_maps, select, selected, source_map, specifier
+from modules.media import is_cover
 
 Streams = Mapping[int, Sequence[Stream]]
 """The streams of each source that is known, by the source's number."""

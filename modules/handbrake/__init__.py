@@ -31,6 +31,7 @@ from modules.checks import (
     will_be_made,
 )
 from modules.containers import find_shortage, is_whole
+from modules.damage import require_read
 from modules.handbrake import cli as handbrake_cli
 from modules.handbrake import tracks
 from modules.handbrake.cli import Title, file_argument, given_names
@@ -50,6 +51,7 @@ from modules.handbrake.options import (
 )
 from modules.media import ExpectedOutput
 from modules.output import Output
+from modules.sources import Watch, files_of, list_problems, part_shortages
 
 _CONTAINERS = {".mkv": {"mkv", "av_mkv"}, ".mp4": {"mp4", "m4v", "av_mp4"}, ".webm": {"webm", "av_webm"}}
 
@@ -110,8 +112,14 @@ class Handbrake(BaseModule):
         for name in self.tools:
             tool.require(name, RunError)
         task = self.task.to_dict()
-        if not self._is_scanned and (problems := list(self._scan_problems(task))):
+        problems = list(list_problems(self, "source", task["source"]))
+        if problems := problems or ([] if self._is_scanned else list(self._scan_problems(task))):
             raise RunError(problems=problems)
+        with Watch(self, self._read_files) as watch:
+            self._encode(task, watch)
+        self.report(done=True)
+
+    def _encode(self, task: Mapping[str, Any], watch: Watch) -> None:
         found = self._probe_source()
         certain, likely = expect_encode(options_of(task), self._title, found)
         if shortage := self._find_shortage():
@@ -124,15 +132,18 @@ class Handbrake(BaseModule):
             self.report(info={"phase": "checking"})
             if problem := output.find_no_space():  # 1.6.1 makes nothing of it if that comes at the end
                 raise RunError(message=problem)
-            if said.truncated:
-                certain = self._require_part(said.truncated, certain, likely)
+            if said.log.truncated:
+                certain = self._require_part(said.log.truncated, certain, likely)
+            damage = self._find_damage(said, found)
             written = self._verify(output.temporary, said, certain, likely, found)
             self._verify_tracks(said, found, written)
+            for warning in damage:
+                self.warn(warning)
+            watch.require_unchanged()
             if os.path.lexists(output.target):
                 self.warn(f"{output.target} was there already: it is replaced")
             output.commit()
         logger.info("Wrote {}", output.target)
-        self.report(done=True)
 
     def _verify(
         self,
@@ -160,6 +171,20 @@ class Handbrake(BaseModule):
         for line in said.ignored:
             self.warn(f"a setting is ignored: {line}")
         return written
+
+    def _find_damage(self, said: handbrake_cli.Messages, found: Mapping[str, Any]) -> list[str]:
+        """Warnings about damage of the source that HandBrakeCLI tells of, or that may be.
+
+        Raises:
+            RunError: A part of the source cannot be read.
+        """
+        told, damage = said.log.warnings(TOOL), []
+        if window(options_of(self.task.to_dict()), self._title, None) == WHOLE:
+            if told or media.format_of(found) in media.LIKELY_FORMATS:
+                damage = require_read([self._title_path()])
+            missing = media.missing_frames(found, said.frames, is_damaged=bool(told))
+            return [*(told or damage), *([f"{self.task['output_file']}: {missing}"] if missing else [])]
+        return told
 
     def _verify_tracks(
         self, said: handbrake_cli.Messages, found: Mapping[str, Any], written: Mapping[str, Any]
@@ -196,6 +221,9 @@ class Handbrake(BaseModule):
     def _content_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         source = task["source"]
         if is_settled(self, source) and not will_be_made(self, source) and os.access(source, os.R_OK):
+            if problems := list(list_problems(self, "source", source)):
+                yield from problems
+                return  # a scan would read the files of the list
             yield from self._scan_problems(task)
             if not self._wants_part() and (shortage := self._find_shortage()):
                 yield f"source: {shortage}"
@@ -247,11 +275,16 @@ class Handbrake(BaseModule):
         name: str = self.task["source"]
         return self._title.path if os.path.isdir(name) and self._title is not None else name
 
+    def _read_files(self) -> list[str]:
+        """The files that HandBrakeCLI reads: of a directory with titles the title's file, of a disc all."""
+        path = self._title_path()
+        return list(files_of([path if os.path.isfile(path) else self.task["source"]]))
+
     def _find_shortage(self) -> str | None:
         """A message for a person if the source has fewer bytes than its container states, else `None`."""
         path = self._title_path()
         shortage = find_shortage(path) if os.path.isfile(path) else None
-        return f"{path}: {shortage}" if shortage else None
+        return f"{path}: {shortage}" if shortage else next(part_shortages(path), None)
 
     def _wants_part(self) -> bool:
         return bool(options_of(self.task.to_dict()).keys() & {"stop_at", "chapters"})

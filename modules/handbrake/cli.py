@@ -22,6 +22,7 @@ from loguru import logger
 
 from app.exceptions import RunError
 from modules import media, tool
+from modules.damage import DamageLog
 from modules.handbrake.options import TOOL, handbrake_command, known_options
 from modules.handbrake.tracks import TrackLog
 from modules.media import ExpectedOutput
@@ -50,6 +51,15 @@ _IGNORED = re.compile(
 )
 """Log lines about settings that the encoder does not know, or that are for no track."""
 
+_DAMAGED = re.compile(
+    r"(?i)\[[\w,]+ @ 0x[0-9a-f]+\] .*(invalid|error|missing|corrupt|premature|partial|no frame|could not|failed|exceeds"
+    r"|overread|mismatch)|ERROR: |(\[[\d:]+\] )?(stream: error |[\w-]+ done: \d+ frames, [1-9]\d* decoder errors)"
+)
+"""Log lines during the encode that tell of a damaged source. During the scan, a seek into the middle causes such lines,
+too."""
+
+_BEGIN = "Starting Task: Encoding Pass"
+_FRAMES = re.compile(r"sync: got (\d+) frames")
 _EXPECTED_FRAMES = re.compile(r"sync: expecting (\d+) video frames")
 
 Report = Callable[[float | None, Mapping[str, Any]], None]
@@ -117,17 +127,20 @@ class Messages:
     Attributes:
         error: The error number of `WORKDONE`, 0 for success; `None` before.
         telling: The last log lines that explain why something is missing in the output.
-        truncated: The log line about a source that ends in the middle, or ''.
         tracks: What the log says of the tracks.
         ignored: Log lines about settings that the encoder does not know.
+        log: The log lines that tell of a damaged source.
+        frames: Frames of the picture that were decoded.
     """
 
     def __init__(self, frame_rate: float | None, report: Report) -> None:
         self.error: int | None = None
         self.telling: deque[str] = deque(maxlen=3)
-        self.truncated = ""
         self.tracks = TrackLog()
         self.ignored: list[str] = []
+        self.log = DamageLog()
+        self.frames = 0
+        self._has_begun = False
         self._frame_rate = frame_rate
         self._report = report
         self._frames: int | None = None
@@ -138,8 +151,11 @@ class Messages:
             self._frames = int(match[1]) or None
         if _TELLING.match(line) and line not in self.telling:
             self.telling.append(line)
-        if media.TRUNCATED.match(line):
-            self.truncated = line
+        if match := _FRAMES.search(line):
+            self.frames = self.frames or int(match[1])
+        self._has_begun = self._has_begun or _BEGIN in line
+        if self._has_begun and _DAMAGED.match(line):
+            self.log.add(line)
         if (match := _IGNORED.match(line)) and match[1] not in self.ignored:
             self.ignored.append(match[1])
         self.tracks.take(line)

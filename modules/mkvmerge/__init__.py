@@ -31,9 +31,11 @@ from modules.mkvmerge.expect import attachment_names, expect_tracks, track_probl
 from modules.mkvmerge.known import option_problems
 from modules.mkvtoolnix import Media, MkvModule, argument, examine
 from modules.output import Output
+from modules.sources import Watch
 
 _FILES, _TRACK_FILES = {"chapters", "global-tags", "segmentinfo"}, {"tags", "timecodes", "timestamps"}
 """Options whose values are files: those of the task and of sources, and those of tracks."""
+_READ = _FILES | _TRACK_FILES
 
 
 class Mkvmerge(MkvModule):
@@ -70,7 +72,14 @@ class Mkvmerge(MkvModule):
             self._problems_of_contents(task),
         )
 
-    def _work(self, task: Mapping[str, Any]) -> None:
+    def _read_files(self) -> list[str]:
+        task = self.task.to_dict()
+        entries = [*task["sources"], *task.get("tracks", []), task]
+        named = [value for entry in entries for key, value in entry.get("options", {}).items() if key in _READ]
+        sources = [entry["filename"] for entry in [*task["sources"], *task.get("attachments", [])]]
+        return [*sources, *(name for name in named if isinstance(name, str))]
+
+    def _work(self, task: Mapping[str, Any], watch: Watch) -> None:
         media = self._examine_all(task)
         expected = expect_tracks(task, media)
         with contextlib.ExitStack() as stack:
@@ -89,6 +98,7 @@ class Mkvmerge(MkvModule):
             if has_warned and "--abort-on-warnings" in argv:
                 raise RunError(message="mkvmerge gave up at a warning, as abort-on-warnings tells it to")
             verify_output(written.temporary, expected, attachment_names(task, attached))
+            self._require_read(list(dict.fromkeys(source["filename"] for source in task["sources"])), watch)
             self._warn_of_loss(written.target)
             written.commit()
 

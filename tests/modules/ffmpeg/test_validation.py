@@ -187,7 +187,11 @@ def test_files_of_earlier_tasks(tmp_path: Path) -> None:
 def test_addresses_are_not_files(tmp_path: Path) -> None:
     """Sources that are no files are left to ffmpeg."""
     data = task("http://127.0.0.1:1/x.mkv", tmp_path / "out.mkv")
-    data["sources"] += ["concat:a|b", "img%03d.png", {"filename": "testsrc", "options": {"f": "lavfi"}}]
+    data["sources"] += [
+        "concat:http://127.0.0.1:1/a|http://127.0.0.1:1/b",
+        "img%03d.png",
+        {"filename": "testsrc", "options": {"f": "lavfi"}},
+    ]
 
     Ffmpeg(data).validate()
 

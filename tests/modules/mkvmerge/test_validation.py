@@ -30,6 +30,7 @@ def test_all_problems_at_once(film: Path, tmp_path: Path) -> None:
     assert problems(data) == [
         f"sources[0].filename: {tmp_path}/none.mkv: no such file",
         f"sources[1].filename: {tmp_path}: is a directory",
+        f"sources[3].filename: {tmp_path}/pipe: is no regular file (a pipe or a device), which can be read once only",
         f"output_file: {tmp_path}/no/out.mkv: there is no directory {tmp_path}/no",
         f"attachments[0].filename: {tmp_path}/none.ttf: no such file",
         f"attachments[1].filename: {tmp_path}/empty: is empty, which mkvmerge does not attach",
@@ -39,7 +40,6 @@ def test_all_problems_at_once(film: Path, tmp_path: Path) -> None:
         "options.redirect-output: mkvmerge's messages would be lost",
         "sources[4].options.split: mkvmerge writes several files, which the mkvmerge module does not support",
         f"sources[2].filename: {tmp_path}/text: is no media that mkvmerge can read",
-        f"sources[3].filename: {tmp_path}/pipe: is no regular file",
         "tracks[0].track: 9, but sources[4] has only these tracks: 0 (video), 1 (audio), 2 (audio), 3 (subtitles), "
         "4 (subtitles), 5 (subtitles)",
         "tracks[1].source: 5, but there are only sources 0 to 4",

@@ -19,6 +19,7 @@ from modules import schema as task_schema
 from modules.checks import chain_checks, is_settled, require_space, same_file, source_problems, target_problems
 from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine
 from modules.output import Output
+from modules.sources import Watch
 
 _LISTS = {"tracks": "tracks", "attachments": "attachments", "timestamps": "timestamps_v2", "cues": "cues"}
 """Keys of the task's data whose values are lists, and the modes of mkvextract for them."""
@@ -104,7 +105,10 @@ class Mkvextract(MkvModule):
         wanted = extractions(self.task.to_dict(), None)
         return [name for each in wanted for name in (*each.files, *_vobsub_files(each.files[0]))]
 
-    def _work(self, task: Mapping[str, Any]) -> None:
+    def _read_files(self) -> list[str]:
+        return [self.task["source"]]
+
+    def _work(self, task: Mapping[str, Any], watch: Watch) -> None:
         media, problems = examine_source(task)
         if media is None or problems:
             raise RunError(problems=problems)
@@ -121,6 +125,7 @@ class Mkvextract(MkvModule):
             argv = mkvextract_command(task["source"], wanted, _given(outputs, links))
             self._execute(argv, {argv[1]: media.duration} if _needs_all(wanted) else {})
             self._verify(wanted, outputs, media)
+            self._require_read([task["source"]] if _needs_all(wanted) else [], watch)
             for each in outputs.values():
                 self._warn_of_loss(each.target)
                 each.commit()

@@ -1,0 +1,142 @@
+"""The files that an ffmpeg task reads: their names, whether ffmpeg may read them, and whether it has read them all."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from app.exceptions import RunError
+from modules import damage, media
+from modules.base import BaseModule
+from modules.checks import source_problems
+from modules.command import Options
+from modules.containers import find_shortage
+from modules.damage import DamageLog, read_through
+from modules.ffmpeg.encode import Encoded
+from modules.ffmpeg.expect import missing_frames
+from modules.ffmpeg.options import is_device, is_file, is_sequence, names, outputs_of, sources
+from modules.sources import files_of, list_problems, part_shortages, parts_of, plain_names
+
+_ENDS = names("t to f fs frames vframes aframes dframes shortest isync")
+"""Options with which ffmpeg may not read a source to its end, or not as the container that it is."""
+
+_PIPE = re.compile(r"(pipe|fd):|-$")
+
+
+def file_problems(module: BaseModule, where: str, name: str, options: Options) -> Iterator[str]:
+    """Problems of a source's files: they will not exist, cannot be read, or are pipes."""
+    if is_device(options) or is_sequence(name, options):
+        return
+    if _PIPE.match(name) and not module.will_exist(name):
+        yield f"{where}: {name}: is a pipe, which can be read once only"
+    elif is_file(name, options) or module.will_exist(name):
+        yield from source_problems(module, where, name)
+    else:
+        for inner in plain_names(name):
+            if inner != name and "://" not in inner:
+                yield from source_problems(module, where, inner)
+
+
+def content_problems(
+    module: BaseModule, task: Mapping[str, Any], sets: Mapping[str, Options], can_look: Callable[[str], bool]
+) -> Iterator[str]:
+    """Sources that are lists though they do not say so, that are cut short, or of which a part is missing.
+
+    `can_look` tells whether a file is there as the task will read it. What may not be needed is not missed.
+    """
+    needed = set() if _is_limited(task, sets) else _mapped(task)
+    for index, (name, options) in enumerate(sources(task)):
+        where, format_name = f"sources[{index}]", str(options.get("f", ""))
+        if is_device(options):
+            continue
+        if missing := _missing_picture(name, options) if index in needed else None:
+            yield f"{where}: {name}: there is no {missing}, but a later picture: ffmpeg would end before it"
+        for inner in filter(can_look, _inner_names(name)):
+            yield from list_problems(module, where, inner, format_name)
+            if index in needed:
+                shortage = find_shortage(inner)
+                shortages = [shortage] if shortage else part_shortages(inner, format_name)
+                yield from (f"{where}: {inner}: {each}" for each in shortages)
+
+
+def read_files(task: Mapping[str, Any]) -> list[str]:
+    """All files that ffmpeg reads as sources, the parts of lists and the pictures of sequences among them."""
+    found: list[str] = []
+    for name, options in sources(task):
+        found += _pictures(name, options).values()
+        found += files_of([] if is_device(options) else _inner_names(name))
+        found += parts_of(name, str(options.get("f", "")))
+    return list(dict.fromkeys(found))
+
+
+def require_read(task: Mapping[str, Any], sets: Mapping[str, Options], log: DamageLog) -> None:
+    """Check that ffmpeg has read the mapped sources to their ends. Where its log tells of damage, read them again.
+
+    Raises:
+        RunError: A part of a source could not be read.
+    """
+    files = [
+        file
+        for index, (name, options) in enumerate(sources(task))
+        if index in _mapped(task) and not is_device(options)
+        for inner in _inner_names(name)
+        for file in parts_of(inner, str(options.get("f", ""))) or [inner]
+    ]
+    if log.lost:
+        names = ", ".join(name for name, _ in sources(task))
+        raise RunError(message=f"{names}: cannot be read whole: {log.lost}")
+    # A recording that was broken off states no size, and lacks nothing that anybody knows of.
+    if log.truncated and not all(os.path.isfile(file) and not find_shortage(file) for file in files):
+        raise RunError(message=f"a source is cut short: {log.truncated}")
+    if log.lines and not _is_limited(task, sets):
+        damage.require_read(files)
+
+
+def damage_warnings(
+    task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]], encoded: Encoded
+) -> Iterator[str]:
+    """Errors that ffmpeg told of and went on, and frames that are missing. `probes` are ffprobe's answers."""
+    yield from encoded.log.warnings("ffmpeg")
+    if missing := missing_frames(task, sets, probes, encoded.frames, is_damaged=bool(encoded.log.lines)):
+        yield f"{task['output_file']}: {missing}"
+    for index in set() if _is_limited(task, sets) else _mapped(task):
+        name, options = sources(task)[index]
+        if media.format_of(probes[index]) in media.LIKELY_FORMATS and not is_device(options):
+            reading = read_through(name)
+            if reading and (doubt := reading.doubt()):
+                yield doubt
+
+
+def _mapped(task: Mapping[str, Any]) -> set[int]:
+    """The sources that the task takes streams from."""
+    return {int(entry["source"]) for entry in task["source_maps"]}
+
+
+def _is_limited(task: Mapping[str, Any], sets: Mapping[str, Options]) -> bool:
+    """True if ffmpeg may not read all sources to their ends."""
+    every = [*(options for _, options in sources(task)), *outputs_of(task, sets)]
+    return any(_ENDS & {key.split(":")[0] for key in options} for options in every)
+
+
+def _inner_names(name: str) -> list[str]:
+    return [name] if os.path.lexists(name) else plain_names(name)
+
+
+def _pictures(name: str, options: Options) -> dict[int, str]:
+    """The pictures of a numbered sequence, by their numbers."""
+    directory, pattern = os.path.split(name)
+    match = re.search(r"%(0?)(\d*)d", pattern, re.ASCII)
+    is_numbered = is_sequence(name, options) and options.get("pattern_type", "sequence") == "sequence"
+    if not match or not is_numbered or not os.path.isdir(directory or "."):
+        return {}
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    form = re.compile(f"{re.escape(before)}(\\d{{{match[2] or 1},}}){re.escape(after)}".replace("%%", "%"), re.ASCII)
+    found = {int(each[1]): each[0] for entry in os.listdir(directory or ".") if (each := form.fullmatch(entry))}
+    first = int(options.get("start_number") or 0)
+    return {number: os.path.join(directory, found[number]) for number in sorted(found) if number >= first}
+
+
+def _missing_picture(name: str, options: Options) -> str | None:
+    pictures = _pictures(name, options)
+    gap = next((number + 1 for number in list(pictures)[:-1] if number + 1 not in pictures), None)
+    return None if gap is None else f"picture {gap}"
