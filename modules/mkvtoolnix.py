@@ -46,6 +46,13 @@ _LAST_FRAME = 0.5
 _PATIENCE = 600.0
 """Seconds for identifying a file. The disk may be busy with a mux of 50 GB."""
 
+_PAIRS = """
+    alb sqi arm hye baq eus bur mya chi zho cze ces dut nld fre fra geo kat ger deu gre ell ice isl mac mkd mao mri
+    may msa per fas rum ron slo slk tib bod wel cym
+""".split()  # noqa: SIM905 - forty words
+_OTHER_NAMES = dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True)) | dict(zip(_PAIRS[1::2], _PAIRS[::2], strict=True))
+"""The other code of each language that has two in ISO 639-2, a bibliographic and a terminological one."""
+
 
 @dataclass(frozen=True)
 class Track:
@@ -59,6 +66,11 @@ class Track:
     """Seconds from the first frame's beginning to the last one's end, if a copy is certain to have them, too."""
     bytes: int | None = None
     """Bytes of all frames, uncompressed, if the program that wrote the file has counted them."""
+
+    def has_language(self, language: str) -> bool:
+        """True if `language` is a code of the track's language."""
+        code = language.lower()
+        return not self.languages.isdisjoint({language, code, _OTHER_NAMES.get(code, code)})
 
 
 @dataclass(frozen=True)

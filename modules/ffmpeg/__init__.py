@@ -77,6 +77,7 @@ class Ffmpeg(BaseModule):
         self.task = Box(unquoted(task, self.warn))
         self._sets: dict[str, Options] = {}
         self._probed: dict[str, tuple[tuple[int, int], Mapping[str, Any]]] = {}
+        self._warned: set[str] = set()
         self.report()
         logger.debug("Data: {}", self.task)
 
@@ -315,8 +316,14 @@ class Ffmpeg(BaseModule):
         for problem, is_error in streams.output_problems(task, self._sets, found) if not problems else ():
             if is_error:
                 yield problem
-            elif problem not in self.sisyphus_context.warnings:  # of the validation
-                self.warn(problem)
+            else:
+                self._warn_once(problem)
+
+    def _warn_once(self, message: str) -> None:
+        """Warn of what the validation may have found already."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self.warn(message)
 
     def _need_sets(self, error: type[ValidationError | RunError]) -> None:
         if problems := list(self._fetch_sets()):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from modules.command import Options
+from modules.command import Options, to_argument
 from modules.ffmpeg.options import names, outputs_of
 from modules.ffmpeg.specifiers import KINDS, Stream, further_maps, select, selected, source_map, specifier
 from modules.media import is_cover
@@ -47,14 +47,26 @@ def _covers(
     """Maps that count to a cover that stands before the film, in outputs without that film."""
     outputs = outputs_of(task, sets)
     added = [("the option map", source, name) for is_negative, source, name in further_maps(outputs) if not is_negative]
+    taken = [(f"the option {key}", source, name) for key, source, name in _taken_by_graphs(outputs)]
     chosen = _chosen(task, outputs, streams)
-    for where, source, name in [*maps, *added]:
+    chosen += [
+        (source, each) for _, source, name in taken for each in (select(streams.get(source, ()), name) or ())[:1]
+    ]
+    for where, source, name in [*maps, *added, *taken]:
         own = streams.get(source, ())
         films = [each for each in own if each.get("codec_type") == "video" and not is_cover(each)]
         for cover in select(own, name) or () if _COUNTED.fullmatch(name) and films else ():
             is_mapped = any((source, film) in chosen for film in films)
             if is_cover(cover) and not is_mapped and own.index(cover) < own.index(films[0]):
                 yield f"{where}: {source}:{name} is a cover picture, and the film is not mapped: V:0 is the film"
+
+
+def _taken_by_graphs(outputs: Sequence[Options]) -> Iterator[tuple[str, int, str]]:
+    """The streams of sources that graphs of filters take: the option, the source's number, and the specifier."""
+    for options in outputs:
+        for key in _GRAPHS & options.keys():
+            for source, name in re.findall(r"\[(\d+):([^\]]+)\]", to_argument(options[key])):
+                yield key, int(source), "v:0" if name == "v" else name  # of several, the first
 
 
 def output_problems(

@@ -24,13 +24,6 @@ from modules.sources import Watch
 _LISTS = {"tracks": "tracks", "attachments": "attachments", "timestamps": "timestamps_v2", "cues": "cues"}
 """Keys of the task's data whose values are lists, and the modes of mkvextract for them."""
 
-_PAIRS = """
-    alb sqi arm hye baq eus bur mya chi zho cze ces dut nld fre fra geo kat ger deu gre ell ice isl mac mkd mao mri
-    may msa per fas rum ron slo slk tib bod wel cym
-""".split()  # noqa: SIM905 - forty words
-_OTHER_NAMES = dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True)) | dict(zip(_PAIRS[1::2], _PAIRS[::2], strict=True))
-"""The other code of each language that has two in ISO 639-2, a bibliographic and a terminological one."""
-
 _NEED_ALL = {"tracks", "tags", "timestamps_v2", "cues"}
 """Modes for which the source must be whole. Attachments and chapters are stored contiguously: present or absent, never
 partial."""
@@ -189,12 +182,10 @@ def find_track(entry: Mapping[str, Any], media: Media) -> Track | None:
     kind, language, number = entry.get("track_type"), entry.get("language"), int(entry["id"])
     if kind is None and language is None:
         return next((track for track in media.tracks if track.id == number), None)
-    code = str(language).lower()
-    names = {language, code, _OTHER_NAMES.get(code, code)}
     matching = [
         track
         for track in media.tracks
-        if kind in {None, track.type} and (language is None or not names.isdisjoint(track.languages))
+        if kind in {None, track.type} and (language is None or track.has_language(language))
     ]
     return matching[number] if number < len(matching) else None
 

@@ -8,7 +8,7 @@ and attachments that the task asks for, and the lengths that the sources state f
 import contextlib
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from modules.checks import (
 )
 from modules.mkvmerge.command import may_select, mkvmerge_command, shielded
 from modules.mkvmerge.expect import attachment_names, expect_tracks, track_problems, used_shares, verify_output
-from modules.mkvmerge.known import option_problems
+from modules.mkvmerge.known import option_problems, selection_problems
 from modules.mkvtoolnix import Media, MkvModule, argument, examine
 from modules.output import Output
 from modules.sources import Watch
@@ -113,7 +113,10 @@ class Mkvmerge(MkvModule):
             content, problems = examine(f"sources[{index}].filename", source["filename"])
             media.append(content or Media(""))
             found += problems
-        found = found or list(track_problems(task, dict(enumerate(media))))
+        found = found or [
+            *track_problems(task, dict(enumerate(media))),
+            *self._problems_of_selections(task, dict(enumerate(media)), self.warn),
+        ]
         if found:
             raise RunError(problems=found)
         return media
@@ -145,6 +148,14 @@ class Mkvmerge(MkvModule):
                 if content:
                     media[index] = content
         yield from track_problems(task, media)
+        yield from self._problems_of_selections(task, media, lambda _: None)  # it will warn at run
+
+    def _problems_of_selections(
+        self, task: Mapping[str, Any], media: Mapping[int, Media], warn: Callable[[str], None]
+    ) -> Iterator[str]:
+        for index, content in media.items():
+            options = task["sources"][index].get("options", {})
+            yield from selection_problems(f"sources[{index}].options", options, content, warn)
 
     def _problems_of_attachments(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, entry in enumerate(task.get("attachments", [])):

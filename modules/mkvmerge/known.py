@@ -5,13 +5,14 @@ mkvmerge takes the value of a flag, and an option that it does not know, for the
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from app.exceptions import RunError
 from modules import tool
-from modules.command import Options
+from modules.command import Options, to_argument
 from modules.installed import LOCALE, help_of, meant
-from modules.mkvmerge.command import TRACK_FLAGS
+from modules.mkvmerge.command import TRACK_FLAGS, TYPES
+from modules.mkvtoolnix import Media
 
 FLAG, VALUE, OPTIONAL = "flag", "value", "optional"
 """Kinds of options. An option of a track whose value is optional needs at least the number of the track."""
@@ -80,3 +81,32 @@ def _problems(key: str, value: object, of_track: bool) -> Iterator[str]:
         yield f"--{key} is a flag, which takes no value: mkvmerge would read a file of that name"
     elif is_bare and (kind == VALUE or (kind == OPTIONAL and not of_track)):
         yield f"expected a value: --{key} needs one"
+
+
+def selection_problems(where: str, options: Options, media: Media, warn: Callable[[str], None]) -> Iterator[str]:
+    """Selections of tracks and attachments that select nothing of a source; mkvmerge says nothing of them.
+
+    `warn` is told of a language that a selection names beside others and that the source lacks.
+    """
+    for kind, word in TYPES.items():
+        tracks = [track for track in media.tracks if track.type == kind]
+        ids = {str(track.id) for track in tracks}
+        names = _selected(options.get(f"{word}-tracks"))
+        missing = [name for name in names if name not in ids and not any(each.has_language(name) for each in tracks)]
+        for name in missing:
+            has = ", ".join(f"{track.id} ({' '.join(sorted(track.languages))})" for track in tracks) or "none"
+            line = f"{where}.{word}-tracks: {name}, but the source has only these {kind} tracks: {has}"
+            if name.isdigit() or len(missing) == len(names):
+                yield line
+            else:
+                warn(line)
+    for name in _selected(options.get("attachments")):
+        if name.isdigit() and int(name) not in media.attachments:
+            yield f"{where}.attachments: {name}, but the source has no such attachment"
+
+
+def _selected(value: object) -> list[str]:
+    """What a selection names; nothing for one that begins with an exclamation mark, which takes all others."""
+    text = "" if value is None or isinstance(value, bool) else to_argument(value)
+    names = [name.partition(":")[0].strip() for name in text.split(",")]  # `1:all` is for attachments
+    return [] if text.startswith("!") else list(filter(None, names))
