@@ -201,6 +201,6 @@ def test_rotation_goes_on_where_it_was(case: str, client: Client, services: Serv
 
 def test_the_unit_keeps_outputs() -> None:
     """The systemd unit has no private /tmp: systemd would delete outputs there when the unit stops."""
-    unit = (Path(__file__).parents[2] / "scripts" / "sisyphus-client.service").read_text()
+    unit = (Path(__file__).parents[2] / "scripts" / "systemd" / "sisyphus-client.service").read_text()
 
     assert not [line for line in unit.splitlines() if line.startswith("PrivateTmp=") and not line.endswith("=no")]

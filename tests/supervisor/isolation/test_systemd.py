@@ -16,7 +16,7 @@ from tests.support.client import Client, Held
 from tests.support.farm import Farm
 from tests.support.waiting import until
 
-UNITS = sorted((Path(__file__).parents[3] / "scripts").glob("*.service"))
+UNITS = sorted((Path(__file__).parents[3] / "scripts" / "systemd").glob("*.service"))
 
 
 class Systemd:
