@@ -36,7 +36,9 @@ class ExpectedOutput:
     """A prediction of an output. What the sources do not tell is `None` or left out."""
 
     duration: float | None = None
-    """Seconds, for the progress; perhaps not exact."""
+    """Seconds; perhaps not exact."""
+    is_certain: bool = True
+    """The output has at most that duration, so that a share of it is a percentage."""
     frame_rate: float | None = None
     """Frames a second of the first video stream."""
     frames: int | None = None

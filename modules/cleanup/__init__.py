@@ -182,6 +182,13 @@ class Cleanup(BaseModule):
         if not action.is_change_of_case:
             raise RunError(message=f"{action.source} and {action.target} are the same file")
         os.rename(action.source, action.target)
+        directory, name = os.path.split(action.target)
+        if name not in os.listdir(directory or "."):  # to the kernel both are names of one file: it does nothing
+            other = f"{action.target}.renamed"
+            if os.path.lexists(other):
+                raise RunError(message=f"{other} is in the way of a change of case")
+            os.rename(action.source, other)
+            os.rename(other, action.target)
 
     def _is_loss(self, source: os.stat_result, target: str) -> bool:
         """True if another file is lost at `target`: not a second name of the source, nor an earlier attempt's copy."""

@@ -81,16 +81,19 @@ def _lost_files(module: BaseModule, actions: Sequence[Action]) -> Iterator[str]:
 
 
 def _doubled_targets(actions: Sequence[Action]) -> Iterator[str]:
-    """Targets that are written twice, so that the first file would be lost."""
+    """Targets that are written twice, so that the first file would be lost. The same file may be put there twice."""
     written: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for place, action in with_places(list(actions)):
         source, target = location(action.source), location(action.target) if action.destination else ""
         if source == target:
             continue
         if action.verb != "copy":
             written.pop(source, None)
-        if target and (first := written.setdefault(target, place)) != place:
+        if target and (first := written.setdefault(target, place)) != place and origins.get(target) != source:
             yield f"{place}.destination: {action.target} is written by {first} already"
+        changed = {target, source} if action.verb != "copy" else {target}
+        origins = {other: origin for other, origin in origins.items() if origin not in changed} | {target: source}
 
 
 def _bad_targets(module: BaseModule, actions: Sequence[Action]) -> Iterator[str]:

@@ -109,8 +109,9 @@ class _ProgressReader:
             self._block[key.strip()] = value.strip()
             return
         block, self._block = self._block, {}
-        duration = self._expected.duration
-        seconds = max((media.number(block.get("out_time_us")) or 0.0) / 1e6, 0.0)
+        duration = self._expected.duration if self._expected.is_certain else None
+        time = media.number(block.get("out_time_us"))  # none before the first frame, which may take long
+        seconds = max((time or 0.0) / 1e6, 0.0)
         frame, speed = media.number(block.get("frame")), media.number(block.get("speed", "").rstrip("x"))
         added, dropped = (media.number(block.get(key)) or 0.0 for key in ("dup_frames", "drop_frames"))
         self.frames = int((frame or 0.0) - added + dropped)
@@ -122,4 +123,4 @@ class _ProgressReader:
             "speed": speed,
             "eta_seconds": round(max(duration - seconds, 0) / speed, 1) if duration and speed and seconds else None,
         }
-        self._report(None if duration is None else seconds / duration * 100, info)
+        self._report(None if duration is None or time is None else seconds / duration * 100, info)

@@ -24,6 +24,12 @@ _RETIMING = names("""
 """)
 """Options after which the duration cannot be predicted. Some filters and `r` are harmless: see `_is_retiming`."""
 
+_SHORTENING = names("aframes frames fs shortest stream_loop vframes")
+"""Those of them that the prediction knows, or that only make the output shorter."""
+
+_TELLING = names("aiff asf avi caf flv mpeg mpegts ogg w64")
+"""Containers beside the certain ones whose duration ffprobe does not estimate from the bit rate."""
+
 _DROPPED = {"an": "audio", "vn": "video"}
 
 _DROPPING = names("an vn sn dn filter_complex filter_complex_script lavfi")
@@ -70,6 +76,12 @@ def expect_output(
         duration = min(duration, frames / rate) if frames and rate else math.inf
     return ExpectedOutput(
         duration=duration if 0 < duration < math.inf else None,
+        is_certain=_is_bound(inputs, outputs)
+        and all(
+            _states_duration(probes[index])
+            for index, stream in chosen_streams(task, sets, probes)
+            if stream.get("codec_type") in {"video", "audio"} and not is_cover(stream)
+        ),
         frame_rate=rate,
         frames=frames,
         lengths={kind: length for kind, length in lengths.items() if kind not in uncertain and length < math.inf},
@@ -162,6 +174,22 @@ def _changes_timing(inputs: Sequence[Options], outputs: Sequence[Options]) -> bo
     return any("ss" in options for options in outputs) and any(
         value == "copy" for options in outputs for value in options.values()
     )
+
+
+def _is_bound(inputs: Sequence[Options], outputs: Sequence[Options]) -> bool:
+    """True if no option can make the output longer than predicted, so that a share of that is a percentage."""
+    used = {key.split(":")[0] for options in outputs for key in options}
+    if used & {"frames", "vframes"} and used & {"filter", "r", "vf"}:
+        return False  # the frames may be of another rate
+    inputs, outputs = (
+        [{key: value for key, value in each.items() if key.split(":")[0] not in _SHORTENING} for each in options]
+        for options in (inputs, outputs)
+    )
+    return not _changes_timing(inputs, outputs)
+
+
+def _states_duration(found: Mapping[str, Any]) -> bool:
+    return media.format_of(found) in media.CERTAIN_FORMATS | _TELLING
 
 
 def _is_retiming(options: Options, *, is_input: bool) -> bool:

@@ -17,6 +17,11 @@ IDLE_SECONDS = 0.02
 """CPU time that always counts as idle: the kernel counts in hundredths of a second."""
 
 
+NEARLY_DONE = 99.9
+"""Percent at which a module waits for the end of work that takes longer than it had predicted: see
+`BaseModule.report`. That is no standstill."""
+
+
 class Guard:
     """Judges one step of a task by the usage of its process tree and by the module's reports."""
 
@@ -62,7 +67,8 @@ class Guard:
         if stall and now - self._active_at > stall.seconds:
             message = f"it did nothing for {stall.text}: no report, no CPU time, no input or output"
             return Cause("stall", message, limit=stall.text)
-        if standstill and progress is not None and now - self._progressed_at > standstill.seconds:
+        is_judged = progress is not None and progress < NEARLY_DONE
+        if standstill and is_judged and now - self._progressed_at > standstill.seconds:
             message = f"its progress stayed at {progress:g} % for {standstill.text}"
             return Cause("stall", message, limit=standstill.text)
         return None

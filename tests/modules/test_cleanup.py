@@ -550,6 +550,9 @@ def test_doubled_targets(files: Path) -> None:
     assert refusal({"move": copies}) == f"move[1].destination: {files}/done/x is written by move[0] already"
     assert refusal({"copy": copies[:1], "move": copies[1:]}).endswith("done/x is written by copy[0] already")
     Cleanup(chain).validate()
+    same = {"copy": copies[:1], "move": [transfer(files / "b", files / "a"), copies[0]]}
+    assert refusal(same) == f"move[1].destination: {files}/done/x is written by copy[0] already"
+    Cleanup({"copy": copies[:1], "move": copies[:1]}).validate()
 
 
 def test_files_of_earlier_tasks(files: Path) -> None:
