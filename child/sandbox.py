@@ -69,7 +69,8 @@ class Confinement:
         # A ruleset of their own would not do: beside one without file rules, none can allow renames between
         # directories.
         files = start.roots is not None
-        with landlock.Ruleset(files=files, tcp=not start.network, scopes=bool(self.descriptors)) as ruleset:
+        ruleset = landlock.Ruleset(files=files, tcp=not start.network, scopes=bool(self.descriptors))
+        with contextlib.closing(ruleset):
             for path, rights in places(start) if files else ():
                 ruleset.allow(path, rights)
             landlock.restrict_self(ruleset.descriptor)

@@ -9,7 +9,6 @@ No version covers stat, chmod, chown, utime, UDP, Unix sockets with a path, open
 import ctypes
 import os
 import struct
-from types import TracebackType
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _ASK_VERSION = 1
@@ -45,7 +44,7 @@ def abi() -> int:
 
 
 class Ruleset:
-    """Rules that a process can put itself under. Close it, or use it in a `with` statement.
+    """Rules that a process can put itself under. Close it.
 
     Attributes:
         descriptor: The kernel's handle, for `restrict_self`. It is not inherited over exec.
@@ -87,14 +86,6 @@ class Ruleset:
     def close(self) -> None:
         """Close the descriptor. Processes that were restricted stay restricted."""
         os.close(self.descriptor)
-
-    def __enter__(self) -> "Ruleset":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def restrict_self(ruleset: int) -> None:
