@@ -35,7 +35,7 @@ _TRUNCATED = re.compile(r"^\[\S+\] (File ended prematurely|stream \d+, offset \S
 _DAMAGED = re.compile(r"[Cc]orrupt (input packet|decoded frame)|Packet corrupt|PES packet size mismatch")
 """Warnings of ffmpeg about damage. All of its errors count, too."""
 
-_LEVEL = re.compile(r"(\[[^\]]+ @ 0x[0-9a-f]+\] )?\[(\w+)\] ")
+_LEVEL = re.compile(r"((?:\[[^\]]+ @ 0x[0-9a-f]+\] )*)\[(\w+)\] ")
 
 
 class DamageLog:
@@ -82,7 +82,7 @@ class DamageLog:
 def split_level(line: str) -> tuple[str, str]:
     """A line of ffmpeg's log without its level, and the level: `error` of `[mov @ 0x55d0] [error] no moov`."""
     match = _LEVEL.match(line)
-    return ((match[1] or "") + line[match.end() :], match[2]) if match else (line, "")
+    return (match[1] + line[match.end() :], match[2]) if match else (line, "")
 
 
 @dataclass

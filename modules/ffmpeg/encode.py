@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import shlex
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,15 +11,8 @@ from loguru import logger
 from app.exceptions import Unfit
 from modules import media, tool
 from modules.damage import DamageLog, split_level
+from modules.ffmpeg.reasons import Reasons, explain
 from modules.media import ExpectedOutput
-
-_VAGUE = re.compile(
-    r"Conversion failed!|Last message repeated|Error splitting the argument list|Error opening (in|out)put file"
-    r"|Error initializing output stream|Error reinitializing filters|Failed to inject frame|Error while "
-    r"|Error sending frames to consumers|Task finished with error code|Terminating thread with return code"
-    r"|Could not open encoder before EOF|Nothing was written into output file"
-)
-"""Error lines that do not say what went wrong: first those of ffmpeg 5, then those of the threads of ffmpeg 7."""
 
 _UNWRITTEN = re.compile(r"Error writing trailer|Error closing file|No space left on device")
 """Error lines about an output whose end could not be written. ffmpeg 5.1 exits with 0 after them."""
@@ -32,8 +24,8 @@ _IGNORED = re.compile(
 """Warnings about a setting that no encoder has taken: those of ffmpeg, libx264, libx265 and libsvtav1."""
 
 _NO_DEVICE = re.compile(
-    r"Cannot load \S+\.so|initializing an internal MFX session|Could not find a valid device|Device creation failed"
-    r"|No VA display found|No capable devices found"
+    r"Cannot load \S+\.so|(initializing|creating) an? (internal )?MFX session|Could not find a valid device"
+    r"|Device creation failed|No VA display found|No capable devices found"
 )
 """Error lines about an encoder's device or its driver that this machine lacks: NVENC, Quick Sync, V4L2, VA-API."""
 
@@ -58,31 +50,31 @@ def encode(
     Raises:
         RunError: ffmpeg failed, or the end of the output could not be written.
     """
-    errors: deque[str] = deque(maxlen=10)
+    unwritten: list[str] = []
     ignored: dict[str, None] = {}
-    log = DamageLog()
+    reasons, log = Reasons(), DamageLog()
     progress = _ProgressReader(expected, phase, report)
 
     def on_stderr(line: str) -> None:
+        reasons.add(line)
         log.add_ffmpeg(line)
         line, level = split_level(line)
-        if level in {"error", "fatal", "panic"} and line.strip() and not _VAGUE.search(line):
-            errors.append(line)
+        if level == "error" and _UNWRITTEN.search(line):
+            unwritten.append(line)
         if level == "warning" and (match := _IGNORED.match(line)):
             ignored[match[1]] = None
 
     logger.info("Running {}", shlex.join(argv))
     finished = tool.run(argv, on_line=progress.take, on_stderr=on_stderr)
-    rest = [line for line, _ in map(split_level, finished.stderr) if line not in errors]
+    errors = explain(reasons.chosen(), argv)
+    rest = [line for line, _ in map(split_level, finished.stderr) if line.strip()]
     finished = dataclasses.replace(finished, stderr=(*rest, *errors))  # why it failed comes last
     if finished.returncode:
-        last = [re.sub(r" @ 0x[0-9a-f]+\]", "]", line) for line in list(errors)[-3:]]
-        first = [line for line in log.lines[:1] if line not in last]  # of damage, which all else may follow from
-        error = finished.error(": ".join([finished.described(), *first, *last[:-1]]))
+        error = finished.error(": ".join([finished.described(), *errors[:-1]]))
         if any(map(_NO_DEVICE.search, errors)):
             error.message = Unfit(error.message)
         raise error
-    if unwritten := [line for line in errors if _UNWRITTEN.search(line)]:
+    if unwritten:
         raise finished.error(f"ffmpeg could not write all of it: {unwritten[0]}")
     for line in ignored:
         warn(f"a setting is ignored: {line}")
