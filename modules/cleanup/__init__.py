@@ -22,7 +22,7 @@ from loguru import logger
 from app.exceptions import CleanupError, RunError
 from ipc.words import encodable
 from modules import schema as task_schema
-from modules.attributes import copy_attributes, copy_times, read_attributes
+from modules.attributes import Attributes, copy_attributes, copy_times, read_attributes
 from modules.base import BaseModule, location
 from modules.checks import require_space, same_file
 from modules.cleanup import checks
@@ -204,22 +204,31 @@ class Cleanup(BaseModule):
         if os.path.lexists(target) and os.path.samestat(os.lstat(source), os.lstat(target)):
             os.unlink(source)  # two names of one file: rename(2) would leave both
             return True
+        before = None
         if os.lstat(source).st_dev == device(target):
-            self._keep_attributes(source, target)
+            before = self._keep_attributes(source, target)
         try:
             os.rename(source, target)
         except OSError as error:
+            if before:
+                before.apply(source)
             if error.errno != errno.EXDEV:
                 raise
             return False
         sync(os.path.dirname(target) or ".")
         return True
 
-    def _keep_attributes(self, source: str, target: str) -> None:
-        """Before a rename that replaces a file, give the new file that one's owner, mode and other attributes."""
-        replaced = None if os.path.islink(source) or os.path.islink(target) else read_attributes(target)
-        if replaced and (failed := replaced.apply(source)):
+    def _keep_attributes(self, source: str, target: str) -> Attributes | None:
+        """Before a rename that replaces a file, give the new file that one's owner, mode and other attributes.
+
+        Returns those that it had before; `None` if they stay: a link, or a directory, replaces no file.
+        """
+        if os.path.islink(source) or os.path.islink(target):
+            return None
+        before, replaced = read_attributes(source), read_attributes(target)
+        if before and replaced and (failed := replaced.apply(source)):
             self.warn(f"{target}: could not keep the replaced file's {' and '.join(failed)}")
+        return before if replaced else None
 
     def _copy(self, action: Action) -> None:
         """Copy with attributes and times, to a temporary name first. The source stays as it is.

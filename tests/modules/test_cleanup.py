@@ -95,6 +95,16 @@ def test_delete_full_directory(files: Path) -> None:
     assert names(files) == ["directory", "directory/file"]
 
 
+def test_failed_move(files: Path) -> None:
+    """A directory that cannot replace a file keeps its own mode."""
+    (files / "directory").mkdir(mode=0o755)
+    (files / "file").touch(mode=0o604)
+    with pytest.raises(RunError, match="Not a directory"):
+        carry_out({"move": [transfer(files / "directory", files / "file")]})
+
+    assert stat.S_IMODE((files / "directory").stat().st_mode) == 0o755
+
+
 def test_copy(files: Path) -> None:
     """A copy has the content, the mode and the time of its source. A file that it replaces keeps its own mode."""
     source = files / "a"
