@@ -226,8 +226,9 @@ def _kept_uuid(state_directory: Path) -> str:
     except (OSError, ValueError):
         made = str(uuid.uuid4())
     try:
-        state_directory.mkdir(parents=True, exist_ok=True)
+        state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = file.with_name(f"host_uuid.{made}")
+        fresh.touch(0o600)
         fresh.write_text(made + "\n", encoding="ascii")
         fresh.replace(file)
     except OSError as error:

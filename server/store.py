@@ -13,7 +13,6 @@ One connection behind one lock is enough: a transaction takes as long as one fsy
 
 import contextlib
 import json
-import os
 import sqlite3
 import threading
 import uuid
@@ -22,8 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app import database
-from app.database import DatabaseFileError, Schema
+from app.database import Database, DatabaseFileError, Schema
 from server.errors import StoreError
 
 _TABLES = """
@@ -69,18 +67,12 @@ class Store:
             StoreError: it cannot be written, is not a database of this program, or another server uses it.
         """
         self._mutex = threading.Lock()
-        self._lock = _lock(path)
-        try:
-            self._database = _open(path)
-        except StoreError:
-            os.close(self._lock)
-            raise
+        self._database = _open(path)
 
     def close(self) -> None:
         """Close the database and let another server have it."""
         with self._mutex:
             self._database.close()
-            os.close(self._lock)
 
     # --- the queue ---
 
@@ -228,8 +220,8 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._mutex, database.transaction(self._database):
-            yield self._database
+        with self._mutex, self._database.transaction() as connection:
+            yield connection
 
     def _text(self, query: str, *values: str) -> str | None:
         return next(iter(self._texts(query, *values)), None)
@@ -251,26 +243,22 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _lock(path: Path) -> int:
-    """Keep other servers from the database until the returned descriptor is closed."""
+def _open(path: Path) -> Database:
     try:
-        return database.lock(Path(f"{path}.lock"))
+        # Not checked: that would take minutes where the verdicts of years are kept. A damaged one is not moved aside,
+        # as a client's journal is: the farm's queue would be empty, and nobody would notice. Its operator has a copy.
+        database = Database(path, Path(f"{path}.lock"), SCHEMA, check=False)
+    except DatabaseFileError as error:
+        raise StoreError(f"{path}: the database cannot be used: {error}") from error
     except BlockingIOError as error:
         raise StoreError(f"{path}: the database is in use by another server") from error
     except OSError as error:
         raise StoreError(f"{path}: the database cannot be written: {error.strerror}") from error
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        # Not checked: that would take minutes where the verdicts of years are kept.
-        connection = database.open_database(path, SCHEMA, check=False)
-    except DatabaseFileError as error:
-        raise StoreError(f"{path}: the database cannot be used: {error}") from error
     try:
         # A write that changes nothing: where the file cannot be written this fails now, and not at the first job.
-        connection.executescript(f"BEGIN IMMEDIATE; PRAGMA user_version = {SCHEMA.version}; COMMIT;")
+        with database.transaction() as connection:
+            connection.execute(f"PRAGMA user_version = {SCHEMA.version}")
     except sqlite3.Error as error:
-        connection.close()
+        database.close()
         raise StoreError(f"{path}: the database cannot be written: {error}") from error
-    return connection
+    return database

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from loguru import logger
 
 from app.config import load_client
 from ipc import linux
@@ -111,6 +112,15 @@ def at_work(running: Client) -> Iterator[Client]:
     yield running
     running.farm.behave()
     print(*running.log[-50:], sep="\n")  # seen where a test fails
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What this process logs, a line each."""
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(message.record["message"]), level="DEBUG")
+    yield lines
+    logger.remove(sink)
 
 
 @pytest.fixture

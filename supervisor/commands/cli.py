@@ -124,9 +124,9 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
         configuration = _configuration(config)
         setproctitle.setproctitle("sisyphus-client: supervisor")
         with ExitStack() as stack:
+            stack.enter_context(logging_in_background(settings.log_level))
             journal = Journal(state)
             stack.callback(journal.close)
-            stack.enter_context(logging_in_background(settings.log_level))
             if standalone:
                 url = stack.enter_context(_server(port, database, state, settings))
                 settings = load_settings(_standalone(os.environ, url), state)

@@ -9,9 +9,12 @@ Acknowledged items are deleted in the next transaction. If that is lost in a cra
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +23,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from loguru import logger
 
-from app import database
-from app.database import DatabaseFileError, Schema
+from app.database import Database, DatabaseFileError, Schema
 from ipc.threads import started_threads
 
 _TABLES = """
@@ -125,48 +127,34 @@ class Journal:
             JournalError: another client uses it, or it cannot be used.
         """
         self._file = directory / "journal.sqlite3"
-        self._lock = _lock(directory)
+        self._database = _open(self._file)
+        _make_private(directory)
         self._thread: ThreadPoolExecutor = started_threads(1, "journal")
         self._acknowledged: list[int] = []
-        try:
-            self._database = self._thread.submit(database.open_database, self._file, SCHEMA, check=True).result()
-            self._identity = _identity(self._file)
-        except DatabaseFileError as error:
-            self._release()
-            raise JournalError(
-                f"{self._file}: the journal cannot be used: {error} (to start with an empty one, move it away; the jobs"
-                " and verdicts in it are lost)"
-            ) from error
 
     def close(self) -> None:
         """Close it after the changes that are under way."""
         with contextlib.suppress(sqlite3.Error):
             self._thread.submit(self._database.close).result()
-        self._release()
-
-    def _release(self) -> None:
         self._thread.shutdown()
-        os.close(self._lock)
 
     async def remember_workers(self, workers: Iterable[str]) -> frozenset[str]:
         """Add ids of this client's workers; returns all ids that its workers have or have had."""
 
         def remember() -> frozenset[str]:
-            with self._transaction():
-                self._database.executemany(
-                    "INSERT OR IGNORE INTO workers VALUES (?)", [(worker,) for worker in workers]
-                )
-                return frozenset(worker for (worker,) in self._database.execute("SELECT worker_id FROM workers"))
+            with self._transaction() as connection:
+                connection.executemany("INSERT OR IGNORE INTO workers VALUES (?)", [(worker,) for worker in workers])
+                return frozenset(worker for (worker,) in connection.execute("SELECT worker_id FROM workers"))
 
         return await self._do(remember)
 
     async def check(self) -> None:
         """Make the journal's files anew, with all that they held, if somebody has removed them."""
-        await self._do(self._restore)
+        await self._do(self._database.check_files)
 
     async def probe(self) -> None:
         """Try whether there is room to write, besides what `check` does."""
-        await self._do(self._restore)
+        await self._do(self._database.check_files)
         await self._do(self._write_probe)
 
     # --- jobs in hand ---
@@ -243,17 +231,17 @@ class Journal:
 
     async def _queue(self, job_id: str, kind: Literal["verdict", "return"], body: str) -> OutboxItem:
         def queue() -> int | None:
-            with self._transaction():
-                self._database.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
+            with self._transaction() as connection:
+                connection.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
                 statement = "INSERT INTO outbox (job_id, kind, body) VALUES (?, ?, ?)"
-                return self._database.execute(statement, (job_id, kind, body)).lastrowid
+                return connection.execute(statement, (job_id, kind, body)).lastrowid
 
         return OutboxItem(await self._do(queue), job_id, kind, body)
 
     async def _write(self, statement: str, *values: Any) -> None:
         def write() -> None:
-            with self._transaction():
-                self._database.execute(statement, values)
+            with self._transaction() as connection:
+                connection.execute(statement, values)
 
         await self._do(write)
 
@@ -269,25 +257,8 @@ class Journal:
 
     # --- in the journal's thread ---
 
-    def _restore(self) -> None:
-        """Copy the journal to its place again: SQLite goes on writing to files that have no name any more."""
-        if (found := _identity(self._file)) == self._identity:
-            return
-        if found:
-            raise JournalError(f"{self._file}: another file has taken the journal's place; move it away")
-        self._lock, old_lock = _lock(self._file.parent), self._lock
-        os.close(old_lock)
-        try:
-            fresh = database.open_database(self._file, SCHEMA, check=False)
-        except DatabaseFileError as error:
-            raise JournalError(f"{self._file}: the journal cannot be made anew: {error}") from error
-        self._database.backup(fresh)
-        self._database.close()
-        self._database, self._identity = fresh, _identity(self._file)
-        logger.warning("{}: somebody had removed the journal; it was made anew, and nothing of it is lost", self._file)
-
     def _write_probe(self) -> None:
-        probe = self._file.with_name("probe")
+        probe = self._file.with_name("journal.probe")
         try:
             with probe.open("wb") as file:
                 file.write(bytes(PROBE))
@@ -297,11 +268,11 @@ class Journal:
             probe.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         acknowledged = self._acknowledged[:]
-        with database.transaction(self._database):
-            self._database.executemany("DELETE FROM outbox WHERE number = ?", [(number,) for number in acknowledged])
-            yield
+        with self._database.transaction() as connection:
+            connection.executemany("DELETE FROM outbox WHERE number = ?", [(number,) for number in acknowledged])
+            yield connection
         del self._acknowledged[: len(acknowledged)]
 
     def _read_jobs(self) -> list[UnfinishedJob]:
@@ -326,17 +297,18 @@ class Journal:
         ]
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
+def _open(file: Path) -> Database:
+    """Open the journal. A damaged one is moved aside: it would keep the client from starting, again and again."""
+    directory = file.parent
     try:
-        found = file.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _lock(directory: Path) -> int:
-    try:
-        return database.lock(directory / "lock")
+        return Database(
+            file, directory / "lock", SCHEMA, check=True, move_aside=lambda problem: _move_aside(file, problem)
+        )
+    except DatabaseFileError as error:
+        raise JournalError(
+            f"{file}: the journal cannot be used: {error} (to start with an empty one, move it away; the jobs and"
+            " verdicts in it are lost)"
+        ) from error
     except BlockingIOError as error:
         raise JournalError(
             f"{directory}: another client uses this state directory (for a second one, set SISYPHUS_STATE_DIR)"
@@ -345,3 +317,57 @@ def _lock(directory: Path) -> int:
         raise JournalError(
             f"{directory}: the state directory cannot be used: {error.strerror} (set SISYPHUS_STATE_DIR)"
         ) from error
+
+
+def _move_aside(file: Path, problem: str) -> None:
+    """Rename a damaged journal and its write-ahead log, and log which jobs they hold."""
+    held = _held(file)
+    names = (Path(f"{file}.damaged-{number}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    for end in ("", "-wal"):
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{file}{end}").rename(f"{aside}{end}")
+    logger.error(
+        "{}: the journal is damaged ({}) and is now {}; the client starts with an empty one. {}",
+        file,
+        problem,
+        aside.name,
+        f"Jobs in it: {', '.join(held)}" if held else "No job can be read in it",
+    )
+
+
+_SALVAGE = (
+    "SELECT job_id FROM jobs NOT INDEXED ORDER BY rowid",
+    "SELECT job_id FROM jobs NOT INDEXED ORDER BY rowid DESC",
+    "SELECT job_id FROM jobs ORDER BY job_id",
+    "SELECT job_id FROM outbox ORDER BY number",
+    "SELECT job_id FROM outbox ORDER BY number DESC",
+)
+"""Each ends where the file is damaged: the other end, or the index, may be readable."""
+
+
+def _held(file: Path) -> list[str]:
+    """The ids of the jobs in a damaged journal, as far as they can be read."""
+    held: dict[str, None] = {}
+    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:  # SQLite changes what it opens
+        for end in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copy(f"{file}{end}", scratch)
+        with contextlib.closing(sqlite3.connect(Path(scratch, file.name))) as database:
+            database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that is cut off
+            for query in _SALVAGE:
+                with contextlib.suppress(sqlite3.Error):
+                    for (job_id,) in database.execute(query):
+                        held[str(job_id)] = None
+    return list(held)
+
+
+_OUR_FILES = {"host_uuid", "jobs", "journal", "lock", "server"}
+"""The beginnings of the names of our files in the state directory."""
+
+
+def _make_private(directory: Path) -> None:
+    """Let only its owner enter a state directory that holds nothing but our files."""
+    if {name.partition(".")[0] for name in os.listdir(directory)} <= _OUR_FILES:
+        with contextlib.suppress(OSError):
+            directory.chmod(0o700)

@@ -89,16 +89,18 @@ def test_what_was_there_before_the_client(supervised: Supervised, tmp_path: Path
     """What a container's script starts before it becomes the client lives on, also when the zygote is lost."""
     pid_file, ready = tmp_path / "pid", tmp_path / "ready"
     helper = f"{'setsid' if own_session else 'nice'} sleep 1000 >/dev/null 2>&1 & echo $! > {pid_file}; "
-    supervised.configure({"max_attempts": 1})
     supervised.launcher = ["sh", "-c", helper + 'exec "$@"', "sh"]
     client = supervised.start(hostile("tool", ready=str(ready)))
     until(ready.exists, "the module to run")
     helper_process = psutil.Process(int(pid_file.read_text()))
     (zygote,) = [child for child in psutil.Process(client.pid).children() if child != helper_process]
+    ready.unlink()
     zygote.kill()
+    until(ready.exists, "the module to run again")
+    client.terminate()
     client.communicate()
-
-    assert client.returncode == 1
-    assert helper_process.is_running()
-    assert helper_process.status() == psutil.STATUS_SLEEPING
+    alive = helper_process.is_running() and helper_process.status() == psutil.STATUS_SLEEPING
     helper_process.kill()
+
+    assert client.returncode == 143
+    assert alive

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loguru import logger
 
 from server.main import ServerSettings, in_background
 from tests.support.api_server import Api, Process, connected
@@ -25,15 +24,6 @@ def api(url: str) -> Iterator[Api]:
         api("DELETE", "/queue")
         api("PATCH", "/queue", {"disabled": False})
         yield api
-
-
-@pytest.fixture
-def logged() -> Iterator[list[str]]:
-    """What the server logs, a line each."""
-    lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(message.record["message"]), level="DEBUG")
-    yield lines
-    logger.remove(sink)
 
 
 @pytest.fixture

@@ -47,9 +47,9 @@ def test_a_poll_costs_the_same_however_long_the_queue_is(tmp_path: Path) -> None
     def cost(act: Callable[[], Any]) -> int:
         nonlocal steps
         steps = 0
-        store._database.set_progress_handler(count, 1)
+        store._database.connection.set_progress_handler(count, 1)
         act()
-        store._database.set_progress_handler(None, 0)
+        store._database.connection.set_progress_handler(None, 0)
         return steps
 
     with contextlib.closing(Store(tmp_path / "jobs.db")) as store:
@@ -127,21 +127,44 @@ def test_one_database_has_one_server(tmp_path: Path, process: Process) -> None:
 
 
 def test_a_database_makes_its_directory(tmp_path: Path) -> None:
-    """A database may lie where nothing is yet."""
-    with serving(tmp_path / "a" / "b") as api:
+    """A database may lie where nothing is yet. Only its owner can read it; SQLite maps no file that others reach."""
+    directory = tmp_path / "a" / "b"
+    with serving(directory) as api:
         assert api.poll() is None
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (directory, *directory.iterdir())}
+
+    assert modes == {"b": 0o700, "jobs.db": 0o600, "jobs.db-wal": 0o600, "jobs.db.lock": 0o600}
+
+
+def test_a_database_that_is_removed_is_written_anew(tmp_path: Path, logged: list[str]) -> None:
+    """Files that are removed while the server runs come back with the next change; the log says so."""
+    with serving(tmp_path) as api:
+        first = api.submit()
+        for file in tmp_path.glob("jobs.db*"):
+            file.unlink()
+        second = api.submit()
+    with serving(tmp_path) as api:
+        queued = [api.poll(), api.poll(), api.poll()]
+
+    assert queued == [first, second, None]
+    assert [line for line in logged if "was removed while it was open, and has been written anew" in line]
 
 
 def test_a_database_that_fails_is_told_to_the_client(tmp_path: Path, logged: list[str]) -> None:
     """When the disk is full a call is a 503 that says so, nothing is half done, and the server recovers."""
+    Store(tmp_path / "jobs.db").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
+        # As good as full while the queue is disabled: then every deletion fails with SQLite's own error.
+        db.execute(
+            "CREATE TRIGGER full BEFORE DELETE ON jobs WHEN EXISTS (SELECT * FROM disabled)"
+            " BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+        )
     with serving(tmp_path) as api:
         job_id = api.submit()
-        with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
-            # As good as full: every insertion and deletion fails with SQLite's own error.
-            db.execute("CREATE TRIGGER full BEFORE DELETE ON jobs BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
-            answer = api("PATCH", f"/jobs/{job_id}/completed", OUTCOME)
-            verdict = api.status("GET", f"/jobs/{job_id}/completed")
-            db.execute("DROP TRIGGER full")
+        api("PATCH", "/queue", {"disabled": True})
+        answer = api("PATCH", f"/jobs/{job_id}/completed", OUTCOME)
+        verdict = api.status("GET", f"/jobs/{job_id}/completed")
+        api("PATCH", "/queue", {"disabled": False})
         again = api.status("PATCH", f"/jobs/{job_id}/completed", OUTCOME)
 
     assert answer.status_code == 503

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import sqlite3
 import threading
 import time
@@ -255,7 +256,7 @@ def test_a_second_one_is_refused(state: Path) -> None:
 def test_a_refused_one_leaves_the_lock(state: Path) -> None:
     """One that could not be opened keeps no other from it, and no descriptor open."""
     state.mkdir(parents=True)
-    (state / "journal.sqlite3").write_bytes(b"spam" * 1000)
+    make_foreign(state / "journal.sqlite3")
     before = len(os.listdir("/proc/self/fd"))
     threads = threading.active_count()
     for _ in range(3):
@@ -329,13 +330,10 @@ def make_damaged(file: Path) -> None:
 
 UNUSABLE = {
     "newer": (make_newer, "newer version"),
-    "text": (make_text, "not a database"),
-    "truncated": (make_truncated, "malformed"),
     "foreign": (make_foreign, "it is a database of another program"),
     "foreign, of the same version": (make_namesake, "it is a database of another program"),
     "an API server's": (make_servers, "it is a database of another program"),
     "directory": (make_directory, "unable to open"),
-    "damaged": (make_damaged, ""),
 }
 
 
@@ -361,6 +359,140 @@ def test_an_unusable_one_is_one_line(
     assert not farm.requests
     assert (file.read_bytes() if file.is_file() else b"") == before
     assert not [name for name in os.listdir(state) if name.endswith(("-wal", "-shm", "-journal"))]
+
+
+def make_stump(file: Path) -> None:
+    """A header is begun."""
+    file.write_bytes(b"SQLite format 3\0".ljust(100, b"\0"))
+
+
+def make_log(file: Path) -> None:
+    """Only the write-ahead log of a killed client is left."""
+    with run_script(WRITES, file.parent) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    file.unlink()
+
+
+DAMAGED = {
+    "text": (make_text, "file is not a database", "No job can be read in it"),
+    "truncated": (make_truncated, "malformed", "Jobs in it: j0, j1, "),
+    "damaged": (make_damaged, "", "j20, "),
+    "stump": (make_stump, "file is not a database", "No job can be read in it"),
+    "without its database": (make_log, "it is empty, and its write-ahead log is not", "No job can be read in it"),
+}
+
+
+@pytest.mark.parametrize(("make", "complaint", "held"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_one_is_moved_aside(
+    client: Client, farm: Farm, tmp_path: Path, make: Callable[[Path], None], complaint: str, held: str
+) -> None:
+    """The client starts with an empty journal, keeps the damaged one, and says in one line which jobs it held."""
+    state = tmp_path / "state"
+    state.mkdir()
+    file = state / "journal.sqlite3"
+    make(file)
+    before = {end: Path(f"{file}{end}").read_bytes() for end in ("", "-wal") if Path(f"{file}{end}").is_file()}
+    client.start()
+    verdict = farm.await_verdict(farm.post(BENIGN))
+    client.stop()
+    said = client.log[0]
+
+    assert not verdict.failed
+    assert complaint in said
+    assert {end: Path(f"{file}.damaged-1{end}").read_bytes() for end in before} == before
+    assert f"and is now {file.name}.damaged-1" in said
+    assert held in said
+    assert sorted(os.listdir(state)) == sorted(
+        ["journal.sqlite3", "lock", *(f"{file.name}.damaged-1{e}" for e in before)]
+    )
+
+
+# --- its files ---
+
+
+def remove_all(state: Path) -> None:
+    shutil.rmtree(state)
+
+
+def remove(*ends: str) -> Callable[[Path], None]:
+    def remove(state: Path) -> None:
+        for end in ends:
+            (state / f"journal.sqlite3{end}").unlink()
+
+    return remove
+
+
+def replace_log(state: Path) -> None:
+    remove("-wal")(state)
+    (state / "journal.sqlite3-wal").write_bytes(b"spam")
+
+
+REMOVALS = {
+    "database": remove(""),
+    "write-ahead log": remove("-wal"),
+    "both": remove("", "-wal"),
+    "directory": remove_all,
+    "another log": replace_log,
+}
+
+
+@pytest.mark.parametrize("act", REMOVALS.values(), ids=REMOVALS)
+def test_removed_files_are_written_anew(state: Path, logged: list[str], act: Callable[[Path], None]) -> None:
+    """What is removed while it is open comes back whole with the next change, locked; the log says it once."""
+
+    async def go(journal: Journal) -> None:
+        await journal.begin("before", "{}", NOON)
+        act(state)
+        await journal.begin("after", "{}", NOON)
+        with pytest.raises(JournalError, match="another client uses this state directory"):
+            Journal(state)
+        await journal.finish_task("after", 0, {"module": "a"})
+
+    with opened(state) as journal:
+        asyncio.run(go(journal))
+
+    assert written(state)[0] == [
+        UnfinishedJob("before", "{}", NOON, 1),
+        UnfinishedJob("after", "{}", NOON, 1, ({"module": "a"},)),
+    ]
+    assert len([line for line in logged if "was removed while it was open, and has been written anew" in line]) == 1
+    assert sorted(os.listdir(state)) == ["journal.sqlite3", "lock"]
+
+
+def test_a_replaced_one_is_not_written_over(state: Path) -> None:
+    """A file that somebody put in its place stays, and each change is an error that says so."""
+
+    async def go(journal: Journal) -> None:
+        await journal.begin("before", "{}", NOON)
+        os.replace(other, file)
+        for job_id in ("one", "two"):
+            with pytest.raises(JournalError, match="was replaced while it was open: start the program again"):
+                await journal.begin(job_id, "{}", NOON)
+
+    file, other = state / "journal.sqlite3", state / "other"
+    with opened(state) as journal:
+        other.write_text("spam")
+        asyncio.run(go(journal))
+
+    assert file.read_text() == "spam"
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["ours alone", "shared"])
+def test_only_its_owner_reads_it(state: Path, foreign: bool) -> None:
+    """Files are for their owner alone, also older ones, and so is a directory of nothing else. No -shm is mapped."""
+    make_version_1(state)
+    for path in state.iterdir():
+        path.chmod(0o644)
+    state.chmod(0o755)
+    if foreign:
+        (state / "notes.txt").touch(0o644)
+    with opened(state):
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (state, *state.iterdir())}
+
+    ours = {"journal.sqlite3": 0o600, "journal.sqlite3-wal": 0o600, "lock": 0o600}
+    assert modes == ours | ({"state": 0o755, "notes.txt": 0o644} if foreign else {"state": 0o700})
 
 
 VERSION_1 = """
@@ -460,17 +592,12 @@ def test_an_upgrade_that_fails_changes_nothing(state: Path) -> None:
     assert columns(file) == before
 
 
-@pytest.mark.parametrize("size", [0, 10, 100])
-def test_the_stump_of_one(state: Path, size: int) -> None:
-    """A file that a crash left empty is a new journal; the stump of a header is an error of one line."""
+def test_a_file_that_a_crash_left_empty(state: Path) -> None:
+    """It is a new journal."""
     state.mkdir(parents=True)
-    (state / "journal.sqlite3").write_bytes(b"SQLite format 3\0".ljust(size, b"\0")[:size])
+    (state / "journal.sqlite3").touch()
 
-    if size == 0:
-        assert written(state) == ([], [])
-    else:
-        with pytest.raises(JournalError, match="move it away"):
-            Journal(state)
+    assert written(state) == ([], [])
 
 
 def test_a_second_client_is_refused(supervised: Supervised) -> None:
