@@ -16,6 +16,8 @@ from tests.cases.checks import Check, completes, refused, stopped, told
 from tests.cases.client import TS_PADDING, VOID, Client, append, meanwhile, namespace, odd
 from tests.cases.tasks import AAC, COPY, Task, cleanup, ffmpeg, handbrake, mkvextract, mkvmerge
 
+pytestmark = pytest.mark.tools
+
 Maker = Callable[[str], Task]
 
 

@@ -12,6 +12,8 @@ from tests.cases.checks import Words, stopped
 from tests.cases.client import Client, namespace
 from tests.cases.tasks import AAC, COPY, Task, cleanup, encode, ffmpeg, handbrake, mkvextract, mkvmerge
 
+pytestmark = pytest.mark.tools
+
 
 def audio(target: str = "out.mkv", **options: Any) -> Task:
     return ffmpeg(target=target, video=None, audio=AAC | options)

@@ -10,6 +10,8 @@ from tests.cases.checks import Check, completes, streams, tags_of
 from tests.cases.client import Client
 from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, encode, ffmpeg, handbrake, job, mkvextract, mkvmerge
 
+pytestmark = pytest.mark.tools
+
 NAMES = {
     "sequence": "%d.mkv",
     "percent": "100% %03d %s.mkv",

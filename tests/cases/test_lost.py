@@ -10,6 +10,8 @@ from tests.cases.checks import Check, completes, refused, stopped, told
 from tests.cases.client import Client, Services, namespace, odd, until
 from tests.cases.tasks import COPY, Task, cleanup, ffmpeg, handbrake, job, mkvextract, mkvmerge
 
+pytestmark = pytest.mark.tools
+
 SAME = "same file"
 PATTERN = ("wildcard", "pattern")
 KEPT = told(SAME, changed=())  # nothing to do, or refused as by mv(1): the file is there

@@ -9,6 +9,8 @@ from tests.cases.checks import completes, refused, require_words, tags_of
 from tests.cases.client import Client
 from tests.cases.tasks import AAC, COPY, ENCODE, Task, cleanup, encode, ffmpeg, handbrake, job, mkvextract, mkvmerge
 
+pytestmark = pytest.mark.tools
+
 VICTIM = "victim.mkv"
 Row = tuple[Any, ...]
 """A task, and words of its refusal."""

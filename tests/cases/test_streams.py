@@ -11,6 +11,8 @@ from tests.cases.checks import Check, completes, refused, stopped, told
 from tests.cases.client import Client
 from tests.cases.tasks import AAC, COPY, ENCODE, Task, ffmpeg, handbrake, mkvmerge
 
+pytestmark = pytest.mark.tools
+
 FILM, SMALL = "video h264 320x180", "video h264 160x90"
 JPN, ENG = "audio jpn", "audio eng Commentary"
 
