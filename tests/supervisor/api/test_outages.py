@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NewConnectionError
 
@@ -13,15 +14,20 @@ from tests.support.supervised import BENIGN
 from tests.support.waiting import pass_time, until
 
 
-def test_an_outage_is_two_lines(farm: Farm, client: Client) -> None:
-    """The log has one line when the server is lost, and one when it is back, however often it was tried."""
-    client.start(LOGURU_LEVEL="INFO", WORKER_SLOTS="2")
+@pytest.mark.parametrize("what", ["server", "route"])
+def test_an_outage_is_two_lines(farm: Farm, client: Client, what: str) -> None:
+    """The log has a line when a server or its route is lost, and one when it is back, however often it was tried."""
+    client.start(LOGURU_LEVEL="INFO", WORKER_SLOTS="2" if what == "server" else "1")
     await_idle(farm)
     before = len(client.log)
-    farm.go_down()
-    pass_time(3)
+    if what == "server":
+        farm.go_down()
+        pass_time(3)
+    else:
+        farm.misbehave("GET /queue/poll", status(503))
+        await_calls(farm, "GET /queue/poll", 6, time.monotonic())
     lost = client.log[before:]
-    farm.come_up()
+    farm.come_up() if what == "server" else farm.behave()
     await_calls(farm, "GET /queue/poll", 4, time.monotonic())
     back = client.log[before + len(lost) :]
 
@@ -43,22 +49,6 @@ def test_a_last_answer_is_no_end() -> None:
 
     assert still_down
     assert outages.reachable.is_set()
-
-
-def test_an_error_is_two_lines(farm: Farm, client: Client) -> None:
-    """The same is true of a route that the server fails at."""
-    client.start(LOGURU_LEVEL="INFO")
-    await_idle(farm)
-    before = len(client.log)
-    farm.misbehave("GET /queue/poll", status(503))
-    await_calls(farm, "GET /queue/poll", 6, time.monotonic())
-    lost = client.log[before:]
-    farm.behave()
-    await_calls(farm, "GET /queue/poll", 4, time.monotonic())
-    back = client.log[before + len(lost) :]
-
-    assert len(lost) == 1
-    assert len(back) == 1
 
 
 def test_a_server_that_is_down_at_the_start(farm: Farm, client: Client) -> None:

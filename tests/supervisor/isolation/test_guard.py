@@ -142,16 +142,6 @@ def test_busy_loop_ends_at_the_run_timeout(supervised: Supervised) -> None:
     assert (verdict.failure.cause.reason, verdict.failure.cause.limit) == ("timeout", "3s")
 
 
-def test_progress_that_stands_still(supervised: Supervised) -> None:
-    """With progress_timeout, a module that reports the same progress for too long is ended; without, it is not."""
-    supervised.configure({"progress_timeout": "1s", "run_timeout": "30s"})
-
-    (verdict,) = supervised.verdicts(hostile("repeat_progress"))
-
-    assert verdict.failure is not None
-    assert (verdict.failure.cause.reason, verdict.failure.cause.limit, verdict.failure.progress) == ("stall", "1s", 43)
-
-
 def test_tools_are_asked_before_they_are_killed(supervised: Supervised, tmp_path: Path) -> None:
     """At a timeout the tool gets its asking signal; that it then exits 0 does not make a success of it."""
     note = tmp_path / "note"

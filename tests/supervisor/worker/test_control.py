@@ -43,39 +43,27 @@ def test_own_record_is_read_though_nothing_may_be_taken(farm: Farm, client: Clie
 
 
 UNKNOWN = {
-    "500": status(500),
-    "404": status(404),
-    "html": says("<h1>Spam</h1>"),
-    "null": says("null"),
-    "list": says("[]"),
-    "text": says('{"queue": [], "attributes": {"disabled": "perhaps"}}'),
-    "lost": LOST,
-    "cut": Fault(cut=5),
+    "500": ("GET /queue", status(500)),
+    "404": ("GET /queue", status(404)),
+    "html": ("GET /queue", says("<h1>Spam</h1>")),
+    "null": ("GET /queue", says("null")),
+    "list": ("GET /queue", says("[]")),
+    "text": ("GET /queue", says('{"queue": [], "attributes": {"disabled": "perhaps"}}')),
+    "lost": ("GET /queue", LOST),
+    "cut": ("GET /queue", Fault(cut=5)),
+    "worker, 500": ("GET /workers/*", status(500)),
+    "worker, garbage": ("GET /workers/*", says("spam")),
+    "worker, lost": ("GET /workers/*", LOST),
 }
 
 
-@pytest.mark.parametrize("fault", UNKNOWN.values(), ids=UNKNOWN)
-def test_takes_nothing_while_the_queues_flag_is_unknown(farm: Farm, client: Client, fault: Fault) -> None:
-    """No job is taken before the server has said that it may be."""
-    farm.misbehave("GET /queue", fault)
+@pytest.mark.parametrize(("route", "fault"), UNKNOWN.values(), ids=UNKNOWN)
+def test_takes_nothing_while_a_flag_is_unknown(farm: Farm, client: Client, route: str, fault: Fault) -> None:
+    """No job is taken before the server has said that it may be, by the queue's flag and the worker's own."""
+    farm.misbehave(route, fault)
     job_id = farm.post(BENIGN)
     client.start()
-    await_calls(farm, "GET /queue", 3)
-    polls = farm.calls("GET /queue/poll")
-    farm.behave()
-    verdict = farm.await_verdict(job_id)
-
-    assert not polls
-    assert not verdict.failed
-
-
-@pytest.mark.parametrize("fault", [status(500), says("spam"), LOST], ids=["500", "garbage", "lost"])
-def test_takes_nothing_while_the_workers_flag_is_unknown(farm: Farm, client: Client, fault: Fault) -> None:
-    """The same is true of the worker's own flag."""
-    farm.misbehave("GET /workers/*", fault)
-    job_id = farm.post(BENIGN)
-    client.start()
-    await_calls(farm, "GET /workers/*", 3)
+    await_calls(farm, route, 3)
     polls = farm.calls("GET /queue/poll")
     farm.behave()
     verdict = farm.await_verdict(job_id)

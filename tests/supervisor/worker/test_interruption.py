@@ -80,6 +80,7 @@ def test_nothing_is_left_of_an_interrupted_task(
 BAD_RETURNS = {
     "sound": ("POST /queue", Fault(), 0),
     "500": ("POST /queue", status(500), 2),
+    "post lost": ("POST /queue", LOST, 1),
     "no delete": ("DELETE /jobs/*", status(500), 2),
     "delete lost": ("DELETE /jobs/*", LOST, 1),
 }
@@ -89,7 +90,7 @@ BAD_RETURNS = {
 def test_an_interrupted_job_is_given_back_where_that_is_wanted(
     farm: Farm, client: Client, held: Held, route: str, fault: Fault, times: int
 ) -> None:
-    """With ON_RESTART=requeue, such a job is posted again as it was, and only then is its old record deleted."""
+    """With ON_RESTART=requeue, such a job is posted again once, as it was, and then its old record is deleted."""
     farm.misbehave(route, fault, times)
     job_id = farm.post(held.job)
     client.start()
@@ -108,52 +109,6 @@ def test_an_interrupted_job_is_given_back_where_that_is_wanted(
     assert queued[0]["job_title"] == held.job["job_title"]
     assert posts[-1].time < deletes[0].time
     assert [verdict.job_id for verdict in farm.verdicts] == [queued[0]["job_id"]]
-
-
-def test_a_job_is_not_lost_when_its_return_is_not_confirmed(farm: Farm, client: Client, held: Held) -> None:
-    """A job whose posting was accepted, and the answer lost, is in the queue once, and its old record goes."""
-    farm.misbehave("POST /queue", LOST, 1)
-    job_id = farm.post(held.job)
-    client.start()
-    held.await_running()
-    farm.disabled = True
-    client.kill()
-    client.start(ON_RESTART="requeue")
-    until(lambda: farm.calls(f"DELETE /jobs/{job_id}") and not farm.running, "the old record to be deleted", 60)
-
-    assert [tasks_of(again) for again in farm.queue.values()] == [tasks_of(held.job)]
-
-
-def test_the_second_sigterm_gives_the_job_back(farm: Farm, client: Client, held: Held) -> None:
-    """A second SIGTERM stops the job in hand and puts it back into the queue; the client exits with 0."""
-    job_id = farm.post(held.job)
-    client.start()
-    held.await_running()
-    client.process.terminate()
-    await_beats(farm, 1)
-    client.process.terminate()
-    ended = client.process.wait(60)
-
-    assert ended == 0
-    assert [tasks_of(again) for again in farm.queue.values()] == [tasks_of(held.job)]
-    assert job_id not in farm.queue
-    assert not farm.running
-    assert not farm.verdicts
-
-
-def test_the_third_sigterm_ends_everything(farm: Farm, client: Client, supervised: Supervised, tmp_path: Path) -> None:
-    """A third SIGTERM does not wait for a task that ignores all signals, whatever its grace is."""
-    supervised.configure({"grace": "1h"})
-    ready = tmp_path / "ready"
-    farm.post(job(("hostile", {"step": "run", "act": "ignore_everything", "ready": str(ready)})))
-    client.start()
-    until(ready.exists, "the module to run")
-    for _ in range(2):
-        client.process.terminate()
-        await_beats(farm, 2)
-    client.process.terminate()
-
-    client.process.wait(60)
 
 
 def test_a_deleted_job_is_cancelled_where_that_is_wanted(farm: Farm, client: Client, held: Held) -> None:

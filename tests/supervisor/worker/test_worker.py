@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import SETTINGS, WORKER, Client, Held, await_beats, await_calls, await_idle, await_verdicts
+from tests.support.client import SETTINGS, WORKER, Client, Held, await_beats, await_calls, await_verdicts
 from tests.support.farm import Farm
 from tests.support.supervised import BENIGN
 from tests.support.waiting import until
@@ -109,17 +109,6 @@ def test_a_worker_that_is_disabled_leaves_the_others_at_work(farm: Farm, client:
 
 
 # --- the state directory ---
-
-
-def test_there_is_one_client_for_a_state_directory(farm: Farm, client: Client) -> None:
-    """A second client with the same state directory says so in one line and exits with 2; the first goes on."""
-    client.start()
-    await_idle(farm)
-    done = client.refuse()
-
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert not farm.await_verdict(farm.post(BENIGN)).failed
 
 
 def test_the_workers_id_is_made_once(farm: Farm, client: Client) -> None:
