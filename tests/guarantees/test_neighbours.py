@@ -55,8 +55,7 @@ def test_clients_side_by_side(supervised: Supervised, tmp_path: Path, name: str)
         done.append(supervised.run(BENIGN))
     after = [tree(client) for client in clients]
     for client in clients:
-        client.kill()
-        client.communicate()
+        end(client)
 
     assert [each.returncode for each in done] == [0, 0], [each.stderr for each in done]
     assert all(len(each) >= 3 for each in before)  # zygote, task process, tool
@@ -65,6 +64,13 @@ def test_clients_side_by_side(supervised: Supervised, tmp_path: Path, name: str)
 
 def tree(client: "subprocess.Popen[str]") -> set[psutil.Process]:
     return {process for process in psutil.Process(client.pid).children(recursive=True) if process.is_running()}
+
+
+def end(client: "subprocess.Popen[str]") -> None:
+    """Ask a client to end, which `unshare` may have forked: killed, it would leave its cgroup to its own kind."""
+    process = psutil.Process(client.pid)
+    (process.children()[0] if "--kill-child" in client.args else process).terminate()
+    client.communicate()
 
 
 def test_a_foreign_proc(supervised: Supervised) -> None:
