@@ -100,7 +100,7 @@ class Watch:
             if now[:2] != before[:2]:
                 return f"{name}: was changed meanwhile: another file has taken its place"
             if now != before:
-                return f"{name}: was written to meanwhile, so that nobody knows whether all of it was read"
+                return f"{name}: was written to meanwhile: somebody may still be writing it"
         new = next((name for name in self._names() if name not in self._stamps and _stamp(name)), None)
         return f"{new}: was written meanwhile, after the task had begun to read" if new else None
 

@@ -15,10 +15,11 @@ from modules.damage import DamageLog, read_through
 from modules.ffmpeg.encode import Encoded
 from modules.ffmpeg.expect import missing_frames
 from modules.ffmpeg.options import is_device, is_file, is_sequence, names, outputs_of, sources
+from modules.output import is_special
 from modules.sources import files_of, list_problems, part_shortages, parts_of, plain_names
 
-_ENDS = names("t to f fs frames vframes aframes dframes shortest isync")
-"""Options with which ffmpeg may not read a source to its end, or not as the container that it is."""
+_ENDS = names("t to fs frames vframes aframes dframes shortest isync")
+"""Options with which ffmpeg may not read a source to its end."""
 
 _PIPE = re.compile(r"(pipe|fd):|-$")
 
@@ -51,10 +52,13 @@ def content_problems(
             continue
         if missing := _missing_picture(name, options) if index in needed else None:
             yield f"{where}: {name}: there is no {missing}, but a later picture: ffmpeg would end before it"
+        for inner in filter(is_special, _inner_names(name)):
+            yield from source_problems(module, where, inner)
         for inner in filter(can_look, _inner_names(name)):
             yield from list_problems(module, where, inner, format_name)
             if index in needed:
-                shortage = find_shortage(inner)
+                # Read as another format, a file lacks nothing that its own container states.
+                shortage = None if format_name else find_shortage(inner)
                 shortages = [shortage] if shortage else part_shortages(inner, format_name)
                 yield from (f"{where}: {inner}: {each}" for each in shortages)
 
@@ -123,7 +127,7 @@ def _inner_names(name: str) -> list[str]:
 
 
 def _pictures(name: str, options: Options) -> dict[int, str]:
-    """The pictures of a numbered sequence, by their numbers."""
+    """The pictures of a numbered sequence that are not empty, by their numbers."""
     directory, pattern = os.path.split(name)
     match = re.search(r"%(0?)(\d*)d", pattern, re.ASCII)
     is_numbered = is_sequence(name, options) and options.get("pattern_type", "sequence") == "sequence"
@@ -132,8 +136,11 @@ def _pictures(name: str, options: Options) -> dict[int, str]:
     before, after = pattern[: match.start()], pattern[match.end() :]
     form = re.compile(f"{re.escape(before)}(\\d{{{match[2] or 1},}}){re.escape(after)}".replace("%%", "%"), re.ASCII)
     found = {int(each[1]): each[0] for entry in os.listdir(directory or ".") if (each := form.fullmatch(entry))}
-    first = int(options.get("start_number") or 0)
-    return {number: os.path.join(directory, found[number]) for number in sorted(found) if number >= first}
+    first = media.number(options.get("start_number")) or 0
+    paths = {number: os.path.join(directory, found[number]) for number in sorted(found) if number >= first}
+    return {
+        number: path for number, path in paths.items() if os.path.isfile(path) and os.path.getsize(path)
+    }  # ffmpeg skips an empty one
 
 
 def _missing_picture(name: str, options: Options) -> str | None:

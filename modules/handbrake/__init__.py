@@ -132,8 +132,6 @@ class Handbrake(BaseModule):
             self.report(info={"phase": "checking"})
             if problem := output.find_no_space():  # 1.6.1 makes nothing of it if that comes at the end
                 raise RunError(message=problem)
-            if said.log.truncated:
-                certain = self._require_part(said.log.truncated, certain, likely)
             damage = self._find_damage(said, found)
             written = self._verify(output.temporary, said, certain, likely, found)
             self._verify_tracks(said, found, written)
@@ -221,6 +219,8 @@ class Handbrake(BaseModule):
     def _content_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         source = task["source"]
         if is_settled(self, source) and not will_be_made(self, source) and os.access(source, os.R_OK):
+            if not os.path.isdir(source) and any(source_problems(self, "source", source)):
+                return  # which are told already
             if problems := list(list_problems(self, "source", source)):
                 yield from problems
                 return  # a scan would read the files of the list

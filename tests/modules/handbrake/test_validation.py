@@ -252,7 +252,10 @@ def test_pipe_as_source(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     data = task(tmp_path / "pipe", tmp_path / "out.mkv")
 
-    assert refusal(data) == f"source: {tmp_path}/pipe: is a pipe or a device, which HandBrakeCLI cannot read twice"
+    assert (
+        refusal(data)
+        == f"source: {tmp_path}/pipe: is no regular file (a pipe or a device), which can be read once only"
+    )
     with pytest.raises(RunError, match="is a pipe or a device"):
         Handbrake(data).run()
 
