@@ -5,12 +5,13 @@ file. So the modules check that the output has the streams and durations that th
 promise nothing certain, nothing is checked: a good encode must never fail.
 """
 
+import contextlib
 import json
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +90,16 @@ def probe_output(name: str) -> Mapping[str, Any]:
     if shortage := find_shortage(name):
         raise RunError(message=f"the output {shortage}")
     return found
+
+
+@contextlib.contextmanager
+def quoting(said: Iterable[str]) -> Iterator[None]:
+    """Add lines of a tool's log to an error about its output."""
+    try:
+        yield
+    except RunError as error:
+        problem, command, rest = error.message.partition("; the command was")
+        raise RunError(message=": ".join([problem, *said]) + command + rest, stderr=error.stderr) from error
 
 
 def compare(

@@ -6,6 +6,7 @@ could then never be joined. `subprocess.run` and `communicate` wait for end-of-f
 """
 
 import contextlib
+import errno
 import os
 import re
 import selectors
@@ -27,6 +28,9 @@ from ipc.words import describe_signal, signal_name
 
 MAX_LINE = 64 << 10
 """Bytes of a line that are kept; the rest of a longer one is dropped."""
+
+MAX_REASON = 1000
+"""Characters of a program's last line that an error's message quotes."""
 
 POLL_INTERVAL = 0.1
 """Seconds between two checks whether the program has exited while another process holds its pipes open."""
@@ -71,11 +75,12 @@ class Finished:
         name = os.path.basename(self.argv[0])
         if self.returncode >= 0:
             return f"{name} exited with status {self.returncode}"
-        return f"{name} was killed by {describe_signal(-self.returncode)}"
+        hint = ", which the kernel does when memory runs out" if self.returncode == -signal.SIGKILL else ""
+        return f"{name} was killed by {describe_signal(-self.returncode)}{hint}"
 
     def error(self, message: str) -> RunError:
         """An error for the job's record: `message`, the last line on stderr, and the command line."""
-        last = f": {self.stderr[-1]}" if self.stderr else ""
+        last = f": {self.stderr[-1][:MAX_REASON]}" if self.stderr else ""
         return RunError(
             message=f"{message}{last}; the command was: {shlex.join(self.argv)}",
             stderr=self.stderr,
@@ -150,6 +155,8 @@ def missing(name: str) -> Unfit | None:
     """A message for a person if there is no program `name`, else `None`."""
     if shutil.which(name) is not None:
         return None
+    if found := shutil.which(name, mode=os.F_OK):
+        return Unfit(f"{name} may not be executed: {found} lacks the permission")
     return Unfit(f"{name} is not installed, or not on PATH (install {_PACKAGES.get(name, name)})")
 
 
@@ -211,9 +218,16 @@ class _Command:
                 self.argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0, env=environment
             )
         except (OSError, ValueError) as error:
-            name = self.argv[0]
-            reason = missing(name) or f"{os.path.basename(name)} cannot be started: {error}"
-            raise RunError(message=reason) from error
+            raise RunError(message=missing(self.argv[0]) or self._why_not_started(error)) from error
+
+    def _why_not_started(self, error: OSError | ValueError) -> str:
+        name, path = os.path.basename(self.argv[0]), shutil.which(self.argv[0])
+        match getattr(error, "errno", None):
+            case errno.ENOEXEC:
+                return Unfit(f"{name} cannot be started: {path} is no program for this machine")
+            case errno.ENOENT:
+                return Unfit(f"{name} cannot be started: {path} needs an interpreter or loader that is not installed")
+        return f"{name} cannot be started: {error}"
 
 
 def _register(

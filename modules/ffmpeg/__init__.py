@@ -155,7 +155,8 @@ class Ffmpeg(BaseModule):
                     raise RunError(message=problem)
             inputs.require_read(task, self._sets, encoded.log)
             if not self._is_discarded():
-                self._verify(task, probes, expected, outputs[task["output_file"]].temporary)
+                with media.quoting(["nothing was encoded: see ss, t, to, frames"] if encoded.is_empty else []):
+                    self._verify(task, probes, expected, outputs[task["output_file"]].temporary)
             for warning in inputs.damage_warnings(task, self._sets, probes, encoded):
                 self.warn(warning)
             watch.require_unchanged()

@@ -19,7 +19,7 @@ _UNWRITTEN = re.compile(r"Error writing trailer|Error closing file|No space left
 
 _IGNORED = re.compile(
     r"(?:\[\S+ @ 0x[0-9a-f]+\] )?((?:Error parsing option|Unknown option: |Invalid value for ).*"
-    r"|Codec AVOption .* has not been used for any stream)"
+    r"|Codec AVOption .* has not been used for any stream|x265 \[warning\]: unable to parse .*)"
 )
 """Warnings about a setting that no encoder has taken: those of ffmpeg, libx264, libx265 and libsvtav1."""
 
@@ -36,10 +36,11 @@ Report = Callable[..., None]
 @dataclass(frozen=True)
 class Encoded:
     """What ffmpeg told of an encode that succeeded by its exit status. `frames` are those of the first video stream
-    that it took from the source, without those that it repeated."""
+    that it took from the source, without those that it repeated. `is_empty` is true if it counted no time at all."""
 
     frames: int
     log: DamageLog
+    is_empty: bool
 
 
 def encode(
@@ -61,7 +62,7 @@ def encode(
         line, level = split_level(line)
         if level == "error" and _UNWRITTEN.search(line):
             unwritten.append(line)
-        if level == "warning" and (match := _IGNORED.match(line)):
+        if level in {"warning", ""} and (match := _IGNORED.match(line)):
             ignored[match[1]] = None
 
     logger.info("Running {}", shlex.join(argv))
@@ -78,14 +79,14 @@ def encode(
         raise finished.error(f"ffmpeg could not write all of it: {unwritten[0]}")
     for line in ignored:
         warn(f"a setting is ignored: {line}")
-    return Encoded(progress.frames, log)
+    return Encoded(progress.frames, log, progress.is_empty)
 
 
 class _ProgressReader:
     """Reads the lines that ffmpeg writes for `-progress`, and reports each block of them.
 
     Attributes:
-        frames: See `Encoded`.
+        frames, is_empty: See `Encoded`.
     """
 
     def __init__(self, expected: ExpectedOutput, phase: str, report: Report) -> None:
@@ -93,7 +94,7 @@ class _ProgressReader:
         self._phase = phase
         self._report = report
         self._block: dict[str, str] = {}
-        self.frames = 0
+        self.frames, self.is_empty = 0, True
 
     def take(self, line: str) -> None:
         key, _, value = line.partition("=")
@@ -107,6 +108,7 @@ class _ProgressReader:
         frame, speed = media.number(block.get("frame")), media.number(block.get("speed", "").rstrip("x"))
         added, dropped = (media.number(block.get(key)) or 0.0 for key in ("dup_frames", "drop_frames"))
         self.frames = int((frame or 0.0) - added + dropped)
+        self.is_empty = not frame and not seconds
         info = {
             "phase": self._phase,
             "current_frame": None if frame is None else int(frame),

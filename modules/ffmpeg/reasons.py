@@ -30,9 +30,10 @@ _LIBRARY = re.compile(r"\berror\b|\[error\]|\bfailed\b|\bcannot\b|Assertion|what
 
 _CONSEQUENCE = re.compile(
     r"(?:Conversion failed|Last message repeated|Nothing was written|Could not open encoder before|Task finished"
-    r"|Terminating thread|Hardware device setup|Failed to (?:inject|configure|set option)|Error (?:while|splitting"
-    r"|sending|submitting|opening (?!input file )|(?:re)?initializing|binding|configuring|muxing|processing|linking"
-    r"|applying (?!option ')|parsing (?:global |a filter|options)|encoding a))[^'\"]*"
+    r"|Terminating thread|(?:Hardware d|D)evice setup|Failed to (?:inject|configure|set option)"
+    r"|Error (?:while|splitting|sending|submitting|opening (?!input file )|(?:re)?initializing (?:output|filter|the|a)"
+    r"|binding|configuring|muxing|processing|linking|applying (?!option ')|parsing (?:global |a filter|options)"
+    r"|encoding a))[^'\"]*"
 )
 """Errors that only say what did not go on: nothing is quoted in them."""
 

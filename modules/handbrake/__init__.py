@@ -4,12 +4,11 @@ An encode succeeded if HandBrakeCLI reports `WORKDONE` without error and ffprobe
 predicts. A certain prediction that does not hold is an error, a likely one a warning: a good encode must never fail.
 """
 
-import contextlib
 import dataclasses
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,12 +156,12 @@ class Handbrake(BaseModule):
             RunError: The output is not whole.
         """
         goes_on = partial(self._goes_on, found)
-        with _quoting(said.telling):
+        with media.quoting(said.telling):
             written = media.probe_output(name)
             media.compare(written, certain, goes_on)
         _require_duration(written)
         try:
-            with _quoting(said.telling):
+            with media.quoting(said.telling):
                 media.compare(written, likely, goes_on)
         except RunError as error:
             self.warn(error.message)
@@ -366,15 +365,6 @@ def title_problems(task: Mapping[str, Any], title: Title) -> Iterator[str]:
     # The temporary file would be one of the titles, and the first.
     if os.path.isdir(source) and os.path.isfile(title.path) and same_file(os.path.dirname(target) or ".", source):
         yield f"output_file: {target}: is in the directory {source}, whose files {TOOL} numbers as titles"
-
-
-@contextlib.contextmanager
-def _quoting(said: Iterable[str]) -> Iterator[None]:
-    """Add lines of HandBrakeCLI's log to an error about its output."""
-    try:
-        yield
-    except RunError as error:
-        raise RunError(message=": ".join([error.message, *said]), stderr=error.stderr) from error
 
 
 def _require_duration(written: Mapping[str, Any]) -> None:

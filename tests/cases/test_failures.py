@@ -39,18 +39,40 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     "ffmpeg negative bitrate": (audio(b="-5"), ("-5", "out of range")),
     "ffmpeg frame rate": (encode(r="nope"), ("framerate", "nope")),
     "ffmpeg frame size": (encode(s="nope"), ("frame size", "nope")),
+    "ffmpeg frame size of no picture": (encode(s="99999x99999"), ("99999x99999", "invalid")),
+    "ffmpeg odd frame size": (encode(s="81x45"), ("divisible by 2", "81x45")),
     "ffmpeg duration": (encode(t="nope"), ("duration", "nope")),
+    "ffmpeg no duration": (encode(t=0), ("nothing was encoded", " t,")),
+    "ffmpeg aspect": (encode(aspect="0:0"), ("aspect", "0:0")),
+    "ffmpeg threads": (encode(threads=-5), ("threads", "-5")),
     "ffmpeg start": (ffmpeg(input_options={"ss": "nope"}), ("ss", "nope")),
     "ffmpeg sample rate": (audio(ar=12345), ("sample rate", "12345")),
     "ffmpeg channel layout": (audio(channel_layout="nope"), ("channel layout", "nope")),
     "ffmpeg channels": (audio(codec="libmp3lame", ac=6), ("channel layout", "5.1")),
+    "ffmpeg too many channels": (audio(ac=99), ("99 channels",)),
+    "ffmpeg sample rate of Opus": (audio(codec="libopus", ar=44100), ("sample rate", "44100", "not supported")),
+    "ffmpeg experimental encoder": (audio(codec="dca"), ("experimental", "strict")),
+    "ffmpeg B frames": (
+        ffmpeg(video={"codec": "libx265", "preset": "ultrafast", "x265-params": "bframes=99"}),
+        ("bframe count must be 16 or smaller",),
+    ),
+    "ffmpeg picture too small": (ffmpeg(video={"codec": "libsvtav1", "preset": 12, "s": "16x16"}), ("width", "64")),
     "ffmpeg encoder": (encode(codec="libx256"), ("no encoder", "libx256", "libx265")),
     "ffmpeg encoder of a machine without": (encode(codec="h264_nvenc"), (("libcuda", "nvenc"),)),
+    "ffmpeg encoder without Quick Sync": (ffmpeg(video={"codec": "h264_qsv"}), ("h264_qsv", "MFX session")),
+    "ffmpeg encoder without VA-API": (ffmpeg(video={"codec": "h264_vaapi"}), ("h264_vaapi", "formats")),
     "ffmpeg encoder of another type": (audio(codec="libx264"), ("libx264",)),
     # ffmpeg: filters
     "ffmpeg filter": (encode(vf="scale=80:-2,nope"), ("filter", "nope")),
     "ffmpeg filter option": (encode(vf="scale=nope"), ("scale", "nope")),
     "ffmpeg filter value": (encode(vf="crop=9999:9999"), ("9999", "too big")),
+    "ffmpeg filter expression": (encode(vf="fps=nope"), ("fps", "undefined constant", "nope")),
+    "ffmpeg filter on a device": (encode(vf="scale_cuda=80:45"), ("scale_cuda", "formats")),
+    "ffmpeg label": (encode(vf="scale=80:45[a"), ("mismatched", "[a")),
+    "ffmpeg graph's stream": (
+        ffmpeg(output_options={"filter_complex": "[0:v:7]scale=80:45[x]"}),
+        ("0:v:7", "matches no streams"),
+    ),
     "ffmpeg filter of another type": (encode(vf="volume=2"), (("volume", "audio filter", "type mismatch"),)),
     "ffmpeg filter's file": (encode(vf="subtitles=none.srt"), ("none.srt",)),
     "ffmpeg filter of a copy": (ffmpeg(video=COPY | {"vf": "scale=80:-2"}), (("streamcopy", "copy"), "filter")),
@@ -76,6 +98,18 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     "ffmpeg demuxer": (ffmpeg(input_options={"f": "nope"}), ("input format", "nope")),
     "ffmpeg decoder": (ffmpeg(input_options={"c:v": "hevc"}), ("hevc",)),
     "ffmpeg hwaccel": (ffmpeg(input_options={"hwaccel": "nope"}), ("hwaccel", "nope")),
+    "ffmpeg hwaccel without a device": (
+        ffmpeg(input_options={"hwaccel": "vaapi", "hwaccel_output_format": "vaapi"}),
+        ("no device", "vaapi"),
+    ),
+    "ffmpeg character set": (
+        ffmpeg("s.srt", outs={"s:0": {"codec": "ass"}}, input_options={"sub_charenc": "NOPE"}),
+        ("character encoding", "NOPE"),
+    ),
+    "ffmpeg characters": (ffmpeg("latin.srt", outs={"s:0": {"codec": "ass"}}), ("UTF-8", "subtitles")),
+    "ffmpeg raw video": (ffmpeg("text.mkv", input_options={"f": "rawvideo"}), ("text.mkv", "picture size 0x0")),
+    "ffmpeg server": (ffmpeg("http://127.0.0.1:1/x.mkv"), ("127.0.0.1", "connection refused")),
+    "ffmpeg attachment": (ffmpeg(output_options={"attach": "none.ttf"}), ("none.ttf",)),
     "ffmpeg language": (ffmpeg(maps=["v:0", "a:m:language:fra"]), ("source_maps[1]", "fra")),
     "ffmpeg stream": (ffmpeg(maps=["v:0", "a:7"]), ("source_maps[1]", "0:a:7", "2 audio streams")),
     "ffmpeg start after the end": (ffmpeg(input_options={"ss": "1:00"}), ("1:00", "after", "end")),
@@ -112,11 +146,15 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     "mkvmerge boolean": (mkvmerge(track={"default-track-flag": "maybe"}), ("maybe", "default-track-flag")),
     "mkvmerge compression": (mkvmerge(track={"compression": "nope"}), ("nope", "compression")),
     "mkvmerge chapters": (mkvmerge(options={"chapters": "font.ttf"}), ("chapter", "font.ttf")),
+    "mkvmerge chapters' XML": (mkvmerge(options={"chapters": "bad.xml"}), ("bad.xml", "xml")),
+    "mkvmerge tags' XML": (mkvmerge(options={"global-tags": "bad.xml"}), ("bad.xml", "xml")),
+    "mkvmerge split": (mkvmerge(options={"split": "size:nope"}), ("split",)),
     "mkvmerge tags": (mkvmerge(options={"global-tags": "s.srt"}), ("tag", "s.srt")),
     "mkvmerge timestamps": (mkvmerge(track={"timestamps": "s.srt"}), ("timestamp", "s.srt")),
     "mkvmerge attachment": (mkvmerge(attachments=[{"filename": "none.ttf"}]), ("none.ttf", "no such file")),
     # mkvextract
     "mkvextract track": (mkvextract(tracks=[{"id": 9, "filename": "o"}]), ("tracks[0]", "9")),
+    "mkvextract onto a directory": (mkvextract(target="full"), ("full", "directory")),
     "mkvextract language": (
         mkvextract(tracks=[{"id": 0, "track_type": "audio", "language": "fra", "filename": "o"}]),
         ("tracks[0]", "fra"),
@@ -137,7 +175,8 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
 def test_reason(case: str, client: Client) -> None:
     """The message has the tool's reason, or the client's, and nothing was written."""
     task, words = FAILURES[case]
-    client.shell("mkdir full; touch full/file; echo text >text.mkv")
+    client.shell("mkdir full; touch full/file; echo text >text.mkv; echo '<Chapters><EditionEntry>' >bad.xml")
+    client.shell("printf '1\\n00:00:00,000 --> 00:00:01,000\\nM\\374ller\\n' >latin.srt")
     client.put("font.ttf", "s.srt", "clip.mkv")
 
     result = client.run(task)

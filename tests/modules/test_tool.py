@@ -1,6 +1,7 @@
 """Running one external program."""
 
 import itertools
+import re
 import signal
 import sys
 import time
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from app.exceptions import RunError, ValidationError
+from app.exceptions import RunError, Unfit, ValidationError
 from modules import tool
 from tests.support.media import Interrupted, terminated_when
 
@@ -95,14 +96,23 @@ def test_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         tool.require("HandBrakeCLI")
 
 
-def test_cannot_be_started(tmp_path: Path) -> None:
-    """A file that is no program is a RunError too."""
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [
+        (b"\0\0\0\0", 0o755, "program cannot be started: {} is no program for this machine"),
+        (b"#!/none/sh\n", 0o755, "program cannot be started: {} needs an interpreter or loader"),
+        (b"#!/bin/sh\n", 0o644, "program may not be executed: {} lacks the permission"),
+    ],
+)
+def test_cannot_be_started(content: bytes, mode: int, said: str, tmp_path: Path) -> None:
+    """A file that is no program, that lacks its interpreter or its permission, is a problem of the machine."""
     program = tmp_path / "program"
-    program.write_bytes(b"\0\0\0\0")
-    program.chmod(0o755)
+    program.write_bytes(content)
+    program.chmod(mode)
 
-    with pytest.raises(RunError, match="program cannot be started"):
+    with pytest.raises(RunError, match=re.escape(said.format(program))) as caught:
         tool.run([str(program)])
+    assert isinstance(caught.value.message, Unfit)
 
 
 def test_stderr_flood() -> None:
