@@ -72,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     def without_secrets(self) -> "Settings":
         """Return a copy without secrets, for processes that run modules."""
-        return msgspec.structs.replace(self, api_token="")
+        return msgspec.structs.replace(self, api_token="", api_url=shown_url(self.api_url))
 
     def apply(self) -> None:
         """Fill in `Config`, for the modules of this process."""
@@ -187,7 +187,7 @@ def _find_file(option: str | None, environ: Mapping[str, str]) -> tuple[Path, st
     here = Path("pyproject.toml")
     if here.is_file():
         try:
-            tools = tomllib.loads(here.read_text(encoding="utf-8")).get("tool")
+            tools = tomllib.loads(here.read_text(encoding="utf-8-sig")).get("tool")
         except (OSError, ValueError):
             tools = None  # another project's file in the working directory may well be broken
         if isinstance(tools, dict) and "client" in tools:
@@ -199,7 +199,7 @@ def _find_file(option: str | None, environ: Mapping[str, str]) -> tuple[Path, st
 
 def _read(file: Path) -> Any:
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        document = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or not TOML: both messages say where

@@ -29,6 +29,10 @@ VANISHED_AFTER = 30.0
 """Seconds after a worker's last heartbeat until its job goes back to the queue."""
 
 
+MAX_TAKES = 5
+"""How often a job is given to a worker that vanishes. Then the job itself is held to be the cause, and fails."""
+
+
 def create_app(
     store: Store, vanished_after: float = VANISHED_AFTER, worker_ttl: float = WORKER_TTL, token: str = ""
 ) -> FastAPI:
@@ -59,6 +63,7 @@ def create_app(
     )
     app.state.store = store
     app.state.workers = workers
+    app.state.vanished_after = vanished_after
     app.state.started_at = time.monotonic()
     # The gate checks the token. This dependency only puts a field for it on the OpenAPI page.
     dependencies = [Depends(HTTPBearer(auto_error=False))] if token else []
@@ -97,10 +102,19 @@ async def _watch(store: Store, workers: Workers, every: float) -> None:
 
 def _find_lost_jobs(store: Store, workers: Workers) -> None:
     changes = workers.look(store.running)
+    for job_id, why in changes.lost.items():
+        if store.times_taken(job_id) >= MAX_TAKES and store.complete(job_id, True, _lost_record(why)):
+            logger.error("Job {} fails: {} workers had it and vanished; the last: {}", job_id, MAX_TAKES, why)
     for job_id in store.put_back(list(changes.lost)) if changes.lost else ():
         logger.warning("Job {} goes back to the head of the queue: {}", job_id, changes.lost[job_id])
     for job_id in store.take_again(changes.returned) if changes.returned else ():
         logger.info("Job {} is out of the queue again: its worker is back", job_id)
+
+
+def _lost_record(why: str) -> dict[str, Any]:
+    message = f"the job was given to {MAX_TAKES} workers, and each of them vanished; the last: {why}"
+    error = {"type": "RunError", "reason": "lost", "message": message}
+    return {"completed": False, "message": message, "error": error, "tasks": []}
 
 
 async def _on_refusal(_request: Request, error: Exception) -> Response:

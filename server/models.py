@@ -110,6 +110,7 @@ class ConfigurationBody(BaseModel):
     backend: dict[str, str]
     version: str
     uptime: float = Field(description="Seconds since the server started.")
+    vanished_after: float = Field(description="Seconds of a worker's silence after which its job goes back.")
 
 
 class HealthBody(BaseModel):

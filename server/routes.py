@@ -220,10 +220,11 @@ status = APIRouter(prefix="/status", tags=["status"], route_class=StrictRoute)
 
 @status.get("/config", response_model=models.ConfigurationBody, summary="Show the server's software")
 async def show_configuration(request: Request) -> Response:
-    """Return the server's version, the software that it uses, and its uptime."""
+    """Return the server's version, the software that it uses, its uptime, and how long a worker may be silent."""
     backend = {"database": f"SQLite {sqlite3.sqlite_version}", "python": platform.python_version()}
     uptime = round(time.monotonic() - request.app.state.started_at, 3)
-    return Json({"backend": backend, "version": VERSION, "uptime": uptime})
+    patience = request.app.state.vanished_after
+    return Json({"backend": backend, "version": VERSION, "uptime": uptime, "vanished_after": patience})
 
 
 @status.get("/health", response_model=models.HealthBody, summary="Check the server's health")

@@ -102,7 +102,7 @@ class Store:
 
     def queue(self) -> list[str]:
         """Return the documents of all queued jobs, the head first."""
-        return self._texts("SELECT document FROM jobs WHERE position IS NOT NULL ORDER BY position")
+        return self._rows("SELECT document FROM jobs WHERE position IS NOT NULL ORDER BY position")
 
     def clear(self) -> int:
         """Delete all queued and running jobs; returns how many there were."""
@@ -143,7 +143,11 @@ class Store:
 
     def running(self) -> list[str]:
         """Return the ids of all running jobs, in the order of their submission."""
-        return self._texts("SELECT job_id FROM jobs WHERE position IS NULL ORDER BY number")
+        return self._rows("SELECT job_id FROM jobs WHERE position IS NULL ORDER BY number")
+
+    def times_taken(self, job_id: str) -> int:
+        """Return how often a queued or running job was given to a worker."""
+        return next(iter(self._rows("SELECT taken FROM jobs WHERE job_id = ?", job_id)), 0)
 
     def put_back(self, job_ids: Sequence[str]) -> list[str]:
         """Put running jobs back at the head of the queue, the first one first; returns those that were running."""
@@ -183,7 +187,7 @@ class Store:
         self._disable("worker", worker_id, disabled)
 
     def _disabled(self, what: str) -> set[str]:
-        return set(self._texts("SELECT id FROM disabled WHERE what = ?", what))
+        return set(self._rows("SELECT id FROM disabled WHERE what = ?", what))
 
     def _disable(self, what: str, name: str, disabled: bool) -> None:
         with self._transaction() as db:
@@ -224,9 +228,9 @@ class Store:
             yield connection
 
     def _text(self, query: str, *values: str) -> str | None:
-        return next(iter(self._texts(query, *values)), None)
+        return next(iter(self._rows(query, *values)), None)
 
-    def _texts(self, query: str, *values: str) -> list[str]:
+    def _rows(self, query: str, *values: str) -> list[Any]:
         with self._mutex:
             return [row[0] for row in self._database.execute(query, values)]
 

@@ -7,6 +7,7 @@ for a job is decided in `worker.outbox` and `worker.slot`.
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -23,6 +24,13 @@ from supervisor.api.transport import NOT_JSON, Call, Response, Transport
 
 MAX_SHOWN = 300
 """Characters of the server's own message that an error repeats."""
+
+QUEUE_ENDS = 256 << 10
+"""Bytes at each end of `GET /queue` in which its `attributes` are looked for: the jobs between may be any size."""
+
+_FIRST_ATTRIBUTES = re.compile(rb'\s*\{\s*"attributes"\s*:\s*(\{[^{}]*\})')
+_LAST_ATTRIBUTES = re.compile(rb'"attributes"\s*:\s*(\{[^{}]*\})\s*(?:,\s*"entries"\s*:\s*(?:\d+|null)\s*)?\}\s*\Z')
+"""The `attributes` of the whole response, and not of something in a job: those end in more brackets."""
 
 _T = TypeVar("_T")
 
@@ -60,6 +68,11 @@ class QueuedJob(msgspec.Struct):
 
 class _QueueResponse(msgspec.Struct):
     queue: list[QueuedJob] | None = None
+
+
+class _Configuration(msgspec.Struct):
+    vanished_after: float | None = None
+    """Only the embedded server tells it."""
 
 
 class PolledJob(msgspec.Struct, frozen=True):
@@ -107,7 +120,7 @@ class Session:
 
     async def queue_disabled(self) -> bool:
         """Return whether the operator has disabled the queue."""
-        return await self._call("GET", "/queue", _read_disabled)
+        return await self._call("GET", "/queue", _read_queue_disabled, ends=QUEUE_ENDS)
 
     # --- jobs ---
 
@@ -148,6 +161,10 @@ class Session:
         """Return whether the operator has disabled this worker. A worker that the server does not know is enabled."""
         return await self._call("GET", f"/workers/{quote_part(worker_id)}", _read_disabled, accept=(404,))
 
+    async def patience(self) -> float | None:
+        """Return after how many seconds of silence the server gives a worker's job away; `None` if it does not tell."""
+        return (await self._call("GET", "/status/config", _reader_of(_Configuration), log=False)).vanished_after
+
     async def workers(self) -> list[WorkerStatus]:
         """Return the live workers."""
         return (await self._call("GET", "/workers", _reader_of(_WorkersResponse))).workers or []
@@ -174,6 +191,7 @@ class Session:
         accept: tuple[int, ...] = (),
         idempotent: bool = True,
         log: bool = True,
+        ends: int | None = None,
     ) -> _T:
         """Make a call; returns what `read` makes of a response with a 2xx status or one of `accept`."""
 
@@ -186,7 +204,9 @@ class Session:
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
         began = time.monotonic()
         try:
-            value = await self._transport.perform(Call(method, path, content, idempotent=idempotent), read_success)
+            value = await self._transport.perform(
+                Call(method, path, content, idempotent=idempotent, ends=ends), read_success
+            )
         except SessionError as error:
             self._outages.note_failure(route, error, began)
             raise
@@ -227,6 +247,16 @@ def _read_disabled(response: Response) -> bool:
     return attributes is not None and attributes.disabled
 
 
+def _read_queue_disabled(response: Response) -> bool:
+    if not response.is_shortened:
+        return _read_disabled(response)
+    found = _FIRST_ATTRIBUTES.match(response.body) or _LAST_ATTRIBUTES.search(response.body)
+    if not found:
+        raise SessionError("the response is too long to look for `attributes` in it", response.status)
+    attributes = Response(response.status, b'{"attributes":' + found[1] + b"}")
+    return _read_disabled(attributes)
+
+
 def _read_found(response: Response) -> Response | None:
     return response if response.status == requests.codes.ok else None
 
@@ -255,4 +285,4 @@ def _describe(response: Response) -> str:
         requests.codes.unauthorized: "API_TOKEN is missing or wrong",
         requests.codes.forbidden: "API_TOKEN is not the right one",
     }.get(response.status, "API_URL redirects; set it to the final address" if response.status // 100 == 3 else "")
-    return ": ".join(filter(None, (f"status {response.status}", words, hint)))
+    return ": ".join(filter(None, (f"status {response.status}{response.through}", words, hint)))

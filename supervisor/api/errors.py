@@ -25,6 +25,8 @@ def reason(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
+    if isinstance(error, requests.exceptions.InvalidSchema) and "SOCKS" in str(error):
+        return "a SOCKS proxy needs the package PySocks: pip install PySocks"
     if isinstance(error, requests.Timeout):
         return "no response in time"
     innermost = list(_causes(error))[-1]

@@ -7,6 +7,7 @@ whole call. When it has passed, the loop shuts the connection's socket down, whi
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import socket
 import threading
@@ -14,18 +15,20 @@ import time
 from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import requests
 import requests.auth
 from requests.adapters import HTTPAdapter
+from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from app.config import VERSION, Settings
+from app.config import VERSION, Settings, shown_url
 from app.formats import SERVER_HEADER, refuse_constant
-from ipc.threads import started_threads
+from ipc.threads import Threads
 from supervisor.api.errors import SessionError, is_dropped, reason
 
 CALL_TIMEOUT = 30.0
@@ -41,7 +44,7 @@ MAX_IDLE = 1.0
 """Non-idempotent calls do not reuse a connection idle for longer than this (seconds): the server may be closing it."""
 
 THREADS, THREADS_PER_SLOT = 4, 6
-"""HTTP threads: 4 shared (outbox, module data), 6 per slot (4 heartbeats in flight, poll, flags)."""
+"""At most so many HTTP threads: 4 shared (outbox, module data), 6 per slot (4 heartbeats in flight, poll, flags)."""
 
 NOT_JSON = "the response is not JSON"
 
@@ -54,6 +57,10 @@ class Response(msgspec.Struct, frozen=True):
     status: int
     body: bytes
     from_embedded_server: bool = False
+    is_shortened: bool = False
+    """The middle of the body is left out: see `Call`."""
+    through: str = ""
+    """Words about the proxy that it came through, if it did."""
 
     def json(self) -> Any:
         """Decode the body.
@@ -70,15 +77,29 @@ class Response(msgspec.Struct, frozen=True):
 class Call:
     """One call: the request, the part of the response that has arrived, and a way to cut it short."""
 
-    def __init__(self, method: str, path: str, content: bytes | None = None, *, idempotent: bool = True) -> None:
-        """`content` is JSON. A call that is not `idempotent` is never sent twice."""
+    def __init__(
+        self, method: str, path: str, content: bytes | None = None, *, idempotent: bool = True, ends: int | None = None
+    ) -> None:
+        """`content` is JSON. A call that is not `idempotent` is never sent twice.
+
+        Of a response that is longer than twice `ends` bytes, so many are kept at its beginning and at its end.
+        """
         self.method = method
         self.path = path
         self.content = content
         self.idempotent = idempotent
         self.received = bytearray()
         self.is_cut = False
+        self.is_shortened = False
+        self._ends = ends
         self.connection: HTTPConnection | None = None
+
+    def take(self, data: bytes) -> None:
+        """More of the response has arrived."""
+        self.received += data
+        if self._ends and len(self.received) > 2 * self._ends:
+            del self.received[self._ends : -self._ends]
+            self.is_shortened = True
 
     def cut(self) -> None:
         """Make the call fail now, from another thread than its own."""
@@ -93,13 +114,14 @@ class Transport:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.api_url
-        self._threads = started_threads(THREADS + THREADS_PER_SLOT * settings.worker_slots, "session")
+        self._threads = Threads(THREADS + THREADS_PER_SLOT * settings.worker_slots, "session", THREADS)
         self._current = threading.local()  # `call`: the call that the thread performs
         self._once = _Adapter(self._current)
         self._once_in_flight = 0
         self._once_used_at = float("-inf")
-        self._session = _SessionWithOnce(self._current, self._once)
-        self._session.auth = _Bearer(settings.api_token)
+        self._proxy = _proxy_for(settings.api_url)
+        self._session = _SessionWithOnce(self._current, self._once, proxied=bool(self._proxy))
+        self._session.auth = _credentials(settings)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # threads share it: no state
         self._session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
         self._session.mount("http://", _Adapter(self._current))
@@ -151,8 +173,11 @@ class Transport:
         try:
             response = self._send_again_if_dropped(call)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            raise SessionError(reason(error), 0, bytes(call.received)) from error
+            raise SessionError(reason(error) + self._through(), 0, bytes(call.received)) from error
         return read(response)  # here and not in the loop: decoding a long queue takes a while
+
+    def _through(self) -> str:
+        return f" (through the proxy {shown_url(self._proxy)})" if self._proxy else ""
 
     def _send_again_if_dropped(self, call: Call) -> Response:
         try:
@@ -174,19 +199,30 @@ class Transport:
         ) as response:
             # Not `iter_content`: of a response that is cut short it gives nothing (requests 2.34, urllib3 2.8).
             while data := response.raw.read1(1 << 16, decode_content=True):
-                call.received += data
+                call.take(data)
                 if len(call.received) > MAX_RESPONSE:
                     raise SessionError(f"the response is larger than {MAX_RESPONSE >> 20} MiB")
-            return Response(response.status_code, bytes(call.received), SERVER_HEADER in response.headers)
+            return Response(
+                response.status_code,
+                bytes(call.received),
+                SERVER_HEADER in response.headers,
+                call.is_shortened,
+                self._through(),
+            )
 
 
 class _SessionWithOnce(requests.Session):
     """Sends calls that are not idempotent through an adapter of their own, `once`."""
 
-    def __init__(self, current: threading.local, once: HTTPAdapter) -> None:
+    def __init__(self, current: threading.local, once: HTTPAdapter, *, proxied: bool) -> None:
         super().__init__()
         self._current = current
         self._once = once
+        self._proxied = proxied
+
+    def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+        merged = super().merge_environment_settings(*args, **kwargs)
+        return merged if self._proxied else merged | {"proxies": {}}
 
     def get_adapter(self, url: str) -> Any:
         return super().get_adapter(url) if self._current.call.idempotent else self._once
@@ -221,6 +257,23 @@ class _Adapter(HTTPAdapter):
         manager = super().proxy_manager_for(*args, **kwargs)
         manager.pool_classes_by_scheme = self._pools
         return manager
+
+
+def _proxy_for(url: str) -> str:
+    """The proxy that the environment names for a server; empty for none. A loopback address has none."""
+    host = urlsplit(url).hostname or ""
+    with contextlib.suppress(ValueError):
+        if host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback:
+            return ""
+    return select_proxy(url, get_environ_proxies(url)) or ""
+
+
+def _credentials(settings: Settings) -> requests.auth.AuthBase:
+    """The token, or else the user name and password that are in the server's address."""
+    user, password = get_auth_from_url(settings.api_url)
+    if user and not settings.api_token:
+        return requests.auth.HTTPBasicAuth(user.encode(), password.encode())
+    return _Bearer(settings.api_token)
 
 
 class _Bearer(requests.auth.AuthBase):

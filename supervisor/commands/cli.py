@@ -8,6 +8,7 @@ import asyncio
 import io
 import json
 import os
+import resource
 import sys
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,9 @@ STANDALONE_POLL = "1"
 DEFAULT_PORT = 5000
 """The API server's port, as in the default of API_URL."""
 
+MIN_OPEN_FILES = 64
+"""Descriptors without which not even one task can be run."""
+
 _config = click.option(
     "--config",
     metavar="FILE",
@@ -50,6 +54,9 @@ _database = click.option("--database", metavar="FILE", help="The server's databa
 def main() -> None:
     """The worker of the Sisyphus video-encoding farm."""
     _open_standard_streams()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < MIN_OPEN_FILES:
+        _give_up(f"at most {most} files may be open, and {MIN_OPEN_FILES} are needed (ulimit -n, LimitNOFILE=)")
 
 
 @main.command()
@@ -186,7 +193,7 @@ def submit(job_file: str, wait: bool) -> None:
         _give_up(str(error))
     logger.remove()  # `submit` prints its errors itself; the session would log them, too
     body = {"job_title": job.job_title, "tasks": document["tasks"]}
-    sys.exit(asyncio.run(submit_job(settings, body, wait)))
+    sys.exit(_run_to_end(submit_job(settings, body, wait)))
 
 
 @main.command("config")
@@ -223,16 +230,23 @@ def new_module(name: str, directory: Path | None) -> None:
 def _exit_with(command: Coroutine[Any, Any, int]) -> NoReturn:
     """Run a command of `Foreground` and exit with its status."""
     try:
-        status = asyncio.run(command)
+        status = _run_to_end(command)
     except OSError as error:  # of the client, such as a missing temporary directory: a job's errors are on its record
         _give_up(f"the client cannot start: {error}")
     _flush_standard_streams()
     sys.exit(status)
 
 
+def _run_to_end(command: Coroutine[Any, Any, int]) -> int:
+    try:
+        return asyncio.run(command)
+    finally:
+        command.close()  # one that was not even begun would be complained of
+
+
 def _run_worker(worker: "Worker") -> int:
     try:
-        status = asyncio.run(worker.main())
+        status = _run_to_end(worker.main())
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001 - outermost frame: a defect of the client

@@ -104,10 +104,12 @@ class Foreground:
         if failure:
             click.echo(failure.headline, err=True)
             return FAILED
-        for task, lines in plans:
-            for line in lines or (f"# {task.task.module}: no command line; it works in its own process",):
-                click.echo(line)
-        return COMPLETED
+        words = [
+            line
+            for task, lines in plans
+            for line in lines or (f"# {task.task.module}: no command line; it works in its own process",)
+        ]
+        return self._print("\n".join(words), "the command lines", COMPLETED)
 
     async def validate(self, refused: Sequence[JobError]) -> int:
         """Validate every task and print what is wrong with each. Returns the exit status.
@@ -173,18 +175,27 @@ class Foreground:
         failure = verdict.failure
         if failure and failure.cause.unusable:
             return self._complain(failure)
+        status = FAILED if failure else COMPLETED
+        if failure and failure.cause.trouble:
+            click.echo(f"the client cannot work: {failure.cause.message}", err=True)
+            return WRONG
         if as_json:
-            try:
-                click.echo(msgspec.json.format(msgspec.json.encode(verdict.info)))
-                sys.stdout.flush()
-            except OSError as error:
-                click.echo(f"the record cannot be written: {error.strerror}", err=True)
-                return FAILED
+            record = msgspec.json.format(msgspec.json.encode(verdict.info)).decode()
+            status = self._print(record, "the record", status)
         else:
             display.show_verdict(verdict)
-        if failure and self._interrupted_by:
-            return 128 + self._interrupted_by
-        return FAILED if failure else COMPLETED
+        return 128 + self._interrupted_by if failure and self._interrupted_by else status
+
+    def _print(self, text: str, name: str, status: int) -> int:
+        """Print what the command was for; returns `status`, or that of a failure if it cannot be printed."""
+        try:
+            click.echo(text)
+            if sys.stdout:  # else the caller has closed it, and does not want to read anything
+                sys.stdout.flush()
+        except OSError as error:
+            click.echo(f"{name} cannot be written: {error.strerror}", err=True)
+            return FAILED
+        return status
 
     def _complain(self, failure: Failure) -> int:
         click.echo(f"{self._job_file}: tasks[{failure.task}].module: {failure.cause.message}", err=True)

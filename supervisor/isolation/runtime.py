@@ -11,14 +11,14 @@ from loguru import logger
 
 from app.config import Client, Settings
 from ipc import linux, ownership
-from ipc.threads import started_threads
+from ipc.threads import Threads
 from supervisor.isolation import cgroup, landlock
 from supervisor.isolation.cgroup import Cgroups
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.scratch import Scratch
 from supervisor.isolation.zygote import Zygote
 
-THREADS = 4
+THREADS, READY = 4, 2
 """Threads for calls that block: measuring a process tree, removing directories, waiting for a lost zygote."""
 
 
@@ -58,7 +58,7 @@ async def start_runtime(
     logger.debug("{}{}", words[0].upper(), words[1:])
     if lacking := landlock.find_lacking():
         logger.debug("{}", lacking)
-    asyncio.get_running_loop().set_default_executor(started_threads(THREADS, "supervisor"))
+    asyncio.get_running_loop().set_default_executor(Threads(THREADS, "supervisor", READY))
     zygote = Zygote(settings)
     zygote.start()
     try:

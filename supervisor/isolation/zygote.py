@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 from loguru import logger
 
-from app.config import SECRETS, Settings
+from app.config import SECRETS, Settings, shown_url
 from ipc import linux, ownership
 from ipc.messages import Cause, Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import encode
@@ -230,6 +230,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "SPT_NOENV": "1",
         # The level that the supervisor uses: loguru fails to import at a name that is no level.
         "LOGURU_LEVEL": settings.log_level,
+        "API_URL": shown_url(settings.api_url),  # without the password that it may hold
     }
     return {name: value for name, value in os.environ.items() if name not in SECRETS | systemd.VARIABLES} | own
 

@@ -12,6 +12,7 @@ from loguru import logger
 
 from app.config import Settings
 from supervisor.api.client import Session
+from supervisor.api.errors import SessionError
 from supervisor.isolation.runtime import Runtime
 from supervisor.worker.heartbeat import JITTER
 from supervisor.worker.journal import Journal, UnfinishedJob
@@ -83,7 +84,12 @@ class DisabledFlags:
         read_at, before = self._flags.get(name, (float("-inf"), False))
         if now - read_at < self._interval:
             return before
-        disabled = await ask()
+        try:
+            disabled = await ask()
+        except SessionError as error:
+            if error.status or not error.partial or name not in self._flags:
+                raise
+            disabled = before  # the response had begun, and is too long for its time: a huge queue
         self._flags[name] = now, disabled
         if disabled != before:
             words = "disabled on the server: no jobs are taken" if disabled else "enabled again"

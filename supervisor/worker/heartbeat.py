@@ -6,6 +6,8 @@ import contextlib
 import random
 from typing import Any
 
+from loguru import logger
+
 from app.config import VERSION, Settings
 from ipc.messages import StepName
 from supervisor.api.client import Session
@@ -17,6 +19,9 @@ from supervisor.worker.trouble import Trouble
 
 JITTER = 0.15
 """The largest share by which an interval is shortened, at random, so that a thousand workers do not beat as one."""
+
+BEATS = 3
+"""Heartbeats within the server's patience, so that one may be lost."""
 
 IN_FLIGHT = 4
 """Heartbeats of one worker without a response yet. When the next one is due, the oldest is given up."""
@@ -48,6 +53,7 @@ class WorkerHeartbeat:
         self._trouble = trouble
         self._online_at = field_time(now(settings))
         self._hostname = settings.hostname
+        self._adapted = asyncio.Event()
         self._has_started = False
         self._job: Job | None = None
         self._task: TaskRun | None = None
@@ -94,10 +100,26 @@ class WorkerHeartbeat:
         try:
             while True:
                 self._beat()
-                await asyncio.sleep(self._interval * random.uniform(1 - JITTER, 1))  # noqa: S311 - no secret
+                await self._rest()
         finally:
             for beat in self._in_flight:
                 beat.cancel()
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._interval * random.uniform(1 - JITTER, 1)):  # noqa: S311 - no secret
+                await self._adapted.wait()
+        self._adapted.clear()  # an interval that has become shorter begins with a heartbeat
+
+    async def _adapt(self) -> None:
+        """Beat often enough for the server, which would give the job of a worker that it holds for dead to another."""
+        with contextlib.suppress(SessionError):  # a server that does not tell its patience
+            patience = await self._session.patience()
+            if patience and self._interval > patience / BEATS:
+                shown, self._interval = self._interval, patience / BEATS
+                words = "HEARTBEAT_INTERVAL: {:g} s is too long for the server, whose patience is {:g} s: now {:g} s"
+                logger.warning(words, shown, patience, self._interval)
+                self._adapted.set()
 
     def _beat(self) -> None:
         while self._in_flight and self._in_flight[0].done():
@@ -112,4 +134,5 @@ class WorkerHeartbeat:
             if not self.is_known.is_set():
                 # The server can disable a worker only after its record was read once (sisyphus-server 1.3.3).
                 await self._session.worker_disabled(self.worker_id)
+                await self._adapt()
                 self.is_known.set()

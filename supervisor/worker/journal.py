@@ -24,7 +24,7 @@ import msgspec
 from loguru import logger
 
 from app.database import Database, DatabaseFileError, Schema
-from ipc.threads import started_threads
+from ipc.threads import Threads
 
 _TABLES = """
 CREATE TABLE jobs (                       -- begun, and without a verdict
@@ -129,7 +129,7 @@ class Journal:
         self._file = directory / "journal.sqlite3"
         self._database = _open(self._file)
         _make_private(directory)
-        self._thread: ThreadPoolExecutor = started_threads(1, "journal")
+        self._thread: ThreadPoolExecutor = Threads(1, "journal")
         self._acknowledged: list[int] = []
 
     def close(self) -> None:

@@ -158,7 +158,7 @@ class Worker:
             case signal.SIGQUIT:
                 self._stop(Stage.CANCEL if stage < Stage.CANCEL else Stage.KILL, number)
             case signal.SIGHUP:
-                self._reload()
+                self._start_task(self._reload())
             case signal.SIGUSR1:
                 self._start_task(self._log_snapshot())
             case signal.SIGUSR2 if stage >= Stage.CANCEL:
@@ -199,16 +199,22 @@ class Worker:
         for slot in self._slots:
             self._start_task(slot.pause(paused))
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         """Read the configuration again, for jobs that begin from now on. A wrong one changes nothing."""
         try:
-            self._client, self._limits = self._read_again()
+            self._client, self._limits = await asyncio.to_thread(self._read_file_again)
         except ConfigError as error:
             logger.error("SIGHUP: the configuration stays as it was: {}", error)
             return
         if self._context:
             self._context.runtime = replace(self._context.runtime, client=self._client, limits=self._limits)
         logger.info("SIGHUP: read {} again; modules: {}", self._client.file, ", ".join(self._client.modules) or "none")
+
+    def _read_file_again(self) -> Configuration:
+        file = self._client.file
+        if file.exists() and not file.is_file():  # reading a pipe would wait for somebody to write to it
+            raise ConfigError(f"{file}: is no regular file, which alone can be read again")
+        return self._read_again()
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

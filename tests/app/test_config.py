@@ -142,3 +142,11 @@ def test_unwritable_state_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="SISYPHUS_STATE_DIR"):
         load_settings({}, tmp_path / "file" / "state")
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    """Some editors begin a file with one."""
+    file = tmp_path / "client.toml"
+    file.write_text(ENABLED, encoding="utf-8-sig")
+
+    assert load_client(str(file), {}).modules

@@ -236,7 +236,7 @@ def test_the_server_tells_about_itself(api: Api) -> None:
     config = api("GET", "/status/config").json()
 
     assert api("GET", "/status/health").json() == {"status": "online"}
-    assert sorted(config) == ["backend", "uptime", "version"]
+    assert sorted(config) == ["backend", "uptime", "vanished_after", "version"]
     assert config["backend"]["database"].startswith("SQLite ")
     assert config["uptime"] >= 0
 

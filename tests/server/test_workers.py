@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from server.app import MAX_TAKES
 from server.workers import AwakeClock, Workers
 from tests.support.api_server import OUTCOME, SOON, Process, connected, serving, wait_for
 from tests.support.waiting import until
@@ -45,6 +46,24 @@ def test_a_job_that_nobody_ever_named_goes_back(tmp_path: Path, logged: list[str
     assert [line for line in logged if "goes back" in line] == [
         f"Job {job_id} goes back to the head of the queue: no worker has named it for {2 * SOON:g} s"
     ]
+
+
+def test_a_job_that_its_workers_do_not_survive_fails(tmp_path: Path, logged: list[str]) -> None:
+    """A job is not handed out for ever: when five workers have vanished with it, it fails, and its record says why."""
+    with serving(tmp_path, vanished_after=SOON) as api:
+        job_id = api.submit()
+        for number in range(MAX_TAKES):
+            until(api.queued, "the job to be in the queue")
+            api.poll()
+            api.beat(f"w{number}", job_id)
+        until(lambda: any("fails" in line for line in logged), "the job to fail")
+        verdict = api("GET", f"/jobs/{job_id}/completed").json()
+        queued = api.queued()
+
+    assert queued == []
+    assert verdict["failed"] is True
+    assert verdict["info"]["error"]["reason"] == "lost"
+    assert "'w4'" in verdict["info"]["message"]
 
 
 def test_a_job_stays_with_a_worker_that_names_it(tmp_path: Path) -> None:

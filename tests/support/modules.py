@@ -1,6 +1,7 @@
 """Modules that do what a test tells them to, and note or report it. The hostile ones are in `tests/hostile.py`."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -100,6 +101,18 @@ class Waiter(BaseModule):
             subprocess.run(argv, check=True)
         else:
             modules.tool.run(argv).check()
+
+
+class Sharing(BaseModule):
+    """Uses the two parts of `multiprocessing` that make a socket in TMPDIR."""
+
+    def run(self) -> None:
+        with multiprocessing.Manager() as manager:
+            assert list(manager.list([1])) == [1]
+        process = multiprocessing.get_context("forkserver").Process(target=len, args=("spam",))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
 
 
 class Picky(BaseModule):

@@ -1,5 +1,6 @@
 """SIGHUP, SIGUSR1 and SIGUSR2."""
 
+import os
 import signal
 from collections.abc import Callable
 
@@ -96,6 +97,7 @@ WRONG: dict[str, tuple[str | None, str]] = {
     "module": ('[tool.client.modules.enabled]\nx = "y"\n', "package.module.Class"),
     "empty": ("", "has no [tool.client] table"),
     "gone": (None, "cannot be read"),
+    "pipe": ("", "is no regular file"),
 }
 
 
@@ -107,6 +109,9 @@ def test_hup_keeps_what_it_has(scene: Scene, text: str | None, complaint: str) -
         scene.supervised.config.unlink()
     else:
         scene.supervised.config.write_text(text)
+    if "regular" in complaint:  # reading it would wait for ever
+        scene.supervised.config.unlink()
+        os.mkfifo(scene.supervised.config)
     before = len(scene.client.log)
     scene.signal("HUP")
     said = scene.client.log[before:]

@@ -1,14 +1,16 @@
 """How requests are sent: with the token, and to no other address."""
 
+import base64
 import contextlib
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.client import TOKEN, Client, Held, await_calls
-from tests.support.farm import Farm, status
+from tests.support.client import TOKEN, Client, Held, await_calls, await_idle
+from tests.support.farm import Farm, says, status
 from tests.support.supervised import BENIGN
+from tests.support.waiting import until
 
 
 def environment(process: psutil.Process) -> str:
@@ -60,3 +62,54 @@ def test_redirects_are_not_followed(farm: Farm, client: Client, code: int) -> No
 
         assert not other.requests
     assert not verdict.failed
+
+
+def test_a_name_and_a_password_in_the_address_are_sent(farm: Farm, client: Client, held: Held) -> None:
+    """They are Basic authentication, and no task sees the password."""
+    job_id = farm.post(held.job)
+    client.start(API_URL=farm.url.replace("//", "//us%C3%A9r:p%40ss@"), LOGURU_LEVEL="TRACE")
+    held.await_running()
+    below = psutil.Process(client.process.pid).children(recursive=True)
+    environments = list(map(environment, below))
+    held.let_go()
+    farm.await_verdict(job_id)
+
+    assert {request.headers["Authorization"] for request in farm.requests} == {
+        "Basic " + base64.b64encode("us\u00e9r:p@ss".encode()).decode()
+    }
+    assert not [text for text in (*environments, *client.log) if "p%40ss" in text or "p@ss" in text]
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
+def test_a_loopback_address_has_no_proxy(farm: Farm, client: Client, name: str) -> None:
+    """A proxy in the environment is for other machines."""
+    client.start(**{name: "http://127.0.0.1:1", "NO_PROXY": ""})
+
+    assert await_idle(farm)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("http://user:secret@127.0.0.1:1", "Connection refused (through the proxy http://127.0.0.1:1)"),
+        ("socks5://127.0.0.1:1", "a SOCKS proxy needs the package PySocks"),
+    ],
+)
+def test_a_proxy_is_named(client: Client, proxy: str, words: str) -> None:
+    """Where a proxy stands between, an error names it, without its password."""
+    client.start(API_URL="http://farm.invalid:5000", HTTP_PROXY=proxy, NO_PROXY="")
+    until(lambda: words in "\n".join(client.log), words)
+
+    assert "secret" not in "\n".join(client.log)
+
+
+@pytest.mark.parametrize("order", ["last", "first"])
+def test_a_queue_of_any_size(farm: Farm, client: Client, order: str) -> None:
+    """Of `GET /queue` only the flag is wanted, wherever it stands, and a flag in a job's data is not meant."""
+    job = b'{"job_title":"x","tasks":[{"module":"m","data":{"attributes":{"disabled":true}}}]},' * 10_000
+    queue, flag = b'"queue":[' + job[:-1] + b"]", b'"attributes":{"disabled":false}'
+    parts = [flag, b'"entries":10000', queue] if order == "first" else [queue, b'"entries":10000', flag]
+    farm.misbehave("GET /queue", says(b"{" + b",".join(parts) + b"}"))
+    client.start()
+
+    assert not farm.await_verdict(farm.post(BENIGN)).failed

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.isolation import scratch
+from tests.support.supervised import Supervised, job
 
 
 def test_scratch_directories_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,3 +81,17 @@ def test_mounts_are_not_entered(tmp_path: Path) -> None:
 
     assert kept
     assert not directory.exists()
+
+
+def test_a_long_path_is_none_to_sockets(supervised: Supervised, tmp_path: Path) -> None:
+    """With a TMPDIR of 70 characters, `multiprocessing` can make its sockets in a task, whose paths end at 107."""
+    supervised.configure(modules={"sharing": "tests.support.modules.Sharing"})
+    place = tmp_path / ("x" * (69 - len(str(tmp_path))))
+    place.mkdir()
+    links = set(Path("/tmp").glob(f"{scratch.LINK_PREFIX}*"))
+    done = supervised.run(job(("sharing", {})), env=os.environ | {"TMPDIR": str(place)})
+
+    assert len(str(place)) == 70
+    assert done.returncode == 0, done.stderr
+    assert not list(place.iterdir())
+    assert not set(Path("/tmp").glob(f"{scratch.LINK_PREFIX}*")) - links

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.api_server import serving
 from tests.support.client import (
     BEAT,
     WORKER,
@@ -24,7 +25,7 @@ from tests.support.client import (
 )
 from tests.support.farm import LOST, SILENCE, Farm, Fault, says, status
 from tests.support.supervised import BENIGN, Supervised, job
-from tests.support.waiting import until
+from tests.support.waiting import pass_time, until
 
 
 def test_beats_before_it_polls(farm: Farm, client: Client) -> None:
@@ -224,3 +225,18 @@ def test_nothing_of_a_job_is_left_after_it(farm: Farm, client: Client, tmp_path:
     assert all(beat["status"] == "idle" for beat in after)
     assert not any({"job_id", "job_title", "task", "progress"} & set(beat) for beat in after)
     assert not any({"speed", "frame"} & set(beat.get("info", {})) for beat in after)
+
+
+def test_it_adapts_to_the_servers_patience(client: Client, tmp_path: Path, held: Held) -> None:
+    """An interval over the patience of our server would cost the worker its job: it beats more often, and says so."""
+    with serving(tmp_path, vanished_after=1.5) as api:
+        job_id = api("POST", "/queue", held.job).json()["job_id"]
+        client.start(HEARTBEAT_INTERVAL="60", API_URL=api.url)
+        held.await_running()
+        pass_time(2 * 1.5 + 1)  # a job that no worker names goes back by then
+        queued = api.queued()
+        held.let_go()
+        until(lambda: api.status("GET", f"/jobs/{job_id}/completed") == 200, "the verdict")
+
+    assert queued == []
+    assert any("HEARTBEAT_INTERVAL" in line for line in client.log)

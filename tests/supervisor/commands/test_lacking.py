@@ -1,0 +1,65 @@
+"""A machine that lacks what the client needs, or takes nothing that it prints: one line, and no traceback."""
+
+import subprocess
+
+import pytest
+
+from tests.support.supervised import BENIGN, CLIENT, Supervised
+
+AS_USER = "setpriv --reuid=54323 --inh-caps=+dac_override --ambient-caps=+dac_override"
+"""A user without other processes, whose number can be limited."""
+
+COMMANDS = {
+    "run": "run --config {config} {job}",
+    "start": "start --config {config}",
+    "serve": "serve --port 0",
+    "submit": "submit {job}",
+    "plan": "run --dry-run --config {config} {job}",
+    "record": "run --json --config {config} {job}",
+    "config": "config --config {config}",
+    "version": "--version",
+}
+
+
+def call(supervised: Supervised, before: str, name: str, after: str = "") -> "subprocess.CompletedProcess[str]":
+    command = COMMANDS[name].format(config=supervised.config, job=supervised.write_job(BENIGN))
+    words = f"API_URL=http://127.0.0.1:1 {before} {CLIENT} {command} {after}"
+    return subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("limit", "name"),
+    [
+        *(("nproc=1", name) for name in ("run", "start", "serve", "submit")),
+        *(("nproc=3", name) for name in ("run", "start", "submit")),
+        ("nproc=4", "run"),
+        *(("nofile=16", name) for name in ("run", "start", "serve")),
+        *(("data=10000000", name) for name in ("run", "start", "serve", "submit")),
+        *(("data=30000000", name) for name in ("start", "serve")),
+    ],
+)
+def test_low_limits(supervised: Supervised, limit: str, name: str) -> None:
+    """Too few processes, threads, descriptors, too little memory: one line and status 2, and it does not hang."""
+    done = call(supervised, f"{AS_USER} prlimit --{limit}", name)
+
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "status"),
+    [
+        ("plan", "> /dev/full", 1),
+        ("plan", ">&-", 0),
+        ("record", ">&-", 0),
+        ("config", "> /dev/full", 2),
+        ("config", ">&-", 0),
+        ("version", "> /dev/full", 2),
+    ],
+)
+def test_nobody_reads(supervised: Supervised, name: str, after: str, status: int) -> None:
+    """A standard output that is closed or full changes nothing, unless the command was for what it prints."""
+    done = call(supervised, "", name, after)
+
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
