@@ -562,7 +562,8 @@ def spin(module: Hostile, step: str) -> None:
 def repeat_progress(module: Hostile, step: str) -> None:
     """Reports for ever, and never gets further."""
     while True:
-        module.heartbeat.set_data({"status": "in_progress", "task": "hostile", "progress": 43})
+        progress = module.task.get("progress", 43)
+        module.heartbeat.set_data({"status": "in_progress", "task": "hostile", "progress": progress})
         time.sleep(0.05)
 
 

@@ -295,6 +295,8 @@ class Ffmpeg(BaseModule):
             for key, value in options.items() if place != "source" else ():
                 if key.split(":")[0] in _CODECS and isinstance(value, str) and (why := encoders.find_problem(value)):
                     yield Unfit(f"{where}.{key}: {why}")
+            for key in known.ignored_by_copy(options) if place == "stream" else ():
+                self.warn(f"{where}.{key}: is ignored, because the stream is copied")
 
     def _stream_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         """Mapped streams that their source lacks, and sources that cannot be read or end before the encode starts."""

@@ -132,6 +132,16 @@ def _problems(key: str, value: object, place: str) -> Iterator[str]:
         yield from _wrong_value(name, value, kinds)
 
 
+def ignored_by_copy(options: Options) -> Iterator[str]:
+    """The names of settings of encoders among options that copy a stream."""
+    if any(key.split(":")[0] in {"c", "codec"} and value == "copy" for key, value in options.items()):
+        yield from (
+            key
+            for key in options
+            if ENCODER in (kinds := table().get(key.split(":")[0], "")) and set(kinds) <= {ENCODER, DICTIONARY}
+        )
+
+
 def _misplaced(name: str, specifier: str, kinds: set[str], place: str) -> str | None:
     if place == "stream" and name in _OF_FILE and not specifier:
         return f"is an option of the file: write it in output_options, or for the stream as {name}:s"

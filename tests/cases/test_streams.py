@@ -22,6 +22,10 @@ def mapped(source: str, *maps: str, target: str = "out.mkv", **options: Any) -> 
     return ffmpeg(source, target, maps=maps, outs={"0": COPY | options})
 
 
+def mapped_all(**outs: Any) -> Task:
+    return ffmpeg(maps=[""], outs=outs)
+
+
 def picture(*expected: str) -> Check:
     return completes(changed=["out.png"], holds={"out.png": expected})
 
@@ -73,7 +77,27 @@ STREAMS: dict[str, tuple[Task, Check]] = {
         ffmpeg("av.mkv", maps=["v:0", "s:0?"], outs={"v:0": COPY, "s:0": COPY}),
         completes("output_maps[1]", holds={"out.mkv": [FILM]}),
     ),
+    "output a of no map": (ffmpeg(maps=["v:0"], outs={"v": COPY, "a": COPY}), refused("output_maps[1]", "a")),
+    "output s of all": (
+        mapped_all(s=COPY, v=COPY, a=COPY),
+        completes("output_maps[0]", holds={"out.mkv": [SMALL, JPN, ENG]}),
+    ),
+    "options of the output for a:5": (
+        ffmpeg(video=COPY, output_options={"metadata:s:a:5": "title=x"}),
+        refused("output_options.metadata:s:a:5"),
+    ),
+    "no audio, said for the audio": (ffmpeg(maps=["v:0"], outs={"0": COPY, "a:0": {"an": True}}), holds(SMALL)),
+    "a graph that takes the cover": (
+        ffmpeg("cover1st.mp4", maps=["a:0"], outs={"0": COPY | {"filter_complex": "[0:v]hflip"}}),
+        refused("cover", "V"),
+    ),
+    "a graph that takes the film": (
+        ffmpeg("cover1st.mp4", maps=["a:0"], outs={"a:0": COPY | {"filter_complex": "[0:V:0]hflip"}}),
+        holds(FILM, "audio"),
+    ),
+    "a map among the options that takes the cover": (mapped("cover1st.mp4", "a:0", map="0:v:0"), refused("cover", "V")),
     # What encoders ignore.
+    "crf of a copy": (ffmpeg(video=COPY | {"crf": 19}), completes("crf", "copied")),
     "x264-params that it does not know": (ffmpeg(video=ENCODE | {"x264-params": {"nope": 1}}), told("nope")),
     "encopts that HandBrake does not know": (handbrake(video_options={"encopts": {"nope": 1}}), told("nope")),
 }
@@ -175,5 +199,34 @@ def test_tracks_and_presets(case: str, client: Client) -> None:
     task, check = TRACKS[case]
     client.put("preset.json", "other.json")
     write_presets(client.work)
+
+    check(client.run(task))
+
+
+def selection(source: str = "av.mkv", **options: Any) -> Task:
+    """Mux the film, all audio, and what options select of that."""
+    return mkvmerge({"filename": source, "options": {"_copy-audio-tracks": True} | options})
+
+
+SELECTIONS: dict[str, tuple[Task, Check]] = {
+    "a language": (selection(**{"audio-tracks": "eng"}), holds(FILM, ENG)),
+    "but a language": (selection(**{"audio-tracks": "!eng"}), holds(FILM, JPN)),
+    "a language that is none": (
+        selection(**{"audio-tracks": "fra"}),
+        refused("sources[0].options.audio-tracks", "fra"),
+    ),
+    "one language of two": (
+        selection(**{"audio-tracks": "eng,fra"}),
+        completes("audio-tracks", "fra", holds={"out.mkv": [FILM, ENG]}),
+    ),
+    "a track of another type": (selection(**{"audio-tracks": 0}), refused("sources[0].options.audio-tracks", "0")),
+    "an attachment that is none": (selection("fonts.mkv", attachments="5"), refused("attachments", "5")),
+}
+
+
+@pytest.mark.parametrize("case", SELECTIONS)
+def test_selections(case: str, client: Client) -> None:
+    """A selection of mkvmerge that selects nothing is refused, or told."""
+    task, check = SELECTIONS[case]
 
     check(client.run(task))

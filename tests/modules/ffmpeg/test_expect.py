@@ -32,6 +32,9 @@ from tests.support.media import look, make_clip
         ("endless.mkv", ["-c:v", "libx264"], {"input": {"stream_loop": -1}, "options": {"t": "4"}}, 4.0),
         ("frames.mkv", ["-c:v", "libx264"], {"options": {"frames:v": 50}}, 3.0),
         ("fps.mkv", ["-c:v", "libx264"], {"options": {"r": 10}}, 3.0),
+        ("slow.mkv", ["-c:v", "libx264"], {"options": {"filter": "setpts=2*PTS"}}, None),
+        ("graph.mkv", ["-c:v", "libx264"], {"input": {"itsscale": 2}}, None),
+        ("guess.mp3", ["-map", "1:a"], {"specifier": "a", "options": {"codec": "aac"}}, None),
     ],
 )
 def test_what_is_told(

@@ -142,6 +142,16 @@ def test_busy_loop_ends_at_the_run_timeout(supervised: Supervised) -> None:
     assert (verdict.failure.cause.reason, verdict.failure.cause.limit) == ("timeout", "3s")
 
 
+def test_progress_that_waits_for_the_end(supervised: Supervised) -> None:
+    """A module that waits at 99.9 % for the end of its work does not stand still: its prediction was too short."""
+    supervised.configure({"progress_timeout": "1s", "run_timeout": "3s"})
+
+    (verdict,) = supervised.verdicts(hostile("repeat_progress", progress=99.9))
+
+    assert verdict.failure is not None
+    assert (verdict.failure.cause.reason, verdict.failure.cause.limit) == ("timeout", "3s")
+
+
 def test_tools_are_asked_before_they_are_killed(supervised: Supervised, tmp_path: Path) -> None:
     """At a timeout the tool gets its asking signal; that it then exits 0 does not make a success of it."""
     note = tmp_path / "note"
