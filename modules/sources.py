@@ -195,7 +195,7 @@ def parts_of(name: str, format_name: str = "", within: frozenset[str] = frozense
     if find is None or len(within) > 9 or os.path.realpath(name) in within or _stamp(name) is None:
         return []
     found: dict[str, None] = {}
-    with contextlib.suppress(OSError), open(name, encoding="utf-8", errors="surrogateescape") as file:
+    with contextlib.suppress(OSError), open(name, encoding="utf-8-sig", errors="surrogateescape") as file:
         for text in find(file):
             for each in plain_names(text):
                 if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", each):
