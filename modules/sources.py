@@ -28,8 +28,9 @@ _MAX_HELD = 64
 _MOMENT = 1.0
 """Seconds after which somebody who writes to a file will have written again."""
 
+_BLOCK = 512
 _HEAD = 64 << 10
-"""Bytes at the beginning of a file in which a list is recognised."""
+"""Bytes at the beginning of a file in which a list is recognised: of most lists, and of those in XML."""
 
 _LISTS = {
     re.compile(rb"#EXTM3U"): "an HLS playlist",
@@ -149,7 +150,9 @@ def list_kind(name: str) -> str | None:
         return None
     try:
         with open(name, "rb") as file:
-            head = file.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+            head = file.read(_BLOCK).removeprefix(b"\xef\xbb\xbf").lstrip()
+            if head.startswith(b"<"):
+                head += file.read(_HEAD)
     except OSError:
         return None  # another check tells that it cannot be read
     return next((kind for pattern, kind in _LISTS.items() if pattern.match(head)), None)

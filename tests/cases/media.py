@@ -42,6 +42,13 @@ RECIPES: dict[str, str] = {
     "clip.avi": "-i clip.mkv -c copy -map 0:v -map 0:a:0 -bsf:v h264_mp4toannexb",
     "clip.wav": "-i clip.mkv -map 0:a:0",
     "clip.mp3": "-i clip.mkv -map 0:a:0",
+    # Whole, though frames, streams or edit lists are not what a container's numbers suggest.
+    "vfr.mkv": "-i clip.mkv -vf select='not(mod(n\\,3))+lt(n\\,20)' -vsync vfr -c:a copy",
+    "edited.mp4": "-ss 0.7 -i clip.mp4 -c copy -map 0:v -map 0:a:0",
+    "live.mkv": "-i clip.mkv -c copy -map 0 -f matroska -live 1",
+    "long.mp4": "-i clip.mkv -i av.mkv -map 0:v -map 1:a:0 -c copy",
+    "late.mkv": "-i clip.mkv -itsoffset 0.9 -i clip.mkv -map 0:a:0 -map 1:v -c copy",
+    "pictures/%03d.png": "-i clip.mkv -frames:v 5",
     "hls/list.m3u8": "-i clip.mkv -map 0:v -map 0:a:0 -c copy -hls_time 1 -hls_playlist_type vod",
     "dash/list.mpd": "-i clip.mkv -map 0:v -c copy -seg_duration 1 -f dash",
     "cover.png": "-f lavfi -i testsrc=size=200x300:rate=1:duration=1 -frames:v 1",

@@ -6,6 +6,7 @@ middle of WAV (silence), zeroes in FLAC (ffmpeg finds the next frame without a w
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,23 @@ DAMAGED: dict[str, tuple[list[Maker], Check]] = {
 def test_damage(source: str, make: Maker, client: Client) -> None:
     """A damaged source is an error, or at least a warning where the tool reads on after the damage."""
     DAMAGED[source][1](client.run(make(source)))
+
+
+WHOLE = ["vfr.mkv", "edited.mp4", "live.mkv", "long.mp4", "late.mkv", "clip.ts", "clip.avi"]
+
+
+@pytest.mark.parametrize("source", WHOLE)
+def test_whole_sources(source: str, client: Client) -> None:
+    """A source that is whole gives no warning, whatever the numbers in its container."""
+    result = client.run(
+        ffmpeg(source, "copy.mkv", COPY, COPY),
+        encoded(source),
+        handbrake(source, "hb.mkv"),
+        mkvmerge(source, target="m"),
+    )
+
+    assert result.completed, str(result)
+    assert not result.warnings
 
 
 # --- read errors ---
@@ -137,6 +155,19 @@ def test_growing_source(case: str, client: Client) -> None:
     assert grown.exists()
 
 
+def test_growing_file_is_not_deleted(client: Client) -> None:
+    """A file that is written to twice a second is not deleted, and not copied as if it were whole."""
+    client.put("clip.mkv")
+    grown = client.work / "f"
+    shutil.copy(client.work / "clip.mkv", grown)
+    begin = grown.stat().st_mtime
+    with meanwhile(lambda: append(grown, VOID) if time.time() - grown.stat().st_mtime > 0.5 else None):
+        for task in (cleanup(delete=["f"]), cleanup(copy=[("f", "out.mkv")]), mkvextract("f")):
+            stopped("f", "written to meanwhile", changed=["f"])(client.run(task))
+
+    assert grown.stat().st_mtime > begin
+
+
 @pytest.mark.parametrize("task", [encoded("f.mkv"), handbrake("f.mkv"), mkvmerge("f.mkv"), mkvextract("f.mkv")])
 def test_exchanged_source(task: Task, client: Client) -> None:
     """A source that another file has replaced meanwhile is an error, and the other file is not deleted."""
@@ -164,6 +195,16 @@ def listed(name: str, **options: Any) -> Task:
     return ffmpeg({"filename": name, "options": options}, video=COPY)
 
 
+def pictures() -> Task:
+    return ffmpeg({"filename": "./pictures/%03d.png", "options": {"framerate": 25}})
+
+
+HOLED = (
+    "cp clip.mkv part.mkv; dd if=/dev/zero of=part.mkv bs=1000 seek=50 count=30 conv=notrunc status=none;"
+    "printf \"file '%s'\\n\" part.mkv clip.mkv >l.txt"
+)
+NESTED = "printf \"ffconcat version 1.0\\nfile 'bad.ffconcat'\\n\" >l.ffconcat"
+SDP = "printf 'v=0\\no=- 0 0 IN IP4 127.0.0.1\\nc=IN IP4 127.0.0.1\\nm=video 5000 RTP/AVP 96\\n' >u.mkv"
 ONE = completes(holds={"out.mkv": ["video h264"]})
 MPD = "cp dash/* .; cp list.mpd u.mkv"
 LISTS: dict[str, tuple[str, Task, Check]] = {
@@ -183,10 +224,20 @@ LISTS: dict[str, tuple[str, Task, Check]] = {
     "DASH without a part": ("cp dash/* .; rm *2.m4s", listed("list.mpd"), stopped("list.mpd")),
     "a damaged part": ("", listed("two.txt", f="concat"), stopped(("damaged", "cut short"))),
     "concat: without a part": ("", copied("concat:clip.ts|nothere.ts"), stopped("nothere.ts")),
+    "a part with a hole": (HOLED, listed("l.txt", f="concat"), stopped("part.mkv", "damaged")),
+    "a list in a list": (NESTED, listed("l.ffconcat"), refused("l.ffconcat", "nothere.mkv")),
+    "an address in disguise": (SDP, copied("u.mkv"), refused("u.mkv", LIST)),
+    "pictures": ("", pictures(), completes()),
+    "a picture is missing": ("rm pictures/003.png", pictures(), refused("picture 3")),
+    "a picture is empty": (": >pictures/003.png", pictures(), refused("picture 3")),
     # A pipe can be read once, and nobody knows whether all of it came.
     **{f"pipe, {make.__name__}": ("mkfifo p.ts", make("p.ts"), refused("p.ts", PIPE)) for make in MAKERS},
     "pipe, second source": ("mkfifo p", ffmpeg(["clip.mkv", "p"], maps=["0:v:0"]), refused("sources[1]", PIPE)),
     "pipe behind a link": ("mkfifo p; ln -s p film.ts", encoded("film.ts"), refused("film.ts", PIPE)),
+    "pipe, by protocol": ("mkfifo p.ts", copied("concat:clip.ts|p.ts"), refused("p.ts", PIPE)),
+    "standard input": ("", copied("pipe:0"), refused("pipe:0", PIPE)),
+    "device": ("", copied("/dev/zero"), refused("/dev/zero", PIPE)),
+    "pipe, attached": ("mkfifo p", mkvmerge(attachments=[{"filename": "p"}]), refused("attachments[0]", PIPE)),
     "pipe, cleanup": ("mkfifo p", cleanup(copy=[("p", "o")]), stopped("p", PIPE)),
 }
 
@@ -195,7 +246,7 @@ LISTS: dict[str, tuple[str, Task, Check]] = {
 def test_lists_and_pipes(case: str, client: Client) -> None:
     """A list is read only if its name or `f` says so and all of its parts exist; a pipe is never read."""
     script, task, check = LISTS[case]
-    client.put("hls/list.m3u8", "dash/list.mpd", "upload.mp4", "clip.ts")
+    client.put("hls/list.m3u8", "dash/list.mpd", "pictures/%03d.png", "upload.mp4", "clip.ts", "bad.ffconcat")
     client.shell(script)
 
     check(client.run(task))
