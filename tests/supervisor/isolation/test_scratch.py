@@ -88,10 +88,9 @@ def test_a_long_path_is_none_to_sockets(supervised: Supervised, tmp_path: Path) 
     supervised.configure(modules={"sharing": "tests.support.modules.Sharing"})
     place = tmp_path / ("x" * (69 - len(str(tmp_path))))
     place.mkdir()
-    links = set(Path("/tmp").glob(f"{scratch.LINK_PREFIX}*"))
     done = supervised.run(job(("sharing", {})), env=os.environ | {"TMPDIR": str(place)})
 
     assert len(str(place)) == 70
     assert done.returncode == 0, done.stderr
     assert not list(place.iterdir())
-    assert not set(Path("/tmp").glob(f"{scratch.LINK_PREFIX}*")) - links
+    assert not [link for link in Path("/tmp").glob(f"{scratch.LINK_PREFIX}*") if str(place) in str(link.resolve())]
