@@ -37,6 +37,9 @@ SCAN_INTERVAL = 0.5
 PATIENCE = 5.0
 """Seconds to wait for killed leftovers. One in uninterruptible sleep must not hold up the report of a task's end."""
 
+CLEANING_TIMEOUT = 1.0
+"""Seconds for the resource tracker of a task's `multiprocessing`, which outlives it to remove its shared memory."""
+
 _SIGNALS = signal.valid_signals()
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -58,6 +61,7 @@ class ForkServer:
         self._ended: dict[int, Exited] = {}  # pid → what to report once nothing is left
         self._ended_at = 0.0
         self._strangers: dict[int, int] = {}  # pid → its session, which is the pid of the task it came from
+        self._cleaning: dict[int, float] = {}  # pid of a stranger → when its time to clean up is over
         self._selector = selectors.DefaultSelector()
         self._confinement = Confinement()
 
@@ -157,10 +161,18 @@ class ForkServer:
         # Only we reap our children, so none can vanish while this list is read, and none is skipped. The kernel
         # reparents orphans before their parent can be waited for, so those of a task reaped above are on the list.
         known = self._tasks.keys() | self._strangers.keys()
-        if strangers := [pid for pid in linux.children(os.getpid()) if pid not in known]:
-            self._strangers |= {pid: os.getsid(pid) for pid in strangers}
+        strangers = [pid for pid in linux.children(os.getpid()) if pid not in known]
+        self._strangers |= {pid: os.getsid(pid) for pid in strangers}
+        now = time.monotonic()
+        self._cleaning |= {pid: now + CLEANING_TIMEOUT for pid in strangers if _is_tracker(pid)}
+        self._cleaning = {pid: end for pid, end in self._cleaning.items() if pid in self._strangers}
+        doomed = [pid for pid in strangers if pid not in self._cleaning]
+        for pid in [pid for pid, end in self._cleaning.items() if end < now]:
+            del self._cleaning[pid]
+            doomed.append(pid)
+        if doomed:
             with _urgently():
-                linux.kill_trees(strangers, spare_groups=self._tasks.keys())
+                linux.kill_trees(doomed, spare_groups=self._tasks.keys())
 
     def _account(self, session: int, status: int, cpu: float, peak: int) -> None:
         """Add a leftover's CPU time and memory to its task's, if it is known which task that was."""
@@ -187,6 +199,12 @@ class ForkServer:
     def _send(self, message: Spawned | Exited) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone, and the next read finds that out
             self._control.sendall(encode(message))
+
+
+def _is_tracker(pid: int) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return b"multiprocessing.resource_tracker" in file.read()
+    return False
 
 
 @contextlib.contextmanager

@@ -74,3 +74,13 @@ def test_tasks_are_sessions_of_their_own(supervised: Supervised, tmp_path: Path)
     client.communicate()
 
     assert len(sessions) == 3
+
+
+def test_shared_memory_that_is_left_is_removed(supervised: Supervised, tmp_path: Path) -> None:
+    """Python's resource tracker, which outlives a task for an instant, has the time to remove its shared memory."""
+    supervised.configure(modules={"forgetful": "tests.support.modules.Forgetful"})
+    record = supervised.record(job(("forgetful", {"out": str(tmp_path / "name")})))
+
+    assert record["completed"], record
+    assert "warnings" not in record["tasks"][0]
+    assert not Path("/dev/shm", (tmp_path / "name").read_text()).exists()

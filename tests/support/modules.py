@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ class Waiter(BaseModule):
             subprocess.run(argv, check=True)
         else:
             modules.tool.run(argv).check()
+
+
+class Forgetful(BaseModule):
+    """Makes shared memory, says its name, and leaves it behind."""
+
+    def run(self) -> None:
+        memory = shared_memory.SharedMemory(create=True, size=1 << 20)
+        Path(self.task.out).write_text(memory.name)
 
 
 class Sharing(BaseModule):
