@@ -66,7 +66,7 @@ DEATHS: dict[str, tuple[dict[str, Any], tuple[str, dict[str, Any]], dict[str, An
         {"processes": 10}, acts("crowd", count=20),
         {"reason": "processes", "limit": "10"}, r"had \d+ live processes, over the limit of 10",
     ),
-    "tool not found": ({}, acts("run_tool", argv=["spam-and-eggs"]), {"reason": "exception"}, "spam-and-eggs is not"),
+    "tool not found": ({}, acts("run_tool", argv=["spam-and-eggs"]), {"reason": "unfit"}, "spam-and-eggs is not"),
     "tool exits with 3": ({}, tool("echo why >&2; exit 3"), {"reason": "exit", "exit_status": 3}, "status 3: why;"),
     "tool exits with 255": ({}, tool("exit 255"), {"reason": "exit", "exit_status": 255}, "exited with status 255"),
     "module calls sys.exit": ({}, acts("system_exit"), {"reason": "exit", "exit_status": 7}, "sys.exit"),

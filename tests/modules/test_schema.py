@@ -36,7 +36,7 @@ def test_schema_is_valid(name: str) -> None:
         ({"output_maps": [{"stream": 0}]}, ["output_maps[0]: expected 'options' or 'option_set'"]),
         (
             {"output_maps": [{"stream": 0, "options": {"crf": None}}]},
-            ["output_maps[0].options.crf: expected a string, a number, true or false or an object, got null"],
+            ["output_maps[0].options.crf: expected a string, a number, true or false, an object or a list, got null"],
         ),
         (
             {"output_maps": [{"stream": 0, "options": {"x265-params": {"a": [1]}}}]},
