@@ -253,9 +253,10 @@ class Ffmpeg(BaseModule):
         overwrite = task.get("overwrite", False) or self.resumed
         for where, name, _ in written(task, self._sets):
             yield from target_problems(self, where, name, overwrite=overwrite)
-            for other, entry in [("output_file", task["output_file"]), *((each, each) for each, _ in self._sources())]:
+            others = [(f"sources[{index}]", each) for index, (each, _) in enumerate(self._sources())]
+            for other, entry in [("output_file", task["output_file"]), *others]:
                 if same_file(name, entry):
-                    yield f"{where}: {name} is also {other}"
+                    yield f"{where}: would write {name}, which is also {other}"
 
     def _file_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         for where, _, options in places(task, self._sets):

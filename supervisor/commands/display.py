@@ -98,7 +98,8 @@ def _tools(inspection: Inspection) -> str:
 
 def _limits(limits: Limits) -> str:
     values = {field: _limit(getattr(limits, field)) for field in Limits.__struct_fields__}
-    return "\n".join(f"{field} {value}" for field, value in values.items() if value != "off")
+    without = {"core_files": "false", "network": "true"}  # what nobody has limited
+    return "\n".join(f"{field} {value}" for field, value in values.items() if value not in ("off", without.get(field)))
 
 
 def _show_encoders(name: str, inspection: Inspection) -> None:

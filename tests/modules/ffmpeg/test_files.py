@@ -167,7 +167,7 @@ def test_file_that_is_a_source(clip: Path, tmp_path: Path) -> None:
     """No option writes over a source, or the output, though the task may overwrite."""
     source = tmp_path / "in.mkv"
     source.write_bytes(clip.read_bytes())
-    for name, said in ((source, f"is also {source}"), (tmp_path / "out.mkv", "is also output_file")):
+    for name, said in ((source, "is also sources[0]"), (tmp_path / "out.mkv", "is also output_file")):
         data = encoding(source, tmp_path / "out.mkv", vstats_file=str(name)) | {"overwrite": True}
 
         assert said in refusal(data)
