@@ -28,11 +28,17 @@ def renew(client: Client, name: str) -> None:
         client.put("clip.mkv", directory="demo")
 
 
-def outcome(result: Result) -> tuple[bool, bool, str, str]:
-    """How a job ended: completed or not, refused or not, the reason and the warnings without ids and times."""
-    texts = (result.reason if not result.completed else "", result.warnings)
-    reason, warnings = (re.sub(r"[0-9a-f-]{36}|0x[0-9a-f]+|\d\d:\d\d:\d\d", "…", text) for text in texts)
-    return result.completed, result.is_refused, reason, warnings
+def outcome(result: Result) -> tuple[bool, bool, str, set[str]]:
+    """How a job ended: completed or not, refused or not, the reason and the warnings without ids and times.
+
+    The lines of a tool's threads come in another order each time, so of these only the tool is compared.
+    """
+    reason, warnings = (
+        re.sub(r"[0-9a-f-]{36}|0x[0-9a-f]+|\d\d:\d\d:\d\d", "…", text)
+        for text in ("" if result.completed else result.reason, result.warnings)
+    )
+    lines = {re.sub(r"^(ffmpeg|HandBrakeCLI): .*", r"\1", line) for line in warnings.splitlines()}
+    return result.completed, result.is_refused, reason, lines
 
 
 def require_agreement(name: str, client: Client, services: Services) -> None:
