@@ -12,6 +12,8 @@ from modules.ffmpeg import Ffmpeg
 from tests.modules.ffmpeg.scene import carry_out, duration, made, task
 from tests.support.media import look, make_clip
 
+pytestmark = pytest.mark.tools
+
 
 def test_encode(clip: Path, tmp_path: Path) -> None:
     """An encode leaves the whole file under its name, and nothing else; the progress ends at 100."""

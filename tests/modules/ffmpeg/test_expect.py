@@ -15,6 +15,8 @@ from modules.media import ExpectedOutput, probe, verify
 from tests.modules.ffmpeg.scene import FAST, VFR, carry_out, duration, made, mapped, refusal, remade, task, told
 from tests.support.media import look, make_clip
 
+pytestmark = pytest.mark.tools
+
 # --- encoding ---
 
 

@@ -16,6 +16,8 @@ from modules.output import Output
 from tests.modules.ffmpeg.scene import FAST, carry_out, mapped, refusal, remade, task
 from tests.support.media import Interrupted, terminated_when
 
+pytestmark = pytest.mark.tools
+
 
 def test_no_media(tmp_path: Path) -> None:
     """A source that is no media is an error that names it."""

@@ -21,6 +21,8 @@ from modules.ffmpeg.files import (
 )
 from tests.modules.ffmpeg.scene import FAST, carry_out, refusal, task
 
+pytestmark = pytest.mark.tools
+
 
 @pytest.mark.parametrize(
     ("options", "names"),

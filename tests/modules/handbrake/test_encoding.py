@@ -12,6 +12,8 @@ from modules.handbrake import Handbrake
 from tests.modules.handbrake.scene import SLOW, carry_out, duration, kinds, refusal, task
 from tests.support.media import look, make_clip
 
+pytestmark = pytest.mark.tools
+
 
 def test_encode(film: Path, tmp_path: Path) -> None:
     """An encode leaves the whole file under its name, with the tracks asked for, and nothing else."""

@@ -18,6 +18,8 @@ from modules.media import probe
 from tests.modules.handbrake.scene import carry_out, duration, kinds, refusal, task
 from tests.support.media import look, make_clip
 
+pytestmark = pytest.mark.tools
+
 # --- encoding ---
 
 

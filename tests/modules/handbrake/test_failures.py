@@ -17,6 +17,8 @@ from modules.output import Output
 from tests.modules.handbrake.scene import CAREFUL, DONE, SLOW, carry_out, refusal, stand_in, task
 from tests.support.media import Interrupted, terminated_when
 
+pytestmark = pytest.mark.tools
+
 
 @pytest.mark.parametrize(
     ("sections", "reason"),

@@ -11,6 +11,8 @@ from tests.modules.handbrake.scene import CAREFUL, NOT_HERE, refusal, task
 from tests.support.supervised import Supervised, job
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.tools
+
 
 @pytest.fixture
 def client(supervised: Supervised) -> Supervised:

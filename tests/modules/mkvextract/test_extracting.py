@@ -18,6 +18,8 @@ from tests.support.films import (
 )
 from tests.support.media import look
 
+pytestmark = pytest.mark.tools
+
 
 def test_everything(film: Path, here: Path) -> None:
     """Something of each kind comes out in one pass, under its name, and nothing else is left."""

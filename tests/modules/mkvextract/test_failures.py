@@ -24,6 +24,8 @@ from tests.support.films import (
 )
 from tests.support.media import Interrupted, make_clip, terminated_when
 
+pytestmark = pytest.mark.tools
+
 
 def test_all_or_nothing(film: Path, here: Path) -> None:
     """If one of several files cannot be had, none is there, and what was there before stays."""

@@ -19,6 +19,8 @@ from tests.support.disks import files_limited_to
 from tests.support.films import make_silence, payload
 from tests.support.media import Interrupted, terminated_when
 
+pytestmark = pytest.mark.tools
+
 
 def test_refusal_of_mkvmerge(clip: Path, tmp_path: Path) -> None:
     """mkvmerge's own error goes on the record, with the exit status, the command line and the last lines."""

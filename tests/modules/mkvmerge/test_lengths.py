@@ -21,6 +21,8 @@ from tests.modules.mkvmerge.scene import carry_out, failure, look, task, tracks
 from tests.support.films import damage, ffmpeg, halve
 from tests.support.media import make_clip
 
+pytestmark = pytest.mark.tools
+
 # --- lengths ---
 
 

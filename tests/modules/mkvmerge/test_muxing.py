@@ -15,6 +15,8 @@ from tests.modules.mkvmerge.scene import carry_out, look, task, tracks
 from tests.support.films import ODD_NAMES, SUBTITLES, ffmpeg, make_silence, mkvmerge
 from tests.support.media import make_clip
 
+pytestmark = pytest.mark.tools
+
 
 def test_mux(film: Path, tmp_path: Path) -> None:
     """Listed tracks come in the order of the list, with their options; nothing is left beside the output."""
