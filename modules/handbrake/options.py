@@ -19,6 +19,7 @@ from app.exceptions import Unfit
 from modules import tool
 from modules.command import Options, to_argument
 from modules.handbrake.presets import file_problems, known_presets, only_preset
+from modules.handbrake.values import high_quality, value_problems
 from modules.installed import help_of, meant
 
 TOOL = "HandBrakeCLI"
@@ -32,9 +33,6 @@ _RESERVED = frozenset(
     }
 )  # fmt: skip
 """Options that the module sets itself, and those with which HandBrakeCLI does something else than encode."""
-
-_WORDS = {"audio": ("none",), "subtitle": ("scan", "none")}
-"""Words allowed among the numbers of tracks. HandBrakeCLI 1.6.1 silently leaves out any other."""
 
 _UNITS = {"seconds": "seconds", "duration": "seconds", "frames": "frames", "pts": "pts"}
 
@@ -102,9 +100,17 @@ def read_help(text: str) -> Known:
         elif match := re.match(r" {12,}<(number>|float>)?", line):  # the value, on a line of its own
             is_number = bool(match[1])
             known |= {key: dataclasses.replace(known[key], value="required", is_number=is_number) for key in keys}
-        elif choice := re.match(r" {28,}([^\s=]+)$", line):
-            known |= {key: dataclasses.replace(known[key], choices=(*known[key].choices, choice[1])) for key in keys}
+        for choice in _choices(line):
+            known |= {key: dataclasses.replace(known[key], choices=(*known[key].choices, choice)) for key in keys}
     return known
+
+
+def _choices(line: str) -> list[str]:
+    """The values to choose from in a line of the help: one, or `auto|none`, `Use 'nvdec'` or `(8/11.025/12 kHz)`."""
+    if match := re.match(r" {28,}([^\s=(]+)(?: \([^)]*\))?$", line):
+        return [match[1]]
+    match = re.search(r"> (\w+(?:\|\w+)+)\s*$|\bUse '(\w+)'|\(([\d./]+) kHz\)", line)
+    return re.split(r"[|/]", match[match.lastindex or 0]) if match else []
 
 
 def _key(flag: str) -> str:
@@ -144,6 +150,11 @@ def option_problems(task: Mapping[str, Any], known: Known, warn: Callable[[str],
         yield from (f"{where}: {problem}" for problem in file_problems(files, _named_preset(sound)))
     yield from _refusals(sound, known)
     yield from _unlisted(sound)
+    given = {key: (where, value) for where, key, value in sound}
+    if "encoder" in given and "quality" in given and given["quality"][1] not in (True, False):
+        where, value = given["quality"]
+        if line := high_quality(str(given["encoder"][1]), items(value)):
+            warn(f"{where}: {line}")
     places = {key: (where, _text(key, value)) for where, key, value in sound if key in {"start_at", "stop_at"}}
     if len(units := {_UNITS.get(text.partition(":")[0], "") for _, text in places.values()}) > 1:
         yield f"{places['stop_at'][0]}: {' and '.join(sorted(units))}: expected the unit of start_at"
@@ -186,19 +197,13 @@ def _problems(key: str, value: Any, known: Known) -> Iterator[str]:
     elif isinstance(value, Mapping) and key != "encopts" and value.keys() & _FORMS and len(value) > 1:
         yield "expected either settings, or custom, or preset"
     elif value is not None and not isinstance(value, bool):
-        for item in items(value) if option.is_number or key in _WORDS else ():
-            if item and not _is_number(item) and item not in _WORDS.get(key, ()):
-                words = " or ".join(("a number", *_WORDS.get(key, ())))
-                yield f"expected {words}, got {item!r}"
+        whole = value if isinstance(value, list) else _text(key, value)
+        yield from value_problems(key, _text(key, value), items(whole), option.choices, option.is_number)
 
 
 def _is_flag(option: Option) -> bool:
     """Ask HandBrakeCLI whether an option takes no value. Its help shows none for some that do (`--arate`)."""
     return any("unknown option" in line for line in _preset_log((option.flag, "--no-such-option")))
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\s*-?\d+(\.\d*)?\s*", text, re.ASCII) is not None
 
 
 def _is_hidden(key: str, known: Known) -> bool:
@@ -234,9 +239,9 @@ def _refusals(options: Sequence[tuple[str, str, Any]], known: Known) -> Iterator
     """Presets and filters that HandBrakeCLI itself refuses. It stops at the first, so each is tried alone."""
     imports = [(key, value) for _, key, value in options if key in {"preset_import_file", "preset_import_gui"}]
     for where, key, value in options:
-        if key == "preset" or (where.startswith("filters_options.") and value is not False):
+        if key in {"preset", "rate"} or (where.startswith("filters_options.") and value is not False):
             for line in _preset_log(tuple(all_flags([*imports, (key, value)], known))):
-                if line.startswith("Invalid "):
+                if re.match(r"(ERROR: (Preset x: )?)?Invalid ", line):
                     names = known_presets(preset_files(options)) if key == "preset" else []
                     held = f" (the files have {', '.join(names)})" if names else ""
                     yield f"{where}: {TOOL} refuses it: {line}{held}"

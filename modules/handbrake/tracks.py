@@ -31,8 +31,13 @@ _ANY = {"any", "und"}
 _LANGUAGES = {"audio_lang_list": "Audio", "native_language": "Subtitle", "subtitle_lang_list": "Subtitle"}
 """Options that take languages, and the type of tracks in whose list a preset holds them."""
 
-_OF_LIST = {"subtitle_burned", "subtitle_default", "subtitle_forced"}
-"""Options whose number is a place in the list `subtitle`."""
+_OF_FILES = {"srt_lang", "ssa_lang"}
+"""Options that take languages of files, which no preset holds."""
+
+_OF_LIST = dict.fromkeys(("subtitle_burned", "subtitle_default", "subtitle_forced"), "subtitle") | {
+    f"{kind}_{option}": f"{kind}_file" for kind in ("srt", "ssa") for option in ("burn", "default")
+}
+"""Options whose number is a place in a list, and that list."""
 
 
 def selection_problems(task: Mapping[str, Any], known: Known) -> Iterator[str]:
@@ -41,19 +46,20 @@ def selection_problems(task: Mapping[str, Any], known: Known) -> Iterator[str]:
     Raises:
         RunError: HandBrakeCLI cannot be started.
     """
-    subtitles = options_of(task).get("subtitle")
+    lists = options_of(task)
     for where, key, value in entries(task):
         if isinstance(value, bool):
             continue
-        if key in _LANGUAGES:
-            codes = resulting_preset({"options": {key: value}}, known).get(f"{_LANGUAGES[key]}LanguageList", [])
+        if key in _LANGUAGES or key in _OF_FILES:
+            asked = "subtitle_lang_list" if key in _OF_FILES else key
+            codes = resulting_preset({"options": {asked: value}}, known).get(f"{_LANGUAGES[asked]}LanguageList", [])
             for name, code in zip(items(value), codes, strict=False):
                 if code == "any" and name.lower() != "any":
                     yield f"{where}: {TOOL} knows no language {name!r} (expected a code such as eng)"
-        elif key in _OF_LIST and subtitles is not None:
+        elif (listed := lists.get(_OF_LIST.get(key, ""))) is not None:
             for number in numbers(value):
-                if number > (count := len(items(subtitles))):
-                    yield f"{where}: {number}, but subtitle lists only {count}"
+                if number > (count := len(items(listed))):
+                    yield f"{where}: {number}, but {_OF_LIST[key]} lists only {count}"
 
 
 class TrackLog:

@@ -32,6 +32,14 @@ _REFUSED = {
     "version": "it prints something and ends, and mkvmerge would mux nothing",
 }
 
+_RATIO = r"\d+(\.\d+)?([/:]\d+(\.\d+)?)?"
+_RATIOS = {"aspect-ratio", "aspect-ratio-factor"}
+_HIGHEST = {
+    "color-matrix": 17, "color-matrix-coefficients": 17, "color-primaries": 22, "color-range": 3,
+    "color-transfer-characteristics": 18, "projection-type": 3,
+}  # fmt: skip
+"""Options whose values mkvmerge 74 does not check: ratios, and the highest codes of Matroska (RFC 9559, ITU-T H.273)."""
+
 
 @functools.cache
 def table() -> Mapping[str, str]:
@@ -81,6 +89,17 @@ def _problems(key: str, value: object, of_track: bool) -> Iterator[str]:
         yield f"--{key} is a flag, which takes no value: mkvmerge would read a file of that name"
     elif is_bare and (kind == VALUE or (kind == OPTIONAL and not of_track)):
         yield f"expected a value: --{key} needs one"
+    elif not is_bare and value is not False:
+        yield from _unchecked(key.replace("colour", "color"), to_argument(value), of_track)
+
+
+def _unchecked(name: str, text: str, of_track: bool) -> Iterator[str]:
+    """Problems of a value that mkvmerge would take as it is, or leave out. A source's begins with the track's number."""
+    own = text if of_track else text.partition(":")[2]
+    if name in _RATIOS and not re.fullmatch(_RATIO, own, re.ASCII):
+        yield f"expected a number or a ratio, as 16/9, got {own!r}"
+    elif own.isdigit() and int(own) > (highest := _HIGHEST.get(name, int(own))):
+        yield f"expected a number from 0 to {highest}, got {own}"
 
 
 def selection_problems(where: str, options: Options, media: Media, warn: Callable[[str], None]) -> Iterator[str]:

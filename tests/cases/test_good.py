@@ -109,6 +109,16 @@ GOOD: dict[str, tuple[Task, Check]] = {
         handbrake("av.mkv", source_options={"start_at": {"seconds": 2}, "stop_at": {"seconds": 3}}),
         completes(),
     ),
+    "handbrake, values as its help has them": (
+        handbrake(
+            source_options={"previews": "10:0"},
+            video_options={"rate": "29.97", "cfr": True},
+            audio_options={"audio": [1, 1], "arate": ["auto", "44100"], "normalize_mix": [0, 1]},
+            picture_options={"color_matrix": "ntsc", "crop_mode": "none", "pixel_aspect": "1:1"},
+        ),
+        completes(),
+    ),
+    "mkvmerge, ratios": (mkvmerge(track={"aspect-ratio": "16/9", "colour-range": 1}), completes()),
     "handbrake, encopts": (handbrake(video_options={"encopts": {"bframes": 0}}), completes()),
     "mkvmerge, flags": (
         mkvmerge(WHOLE, options={"no-global-tags": True, "title": "A: 'B'"}),

@@ -99,7 +99,27 @@ WRITING: list[Row] = [
         ffmpeg("fonts.mkv", input_options={"dump_attachment:t:0": "victim.txt"}),
     )
 ]
-KINDS = {"flag": FLAGS, "forbidden": FORBIDDEN, "misspelt": MISSPELT, "file's": OF_THE_FILE, "writes": WRITING}
+# HandBrakeCLI takes its default, or 0, for a value that it does not know, and mkvmerge leaves it out.
+VALUES: list[Row] = [
+    (handbrake(**{f"{section}_options": {name: value}}), f"{section}_options.{name}", str(value))
+    for section, options in {
+        "source": {"previews": "nope", "min_duration": "nope", "start_at": "nope", "stop_at": "10"},
+        "video": {"rate": 1000, "enable_hw_decoding": "nope"},
+        "picture": {"crop": "1:2:3", "crop_mode": "nope", "color_matrix": "bt709", "pixel_aspect": "nope"},
+        "audio": {"arate": 12345, "adither": "nope", "normalize_mix": 7},
+    }.items()
+    for name, value in options.items()
+]
+VALUES += [
+    (handbrake(subtitles_options={"srt_file": "s.srt"} | {name: value}), name, str(value))
+    for name, value in {"srt_offset": "nope", "srt_lang": "nope", "srt_default": 9, "srt_burn": 9}.items()
+]
+VALUES += [
+    (mkvmerge(track={"aspect-ratio": "nope"}), "aspect-ratio", "nope"),
+    (mkvmerge(track={"color-matrix-coefficients": 999}), "color-matrix-coefficients", "999"),
+    (mkvmerge(source("clip.mkv", **{"aspect-ratio-factor": "0:nope"})), "aspect-ratio-factor", "nope"),
+]
+KINDS = {"value": VALUES, "flag": FLAGS, "forbidden": FORBIDDEN, "misspelt": MISSPELT, "file's": OF_THE_FILE, "writes": WRITING}
 REFUSED = {
     f"{kind} {task['module']} {words[0]} {n}": (task, words)
     for kind, rows in KINDS.items()
