@@ -55,6 +55,7 @@ from modules.ffmpeg.options import (
     unquoted_options,
     written,
 )
+from modules.ffmpeg.specifiers import settled_maps
 from modules.media import ExpectedOutput
 from modules.output import Output, is_special
 from modules.sources import Watch
@@ -96,7 +97,7 @@ class Ffmpeg(BaseModule):
         """
         self._need_sets(ValidationError)
         outputs = self._outputs()
-        argv = self._argv(outputs)
+        argv = self._argv(self.task.to_dict(), outputs)
         return [shlex.join(argv), *(output.commit_command() for output in outputs.values())]
 
     def find_problems(self) -> Iterator[str]:
@@ -142,7 +143,8 @@ class Ffmpeg(BaseModule):
         self, task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], expected: ExpectedOutput, watch: Watch
     ) -> None:
         outputs = self._outputs()
-        argv = self._argv(outputs)
+        maps = settled_maps(task["source_maps"], [probe.get("streams", ()) for probe in probes])
+        argv = self._argv({**task, "source_maps": maps}, outputs)
         files.make_log_directory(argv)
         with contextlib.ExitStack() as stack:
             for output in outputs.values():
@@ -219,13 +221,11 @@ class Ffmpeg(BaseModule):
     def _sources(self) -> list[tuple[str, Options]]:
         return sources(self.task.to_dict())
 
-    def _argv(self, outputs: Mapping[str, Output]) -> list[str]:
+    def _argv(self, task: Mapping[str, Any], outputs: Mapping[str, Output]) -> list[str]:
         target = os.devnull if self._is_discarded() else outputs[self.task["output_file"]].temporary
         names = {name: output.temporary for name, output in outputs.items()}
-        argv = ffmpeg_command(
-            self.task.to_dict(), self._sets, target, self.will_exist, lambda name: names.get(name, name)
-        )
-        if "%" in target and self._is_picture(self.task.to_dict()):
+        argv = ffmpeg_command(task, self._sets, target, self.will_exist, lambda name: names.get(name, name))
+        if "%" in target and self._is_picture(task):
             argv[-1:-1] = ["-update", "1"]  # else ffmpeg puts a number in the place of a %d
         return argv
 

@@ -35,6 +35,22 @@ def source_map(entry: Mapping[str, Any]) -> str:
     return f"{int(entry['source'])}{f':{name}' if name else ''}{'?' if entry.get('optional') else ''}"
 
 
+def settled_maps(maps: Sequence[Mapping[str, Any]], sources: Sequence[Sequence[Stream]]) -> Sequence[Mapping[str, Any]]:
+    """The maps without those optional ones that look for a tag and select nothing.
+
+    ffmpeg 7.1 takes the `?` of such a map for a part of the tag's value.
+    """
+    settled = []
+    for entry in maps:
+        is_doubtful = entry.get("optional") and re.search(r"(^|:)m:", specifier(entry))
+        found = select(sources[int(entry["source"])], specifier(entry)) if is_doubtful else None
+        if found is None:
+            settled.append(entry)
+        elif found:
+            settled.append({**entry, "optional": False})
+    return settled or maps  # without any map, ffmpeg would choose by itself
+
+
 def with_suffix(key: str, entry: Mapping[str, Any]) -> str:
     """An option's key with the specifier of its output map. What the key ends in already is not said twice."""
     name = specifier(entry)
