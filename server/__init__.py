@@ -1,4 +1,4 @@
-"""An API server for one machine, on SQLite: the routes, statuses and bodies of `sisyphus-server`, without its defects.
+"""An API server on SQLite or PostgreSQL: the routes, statuses and bodies of `sisyphus-server`, without its defects.
 
 It is an extra of the project; `main.serve` and `main.in_background` run it. `sisyphus-server` keeps its queue in one
 database and its records in another. The differences:

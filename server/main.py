@@ -6,18 +6,18 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 
-import msgspec
 import uvicorn
 from loguru import logger
 
 from app.config import VERSION
 from app.formats import SERVER_HEADER
-from server.app import VANISHED_AFTER, create_app
+from server.app import create_app
+from server.config import ServerSettings
 from server.errors import ServerError
-from server.store import Store
+from server.services import Services
+from server.storage.database import ServerDatabase
 
 __all__ = ["ServerError", "ServerSettings", "in_background", "serve"]
 
@@ -31,33 +31,25 @@ BACKLOG = 512
 """Connections that may wait for the server to accept them."""
 
 
-class ServerSettings(msgspec.Struct, frozen=True):
-    """The database to serve, and the address to serve it at."""
-
-    database: Path
-    host: str = "127.0.0.1"
-    port: int = 5000
-    """0 for any free port."""
-    vanished_after: float = VANISHED_AFTER
-    """Seconds without a heartbeat after which a worker's job goes back to the queue."""
-    token: str = ""
-    """The bearer token that requests must carry; empty for none."""
-
-
 class _Server(uvicorn.Server):
     """Serves on a socket that listens already, and leaves signals to its caller."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, url: str, database: Path) -> None:
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, url: str, services: Services) -> None:
         super().__init__(config)
         self.url = url
         self._listener = listener
-        self._database = database
+        self._services = services
 
     def run_until_stopped(self) -> None:
         """Serve until `should_exit` is set."""
-        logger.info("Serving {} from {}", self.url, self._database)
+        logger.info("Serving {} from {}", self.url, self._services.database.name)
         self.run([self._listener])
         logger.info("Stopped serving {}", self.url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let waiting polls end first: they would keep their connections."""
+        self._services.waiting.close()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -94,10 +86,14 @@ def in_background(settings: ServerSettings) -> Iterator[str]:
 @contextlib.contextmanager
 def _prepared(settings: ServerSettings) -> Iterator[_Server]:
     """Yield a server whose database is open and whose port is taken, so that running it cannot fail."""
-    if not settings.vanished_after > 0:
-        raise ServerError(f"vanished_after: {settings.vanished_after!r} is not a number of seconds greater than 0")
-    with contextlib.closing(Store(settings.database)) as store, _listening(settings) as listener, _log_to_loguru():
-        app = create_app(store, settings.vanished_after, token=settings.token)
+    settings.check()
+    with (
+        contextlib.closing(ServerDatabase(settings.database)) as database,
+        _listening(settings) as listener,
+        _log_to_loguru(),
+    ):
+        services = Services(database, settings)
+        app = create_app(services)
         config = uvicorn.Config(
             app,
             headers=[(SERVER_HEADER, VERSION)],
@@ -114,7 +110,7 @@ def _prepared(settings: ServerSettings) -> Iterator[_Server]:
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=STOP_GRACE,
         )
-        yield _Server(config, listener, _url(settings.host, listener), settings.database)
+        yield _Server(config, listener, _url(settings.host, listener), services)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,8 @@ class NewJobBody(_Strict):
 
     job_title: Text
     tasks: list[TaskBody] = Field(description="They run one after the other.")
+    priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Higher ones come first.")
+    requires: list[Text] = Field(default=[], description="Tags that a worker must have to get this job.")
 
 
 class JobIdBody(BaseModel):
@@ -38,9 +40,11 @@ class JobIdBody(BaseModel):
     job_id: str
 
 
-class JobBody(NewJobBody):
+class JobBody(BaseModel):
     """A job as it was submitted, with its id and time."""
 
+    job_title: Text
+    tasks: list[TaskBody]
     job_id: str
     added: str = Field(description="The time of the submission, ISO 8601.")
 
@@ -51,12 +55,81 @@ class AttributesBody(_Strict):
     disabled: bool
 
 
+class WorkerAttributesBody(_Strict):
+    """The operator's settings for a worker: to take no jobs; to pause the one that it runs. One or both."""
+
+    disabled: bool | None = None
+    paused: bool | None = None
+
+
 class QueueBody(BaseModel):
     """All queued jobs, the head first."""
 
     queue: list[JobBody]
     entries: int
     attributes: AttributesBody
+
+
+class PlaceBody(_Strict):
+    """Another place in the queue: one of both."""
+
+    priority: int | None = Field(default=None, ge=-(2**31), lt=2**31)
+    position: Literal["head"] | None = None
+
+
+class StateBody(BaseModel):
+    """The state that a job had."""
+
+    state: Literal["queued", "running"]
+
+
+class ListedJobBody(BaseModel):
+    """A job in any state, without its tasks. What is not known is left out."""
+
+    job_id: str
+    job_title: Text
+    state: Literal["queued", "running", "completed", "failed", "cancelled"]
+    priority: int
+    modules: list[Text] = Field(description="The modules that its tasks name.")
+    requires: list[Text] = Field(description="The tags that a worker must have.")
+    added_at: str
+    started_at: str = Field(default="", description="The last time that a worker took it.")
+    ended_at: str = ""
+    worker_id: Text = ""
+    hostname: Text = ""
+    message: Text = Field(default="", description="Why it failed.")
+    retry_of: str = Field(default="", description="The job of which this one is a copy.")
+    cancelled_by: Text = ""
+
+
+class HistoryBody(BaseModel):
+    """A page of jobs."""
+
+    jobs: list[ListedJobBody]
+    next: int = Field(default=0, description="The `cursor` of the next page; missing on the last one.")
+
+
+class RecordBody(ListedJobBody):
+    """Everything of a job."""
+
+    tasks: list[TaskBody]
+    attempts: list[dict[str, Any]] = Field(description="Who had it, from when to when, and how that ended.")
+    info: Object = Field(default={}, description="The job's record, as the worker wrote it.")
+    why: str = Field(default="", description="Why a queued job waits.")
+
+
+class OrdersBody(BaseModel):
+    """What the operator wants of a worker."""
+
+    cancel: list[str] = Field(description="The jobs to end.")
+    paused: bool
+    disabled: bool
+
+
+class NamesBody(BaseModel):
+    """Names under which something is stored."""
+
+    names: list[Text]
 
 
 class OutcomeBody(_Strict):
@@ -98,10 +171,11 @@ class WorkerBody(HeartbeatBody):
 
 
 class WorkersBody(BaseModel):
-    """The live workers."""
+    """The live workers, and those that vanished in the last day."""
 
     workers: list[WorkerBody]
     count: int
+    lost: list[dict[str, Any]]
 
 
 class ConfigurationBody(BaseModel):

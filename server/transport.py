@@ -20,7 +20,12 @@ from pydantic import AfterValidator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.formats import quote_part, refuse_constant
-from server.store import to_text
+from server.models import ProblemBody
+from server.storage.tables import to_text
+
+NOTHING = 204
+
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ProblemBody, "description": "There is none."}}
 
 MAX_BODY = 64 << 20
 """Bytes of the largest body."""
@@ -55,6 +60,22 @@ class Json(Response):
     def render(self, content: Any) -> bytes:
         """Return `content` as JSON. A string is taken for JSON text."""
         return (content if isinstance(content, str) else to_text(content)).encode("ascii")
+
+
+def nothing() -> Response:
+    """Make the response of a call that has no answer."""
+    return Response(status_code=NOTHING)
+
+
+def found(text: str | None, message: str) -> Json:
+    """Make a response of JSON text.
+
+    Raises:
+        HTTPException: 404 with the message; there is no text.
+    """
+    if text is None:
+        raise HTTPException(404, message)
+    return Json(text)
 
 
 def problem(status: int, message: str, **headers: str) -> Json:

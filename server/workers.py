@@ -1,6 +1,7 @@
 """Live workers, in memory: each worker's last heartbeat, and the job that it names.
 
-A heartbeat costs no disk access. After a restart the server knows no worker, but workers beat again within seconds.
+A heartbeat costs no disk access. Servers that share a database tell each other of heartbeats about once a second
+(`server.storage.beats`). After a restart a server knows only lost workers, but the others beat again within seconds.
 
 A worker has vanished when it has sent no heartbeat for `vanished_after` seconds; then its job goes back to the queue.
 A running job that no live worker names is lost after twice that time: its worker may have died before it named the job,
@@ -11,11 +12,18 @@ A worker that comes back, perhaps after a network outage, goes on with its job. 
 is taken out again, or another worker would do the same work.
 """
 
+import itertools
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from server.storage.needs import Ability
+
+LISTED_FOR = 86400.0
+"""Seconds for which a worker that vanished is listed as lost."""
 
 
 class AwakeClock:
@@ -43,9 +51,16 @@ class AwakeClock:
 
 
 @dataclass(frozen=True, slots=True)
-class _Beat:
-    status: dict[str, Any]
+class Beat:
+    """A heartbeat, or a worker's leave: then it has no status."""
+
+    number: str
+    """Differs from beat to beat."""
+    status: dict[str, Any] | None
     at: float
+    """By this server's clock."""
+    seen_at: float
+    """In seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,51 +72,119 @@ class _Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """Why a running job is held to be lost, and who had it, if that is known."""
+
+    worker_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """The result of one comparison of running jobs and heartbeats."""
 
-    lost: dict[str, str]
-    """Running jobs that no worker works on, in the order given, each with the reason."""
+    lost: dict[str, Lost]
+    """Running jobs that no worker works on, in the order given."""
     returned: list[str]
     """Jobs that a worker names though they are not running."""
 
 
 class Workers:
-    """The live workers. Any thread may call the methods. `clock` returns seconds and never goes back."""
+    """The workers that are live or were so in the last day. Any thread may call the methods.
+
+    `clock` returns seconds and never goes back.
+
+    Attributes:
+        abilities: What workers can do, of those that told it.
+    """
 
     def __init__(self, ttl: float, vanished_after: float, clock: Callable[[], float]) -> None:
         self._ttl = ttl
         self._vanished_after = vanished_after
         self._clock = clock
-        self._beats: dict[str, _Beat] = {}
+        self._numbers = (f"{prefix}-{number}" for prefix in [secrets.token_hex(8)] for number in itertools.count())
+        self._beats: dict[str, Beat] = {}
+        self._unsent: dict[str, Beat] = {}
+        self.abilities: dict[str, Ability] = {}
         self._named: dict[str, _Evidence] = {}  # jobs named since the last comparison
         self._evidence: dict[str, _Evidence] = {}  # jobs that ran at the last comparison
         self._lock = threading.Lock()
 
-    def beat(self, worker_id: str, status: dict[str, Any]) -> None:
+    def beat(self, worker_id: str, status: dict[str, Any] | None) -> None:
         """Take a heartbeat. Its `job_id` names the worker's job; without one, the worker has none."""
-        now = self._clock()
         with self._lock:
-            self._beats[worker_id] = _Beat(status, now)
-            if job_id := status.get("job_id"):
-                self._named[job_id] = _Evidence(worker_id, now)
+            beat = Beat(next(self._numbers), status, self._clock(), time.time())
+            self._unsent[worker_id] = beat
+            self._keep(worker_id, beat)
+
+    def set_ability(self, worker_id: str, ability: Ability) -> None:
+        """Take what a worker can do."""
+        with self._lock:
+            if self.abilities.get(worker_id) != ability:
+                self.abilities[worker_id] = ability
+                if beat := self._beats.get(worker_id):
+                    self._unsent.setdefault(worker_id, beat)
+
+    def merge(
+        self, number: str, worker_id: str, status: dict[str, Any] | None, ability: Ability | None, age: float
+    ) -> None:
+        """Take a heartbeat that another server got so many seconds ago, or that this one has sent."""
+        with self._lock:
+            if ability:
+                self.abilities[worker_id] = ability
+            known = self._beats.get(worker_id)
+            if worker_id not in self._unsent and (known is None or known.number != number):
+                self._keep(worker_id, Beat(number, status, self._clock() - age, time.time() - age))
+
+    def _keep(self, worker_id: str, beat: Beat) -> None:
+        self._beats[worker_id] = beat
+        if beat.status and (job_id := beat.status.get("job_id")):
+            self._named[job_id] = _Evidence(worker_id, beat.at)
+
+    def take_unsent(self) -> dict[str, Beat]:
+        """Return the heartbeats that other servers do not know, the last of each worker; they count as sent."""
+        with self._lock:
+            unsent, self._unsent = self._unsent, {}
+            return unsent
+
+    def resend(self, unsent: dict[str, Beat]) -> None:
+        """Take heartbeats back that could not be sent."""
+        with self._lock:
+            self._unsent = unsent | self._unsent
+
+    def excuse(self, seconds: float) -> None:
+        """Count so many seconds less since all heartbeats: nothing could be heard of other servers' workers."""
+        with self._lock:
+            now = self._clock()
+            self._beats = {name: replace(beat, at=min(now, beat.at + seconds)) for name, beat in self._beats.items()}
+            for known in (self._named, self._evidence):
+                known.update({job: replace(seen, at=min(now, seen.at + seconds)) for job, seen in known.items()})
 
     def get(self, worker_id: str) -> dict[str, Any] | None:
         """Return the last status of a worker that is live."""
-        beat = self._beats.get(worker_id)
-        return beat.status if beat and self._clock() - beat.at <= self._ttl else None
+        return self.all().get(worker_id)
 
     def all(self) -> dict[str, dict[str, Any]]:
         """Return the last status of every live worker, by its id."""
-        now = self._clock()
-        with self._lock:
-            return {worker_id: beat.status for worker_id, beat in self._beats.items() if now - beat.at <= self._ttl}
+        return {name: beat.status or {} for name, beat in self._known().items() if self._is_live(beat)}
+
+    def lost(self) -> dict[str, Beat]:
+        """Return the last heartbeats of the workers that vanished in the last day, by their ids."""
+        return {name: beat for name, beat in self._known().items() if not self._is_live(beat)}
 
     def forget(self, worker_id: str) -> bool:
         """Drop a worker's status; returns whether the worker was live."""
+        was_live = self.get(worker_id) is not None
+        if was_live:
+            self.beat(worker_id, None)
+        return was_live
+
+    def _known(self) -> dict[str, Beat]:
         with self._lock:
-            beat = self._beats.pop(worker_id, None)
-        return beat is not None and self._clock() - beat.at <= self._ttl
+            return {name: beat for name, beat in self._beats.items() if beat.status is not None}
+
+    def _is_live(self, beat: Beat) -> bool:
+        return self._clock() - beat.at <= self._ttl
 
     def look(self, running: Callable[[], Iterable[str]]) -> Changes:
         """Compare the running jobs with the jobs that workers name. Only one thread may call this.
@@ -116,7 +199,11 @@ class Workers:
         self._evidence = {
             job_id: named.get(job_id) or self._evidence.get(job_id) or _Evidence(None, now) for job_id in jobs
         }
-        lost = {job_id: why for job_id, evidence in self._evidence.items() if (why := self._why_lost(evidence, now))}
+        lost = {
+            job_id: Lost(evidence.worker_id, why)
+            for job_id, evidence in self._evidence.items()
+            if (why := self._why_lost(evidence, now))
+        }
         for job_id in lost:
             del self._evidence[job_id]
         self._drop_old(now)
@@ -135,6 +222,6 @@ class Workers:
         return ""
 
     def _drop_old(self, now: float) -> None:
-        kept_for = max(self._ttl, 2 * self._vanished_after)
         with self._lock:
-            self._beats = {worker_id: beat for worker_id, beat in self._beats.items() if now - beat.at <= kept_for}
+            self._beats = {name: beat for name, beat in self._beats.items() if now - beat.at <= LISTED_FOR}
+            self.abilities = {name: ability for name, ability in self.abilities.items() if name in self._beats}

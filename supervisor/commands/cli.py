@@ -152,7 +152,20 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
     "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 is all of them."
 )
 @_port
-@_database
+@click.option(
+    "--database",
+    metavar="FILE|URL",
+    envvar="DATABASE_URL",
+    help="A file, or PostgreSQL as postgresql://USER:PASSWORD@HOST/NAME. Also DATABASE_URL, which hides the password.",
+)
+@click.option("--keep", metavar="TIME", default="90d", show_default=True, help="How long to keep jobs after their end.")
+@click.option(
+    "--keep-failed",
+    metavar="TIME",
+    default="365d",
+    show_default=True,
+    help="How long to keep failed jobs; 0: for ever.",
+)
 @click.option(
     "--vanished-after",
     metavar="SECONDS",
@@ -161,8 +174,8 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
     show_default=True,
     help="Seconds without a heartbeat after which a worker's job goes back to the queue.",
 )
-def serve(host: str, port: int | None, database: str | None, vanished_after: float) -> None:
-    """Run an API server for one machine or a few, with its data in one file."""
+def serve(port: int | None, database: str | None, **options: Any) -> None:
+    """Run an API server: for one machine or a few with its data in one file, for a farm with PostgreSQL."""
     try:
         state = _state_directory()
         settings = load_settings(os.environ, state)
@@ -170,7 +183,7 @@ def serve(host: str, port: int | None, database: str | None, vanished_after: flo
         with logging_in_background(settings.log_level):
             server = _server_package()
             try:
-                server.serve(_server_settings(server, port, database, state, settings, host, vanished_after))
+                server.serve(_server_settings(server, port, database, state, settings, **options))
             except server.ServerError as error:
                 raise ConfigError(str(error)) from error
     except ConfigError as error:
@@ -283,15 +296,13 @@ def _server_settings(
     database: str | None,
     state: Path,
     settings: Settings,
-    host: str = "127.0.0.1",
-    vanished_after: float = 30.0,
+    **options: Any,
 ) -> Any:
     return server.ServerSettings(
-        database=Path(database) if database else state / "server.sqlite3",
-        host=host,
+        database=database or state / "server.sqlite3",
         port=DEFAULT_PORT if port is None else port,
-        vanished_after=vanished_after,
         token=settings.api_token,
+        **options,
     )
 
 

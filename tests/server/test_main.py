@@ -1,15 +1,19 @@
 """The server starts, stops, and says why it cannot."""
 
 import contextlib
+import re
 import signal
 import socket
 import threading
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
 
-from server.main import ServerError
+from server.errors import ServerError
+from tests.server.postgresql import PASSWORD, postgresql
 from tests.support.api_server import Process, connected, serving
 from tests.support.waiting import until
 
@@ -42,15 +46,15 @@ def test_it_stops_at_once_with_connections_open(process: Process, number: signal
     assert statuses == (200, 1)
 
 
-def test_it_runs_in_the_background_and_stops(tmp_path: Path) -> None:
+def test_it_runs_in_the_background_and_stops(database: Path | str) -> None:
     """In a thread it serves at once, leaves no thread behind, and what it stored is there the next time."""
     threads = threading.active_count()
-    with serving(tmp_path) as api:
+    with serving(database) as api:
         job_id = api.submit()
         url = api.url
     with pytest.raises(requests.ConnectionError):
         requests.get(url, timeout=60)
-    with serving(tmp_path) as api:
+    with serving(database) as api:
         polled = api.poll()
 
     assert polled == job_id
@@ -61,7 +65,7 @@ def test_a_port_in_use_is_told_in_one_line(tmp_path: Path) -> None:
     """The one who starts the server learns which address is taken."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ServerError) as told, serving(tmp_path, port=port):
+        with pytest.raises(ServerError) as told, serving(tmp_path / "jobs.db", port=port):
             pass
 
     assert str(told.value) == f"127.0.0.1:{port}: cannot be listened on: Address already in use"
@@ -74,19 +78,56 @@ def test_an_address_that_is_none_is_told_in_one_line(tmp_path: Path, host: str, 
     """A host or port that cannot be listened on is named."""
     with (
         pytest.raises(ServerError, match=rf"^{host}:{port}: cannot be listened on: .+$"),
-        serving(tmp_path, host=host, port=port),
+        serving(tmp_path / "jobs.db", host=host, port=port),
     ):
         pass
 
 
-def test_a_time_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
-    """No worker can vanish after no time."""
-    with pytest.raises(ServerError, match=r"^vanished_after: 0 is not a number"), serving(tmp_path, vanished_after=0):
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"vanished_after": 0}, "vanished_after: 0 is not a number of seconds greater than 0"),
+        ({"keep": "-1d"}, "keep: '-1d' is not a time such as 12h or 90d, or 0 for ever"),
+        ({"keep_failed": "90"}, "keep-failed: '90' is not a time such as 12h or 90d, or 0 for ever"),
+        (
+            {"database": "mysql://me:secret@farm/x"},
+            "mysql: no such database is known; expected a file or postgresql://",
+        ),
+        ({"database": "postgresql://me:s@cret@farm/x"}, "the database's URL is wrong: expected postgresql://"),
+        ({"database": "postgresql://me:%zz@farm/x"}, "the database's URL is wrong: expected postgresql://"),
+        (
+            {"database": "postgresql://me:secret@127.0.0.1:1/x"},
+            "PostgreSQL, x on 127.0.0.1: the database cannot be used:",
+        ),
+    ],
+)
+def test_a_setting_that_is_wrong_is_told_in_one_line(tmp_path: Path, setting: dict[str, Any], words: str) -> None:
+    """The line names the setting, and never the password in a URL."""
+    with pytest.raises(ServerError) as told, serving(**{"database": tmp_path / "jobs.db"} | setting):
         pass
+
+    assert str(told.value).startswith(words)
+    assert "\n" not in str(told.value)
+    assert not {"secret", "s@cret", "cret@"} & set(re.findall(r"[\w@]+", str(told.value)))
+
+
+def test_the_password_is_shown_nowhere(process: Process, database: Path | str) -> None:
+    """Neither the log nor an answer shows it, not even when the database fails."""
+    with connected(process.start()) as api:
+        answers = [api("GET", "/status/config").text, api("GET", "/queue").text]
+        if isinstance(database, str):
+            postgresql().end_sessions()
+        answers.append(api("GET", "/queue").text)
+    process.send(signal.SIGTERM)
+    process.wait()
+
+    for text in (process.log, *answers):
+        assert PASSWORD not in text
+        assert quote(PASSWORD, safe="") not in text
 
 
 def test_it_serves_ipv6(tmp_path: Path) -> None:
     """An IPv6 address stands in brackets in the URL."""
-    with serving(tmp_path, host="::1") as api:
+    with serving(tmp_path / "jobs.db", host="::1") as api:
         assert api.url.startswith("http://[::1]:")
         assert api("GET", "/status/health").status_code == 200

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from server.app import MAX_TAKES
-from server.workers import AwakeClock, Workers
+from server.watch import MAX_TAKES
+from server.workers import LISTED_FOR, AwakeClock, Workers
 from tests.support.api_server import OUTCOME, SOON, Process, connected, serving, wait_for
 from tests.support.waiting import until
 
 
-def test_the_job_of_a_vanished_worker_goes_back_to_the_head(tmp_path: Path, logged: list[str]) -> None:
+def test_the_job_of_a_vanished_worker_goes_back_to_the_head(database: Path | str, logged: list[str]) -> None:
     """When the worker that named it is silent, a job is put back before all others, under its id, and logged once."""
-    with serving(tmp_path, vanished_after=SOON) as api:
+    with serving(database, vanished_after=SOON) as api:
         first, second, third = (api.submit(name) for name in "abc")
         assert [api.poll(), api.poll()] == [first, second]
         api.beat("w", first)
@@ -34,9 +34,9 @@ def test_the_job_of_a_vanished_worker_goes_back_to_the_head(tmp_path: Path, logg
     )
 
 
-def test_a_job_that_nobody_ever_named_goes_back(tmp_path: Path, logged: list[str]) -> None:
+def test_a_job_that_nobody_ever_named_goes_back(database: Path | str, logged: list[str]) -> None:
     """When its worker dies right after the poll, or the answer to that is lost, a job is put back too."""
-    with serving(tmp_path, vanished_after=SOON) as api:
+    with serving(database, vanished_after=SOON) as api:
         job_id = api.submit()
         api.poll()
         until(api.queued, "the job to be put back")
@@ -48,9 +48,9 @@ def test_a_job_that_nobody_ever_named_goes_back(tmp_path: Path, logged: list[str
     ]
 
 
-def test_a_job_that_its_workers_do_not_survive_fails(tmp_path: Path, logged: list[str]) -> None:
+def test_a_job_that_its_workers_do_not_survive_fails(database: Path | str, logged: list[str]) -> None:
     """A job is not handed out for ever: when five workers have vanished with it, it fails, and its record says why."""
-    with serving(tmp_path, vanished_after=SOON) as api:
+    with serving(database, vanished_after=SOON) as api:
         job_id = api.submit()
         for number in range(MAX_TAKES):
             until(api.queued, "the job to be in the queue")
@@ -66,9 +66,9 @@ def test_a_job_that_its_workers_do_not_survive_fails(tmp_path: Path, logged: lis
     assert "'w4'" in verdict["info"]["message"]
 
 
-def test_a_job_stays_with_a_worker_that_names_it(tmp_path: Path) -> None:
+def test_a_job_stays_with_a_worker_that_names_it(database: Path | str) -> None:
     """Of two running jobs the one that heartbeats name stays, and the other goes back."""
-    with serving(tmp_path, vanished_after=1.0) as api:
+    with serving(database, vanished_after=1.0) as api:
         kept, left = api.submit(), api.submit()
         api.poll()
         api.poll()
@@ -84,9 +84,9 @@ def test_a_job_stays_with_a_worker_that_names_it(tmp_path: Path) -> None:
     assert status == 200
 
 
-def test_a_job_that_its_worker_no_longer_names_goes_back(tmp_path: Path, logged: list[str]) -> None:
+def test_a_job_that_its_worker_no_longer_names_goes_back(database: Path | str, logged: list[str]) -> None:
     """A worker that lives and goes on with another job does not keep the one that it has forgotten."""
-    with serving(tmp_path, vanished_after=SOON) as api:
+    with serving(database, vanished_after=SOON) as api:
         forgotten, other = api.submit(), api.submit()
         api.poll()
         api.poll()
@@ -101,9 +101,9 @@ def test_a_job_that_its_worker_no_longer_names_goes_back(tmp_path: Path, logged:
     assert any("goes back" in line and forgotten in line for line in logged)
 
 
-def test_a_late_verdict_counts(tmp_path: Path) -> None:
+def test_a_late_verdict_counts(database: Path | str) -> None:
     """A worker believed vanished may still complete its job, which then leaves the queue; a second verdict is late."""
-    with serving(tmp_path, vanished_after=SOON) as api:
+    with serving(database, vanished_after=SOON) as api:
         job_id = api.submit()
         api.poll()
         api.beat("w", job_id)
@@ -118,9 +118,9 @@ def test_a_late_verdict_counts(tmp_path: Path) -> None:
     assert verdict["failed"] is False
 
 
-def test_a_worker_that_comes_back_keeps_its_job(tmp_path: Path, logged: list[str]) -> None:
+def test_a_worker_that_comes_back_keeps_its_job(database: Path | str, logged: list[str]) -> None:
     """When the worker of a job that was put back names it again, before anybody took it, it leaves the queue."""
-    with serving(tmp_path, vanished_after=SOON) as api:
+    with serving(database, vanished_after=SOON) as api:
         job_id = api.submit()
         api.poll()
         until(api.queued, "the job to be put back")
@@ -136,9 +136,9 @@ def test_a_worker_that_comes_back_keeps_its_job(tmp_path: Path, logged: list[str
     assert f"Job {job_id} is out of the queue again: its worker is back" in logged
 
 
-def test_naming_a_job_that_was_never_taken_does_not_take_it(tmp_path: Path) -> None:
+def test_naming_a_job_that_was_never_taken_does_not_take_it(database: Path | str) -> None:
     """A heartbeat does not take jobs: one that nobody polled stays in the queue, whoever names it."""
-    with serving(tmp_path, vanished_after=SOON) as api:
+    with serving(database, vanished_after=SOON) as api:
         polled, named = api.submit(), api.submit()
         api.poll()
 
@@ -153,10 +153,10 @@ def test_naming_a_job_that_was_never_taken_does_not_take_it(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_time_in_which_the_server_is_down_does_not_count(tmp_path: Path) -> None:
+def test_time_in_which_the_server_is_down_does_not_count(tmp_path: Path, database: Path | str) -> None:
     """A job whose worker could not beat, because the server was killed or stopped meanwhile, stays with it."""
     slow = 1.0
-    process = Process(tmp_path, vanished_after=slow)
+    process = Process(tmp_path, database, vanished_after=slow)
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(process.kill)
         with connected(process.start()) as api:
@@ -241,19 +241,37 @@ def test_a_job_that_is_taken_again_gets_its_whole_time_again() -> None:
     assert found == [31, 93]
 
 
-def test_a_worker_is_forgotten_after_its_time() -> None:
-    """A record is shown for 30 s after the last heartbeat, and then takes no memory."""
+def test_a_worker_that_is_silent_is_lost_and_forgotten_after_a_day() -> None:
+    """A record is shown for 30 s after the last heartbeat, then for a day as lost, and then it takes no memory."""
     clock = Clock()
     workers = Workers(30.0, 30.0, clock)
     workers.beat("w", {"status": "idle"})
     clock.time = 30.0
-    within = workers.get("w"), workers.all()
+    within = workers.get("w"), workers.all(), [*workers.lost()]
     clock.time = 31.0
-    after = workers.get("w"), workers.all(), workers.forget("w")
+    after = workers.get("w"), workers.all(), workers.forget("w"), [*workers.lost()]
     workers.beat("w", {"status": "idle"})
-    clock.time = 100.0
+    clock.time = 31.0 + LISTED_FOR
+    workers.look(list)
+    until_then = [*workers.lost()]
+    clock.time += 1
     workers.look(list)
 
-    assert within == ({"status": "idle"}, {"w": {"status": "idle"}})
-    assert after == (None, {}, False)
+    assert within == ({"status": "idle"}, {"w": {"status": "idle"}}, [])
+    assert after == (None, {}, False, ["w"])
+    assert until_then == ["w"]
     assert workers._beats == {}
+
+
+def test_a_worker_that_took_its_leave_is_not_lost() -> None:
+    """Its record is gone at once, and for other servers, too."""
+    clock = Clock()
+    workers = Workers(30.0, 30.0, clock)
+    workers.beat("w", {"status": "idle"})
+    forgotten = workers.forget("w"), workers.forget("w"), workers.get("w")
+    clock.time = 40.0
+    unsent = workers.take_unsent()
+
+    assert forgotten == (True, False, None)
+    assert [*workers.lost()] == []
+    assert [beat.status for beat in unsent.values()] == [None]

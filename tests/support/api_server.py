@@ -12,7 +12,8 @@ from typing import Any
 
 import requests
 
-from server.main import ServerSettings, in_background
+from server.config import ServerSettings
+from server.main import in_background
 from tests.support.waiting import until
 
 JOB = {"job_title": "a job", "tasks": [{"module": "ffmpeg", "data": {"sources": ["a.mkv"]}}]}
@@ -89,9 +90,9 @@ def connected(url: str, token: str = "") -> Iterator[Api]:
 
 
 @contextlib.contextmanager
-def serving(directory: Path, **settings: Any) -> Iterator[Api]:
+def serving(database: Path | str, **settings: Any) -> Iterator[Api]:
     """A server of one's own, in this process."""
-    settings = {"database": directory / "jobs.db", "port": 0, **settings}
+    settings = {"database": database, "port": 0, **settings}
     with in_background(ServerSettings(**settings)) as url, connected(url, settings.get("token", "")) as api:
         yield api
 
@@ -99,16 +100,17 @@ def serving(directory: Path, **settings: Any) -> Iterator[Api]:
 class Process:
     """A server in a process of its own, which can be killed and started again."""
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, database: Path | str, **settings: Any) -> None:
         self._log = directory / "server.log"
-        self._settings = {"database": directory / "jobs.db", "port": 0} | settings
+        self._settings = {"database": database, "port": 0} | settings
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> str:
         """Start it; returns the URL once it answers."""
         code = (
             "from pathlib import PosixPath\n"
-            "from server.main import ServerSettings, serve\n"
+            "from server.config import ServerSettings\n"
+            "from server.main import serve\n"
             f"serve(ServerSettings(**{self._settings!r}))\n"
         )
         with open(self._log, "wb") as log:

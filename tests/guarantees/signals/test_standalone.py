@@ -38,9 +38,10 @@ def test_standalone(scene: Scene, names: list[str], expected: int) -> None:
         waiting.let_go()
     ended = scene.await_end(FLUSH_TIMEOUT)
     with contextlib.closing(sqlite3.connect(scene.directory / "state" / "server.sqlite3")) as database:
-        completed = [row[0] for row in database.execute("SELECT job_id FROM verdicts")]
-        queued = [row[0] for row in database.execute("SELECT job_id FROM jobs WHERE position IS NOT NULL")]
-        running = [row[0] for row in database.execute("SELECT job_id FROM jobs WHERE position IS NULL")]
+        states = database.execute("SELECT state, job_id FROM jobs").fetchall()
+    completed, queued, running = (
+        [job_id for found, job_id in states if found == state] for state in ("completed", "queued", "running")
+    )
 
     assert ended == expected
     assert completed == ([job_id] if names == ["TERM"] else [])

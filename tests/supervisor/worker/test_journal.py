@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from server.store import Store
+from server.storage.database import ServerDatabase
 from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
 from tests.support.client import Client, await_beats, await_idle
 from tests.support.farm import Farm
@@ -302,7 +302,7 @@ def make_namesake(file: Path) -> None:
 
 def make_servers(file: Path) -> None:
     """That of an API server."""
-    Store(file).close()
+    ServerDatabase(file).close()
 
 
 def make_directory(file: Path) -> None:

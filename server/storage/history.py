@@ -1,0 +1,175 @@
+"""Jobs in any state: lists, records, logs, and the end of their retention."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, type_coerce
+from sqlalchemy.types import Text
+
+from server.storage.database import ServerDatabase, insert
+from server.storage.needs import Need, Needs
+from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs
+
+EXPIRED_AT_ONCE = 500
+"""Jobs that one step of the retention deletes, at most: a long deletion would hold up everything else."""
+
+SEARCHED_AT_ONCE = 20_000
+"""Jobs whose titles one page of a search looks at, at most; the next page goes on from there."""
+
+LISTED = ("job_id", "state", "priority", "worker_id", "hostname", "message", "retry_of", "cancelled_by")
+TIMES = ("added_at", "started_at", "ended_at")
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """The jobs to list. What is empty does not count."""
+
+    state: str = ""
+    module: str = ""
+    worker: str = ""
+    """A worker's id or host name."""
+    text: str = ""
+    """A part of the title, in any case; or a job's id."""
+    since: datetime | None = None
+    """The time of the submission."""
+    before: datetime | None = None
+
+
+class History:
+    """The jobs of a database, and what became of them. Any thread may call the methods."""
+
+    def __init__(self, database: ServerDatabase) -> None:
+        self._database = database
+        self._needs = Needs()
+
+    def page(self, wanted: JobFilter, cursor: int | None, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+        """Return jobs, the newest first, without their tasks; and where the next page begins, if there may be one.
+
+        A page of a search by title may be short, or even empty, though there are more.
+        """
+        with self._database.begin() as db:
+            query = self._select(db, wanted, cursor, limit)
+            found = db.execute(query).all()
+            needs = self._needs.read(db)
+            last = self._first_unsearched(db, cursor) if wanted.text else None
+        listed = [describe(row, needs[row.need]) for row in found]
+        return listed, found[-1].number if len(found) == limit else last
+
+    def record(self, job_id: str) -> dict[str, Any] | None:
+        """Return everything of a job, in any state."""
+        with self._database.begin() as db:
+            row = db.execute(select(jobs).where(jobs.c.job_id == job_id)).first()
+            if row is None:
+                return None
+            need = self._needs.read(db)[row.need]
+        record = describe(row, need) | {
+            "tasks": json.loads(row.document)["tasks"],
+            "attempts": json.loads(row.attempts),
+        }
+        if row.started_at and row.state != "queued":
+            attempt = {key: record[key] for key in ("worker_id", "hostname", "started_at", "ended_at") if key in record}
+            record["attempts"].append(attempt | {"result": row.state})
+        return record | ({"info": json.loads(row.info)} if row.info else {})
+
+    def put_log(self, job_id: str, log: str) -> bool:
+        """Keep a job's log; returns whether there is such a job."""
+        with self._database.begin() as db:
+            number = db.execute(select(jobs.c.number).where(jobs.c.job_id == job_id)).scalar()
+            if number is None:
+                return False
+            statement = insert(db, logs).values(number=number, log=log)
+            changed = {"log": statement.excluded.log}
+            db.execute(statement.on_conflict_do_update(index_elements=["number"], set_=changed))
+        return True
+
+    def log(self, job_id: str) -> str | None:
+        """Return a job's log."""
+        joined = select(logs.c.log).join(jobs, jobs.c.number == logs.c.number).where(jobs.c.job_id == job_id)
+        with self._database.begin() as db:
+            return db.execute(joined).scalar()
+
+    def expire(self, retention: Mapping[str, timedelta]) -> int:
+        """Delete some of the jobs that ended so long ago, by their state. Returns how many were deleted.
+
+        One server at a time does this; for the others the answer is 0.
+        """
+        now, deleted = datetime.now(UTC), 0
+        with self._database.begin() as db:
+            if not self._database.is_watch(db):
+                return 0
+            for state, kept in retention.items():
+                old = select(jobs.c.number).where(ENDED, jobs.c.state == state, jobs.c.ended_at < now - kept)
+                numbers = list(db.execute(old.order_by(jobs.c.ended_at).limit(EXPIRED_AT_ONCE)).scalars())
+                if numbers:
+                    db.execute(delete(logs).where(logs.c.number.in_(numbers)))
+                    deleted += db.execute(delete(jobs).where(jobs.c.number.in_(numbers))).rowcount
+        if deleted:
+            self._database.shrink()
+        return deleted
+
+    def _select(self, db: Connection, wanted: JobFilter, cursor: int | None, limit: int) -> Select[Any]:
+        columns = (jobs.c.number, jobs.c.title, jobs.c.need, *(jobs.c[name] for name in (*LISTED, *TIMES)))
+        query = select(*columns).order_by(jobs.c.number.desc()).limit(limit)
+        if cursor is not None:
+            query = query.where(jobs.c.number < cursor)
+        if wanted.state:
+            query = query.where(*STATES[wanted.state])
+        if wanted.module:
+            needs = self._needs.read(db)
+            query = query.where(
+                jobs.c.need.in_([number for number, need in needs.items() if wanted.module in need.modules])
+            )
+        if wanted.worker:
+            query = query.where(_done_by(db, wanted.worker))
+        if wanted.text:
+            query = query.where(_matches(wanted.text), jobs.c.number >= (self._first_unsearched(db, cursor) or 0))
+        # Bounds by number, which the indexes are sorted by: jobs are numbered in the order of their submission.
+        if wanted.since:
+            first = (
+                select(jobs.c.number).where(jobs.c.added_at >= wanted.since).order_by(jobs.c.added_at, jobs.c.number)
+            )
+            query = query.where(jobs.c.added_at >= wanted.since, jobs.c.number >= _scalar(first))
+        if wanted.before:
+            last = select(jobs.c.number).where(jobs.c.added_at < wanted.before)
+            last = last.order_by(jobs.c.added_at.desc(), jobs.c.number.desc())
+            query = query.where(jobs.c.added_at < wanted.before, jobs.c.number <= _scalar(last))
+        return query
+
+    def _first_unsearched(self, db: Connection, cursor: int | None) -> int | None:
+        """The number up to which one page of a search looks; `None` if it looks at all that there are."""
+        end = cursor or (db.execute(select(func.max(jobs.c.number))).scalar() or 0) + 1
+        first = db.execute(select(func.min(jobs.c.number))).scalar() or 0
+        return end - SEARCHED_AT_ONCE if end - SEARCHED_AT_ONCE > first else None
+
+
+STATES: dict[str, tuple[ColumnElement[bool], ...]] = {
+    "queued": (QUEUED,),
+    "running": (RUNNING,),
+    **{state: (ENDED, jobs.c.state == state) for state in ("completed", "failed", "cancelled")},
+}
+"""All states, and the conditions for them."""
+
+
+def describe(row: Any, need: Need) -> dict[str, Any]:
+    """A row of `jobs` as JSON shows it, without tasks. What is not known is left out."""
+    described = {name: value for name in LISTED if (value := getattr(row, name)) is not None}
+    described |= {name: value.isoformat() for name in TIMES if (value := getattr(row, name))}
+    return {"job_title": row.title, **described, "modules": sorted(need.modules), "requires": sorted(need.tags)}
+
+
+def _scalar(query: Select[tuple[int]]) -> Any:
+    return query.limit(1).scalar_subquery()
+
+
+def _done_by(db: Connection, worker: str) -> ColumnElement[bool]:
+    """Jobs of a worker: by one of both indexes, since an OR would sort all jobs that it finds."""
+    by_id = jobs.c.worker_id == worker
+    return by_id if db.execute(select(jobs.c.number).where(by_id).limit(1)).scalar() else jobs.c.hostname == worker
+
+
+def _matches(text: str) -> ColumnElement[bool]:
+    title = func.lower(type_coerce(jobs.c.title, Text))
+    return (jobs.c.job_id == text) | title.contains(json.dumps(text.lower())[1:-1], autoescape=True)

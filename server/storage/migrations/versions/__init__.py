@@ -1,0 +1,1 @@
+"""One file per revision. A revision never changes once it was released."""

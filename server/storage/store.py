@@ -1,0 +1,311 @@
+"""Jobs and their ways: submitted, taken, put back, ended. It knows nothing of HTTP.
+
+Every change is one transaction that is on the disk when the method returns, so an acknowledged change survives SIGKILL
+and a power cut. A job is one row with a state, from its submission to the end of its retention, so it cannot be lost
+between a queue and a record. Several servers may share the database: whoever changes a job's state locks its row, and
+takers skip locked rows. Indexes keep every call at the same cost however many jobs there are.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, select, update
+
+from server.storage.database import ServerDatabase
+from server.storage.needs import ANYTHING, Ability, Need, Needs
+from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, to_text
+
+ORDER = (jobs.c.priority.desc(), jobs.c.position, jobs.c.number)
+"""Of the queue, the head first."""
+
+UNFINISHED = jobs.c.state.in_(("queued", "running"))
+
+MAX_MESSAGE = 500
+"""Characters of a record's message that lists show."""
+
+
+class Store:
+    """The jobs of a database. Any thread may call the methods.
+
+    Every method raises `SQLAlchemyError` if the database fails; then nothing was changed, unless the connection broke
+    in the instant of the commit.
+    """
+
+    def __init__(self, database: ServerDatabase) -> None:
+        self._database = database
+        self._needs = Needs()
+
+    # --- the queue ---
+
+    def submit(
+        self,
+        title: str,
+        tasks: Sequence[Any],
+        priority: int = 0,
+        requires: Iterable[str] = (),
+        retry_of: str | None = None,
+    ) -> str:
+        """Append a job to the queue; returns its id.
+
+        A job that a worker hands back, under a new id, keeps its place, its priority and the tags that it requires.
+        """
+        job_id, now = str(uuid.uuid4()), datetime.now(UTC)
+        job = {"job_id": job_id, "job_title": title, "tasks": tasks, "added": now.isoformat()}
+        former_id = _former_id(tasks)
+        with self._database.begin() as db:
+            row = {
+                "priority": priority,
+                "position": 0,
+                "need": self._needs.number(db, (task["module"] for task in tasks), requires),
+                "attempts": "[]",
+            }
+            if former_id and (former := _find(db, former_id, UNFINISHED)):
+                attempts = _with_attempt(former, "handed back", now)
+                row |= {"priority": former.priority, "need": former.need, "attempts": attempts}
+                row["position"] = _position_of_head(db, former.priority)
+            db.execute(
+                jobs.insert().values(
+                    job_id=job_id,
+                    state="queued",
+                    title=title,
+                    document=to_text(job),
+                    former_id=former_id,
+                    retry_of=retry_of,
+                    added_at=now,
+                    **row,
+                )
+            )
+        return job_id
+
+    def take(self, ability: Ability = ANYTHING, worker_id: str | None = None) -> str | None:
+        """Take the first job of the queue that a worker can do: it runs from now on.
+
+        Returns its document; `None` if there is none.
+        """
+        with self._database.begin() as db:
+            head = self._head(db, self._needs.suitable(db, ability))
+            if head is None:
+                return None
+            change = {"state": "running", "started_at": datetime.now(UTC), "worker_id": worker_id, "hostname": None}
+            db.execute(update(jobs).where(jobs.c.number == head.number).values(change))
+        return str(head.document)
+
+    def _head(self, db: Connection, suitable: Sequence[int] | None) -> Any:
+        """The first job with one of these needs, or any; locked, where several servers share the database."""
+        query = select(jobs.c.number, jobs.c.document).where(QUEUED).order_by(*ORDER).limit(1)
+        query = query.with_for_update(skip_locked=True)
+        if suitable is None:
+            return db.execute(query).first()
+        # A look at the head of each need costs the same however many other jobs come before it.
+        heads = [number for need in suitable if (number := db.execute(_first_of(need)).scalar())]
+        if not heads:
+            return None
+        head = db.execute(query.where(jobs.c.number.in_(heads))).first()
+        return head or db.execute(query.where(jobs.c.need.in_(suitable))).first()  # others were taking all of those
+
+    def queue(self) -> list[str]:
+        """Return the documents of all queued jobs, the head first."""
+        return self._texts(select(jobs.c.document).where(QUEUED).order_by(*ORDER))
+
+    def clear(self) -> int:
+        """Delete all queued and running jobs; returns how many there were."""
+        with self._database.begin() as db:
+            return db.execute(delete(jobs).where(UNFINISHED)).rowcount
+
+    # --- jobs ---
+
+    def job(self, job_id: str) -> str | None:
+        """Return the document of a queued or running job."""
+        found = self._texts(select(jobs.c.document).where(jobs.c.job_id == job_id, UNFINISHED))
+        return next(iter(found), None)
+
+    def delete_job(self, job_id: str) -> bool:
+        """Delete a queued or running job; returns whether there was such a job."""
+        with self._database.begin() as db:
+            return db.execute(delete(jobs).where(jobs.c.job_id == job_id, UNFINISHED)).rowcount > 0
+
+    def complete(self, job_id: str, failed: bool, info: dict[str, Any]) -> bool:
+        """Keep the verdict of a job, which runs or went back to the queue.
+
+        Returns whether there was such a job: of two verdicts for one job, the first stands.
+        """
+        with self._database.begin() as db:
+            job = _find(db, job_id, UNFINISHED)
+            if job is None:
+                return False
+            _end(db, job, ("failed" if job.cancelled_by is None else "cancelled") if failed else "completed", info)
+        return True
+
+    def verdict(self, job_id: str) -> str | None:
+        """Return the verdict of a job that has ended, as JSON.
+
+        The submitter of a job that a worker handed back knows only its former id: the verdict is found under both.
+        """
+        columns = (jobs.c.job_id, jobs.c.title, jobs.c.state, jobs.c.info, jobs.c.ended_at)
+        ended = select(*columns).where(ENDED)
+        with self._database.begin() as db:
+            row = db.execute(ended.where(jobs.c.job_id == job_id)).first()
+            row = row or db.execute(ended.where(jobs.c.former_id == job_id)).first()
+        if row is None:
+            return None
+        verdict = {
+            "job_id": row.job_id,
+            "job_title": row.title,
+            "failed": row.state != "completed",
+            "completed_at": row.ended_at.isoformat(),
+        }
+        return f'{to_text(verdict)[:-1]},"info":{row.info}}}'
+
+    def retry(self, job_id: str) -> str | None:
+        """Append a copy of a job that has ended to the queue; returns its id, `None` if there is no such job.
+
+        Raises:
+            LookupError: its tasks are not known: an older version of this program kept only its verdict.
+        """
+        with self._database.begin() as db:
+            job = db.execute(select(jobs).where(jobs.c.job_id == job_id, ENDED)).first()
+            tags = self._needs.read(db)[job.need].tags if job else frozenset()
+        if job is None:
+            return None
+        tasks = [dict(task) for task in json.loads(job.document)["tasks"]]
+        if not tasks:
+            raise LookupError
+        tasks[0].pop("handed_back", None)
+        return self.submit(job.title, tasks, job.priority, tags, job_id)
+
+    def cancel(self, job_id: str, by: str) -> str | None:
+        """Cancel a job: a queued one ends, a running one when its worker hears of it.
+
+        Returns the state that it had, `None` if it is neither queued nor running.
+        """
+        with self._database.begin() as db:
+            job = _find(db, job_id, UNFINISHED)
+            if job is None:
+                return None
+            if job.state == "queued":
+                _end_cancelled(db, job, by)
+            db.execute(update(jobs).where(jobs.c.number == job.number).values(cancelled_by=by))
+            return str(job.state)
+
+    def prioritise(self, job_id: str, priority: int | None) -> bool:
+        """Give a queued job another priority, or with `None` the head of the queue; returns whether it is queued."""
+        with self._database.begin() as db:
+            job = _find(db, job_id, QUEUED)
+            if job is None:
+                return False
+            if priority is None:
+                highest = db.execute(select(jobs.c.priority).where(QUEUED).order_by(*ORDER).limit(1)).scalar_one()
+                change = {"priority": highest, "position": _position_of_head(db, highest)}
+            else:
+                change = {"priority": priority}
+            db.execute(update(jobs).where(jobs.c.number == job.number).values(change))
+        return True
+
+    def need(self, job_id: str) -> Need | None:
+        """Return what a queued job needs of a worker."""
+        with self._database.begin() as db:
+            number = db.execute(select(jobs.c.need).where(jobs.c.job_id == job_id, QUEUED)).scalar()
+            return None if number is None else self._needs.read(db)[number]
+
+    def running(self) -> list[str]:
+        """Return the ids of all running jobs, in the order of their submission."""
+        return self._texts(select(jobs.c.job_id).where(RUNNING).order_by(jobs.c.number))
+
+    def times_taken(self, job_id: str) -> int:
+        """Return how often a running job was given to a worker."""
+        found = self._texts(select(jobs.c.attempts).where(jobs.c.job_id == job_id, RUNNING))
+        return sum(1 + len(json.loads(attempts)) for attempts in found)
+
+    def put_back(self, lost: Mapping[str, str | None]) -> list[str]:
+        """Put running jobs back at the head of the queue, the first one first; returns those that were running.
+
+        A job that is to be cancelled ends instead. `lost` has the id of the worker, if it is known. One server at a
+        time does this; the others return nothing.
+        """
+        with self._database.begin() as db:
+            if not self._database.is_watch(db):
+                return []
+            done = [job_id for job_id, worker_id in reversed(list(lost.items())) if _put_back(db, job_id, worker_id)]
+        return done[::-1]
+
+    def take_again(self, job_ids: Sequence[str]) -> list[str]:
+        """Take jobs that were put back out of the queue again; returns those that were queued."""
+        done = []
+        with self._database.begin() as db:
+            for job_id in sorted(job_ids):
+                if job := _find(db, job_id, QUEUED, jobs.c.started_at.is_not(None)):
+                    attempts = to_text(json.loads(job.attempts)[:-1])
+                    change = update(jobs).where(jobs.c.number == job.number)
+                    db.execute(change.values(state="running", attempts=attempts))
+                    done.append(job_id)
+        return done
+
+    def _texts(self, query: Select[Any]) -> list[str]:
+        with self._database.begin() as db:
+            return list(db.execute(query).scalars())
+
+
+def _find(db: Connection, job_id: str, *conditions: Any) -> Any:
+    """Return a job, if it fulfils the conditions. Where several servers share the database, its row is locked."""
+    return db.execute(select(jobs).where(jobs.c.job_id == job_id, *conditions).with_for_update()).first()
+
+
+def _first_of(need: int) -> Select[Any]:
+    return select(jobs.c.number).where(QUEUED, jobs.c.need == need).order_by(*ORDER).limit(1)
+
+
+def _position_of_head(db: Connection, priority: int) -> int:
+    """A position before all queued jobs of a priority."""
+    first = select(jobs.c.position).where(QUEUED, jobs.c.priority == priority).order_by(jobs.c.position).limit(1)
+    return min(0, db.execute(first).scalar() or 0) - 1
+
+
+def _put_back(db: Connection, job_id: str, worker_id: str | None) -> bool:
+    job = _find(db, job_id, RUNNING)
+    if job is None:
+        return False
+    if job.cancelled_by is not None:
+        _end_cancelled(db, job, job.cancelled_by)
+        return False
+    change = {
+        "state": "queued",
+        "position": _position_of_head(db, job.priority),
+        "attempts": _with_attempt(job, "lost", datetime.now(UTC), worker_id),
+        "worker_id": None,
+    }
+    db.execute(update(jobs).where(jobs.c.number == job.number).values(change))
+    return True
+
+
+def _with_attempt(job: Any, result: str, now: datetime, worker_id: str | None = None) -> str:
+    """The attempts of a running job, and the one that ends now, as JSON."""
+    attempt = {"started_at": (job.started_at or now).isoformat(), "ended_at": now.isoformat(), "result": result}
+    if worker := worker_id or job.worker_id:
+        attempt["worker_id"] = worker
+    return to_text([*json.loads(job.attempts), attempt])
+
+
+def _end(db: Connection, job: Any, state: str, info: dict[str, Any]) -> None:
+    change = {"state": state, "ended_at": datetime.now(UTC), "info": to_text(info)}
+    for column, key in (("worker_id", "worker_id"), ("hostname", "worker"), ("message", "message")):
+        if isinstance(value := info.get(key), str):
+            change[column] = value[:MAX_MESSAGE]
+    db.execute(update(jobs).where(jobs.c.number == job.number).values(change))
+
+
+def _end_cancelled(db: Connection, job: Any, by: str) -> None:
+    """End a job that no worker has, by order of an operator."""
+    message = f"Cancelled by {by}" if by else "Cancelled"
+    error = {"type": "RunError", "reason": "cancelled", "message": message}
+    _end(db, job, "cancelled", {"completed": False, "message": message, "error": error})
+
+
+def _former_id(tasks: Sequence[Any]) -> str | None:
+    """The id that a job had before it was handed back, if it was: workers leave it in the first task."""
+    match tasks:
+        case [{"handed_back": str(former)}, *_]:
+            return former
+    return None

@@ -1,0 +1,159 @@
+"""The tables, for SQLite and for PostgreSQL.
+
+Text from outside may hold what neither database can: lone surrogates, and in PostgreSQL NUL. It is stored escaped, as
+JSON writes it in ASCII. Documents are stored as JSON text and sent as they are stored, without decoding.
+"""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy.types import TypeDecorator
+
+REVISION = "0001"
+"""The newest revision in `migrations/versions`."""
+
+
+class Escaped(TypeDecorator[str]):
+    """Any text, stored in ASCII."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        """Return `value` as it is stored."""
+        return None if value is None else json.dumps(value)[1:-1]
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        """Return the text that was stored."""
+        return None if value is None else str(json.loads(f'"{value}"'))
+
+
+class Instant(TypeDecorator[datetime]):
+    """An instant, stored in microseconds since 1970: exact, and sorted the same in both databases."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        """Return `value` as it is stored."""
+        return None if value is None else to_microseconds(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        """Return the instant that was stored, in UTC."""
+        return None if value is None else datetime.fromtimestamp(value // 10**6, UTC).replace(microsecond=value % 10**6)
+
+
+def to_microseconds(instant: datetime) -> int:
+    """Return the microseconds since 1970."""
+    return round(instant.replace(microsecond=0).timestamp()) * 10**6 + instant.microsecond
+
+
+def to_text(value: Any) -> str:
+    """Encode `value` as JSON in ASCII.
+
+    Raises:
+        ValueError: it holds NaN or an infinity.
+    """
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+_Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", _Number, primary_key=True),  # in the order of submission
+    Column("job_id", Escaped, nullable=False, unique=True),
+    Column("state", Text, nullable=False),
+    Column("priority", Integer, nullable=False, default=0),  # higher ones first
+    # In the queue, the lowest of a priority first, and then the lowest number: 0 for a job that came at the end, less
+    # for each that was put at the head.
+    Column("position", BigInteger, nullable=False, default=0),
+    Column("title", Escaped, nullable=False),
+    Column("document", Text, nullable=False),  # as a poll returns it
+    Column("need", Integer, nullable=False),  # a row of `needs`
+    Column("former_id", Escaped),  # of a job that a worker handed back: its submitter knows only this id
+    Column("retry_of", Escaped),
+    Column("added_at", Instant, nullable=False),
+    Column("started_at", Instant),  # the last time that it was taken
+    Column("ended_at", Instant),
+    Column("worker_id", Escaped),  # who took it last, once that is known
+    Column("hostname", Escaped),
+    Column(
+        "attempts", Text, nullable=False, default="[]"
+    ),  # those that have ended, without the one that gave a verdict
+    Column("cancelled_by", Escaped),  # an order to end it, until its worker has heard of it; "" for a nameless operator
+    Column("message", Escaped),  # of the record: why it failed
+    Column("info", Text),  # the record, as the worker wrote it
+)
+
+# No parameters: with them, SQLite would not use the indexes that hold only some rows.
+QUEUED = jobs.c.state == text("'queued'")
+RUNNING = jobs.c.state == text("'running'")
+ENDED = jobs.c.ended_at.is_not(None)
+
+
+def _index(name: str, *columns: Any, where: Any = None) -> None:
+    # An index of all rows by their state would hide the others from SQLite's planner.
+    Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+_index("jobs_queued", jobs.c.priority.desc(), jobs.c.position, jobs.c.number, where=QUEUED)
+_index("jobs_queued_by_need", jobs.c.need, jobs.c.priority.desc(), jobs.c.position, jobs.c.number, where=QUEUED)
+_index("jobs_running", jobs.c.number, where=RUNNING)
+_index("jobs_ended", jobs.c.state, jobs.c.number, where=ENDED)
+_index("jobs_by_end", jobs.c.state, jobs.c.ended_at, where=ENDED)
+_index("jobs_by_need", jobs.c.need, jobs.c.number)
+_index("jobs_by_worker", jobs.c.worker_id, jobs.c.number)
+_index("jobs_by_hostname", jobs.c.hostname, jobs.c.number)
+_index("jobs_by_submission", jobs.c.added_at, jobs.c.number)
+_index("jobs_by_former_id", jobs.c.former_id, where=jobs.c.former_id.is_not(None))
+
+needs = Table(
+    "needs",
+    metadata,
+    # What a worker must have to do a job. Many jobs share a row: a poll looks at a few rows and not at all jobs.
+    Column("need", _Number, primary_key=True),
+    Column("modules", Text, nullable=False),  # sorted, as JSON
+    Column("tags", Text, nullable=False),
+    Index("needs_unique", "modules", "tags", unique=True),
+)
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=False),  # of the job
+    Column("log", Escaped, nullable=False),
+)
+
+data = Table(
+    "data",
+    metadata,
+    Column("module", Escaped, primary_key=True),
+    Column("name", Escaped, primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    # The operator's orders that hold now: `queue_disabled` (id ""), `worker_disabled`, `worker_paused`.
+    Column("kind", Text, primary_key=True),
+    Column("id", Escaped, primary_key=True),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    # The last heartbeats, for the other servers of the same database and for the next start.
+    Column("worker_id", Escaped, primary_key=True),
+    Column("beat", Text, nullable=False),  # differs from beat to beat
+    Column("beat_at", Instant, nullable=False),  # by the database's clock
+    Column("status", Text, nullable=False),  # the heartbeat; "null" for a worker that took its leave
+    Column("abilities", Text, nullable=False),
+)

@@ -1,0 +1,112 @@
+"""Polls that wait for a job, and the calls that wake them.
+
+One poll is woken for a job, not all: it takes the job, and wakes the next one in case there are more. Where several
+servers share a database, a job that nobody waits for here is announced to the others (NOTIFY). An announcement that
+gets lost costs a second: the watch wakes a poll every second.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+
+from loguru import logger
+from sqlalchemy import text
+
+from server.storage.database import ServerDatabase
+from server.storage.needs import Ability, Need
+from server.storage.tables import to_text
+
+CHANNEL = "sisyphus_queue"
+
+RETRY = 1.0
+"""Seconds until a broken connection is replaced."""
+
+MAX_PAYLOAD = 7999
+"""Bytes of an announcement, at most: PostgreSQL's limit."""
+
+
+class Waiting:
+    """The polls that wait at this server. For the loop's thread alone."""
+
+    def __init__(self, database: ServerDatabase) -> None:
+        self._database = database
+        self._wakers: dict[asyncio.Event, Ability] = {}
+        self._closed = False
+
+    @contextlib.contextmanager
+    def joined(self, ability: Ability) -> Iterator[asyncio.Event]:
+        """Let a poll wait: the event is set when it should look. Who asks last is woken last."""
+        event = asyncio.Event()
+        self._wakers[event] = ability
+        try:
+            yield event
+        finally:
+            del self._wakers[event]
+
+    async def sleep(self, event: asyncio.Event, deadline: float) -> bool:
+        """Wait to be woken; returns whether it is worth looking again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await event.wait()
+        event.clear()
+        self._wakers[event] = self._wakers.pop(event)  # behind the others
+        return not self._closed and asyncio.get_running_loop().time() < deadline
+
+    def wake(self, need: Need | None = None) -> bool:
+        """Wake one poll, whose worker can do such a job; returns whether there is one."""
+        for event, ability in self._wakers.items():
+            if not event.is_set() and (need is None or ability.suffices(need)):
+                event.set()
+                return True
+        return False
+
+    def close(self) -> None:
+        """Let all polls end at once, without a job."""
+        self._closed = True
+        for event in self._wakers:
+            event.set()
+
+    def announce(self, need: Need) -> None:
+        """Tell the other servers of a job. Any thread may call this."""
+        payload = to_text([sorted(need.modules), sorted(need.tags)])
+        with self._database.begin() as db:
+            known = payload if len(payload) <= MAX_PAYLOAD else ""
+            db.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": known})
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Hear the other servers' announcements."""
+        task = asyncio.create_task(self._listen()) if self._database.is_shared else None
+        try:
+            yield
+        finally:
+            if task:
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _listen(self) -> None:
+        import psycopg
+
+        failing = False
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    **self._database.parameters, autocommit=True
+                ) as connection:
+                    await connection.execute(f"LISTEN {CHANNEL}")
+                    failing = False
+                    async for notification in connection.notifies():
+                        self.wake(_need(notification.payload))
+            except psycopg.Error as error:
+                if not failing:
+                    logger.warning("Other servers cannot be heard: {}", " ".join(str(error).split()))
+                failing = True
+                await asyncio.sleep(RETRY)
+
+
+def _need(payload: str) -> Need | None:
+    if not payload:
+        return None
+    modules, tags = json.loads(payload)
+    return Need(frozenset(modules), frozenset(tags))

@@ -1,0 +1,75 @@
+"""Looks after the database once a second: jobs whose worker has vanished, and jobs whose retention has ended.
+
+Every server does this. Where several share a database, one at a time acts on what it finds.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi.concurrency import run_in_threadpool
+from loguru import logger
+
+from server.services import Services
+
+MAX_TAKES = 5
+"""How often a job is given to a worker that vanishes. Then the job itself is held to be the cause, and fails."""
+
+
+class ServerWatch:
+    """The watch of one server."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._retention = services.settings.retention()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look again and again. At the end no look is under way: the database can be closed."""
+        stopped = asyncio.Event()
+        task = asyncio.create_task(self._run(stopped))
+        try:
+            yield
+        finally:
+            stopped.set()  # cancelling would leave a look behind, in its thread
+            await task
+
+    async def _run(self, stopped: asyncio.Event) -> None:
+        every, failing = self._services.look_every, False
+        while not stopped.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), every)
+            try:
+                await run_in_threadpool(self._look)
+                self._services.waiting.wake()
+                failing = False
+            except Exception as error:  # noqa: BLE001 - the task's outermost frame, and the watch must go on
+                if not failing:
+                    logger.opt(exception=error).error("Looking for lost jobs failed; next try in {:g} s", every)
+                failing = True
+
+    def _look(self) -> None:
+        services = self._services
+        services.beats.run()
+        services.orders.refresh()
+        changes = services.workers.look(services.store.running)
+        for job_id, found in changes.lost.items():
+            if services.store.times_taken(job_id) >= MAX_TAKES:
+                services.store.complete(job_id, True, _lost_record(found.reason))
+                logger.error(
+                    "Job {} fails: {} workers had it and vanished; the last: {}", job_id, MAX_TAKES, found.reason
+                )
+        lost = {job_id: lost.worker_id for job_id, lost in changes.lost.items()}
+        for job_id in services.store.put_back(lost) if lost else ():
+            logger.warning("Job {} goes back to the head of the queue: {}", job_id, changes.lost[job_id].reason)
+        for job_id in services.store.take_again(changes.returned) if changes.returned else ():
+            logger.info("Job {} is out of the queue again: its worker is back", job_id)
+        if deleted := services.history.expire(self._retention):
+            logger.info("Deleted {} jobs, whose time was over", deleted)
+
+
+def _lost_record(why: str) -> dict[str, Any]:
+    message = f"the job was given to {MAX_TAKES} workers, and each of them vanished; the last: {why}"
+    error = {"type": "RunError", "reason": "lost", "message": message}
+    return {"completed": False, "message": message, "error": error, "tasks": []}

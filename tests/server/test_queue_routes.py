@@ -1,0 +1,231 @@
+"""Who is given which job, and when."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.api_server import BEAT, SOON, UNKNOWN, Api, connected, serving
+from tests.support.waiting import until
+
+
+def submit(api: Api, title: str, module: str = "ffmpeg", **more: Any) -> str:
+    """Submit a job of one task; returns its id."""
+    answer = api("POST", "/queue", {"job_title": title, "tasks": [{"module": module}], **more})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["job_id"])
+
+
+def test_the_queue_has_an_order(api: Api) -> None:
+    """Higher priorities come first, then the order of submission; the operator may change both."""
+    a, b, c, d = (submit(api, name, priority=priority) for name, priority in (("a", 0), ("b", 5), ("c", 5), ("d", -1)))
+    by_priority = api.queued()
+    moved = [
+        api("PATCH", f"/jobs/{c}", {"priority": -7}).json()["priority"],
+        api.status("PATCH", f"/jobs/{d}", {"position": "head"}),
+    ]
+    again = api.queued()
+    api.poll()
+    wrong = [
+        api.status("PATCH", f"/jobs/{a}", body)
+        for body in ({}, {"priority": 1, "position": "head"}, {"priority": "1"}, {"position": 3}, {"priority": 2**40})
+    ]
+    not_queued = [api.status("PATCH", f"/jobs/{job}", {"priority": 1}) for job in (d, UNKNOWN)]
+
+    assert by_priority == [b, c, a, d]
+    assert moved == [-7, 200]
+    assert again == [d, b, a, c]
+    assert wrong == [400] * 5
+    assert not_queued == [404, 404]
+
+
+@pytest.mark.parametrize(
+    ("ability", "given"),
+    [
+        ("", ["plain", "other"]),
+        ("?modules=ffmpeg", ["plain"]),
+        ("?modules=ffmpeg,other&tags=", ["plain", "other"]),
+        ("?modules=&tags=gpu", []),
+        ("?modules=ffmpeg,%20other&tags=gpu,fast", ["plain", "tagged", "other"]),
+        ("?tags=gpu&something=else", ["plain", "tagged", "other"]),
+    ],
+)
+def test_nobody_is_given_what_he_cannot_do(api: Api, ability: str, given: list[str]) -> None:
+    """A worker gets jobs of its modules, and those whose tags it has all of; the rest stays for others."""
+    submit(api, "plain")
+    submit(api, "tagged", requires=["gpu"])
+    submit(api, "both", requires=["gpu", "nvenc"])
+    submit(api, "other", module="other")
+    polled = []
+    while (job := api("GET", f"/queue/poll{ability}").json()) is not None:
+        polled.append(job["job_title"])
+
+    assert polled == given
+    assert len(api.queued()) == 4 - len(given)
+
+
+def test_a_job_that_nobody_can_do_says_so(api: Api) -> None:
+    """The record of a queued job tells which module or tag no live worker has, or who is disabled."""
+    tagged = submit(api, "a", requires=["gpu"])
+    other = submit(api, "b", module="other")
+    plain = submit(api, "c")
+
+    def why(job_id: str) -> str:
+        return str(api("GET", f"/jobs/{job_id}/record").json()["why"])
+
+    alone = why(tagged)
+    api.beat("w")
+    api("PATCH", "/queue", {"disabled": True})
+    api("GET", "/queue/poll?worker_id=w&modules=ffmpeg&tags=cpu")
+    disabled = why(plain)
+    api("PATCH", "/queue", {"disabled": False})
+    api("PATCH", "/workers/w", {"paused": True})
+    told = [why(job_id) for job_id in (tagged, other, plain)]
+    api("PATCH", "/workers/w", {"paused": False})
+    told.append(why(plain))
+    api("DELETE", "/workers/w")
+
+    assert alone == "no worker is alive"
+    assert disabled == "the queue is disabled"
+    assert told == [
+        "no live worker has the tag gpu",
+        "no live worker has the module other",
+        "every worker that can do it is disabled or paused",
+        "it waits for its turn",
+    ]
+
+
+def test_a_handed_back_job_keeps_its_place(api: Api) -> None:
+    """A job that a worker posts again is at the head, with its tags, priority and attempts; both ids have a verdict."""
+    job_id = submit(api, "a", requires=["gpu"], priority=3)
+    submit(api, "b", priority=3)
+    job = api("GET", "/queue/poll?tags=gpu&worker_id=w").json()
+    again = _hand_back(api, job)
+    record = api("GET", f"/jobs/{again}/record").json()
+    head = api.queued()[0]
+    api("PATCH", f"/jobs/{again}/completed", {"failed": False, "info": {}})
+
+    assert head == again
+    assert (record["requires"], record["priority"]) == (["gpu"], 3)
+    assert [(each["worker_id"], each["result"]) for each in record["attempts"]] == [("w", "handed back")]
+    assert api("GET", f"/jobs/{job_id}/completed").json()["job_id"] == again
+
+
+def _hand_back(api: Api, job: dict[str, Any]) -> str:
+    tasks = [job["tasks"][0] | {"handed_back": job["job_id"]}]
+    again = str(api("POST", "/queue", {"job_title": job["job_title"], "tasks": tasks}).json()["job_id"])
+    assert api.status("DELETE", f"/jobs/{job['job_id']}") == 204
+    return again
+
+
+# --- waiting polls ---
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_waiting_polls_get_jobs_as_they_come(database: Path | str, servers: int) -> None:
+    """Of many polls that wait, at one server or at two of one database, each gets one job, soon after it came."""
+    if isinstance(database, Path) and servers == 2:
+        servers = 1  # a file has one server
+    with serving(database) as first, serving(database) if servers == 2 else connected(first.url) as second:
+        given, submitted = wait_and_submit([first, second])
+
+    assert sorted(given, key=str) == sorted(submitted)
+
+
+def wait_and_submit(apis: list[Api]) -> tuple[list[str | None], list[str]]:
+    """Eight polls that wait, and eight jobs: their ids, as given and as submitted."""
+
+    def wait(number: int) -> str | None:
+        with connected(apis[number % 2].url) as api:
+            answer = api("GET", "/queue/poll?wait=30&worker_id=w")
+            return answer.json() and str(answer.json()["job_id"])
+
+    with ThreadPoolExecutor(8) as pool:
+        polls = [pool.submit(wait, number) for number in range(8)]
+        submitted = [apis[number % 2].submit() for number in range(8)]
+        return [poll.result(30) for poll in polls], submitted
+
+
+def test_a_waiting_poll_ends_without_a_job(api: Api) -> None:
+    """It waits for its time, and gets what an empty queue answers."""
+    began = time.monotonic()
+    answer = api("GET", "/queue/poll?wait=0.3")
+    waited = time.monotonic() - began
+
+    assert (answer.status_code, answer.content) == (404, b"null")
+    assert waited >= 0.3
+    assert [api.status("GET", f"/queue/poll?wait={wrong}") for wrong in ("x", "-1", "nan")] == [400] * 3
+
+
+def test_a_disabled_worker_waits_on(api: Api) -> None:
+    """While it is disabled a poll with its id gets nothing; when it is enabled, it does."""
+    job_id = api.submit()
+    api("PATCH", "/workers/w", {"disabled": True})
+    refused = api("GET", "/queue/poll?worker_id=w").json()
+    result: list[Any] = []
+    poll = threading.Thread(target=lambda: result.append(_poll_again(api.url)))
+    poll.start()
+    api("PATCH", "/workers/w", {"disabled": False})
+    poll.join()
+
+    assert refused is None
+    assert result == [job_id]
+
+
+def _poll_again(url: str) -> Any:
+    with connected(url) as api:
+        return api("GET", "/queue/poll?worker_id=w&wait=30").json()["job_id"]
+
+
+def test_a_waiting_client_that_has_gone_gets_no_job(database: Path | str) -> None:
+    """A job that comes after a waiting client went away is there for the next one."""
+    with serving(database) as api:
+        with pytest.raises(Exception, match="timed out"):
+            api.session.get(f"{api.url}/queue/poll?wait=30", timeout=0.3)
+        job_id = api.submit()
+        polled = until(api.poll, "the job")
+
+    assert polled == job_id
+
+
+# --- orders, and workers of several servers ---
+
+
+def test_orders_reach_a_worker_by_its_heartbeat(api: Api) -> None:
+    """Only who asks for it by its `Accept` is told; the attributes show the orders."""
+    asks = {"headers": {"Accept": "application/json"}}
+    plain = api("POST", "/workers/w", BEAT).status_code
+    api("PATCH", "/workers/w", {"paused": True, "disabled": True})
+    told = api("POST", "/workers/w", BEAT, **asks)
+    shown = api("GET", "/workers/w").json()["attributes"]
+    api("PATCH", "/workers/w", {"paused": False, "disabled": False})
+    taken_back = api("POST", "/workers/w", BEAT, **asks).json()
+    nothing = api.status("PATCH", "/workers/w", {})
+    api("DELETE", "/workers/w")
+
+    assert plain == 204
+    assert (told.status_code, told.json()) == (200, {"cancel": [], "paused": True, "disabled": True})
+    assert shown == {"disabled": True, "paused": True}
+    assert taken_back == {"cancel": [], "paused": False, "disabled": False}
+    assert nothing == 400
+
+
+def test_a_worker_that_vanished_is_listed_as_lost(database: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no live worker any more, but it is listed with its last job, also after a restart."""
+    monkeypatch.setattr("server.services.WORKER_TTL", 0.2)
+    with serving(database, vanished_after=SOON) as api:
+        api("POST", "/workers/w", BEAT | {"job_id": "j"})
+        lost = until(lambda: api("GET", "/workers").json()["lost"], "the worker to be lost")
+        status = api.status("GET", "/workers/w")
+        ruler = api.submit()
+        api.poll()
+        until(lambda: ruler in api.queued(), "the watch to have looked")
+    with serving(database) as api:
+        again = until(lambda: api("GET", "/workers").json()["lost"], "the worker to be known again")
+
+    assert status == 404
+    assert [(each["worker_id"], each["status"], each["job_id"]) for each in lost] == [("w", "lost", "j")]
+    assert [each["worker_id"] for each in again] == ["w"]
