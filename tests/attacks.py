@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import json
+import mmap
 import multiprocessing
 import os
 import resource
@@ -32,6 +33,7 @@ PTRACE, GETFD = (101 if _X86 else 117), 438
 PROCESS_VM_READV, PROCESS_VM_WRITEV = (310, 311) if _X86 else (270, 271)
 PTRACE_ATTACH, PTRACE_SEIZE = 16, 0x4206
 F_SETSIG = 10
+MAP_32BIT = 0x40 | mmap.MAP_ANONYMOUS
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -134,6 +136,20 @@ def limit_from_a_tool(victim: int) -> None:
     subprocess.run([sys.executable, "-c", code, str(victim)], check=True, stderr=subprocess.DEVNULL)
 
 
+def limit_by_32_bit_call(victim: int) -> None:
+    """Sets the limit by the entry to the kernel that 32-bit programs of x86 use."""
+    if not _X86:
+        raise OSError
+    code = bytes.fromhex("53 b854010000 89fb 89f1 31f6 cd80 5b c3")  # prlimit64(edi, esi, edx, 0)
+    page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | MAP_32BIT, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page[: len(code)] = code
+    page[2048:2064] = struct.pack("QQ", 1, 1)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    prlimit = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_uint)(address)
+    if (result := prlimit(victim, resource.RLIMIT_CPU, address + 2048)) < 0:
+        raise OSError(-result, os.strerror(-result))
+
+
 def signal_all(victim: int) -> None:
     """Kills all that it may. The call succeeds whether there was one or not, so that only the victims tell."""
     for shielded in (1, victim):  # without Landlock, this would be the end of the tests and of much else
@@ -172,6 +188,7 @@ ATTACKS: dict[str, Callable[[int], Any]] = {
     "limit of CPU time": limit(resource.RLIMIT_CPU, 1),
     "limit of open files": limit(resource.RLIMIT_NOFILE, 0),
     "limit of memory": limit(resource.RLIMIT_AS, 0),
+    "limit by a 32-bit call": limit_by_32_bit_call,
     "limit from a tool": limit_from_a_tool,
     "abstract socket": connect_to_abstract_socket,
     "KILL of all": signal_all,

@@ -10,6 +10,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -419,6 +420,19 @@ def get_and_return(module: Hostile, step: str) -> None:
     """Asks by itself, and leaves the answer, when the first of it is there, to whom it may concern."""
     _write(_frame("get", name="large"))
     select.select([QUEUE], [], [])
+
+
+def send_descriptor(module: Hostile, step: str) -> None:
+    """Tries to have the supervisor close something that is slow to close."""
+    with socket.socket(fileno=os.dup(QUEUE)) as queue, contextlib.suppress(PermissionError):
+        socket.send_fds(queue, [b"x"], [0])
+
+
+def link_for_scratch(module: Hostile, step: str) -> None:
+    """Leaves a link to itself in the place of its temporary directory."""
+    place = tempfile.gettempdir()
+    os.rmdir(place)
+    os.symlink(place, place)
 
 
 def flood_stdout(module: Hostile, step: str) -> None:

@@ -5,7 +5,6 @@ import errno
 import fcntl
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,8 @@ MIN_ROOM = 1 << 20
 MAX_PATH = 60
 """Bytes in the path of the scratch directory. A Unix socket's path ends at 107 (unix(7)), and to this one up to 45 are
 added: the task's own directory, the one of `multiprocessing` in there, and the socket's name."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 LINK_PREFIX = ".sisyphus-link-"
 
@@ -65,7 +66,8 @@ class Scratch:
         with self._explained():
             try:
                 made = self._make(task)
-            except FileNotFoundError:  # something has removed the scratch directory, or even the one above it
+            except (FileNotFoundError, NotADirectoryError):
+                # Something has removed or replaced the scratch directory, or removed even the one above it.
                 self.close()
                 self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._open()
@@ -138,23 +140,58 @@ def _link_to(directory: Path) -> Path | None:
 
 def remove(directory: Path) -> None:
     """Remove a directory with its contents, as far as possible; not if a module has mounted something in it."""
-    if mounts := _mounts_below(directory):
-        logger.warning("{} stays, because there is something mounted in it: {}", directory, ", ".join(mounts))
-        return
-    shutil.rmtree(directory, ignore_errors=True)
-    if directory.exists():  # a module has removed its own permissions somewhere: restore them, once
-        for path, names, _ in os.walk(directory):
-            for name in names:  # before the walk enters them
-                # `walk` does not follow symbolic links to directories, which are on this list, too.
-                with contextlib.suppress(OSError):
-                    if not os.path.islink(os.path.join(path, name)):
-                        os.chmod(os.path.join(path, name), 0o700)
-        shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        if mounts := _mounts_below(directory):
+            logger.warning("{} stays, because there is something mounted in it: {}", directory, ", ".join(mounts))
+        elif directory.is_symlink():  # a module has put it there, and may have made it lead anywhere
+            directory.unlink()
+        else:
+            directory.chmod(0o700)
+            _empty(directory)
+            directory.rmdir()
+
+
+def _empty(top: Path) -> None:
+    """Remove all in `top`, as far as possible.
+
+    Directories move up into `top` before they are emptied: a module can make a tree that is deeper than any path is
+    long, and than recursion goes. They get their permissions back, which it may have removed.
+    """
+    pending = ["."]
+    root = os.open(top, _DIRECTORY)
+    try:
+        while pending:
+            with contextlib.suppress(OSError):
+                pending += _clear(name := pending.pop(), root)
+                os.rmdir(name, dir_fd=root)
+    finally:
+        os.close(root)
+
+
+def _clear(name: str, root: int) -> list[str]:
+    """Remove the files of a directory in `root`, and move its directories into `root`. Returns their new names."""
+    moved = []
+    directory = os.open(name, _DIRECTORY, dir_fd=root)
+    try:
+        with os.scandir(directory) as entries:
+            found = list(entries)  # all of them, before any is moved
+        for entry in found:
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.name, 0o700, dir_fd=directory)
+                    os.rename(entry.name, free := secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=root)
+                    moved.append(free)
+                else:
+                    os.unlink(entry.name, dir_fd=directory)
+    finally:
+        os.close(directory)
+    return moved
 
 
 def _mounts_below(directory: Path) -> list[str]:
     """The mount points below a directory, in the form of proc(5): removing the files there would remove others'."""
-    prefix = os.fsencode(directory.resolve()).replace(b"\\", rb"\134").replace(b" ", rb"\040") + b"/"
+    path = os.path.join(os.path.realpath(directory.parent), directory.name)
+    prefix = os.fsencode(path).replace(b"\\", rb"\134").replace(b" ", rb"\040") + b"/"
     lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     return [os.fsdecode(point) for point in (line.split()[4] for line in lines) if point.startswith(prefix)]
 
@@ -166,7 +203,7 @@ def _remove_stale(parent: Path) -> None:
                 link.unlink()
     for directory in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(directory, _DIRECTORY)
             try:
                 # If it belongs to another user, or is in use, opening or locking fails, and it stays.
                 if os.fstat(descriptor).st_uid != os.getuid():

@@ -38,6 +38,10 @@ IN_FLIGHT = 4096
 """Descriptors by which a task's hard limit of open files is below the client's."""
 
 
+SO_PASSRIGHTS = 83
+"""Option of a Unix socket: whether it takes descriptors (Linux 6.16)."""
+
+
 class SpawnError(Exception):
     """A task process could not be started; the text says why."""
 
@@ -126,6 +130,9 @@ class Zygote:
             queue, their_queue = socket.socketpair()
             ours.enter_context(queue)
             theirs.enter_context(their_queue)
+            # A descriptor that a module sends is closed here, and some take as long to close as it wants (SO_LINGER).
+            with contextlib.suppress(OSError):  # an older kernel
+                queue.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
             log, their_log = _pipe(ours, theirs)
             output, their_output = _pipe(ours, theirs)
             child = Child(next(self._numbers), queue, log, output, loop.create_future(), loop.create_future())

@@ -1,6 +1,7 @@
 """A module reaches no process but its own: not the client, and not the other slots' tasks."""
 
 import json
+import socket
 from pathlib import Path
 
 import psutil
@@ -8,10 +9,11 @@ import pytest
 
 from ipc import landlock
 from supervisor.isolation.landlock import find_lacking
+from supervisor.isolation.zygote import SO_PASSRIGHTS
 from tests.support.client import BEAT, Client, Held, await_beats, gaps, own_beats
 from tests.support.farm import Farm
 from tests.support.lacking import launcher
-from tests.support.supervised import BENIGN, Supervised, job
+from tests.support.supervised import BENIGN, Supervised, hostile, job
 from tests.support.waiting import until
 
 has_scopes = pytest.mark.skipif(landlock.abi() < landlock.SCOPES_ABI, reason="takes Linux 6.12")
@@ -44,7 +46,7 @@ def test_attacks_reach_nobody(
     verdicts = [farm.await_verdict(job_id) for job_id in ids]
 
     assert len(victims) == 3
-    assert len(found) == 22 * (2 + 3)
+    assert len(found) == 23 * (2 + 3)
     assert [(attack, victim) for attack, victim, succeeded in found if succeeded] == []
     assert verdict.info["message"] == "Failed to run task: every attack failed"
     assert {zygote.pid, *victims} <= set(still)
@@ -71,13 +73,28 @@ def test_descriptors_on_their_way_are_left_for_others(
     assert not farm.await_verdict(hoarding).failed
 
 
+def takes_no_descriptors() -> bool:
+    with socket.socket(socket.AF_UNIX) as any_socket:
+        try:
+            any_socket.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.skipif(not takes_no_descriptors(), reason="takes Linux 6.16")
+def test_no_descriptor_is_left_to_the_client_to_close(supervised: Supervised) -> None:
+    """Closing the last one of a TCP socket may take as long as its sender likes: the client takes none."""
+    assert supervised.record(hostile("send_descriptor"))["completed"]
+
+
 def test_nobody_is_traced_without_landlock(supervised: Supervised, tmp_path: Path) -> None:
     """Client and zygote cannot be traced, read or robbed by a module of the same user, even where there is no Landlock,
     and limits cannot be set for them."""
     supervised.configure(modules={"attacker": "tests.attacks.Attacker"})
     supervised.launcher = launcher("capabilities", "landlock")
     attacks = ["ptrace attach", "ptrace seize", "process_vm_readv", "/proc/PID/mem", "pidfd_getfd", "/proc/PID/fd"]
-    attacks += ["limit of CPU time", "limit from a tool"]
+    attacks += ["limit of CPU time", "limit by a 32-bit call", "limit from a tool"]
     out = tmp_path / "found.json"
 
     record = supervised.record(job(("attacker", {"victims": [], "attacks": attacks, "out": str(out)})))

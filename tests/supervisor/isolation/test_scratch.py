@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,50 @@ def test_scratch_directories_are_removed(tmp_path: Path, monkeypatch: pytest.Mon
         assert first.make(0).exists()
         assert second.make(0).exists()
     assert list(tmp_path.iterdir()) == [other]
+
+
+def make_deep(directory: Path) -> None:
+    """A tree deeper than recursion goes, and than a path is long."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    for _ in range(1100):
+        os.mkdir("long", dir_fd=descriptor)
+        above, descriptor = descriptor, os.open("long", os.O_RDONLY, dir_fd=descriptor)
+        os.close(above)
+    os.close(descriptor)
+
+
+def make_loop(directory: Path) -> None:
+    directory.rmdir()
+    directory.symlink_to(directory)
+
+
+def make_link(directory: Path) -> None:
+    directory.rmdir()
+    directory.symlink_to(directory.parent / "outside")
+
+
+@pytest.mark.parametrize("make", [make_deep, make_loop, make_link])
+def test_whatever_has_become_of_it_is_removed(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A module may make it too deep for most programs, or put a link in its place, which is not followed."""
+    directory, outside = tmp_path / "scratch", tmp_path / "outside"
+    directory.mkdir()
+    (outside / "inner").mkdir(mode=0o755, parents=True)
+    make(directory)
+
+    scratch.remove(directory)
+
+    assert list(tmp_path.iterdir()) == [outside]
+    assert (outside / "inner").stat().st_mode & 0o777 == 0o755
+
+
+def test_one_that_was_replaced_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in its place is no reason to take no jobs for ever."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with contextlib.closing(scratch.Scratch()) as scratches:
+        scratches.directory.rename(tmp_path / "gone")
+        scratches.directory.touch()
+
+        assert scratches.make(0).is_dir()
 
 
 NOBODY = os.getuid() or 65534
