@@ -87,6 +87,10 @@ def in_background(settings: ServerSettings) -> Iterator[str]:
 def _prepared(settings: ServerSettings) -> Iterator[_Server]:
     """Yield a server whose database is open and whose port is taken, so that running it cannot fail."""
     settings.check()
+    try:
+        threading.Thread(target=int).start()  # each request needs one
+    except RuntimeError as error:
+        raise ServerError("no thread can be started (ulimit -u, TasksMax=)") from error
     with (
         contextlib.closing(ServerDatabase(settings.database)) as database,
         _listening(settings) as listener,

@@ -253,6 +253,10 @@ def _exit_with(command: Coroutine[Any, Any, int]) -> NoReturn:
 def _run_to_end(command: Coroutine[Any, Any, int]) -> int:
     try:
         return asyncio.run(command)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # asyncio lacks a thread for its own end, and hides the reason
+            raise error.__context__ from None
+        raise
     finally:
         command.close()  # one that was not even begun would be complained of
 
