@@ -11,6 +11,9 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 MAX_DIGITS = 5
 
+POSTGRESQL = ("postgresql://", "postgres://")
+"""The beginnings of a URL of PostgreSQL, in libpq's form: several hosts and all its parameters are allowed."""
+
 VANISHED_AFTER = 30.0
 """Seconds after a worker's last heartbeat until its job goes back to the queue."""
 
@@ -32,6 +35,9 @@ class ServerSettings(msgspec.Struct, frozen=True):
     keep_failed: str = "365d"
     """The time that failed jobs are kept."""
 
+    processes: int = 1
+    """More than one share a database of PostgreSQL."""
+
     def check(self) -> None:
         """Refuse what makes no sense.
 
@@ -40,6 +46,10 @@ class ServerSettings(msgspec.Struct, frozen=True):
         """
         if not self.vanished_after > 0:
             raise ServerError(f"vanished_after: {self.vanished_after!r} is not a number of seconds greater than 0")
+        if self.processes > 1 and not is_postgresql(self.database):
+            raise ServerError(
+                "processes: an SQLite file has one server; more need PostgreSQL (--database postgresql://…)"
+            )
         self.retention()
 
     def retention(self) -> dict[str, timedelta]:
@@ -51,6 +61,11 @@ class ServerSettings(msgspec.Struct, frozen=True):
         keep, keep_failed = _read_time("keep", self.keep), _read_time("keep-failed", self.keep_failed)
         times = {"completed": keep, "cancelled": keep, "failed": keep_failed}
         return {state: time for state, time in times.items() if time}
+
+
+def is_postgresql(database: Path | str) -> bool:
+    """Return whether a database is a URL of PostgreSQL."""
+    return isinstance(database, str) and database.startswith(POSTGRESQL)
 
 
 def _read_time(name: str, text: str) -> timedelta:

@@ -2,11 +2,9 @@
 
 import contextlib
 import logging
-import signal
 import socket
 import threading
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from loguru import logger
@@ -16,6 +14,7 @@ from app.formats import SERVER_HEADER
 from server.app import create_app
 from server.config import ServerSettings
 from server.errors import ServerError
+from server.processes import serve_with, stopped_by_signals
 from server.services import Services
 from server.storage.database import ServerDatabase
 
@@ -46,6 +45,10 @@ class _Server(uvicorn.Server):
         self.run([self._listener])
         logger.info("Stopped serving {}", self.url)
 
+    def stop(self) -> None:
+        """Stop soon."""
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let waiting polls end first: they would keep their connections."""
         self._services.waiting.close()
@@ -62,8 +65,30 @@ def serve(settings: ServerSettings) -> None:
     Raises:
         ServerError: the server cannot start.
     """
-    with _prepared(settings) as server, _stopped_by_signals(server):
+    settings.check()
+    with _listening(settings) as listener:
+        url = _url(settings.host, listener)
+        if settings.processes == 1:
+            serve_on(settings, listener, url)
+        else:
+            # Opened once before: what is wrong is told in one line, and the tables are made.
+            ServerDatabase(settings.database).close()
+            serve_with(settings, listener, url)
+
+
+def serve_on(
+    settings: ServerSettings, listener: socket.socket, url: str, wait_for_end: Callable[[], object] | None = None
+) -> None:
+    """Serve on a socket until SIGTERM or SIGINT, or until `wait_for_end` returns."""
+    with _prepared(settings, listener, url) as server, stopped_by_signals(server.stop):
+        if wait_for_end:
+            threading.Thread(target=_stop_after, args=(wait_for_end, server), daemon=True).start()
         server.run_until_stopped()
+
+
+def _stop_after(wait_for_end: Callable[[], object], server: _Server) -> None:
+    wait_for_end()
+    server.stop()
 
 
 @contextlib.contextmanager
@@ -73,29 +98,25 @@ def in_background(settings: ServerSettings) -> Iterator[str]:
     Raises:
         ServerError: the server cannot start.
     """
-    with _prepared(settings) as server:
+    settings.check()
+    with _listening(settings) as listener, _prepared(settings, listener, _url(settings.host, listener)) as server:
         thread = threading.Thread(target=server.run_until_stopped, name="server")
         thread.start()
         try:
             yield server.url
         finally:
-            server.should_exit = True
+            server.stop()
             thread.join()
 
 
 @contextlib.contextmanager
-def _prepared(settings: ServerSettings) -> Iterator[_Server]:
-    """Yield a server whose database is open and whose port is taken, so that running it cannot fail."""
-    settings.check()
+def _prepared(settings: ServerSettings, listener: socket.socket, url: str) -> Iterator[_Server]:
+    """Yield a server whose database is open, so that running it cannot fail."""
     try:
         threading.Thread(target=int).start()  # each request needs one
     except RuntimeError as error:
         raise ServerError("no thread can be started (ulimit -u, TasksMax=)") from error
-    with (
-        contextlib.closing(ServerDatabase(settings.database)) as database,
-        _listening(settings) as listener,
-        _log_to_loguru(),
-    ):
+    with contextlib.closing(ServerDatabase(settings.database)) as database, _log_to_loguru():
         services = Services(database, settings)
         app = create_app(services)
         config = uvicorn.Config(
@@ -114,7 +135,7 @@ def _prepared(settings: ServerSettings) -> Iterator[_Server]:
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=STOP_GRACE,
         )
-        yield _Server(config, listener, _url(settings.host, listener), services)
+        yield _Server(config, listener, url, services)
 
 
 @contextlib.contextmanager
@@ -143,21 +164,6 @@ def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
 def _url(host: str, listener: socket.socket) -> str:
     port = listener.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(server: _Server) -> Iterator[None]:
-    """Let SIGTERM and SIGINT stop the server. The handler only sets a flag, which the server's loop reads."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        server.should_exit = True
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class _ToLoguru(logging.Handler):

@@ -20,15 +20,13 @@ from sqlalchemy.pool import StaticPool
 
 from app import database as file_database
 from app.database import DatabaseFileError, Schema
+from server.config import is_postgresql
 from server.errors import StoreError
 from server.storage.tables import REVISION
 
 SQLITE = Schema(
     application_id=0x53495359, tables="", upgrades=("",)
 )  # reads SISY; Alembic makes and changes the tables
-
-POSTGRESQL = ("postgresql://", "postgres://")
-"""The beginnings of a URL of PostgreSQL, in libpq's form: several hosts and all its parameters are allowed."""
 
 CONNECTIONS = 8
 """Connections to PostgreSQL of one server process, at most. Listening takes one more."""
@@ -72,12 +70,12 @@ class ServerDatabase:
         Raises:
             StoreError: it cannot be used.
         """
-        if "://" in str(place) and not str(place).startswith(POSTGRESQL):
+        self.is_shared = is_postgresql(place)
+        if "://" in str(place) and not self.is_shared:
             scheme = str(place).partition(":")[0]
             raise StoreError(
                 f"{scheme}: no such database is known; expected a file or postgresql://USER:PASSWORD@HOST/NAME"
             )
-        self.is_shared = isinstance(place, str) and place.startswith(POSTGRESQL)
         self._mutex = threading.Lock()
         self._file: file_database.Database | None = None
         if self.is_shared:

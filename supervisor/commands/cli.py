@@ -158,6 +158,9 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
     envvar="DATABASE_URL",
     help="A file, or PostgreSQL as postgresql://USER:PASSWORD@HOST/NAME. Also DATABASE_URL, which hides the password.",
 )
+@click.option(
+    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes, with PostgreSQL."
+)
 @click.option("--keep", metavar="TIME", default="90d", show_default=True, help="How long to keep jobs after their end.")
 @click.option(
     "--keep-failed",

@@ -60,6 +60,13 @@ class PostgreSql:
             connection.execute(f"CREATE DATABASE {name}")
         return f"postgresql://sisyphus:{quote(PASSWORD, safe='')}@127.0.0.1:{self._port}/{name}"
 
+    def allow_connections(self, url: str, allowed: bool) -> None:
+        """Be away for a database's servers, or be there again."""
+        with self._connection() as connection:
+            connection.execute(f"ALTER DATABASE {url.rpartition('/')[2]} ALLOW_CONNECTIONS {allowed}")
+        if not allowed:
+            self.end_sessions()
+
     def end_sessions(self) -> None:
         """Break all connections of servers."""
         with self._connection() as connection:

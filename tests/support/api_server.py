@@ -120,6 +120,12 @@ class Process:
         return str(said[1])
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has logged since its start."""
         return self._log.read_text()
