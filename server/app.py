@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
@@ -52,7 +53,9 @@ def create_app(services: Services) -> FastAPI:
     for router in (queue, history, jobs, *ROUTERS):
         app.include_router(router, dependencies=dependencies)
     app.add_api_route("/doc", _to_page, include_in_schema=False)
-    app.add_middleware(transport.Gate, token=token)
+    app.add_middleware(transport.Gate, settings=services.settings)
+    if origins := services.settings.cors_origin:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     _handle_errors(app)
     return app
 

@@ -1,6 +1,7 @@
 """The settings of a server."""
 
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,12 @@ class ServerSettings(msgspec.Struct, frozen=True):
     keep_failed: str = "365d"
     """The time that failed jobs are kept."""
 
+    allow_host: tuple[str, ...] = ()
+    """Names of this server in URLs, besides localhost and IP addresses."""
+    cors_origin: tuple[str, ...] = ()
+    """Origins of web pages of other sites that may use this server, such as `https://farm.example`."""
+    insecure: bool = False
+    """Other machines may reach this server though it has no token."""
     processes: int = 1
     """More than one share a database of PostgreSQL."""
 
@@ -46,6 +53,11 @@ class ServerSettings(msgspec.Struct, frozen=True):
         """
         if not self.vanished_after > 0:
             raise ServerError(f"vanished_after: {self.vanished_after!r} is not a number of seconds greater than 0")
+        if not (self.token or self.insecure or _is_loopback(self.host)):
+            raise ServerError(
+                f"{self.host}: other machines could reach this server and give work to its workers: set API_TOKEN for"
+                " all of them, or say --insecure"
+            )
         if self.processes > 1 and not is_postgresql(self.database):
             raise ServerError(
                 "processes: an SQLite file has one server; more need PostgreSQL (--database postgresql://…)"
@@ -66,6 +78,13 @@ class ServerSettings(msgspec.Struct, frozen=True):
 def is_postgresql(database: Path | str) -> bool:
     """Return whether a database is a URL of PostgreSQL."""
     return isinstance(database, str) and database.startswith(POSTGRESQL)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _read_time(name: str, text: str) -> timedelta:

@@ -9,17 +9,20 @@ import json
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from email.message import Message
+from ipaddress import ip_address
 from typing import Annotated, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from fastapi import HTTPException, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.formats import quote_part, refuse_constant
+from server.config import ServerSettings
 from server.models import ProblemBody
 from server.storage.tables import to_text
 
@@ -107,14 +110,16 @@ Name = Annotated[str, Path(), AfterValidator(unquote)]
 
 
 class Gate:
-    """Refuses requests without the token, and gives each path one spelling.
+    """Refuses requests without the token and of foreign web pages, and gives each path one spelling.
 
     Routes are matched while the parts of the path are quoted: unquoted, a name with a slash in it would be two parts.
     """
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app
-        self._token = token.encode()
+        self._token = settings.token.encode()
+        self._names = {"localhost", *(name.lower() for name in settings.allow_host)}
+        self._origins = set(settings.cors_origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -128,9 +133,22 @@ class Gate:
             refusal = problem(400, "The address is not UTF-8.")
         else:
             scope["path"] = "/".join(quote_part(part) for part in parts)
-            if not self._is_open(parts) and not self._has_token(scope):
+            headers = Headers(scope=scope)
+            if stranger := self._find_stranger(headers):
+                refusal = problem(403, stranger)
+            elif not self._is_open(parts) and not self._has_token(scope):
                 refusal = problem(401, "The token is missing or wrong.", **{"WWW-Authenticate": "Bearer"})
         await (refusal or self._app)(scope, receive, send)
+
+    def _find_stranger(self, headers: Headers) -> str:
+        """Say why a request may come from a web page of somebody else; empty if it does not."""
+        # A page may give its own name this server's address, and is then of the same site (DNS rebinding).
+        host = _host_of(headers.get("host", ""))
+        if host not in self._names and not _is_address(host):
+            return f"This server is not called {host[:MAX_NAME]!a}. If it is, start it with --allow-host."
+        if headers.get("sec-fetch-site") == "cross-site" and headers.get("origin") not in self._origins:
+            return "This is a request of another site's page. If it may do that, start the server with --cors-origin."
+        return ""
 
     def _is_open(self, parts: Sequence[str]) -> bool:
         return not self._token or parts[1:2] == ["doc"] or parts == ["", "status", "health"]
@@ -139,6 +157,21 @@ class Gate:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = given.partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+
+def _host_of(name: str) -> str:
+    try:
+        return urlsplit(f"//{name}").hostname or ""
+    except ValueError:
+        return name
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 # --- bodies ---

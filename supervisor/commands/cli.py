@@ -158,6 +158,9 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
     envvar="DATABASE_URL",
     help="A file, or PostgreSQL as postgresql://USER:PASSWORD@HOST/NAME. Also DATABASE_URL, which hides the password.",
 )
+@click.option("--insecure", is_flag=True, help="Let other machines reach a server without API_TOKEN.")
+@click.option("--allow-host", metavar="NAME", multiple=True, help="A name by which clients reach this server.")
+@click.option("--cors-origin", metavar="ORIGIN", multiple=True, help="A web page's origin that may use this server.")
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes, with PostgreSQL."
 )

@@ -1,7 +1,10 @@
-"""The token, and the pages."""
+"""The token, strangers, and the pages."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.support.api_server import OUTCOME, Api, connected, serving
 
@@ -43,6 +46,52 @@ def test_a_token_is_asked_for(database: Path | str) -> None:
     assert lower == 200
     assert page["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     assert polled == job_id
+
+
+# --- strangers ---
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "localhost:5000"}, 200),
+        ({"Host": "192.0.2.7"}, 200),
+        ({"Host": "[2001:db8::1]:80"}, 200),
+        ({"Host": "FARM:5000"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "[bad"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://page.example"}, 200),
+    ],
+)
+def test_strangers_are_refused(guarded: Api, headers: dict[str, str], status: int) -> None:
+    """Neither a name that is not the server's nor another site's page gets through, unless the operator said so."""
+    answer = guarded("GET", "/queue", headers=headers)
+
+    assert answer.status_code == status
+    assert ("message" in answer.json()) == (status == 403)
+
+
+def test_a_page_that_may_use_the_server_can(guarded: Api) -> None:
+    """Its browser is told so, before a request and with the answer."""
+    origin = {"Origin": "https://page.example"}
+    asked = guarded("OPTIONS", "/queue", headers=origin | {"Access-Control-Request-Method": "PATCH"})
+    answer = guarded("GET", "/queue", headers=origin)
+
+    assert asked.status_code == 200
+    assert "PATCH" in asked.headers["Access-Control-Allow-Methods"]
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://page.example"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A server that has a name, and a page of another site that may use it."""
+    database = tmp_path_factory.mktemp("guarded") / "jobs.db"
+    with serving(database, allow_host=("farm",), cors_origin=("https://page.example",)) as api:
+        yield api
 
 
 # --- the pages ---

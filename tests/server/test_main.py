@@ -78,7 +78,7 @@ def test_an_address_that_is_none_is_told_in_one_line(tmp_path: Path, host: str, 
     """A host or port that cannot be listened on is named."""
     with (
         pytest.raises(ServerError, match=rf"^{host}:{port}: cannot be listened on: .+$"),
-        serving(tmp_path / "jobs.db", host=host, port=port),
+        serving(tmp_path / "jobs.db", host=host, port=port, insecure=True),
     ):
         pass
 
@@ -87,6 +87,7 @@ def test_an_address_that_is_none_is_told_in_one_line(tmp_path: Path, host: str, 
     ("setting", "words"),
     [
         ({"vanished_after": 0}, "vanished_after: 0 is not a number of seconds greater than 0"),
+        ({"host": "0.0.0.0"}, "0.0.0.0: other machines could reach this server"),
         ({"processes": 2}, "processes: an SQLite file has one server; more need PostgreSQL"),
         ({"keep": "-1d"}, "keep: '-1d' is not a time such as 12h or 90d, or 0 for ever"),
         ({"keep_failed": "90"}, "keep-failed: '90' is not a time such as 12h or 90d, or 0 for ever"),
