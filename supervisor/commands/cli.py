@@ -6,11 +6,10 @@ file, the arguments or the settings are wrong; 128 + n interrupted by signal n (
 
 import asyncio
 import io
-import json
 import os
 import resource
 import sys
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,8 +20,7 @@ import setproctitle
 from loguru import logger
 
 from app.config import VERSION, Client, ConfigError, Settings, is_set, load_client, load_settings
-from app.formats import refuse_constant
-from supervisor.commands import display
+from supervisor.commands import display, job_files
 from supervisor.commands.foreground import FAILED, WRONG, Foreground
 from supervisor.commands.logs import logging_in_background
 from supervisor.isolation.limits import Limits, load_limits
@@ -69,7 +67,7 @@ def run(job_file: str, config: str | None, as_json: bool, dry_run: bool) -> None
     try:
         settings = load_settings(os.environ, _state_directory())
         client, limits = _configuration(config)
-        job = _read_job_file(job_file, client)
+        job = job_files.read_job_file(job_file, client)
     except (ConfigError, JobError) as error:
         _give_up(str(error))
     foreground = Foreground(job, job_file, settings, client, limits)
@@ -85,7 +83,7 @@ def validate(job_file: str, config: str | None) -> None:
     try:
         settings = load_settings(os.environ, _state_directory())
         client, limits = _configuration(config)
-        document = _read_document(job_file)
+        document = job_files.read_document(job_file)
     except (ConfigError, JobError) as error:
         _give_up(str(error))
     try:
@@ -206,8 +204,8 @@ def submit(job_file: str, wait: bool) -> None:
 
     try:
         settings = load_settings(os.environ, _state_directory())
-        document = _read_document(job_file)
-        job = _read_job(job_file, document, _modules_of(document))
+        document = job_files.read_document(job_file)
+        job = job_files.read_job_of(job_file, document, job_files.modules_of(document))
     except (ConfigError, JobError) as error:
         _give_up(str(error))
     logger.remove()  # `submit` prints its errors itself; the session would log them, too
@@ -358,48 +356,6 @@ def _state_directory() -> Path:
 def _configuration(config: str | None) -> tuple[Client, dict[str, Limits]]:
     client = load_client(config, os.environ)
     return client, load_limits(client)
-
-
-def _read_job_file(name: str, client: Client) -> Job:
-    return _read_job(name, _read_document(name), client.modules)
-
-
-def _read_document(name: str) -> Any:
-    try:
-        return json.loads(
-            Path(name).read_bytes(), parse_constant=refuse_constant, object_pairs_hook=_refuse_duplicate_keys
-        )
-    except OSError as error:
-        raise JobError(f"{name}: cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise JobError(f"{name}: line {error.lineno}, column {error.colno}: is not JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise JobError(f"{name}: byte {error.start}: is not JSON: not UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise JobError(f"{name}: is not JSON: {error}") from error
-
-
-def _read_job(name: str, document: Any, modules: Iterable[str]) -> Job:
-    try:
-        return read_job(document, modules, default_title=Path(name).stem)
-    except JobError as error:
-        raise JobError(f"{name}: {error}") from error
-
-
-def _modules_of(document: Any) -> set[str]:
-    """Return the modules that a job names: each worker decides which of them it has enabled."""
-    tasks = document.get("tasks") if isinstance(document, dict) else None
-    named = [task.get("module") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
-    return {name for name in named if isinstance(name, str)}
-
-
-def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return document
 
 
 def _give_up(message: str) -> NoReturn:
