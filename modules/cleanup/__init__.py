@@ -88,6 +88,9 @@ class Cleanup(BaseModule):
             self.save_state({"done": number + 1})
             if not self._total:
                 self.report((number + 1) / len(actions) * 100)
+        for link in _moved_links(actions):
+            if not os.path.exists(link):
+                self.warn(f"{link} is a link to {os.readlink(link)}, and leads to no file from there")
         self.report(done=True)
 
     def cleanup(self) -> None:
@@ -138,6 +141,8 @@ class Cleanup(BaseModule):
         try:
             is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
             if not os.path.islink(path):
+                if link := next((link for link in _moved_links(self._actions()) if same_file(link, path)), None):
+                    raise RunError(message=f"{link}, which was moved, is a link to it")
                 with Watch(self, lambda: [path]) as watch:
                     watch.require_unchanged()
             (os.rmdir if is_directory else os.unlink)(path)
@@ -280,6 +285,11 @@ class Cleanup(BaseModule):
 
 def _is_moved(action: Action) -> bool:
     return action.verb == "move" and not os.path.lexists(action.source) and os.path.lexists(action.target)
+
+
+def _moved_links(actions: list[Action]) -> list[str]:
+    """The links among the files that were moved: each is worth no more than the file that it leads to."""
+    return [action.target for action in actions if _is_moved(action) and os.path.islink(action.target)]
 
 
 def _unlink_moved(source: str, target: str) -> None:

@@ -74,6 +74,8 @@ def _lost_files(module: BaseModule, actions: Sequence[Action]) -> Iterator[str]:
                 renamed.append(action)
             else:
                 yield f"{place}: {action.source} and {action.target} are the same file"
+        elif action.verb == "move" and location(action.target).startswith(f"{location(action.source)}/"):
+            yield f"{place}: {action.target} is inside of {action.source}, which would move"
         for move in renamed if action.verb == "delete" else ():
             if same_entry(action.source, move.source):
                 yield f"{place}: {action.source} is the same file as {move.target} here"

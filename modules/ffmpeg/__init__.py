@@ -298,6 +298,8 @@ class Ffmpeg(BaseModule):
                     yield Unfit(f"{where}.{key}: {why}")
             for key in known.ignored_by_copy(options) if place == "stream" else ():
                 self.warn(f"{where}.{key}: is ignored, because the stream is copied")
+            for key in known.clipped(options):
+                self.warn(f"{where}.{key}: {options[key]} is more than x264 has: it takes 51, the worst picture")
 
     def _stream_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         """Mapped streams that their source lacks, and sources that cannot be read or end before the encode starts."""

@@ -14,6 +14,7 @@ from app.exceptions import RunError
 from modules import tool
 from modules.command import Options, to_argument
 from modules.installed import LOCALE, help_of, meant
+from modules.media import number
 from modules.schema import MAX_VALUE
 
 FLAG, VALUE, PRINTING, ENCODER, DECODER, MUXER, DEMUXER, SCALER, DICTIONARY = "fvqcdmisD"
@@ -22,6 +23,9 @@ of the libraries, which all have a value. An option may be of several kinds."""
 
 PLACES = {"source", "stream", "file"}
 """Where an option stands: before a source, in an output map, or in `output_options`."""
+
+MAX_CRF = 51
+"""The last quality of x264 (x264_param_t), to which it clips all beyond."""
 
 _OF_MODULE = "the module says that itself"
 _REFUSED = {
@@ -139,6 +143,17 @@ def ignored_by_copy(options: Options) -> Iterator[str]:
             key
             for key in options
             if ENCODER in (kinds := table().get(key.split(":")[0], "")) and set(kinds) <= {ENCODER, DICTIONARY}
+        )
+
+
+def clipped(options: Options) -> Iterator[str]:
+    """The names of qualities beyond x264's last. ffmpeg's help states no limit, and other encoders refuse theirs."""
+    if any(
+        key.split(":")[0] in {"c", "codec"} and str(value) in ("libx264", "libx264rgb")
+        for key, value in options.items()
+    ):
+        yield from (
+            key for key, value in options.items() if key.split(":")[0] == "crf" and (number(value) or 0.0) > MAX_CRF
         )
 
 

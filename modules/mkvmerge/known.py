@@ -38,7 +38,7 @@ _HIGHEST = {
     "color-matrix": 17, "color-matrix-coefficients": 17, "color-primaries": 22, "color-range": 3,
     "color-transfer-characteristics": 18, "projection-type": 3,
 }  # fmt: skip
-"""Options whose values mkvmerge 74 does not check: ratios, and the highest codes of Matroska (RFC 9559, H.273)."""
+"""Options whose values mkvmerge 74 takes unchecked: ratios, and the highest codes of Matroska (RFC 9559, H.273)."""
 
 
 @functools.cache
@@ -94,7 +94,7 @@ def _problems(key: str, value: object, of_track: bool) -> Iterator[str]:
 
 
 def _unchecked(name: str, text: str, of_track: bool) -> Iterator[str]:
-    """Problems of a value that mkvmerge would take as it is, or leave out. A source's begins with a track's number."""
+    """Problems of a value that mkvmerge would take as it is, or leave out. A source's begins with the track number."""
     own = text if of_track else text.partition(":")[2]
     if name in _RATIOS and not re.fullmatch(_RATIO, own, re.ASCII):
         yield f"expected a number or a ratio, as 16/9, got {own!r}"

@@ -33,6 +33,22 @@ SAME_FILE: dict[str, tuple[str, list[Task], Check]] = {
     "copy onto a link to it, and delete": (POINTED, [cleanup(copy=[("f", "link")], delete=["f"])], refused(SAME)),
     "move a link onto what it leads to": (POINTED, [cleanup(move=[("link", "f")])], stopped(SAME)),
     "delete, then copy": (REAL, [cleanup(delete=["real/f"], copy=[("alias/f", "x")])], refused("alias/f")),
+    "move a link, and delete": (
+        POINTED,
+        [cleanup(move=[("link", "l")], delete=["f"])],
+        stopped("l", changed=["link", "l"]),
+    ),
+    "move a link from its file": (
+        f"{POINTED}; mkdir d",
+        [cleanup(move=[("link", "d/")])],
+        completes("d/link", "leads to no file", changed=["link", "d/link"]),
+    ),
+    "move a link and its file": (
+        f"{POINTED}; mkdir d",
+        [cleanup(move=[("link", "d/"), ("f", "d/")])],
+        completes(changed=["link", "f", "d/link", "d/f"]),
+    ),
+    "move a directory into itself": ("mkdir d", [cleanup(move=[("d", "d/e")])], refused("d/e", "inside")),
     # Of two hard links one may go, as with mv(1) and rm(1): the file has another name.
     "move onto a hard link": (LINKED, [cleanup(move=[("a/f", "b/f")])], completes(changed=["a/f"])),
     "copy and delete": (LINKED, [cleanup(copy=[("a/f", "b/f")], delete=["a/f"])], completes(SAME, changed=["a/f"])),

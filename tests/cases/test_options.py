@@ -119,8 +119,14 @@ VALUES += [
     (mkvmerge(track={"color-matrix-coefficients": 999}), "color-matrix-coefficients", "999"),
     (mkvmerge(source("clip.mkv", **{"aspect-ratio-factor": "0:nope"})), "aspect-ratio-factor", "nope"),
 ]
-KINDS = {"value": VALUES, "flag": FLAGS, "forbidden": FORBIDDEN}
-KINDS |= {"misspelt": MISSPELT, "file's": OF_THE_FILE, "writes": WRITING}
+KINDS = {
+    "value": VALUES,
+    "flag": FLAGS,
+    "forbidden": FORBIDDEN,
+    "misspelt": MISSPELT,
+    "file's": OF_THE_FILE,
+    "writes": WRITING,
+}
 REFUSED = {
     f"{kind} {task['module']} {words[0]} {n}": (task, words)
     for kind, rows in KINDS.items()

@@ -99,6 +99,7 @@ STREAMS: dict[str, tuple[Task, Check]] = {
     # What encoders ignore.
     "crf of a copy": (ffmpeg(video=COPY | {"crf": 19}), completes("crf", "copied")),
     "x264-params that it does not know": (ffmpeg(video=ENCODE | {"x264-params": {"nope": 1}}), told("nope")),
+    "crf that x264 does not have": (ffmpeg(video=ENCODE | {"crf": "99"}), completes("crf", "99", "51")),
     "a quality that x264 does not have": (handbrake(video_options={"quality": 999}), completes("quality", "999", "51")),
     "encopts that HandBrake does not know": (handbrake(video_options={"encopts": {"nope": 1}}), told("nope")),
 }
