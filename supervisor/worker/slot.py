@@ -279,8 +279,10 @@ class Slot:
         log.warning("This worker cannot do the job, which goes back to the queue for others: {}", failure.headline)
         again = unfit.is_marked(job.document, context.ours)
         await self._queue_return(msgspec.structs.replace(job, document=document))
-        if again:  # nobody else has taken it meanwhile: leave it to the others for a while
+        if again:  # nobody else has taken it meanwhile: leave it to the others, who may be busy
             await self._control.rest(self._settings.network_retry_interval)
+            while self._control.stage is Stage.WORK and await unfit.is_all_for_others(context.session, context.ours):
+                await self._control.rest(self._settings.network_retry_interval)
         return True
 
     def _explained(self, job: UnfinishedJob, failure: Failure) -> Failure:

@@ -51,6 +51,17 @@ async def may_go_on(session: Session, document: str) -> bool:
         return True  # the server does not tell: another may be left
 
 
+async def is_all_for_others(session: Session, ours: frozenset[str]) -> bool:
+    """Return whether the queue holds nothing but jobs that this client has tried and another live worker has not."""
+    try:
+        queued = [_entries({"tasks": job.tasks}) for job in await session.queued()]
+        alive = {worker.worker_id for worker in await session.workers()}
+    except SessionError:
+        return False
+    tried = [set[str]().union(*map(_ids, entries)) for entries in queued]
+    return bool(tried) and all(ids & ours and alive - ids for ids in tried)
+
+
 def _entries(job: Any) -> list[dict[str, Any]]:
     match job:
         case {"tasks": [{"unfit": list(entries)}, *_]}:

@@ -12,6 +12,7 @@ from tests.support.client import Client, await_beats, await_verdicts
 from tests.support.farm import Farm
 from tests.support.media import make_clip
 from tests.support.supervised import Supervised, job
+from tests.support.waiting import until
 
 LATE = job(("late", {"step": "none"}))
 PICKY = job(("picky", {}))
@@ -67,6 +68,21 @@ def test_another_worker_does_it(farm: Farm, workers: Workers, name: str) -> None
 
     assert not verdict.failed, verdict.info
     assert verdict.info["worker"] == "richer"
+
+
+def test_a_job_waits_for_a_busy_worker(farm: Farm, workers: Workers) -> None:
+    """A worker that has tried a job does not take it again and again while the one that may do it is busy."""
+    workers.start("busy", ABLE, TOOLBOX="sh", QUEUE_POLL_INTERVAL="1000")
+    workers.start("poor", LACKING["late"], TOOLBOX="")
+    farm.post(LATE)
+    until(lambda: len(farm.taken) >= 2, "the job to have come back")
+    await_beats(farm, 20)
+    taken = len(farm.taken)
+    workers.start("idle", ABLE, TOOLBOX="sh")
+    verdict = await_verdicts(farm, 1)[0]
+
+    assert taken <= 3
+    assert verdict.info["worker"] == "idle"
 
 
 @pytest.mark.parametrize(("count", "slots"), [(1, "2"), (3, "1")])
