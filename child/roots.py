@@ -51,7 +51,7 @@ _CACHE = "sisyphus-client"
 _DENIED = re.compile(
     r"""
     Permission\ denied:\ '(?P<after>[^']+)'            # Python
-    | (?P<before>[^:'"]+):\ [Pp]ermission\ denied      # most programs
+    | (?P<denied>:\ [Pp]ermission\ denied)            # most programs, after the name
     | '(?P<quoted>/[^']+)'\ could\ not\ be\ opened    # MKVToolNix
     | open\ stats\ file                               # x264: a file of its own in the working directory
     """,
@@ -110,6 +110,8 @@ def explain(answer: Ready | Done | Failed) -> Ready | Done | Failed:
 
 
 def _find_reason(cause: Cause) -> str | None:
+    if context.current.roots is None and context.current.network:
+        return None
     for text in (cause.message, *cause.problems, *cause.stderr):
         for match in _DENIED.finditer(_URL.sub("", text)):
             for name in _names(match):
@@ -122,7 +124,8 @@ def _find_reason(cause: Cause) -> str | None:
 
 def _names(match: re.Match[str]) -> Iterator[str]:
     """The file names that a message may mean, the most likely first. A name may follow words, and may have spaces."""
-    before = match["before"] or ""
+    # Not in the pattern, which would look from each place of a message of megabytes to its end.
+    before = re.split("[:'\"]", match.string[: match.start()])[-1] if match["denied"] else ""
     yield from filter(None, (match["after"], match["quoted"], before[before.find("/") :] if "/" in before else None))
     yield from (word for word in before.split() if "/" in word)
     yield before.split()[-1] if before.split() else "."

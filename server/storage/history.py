@@ -112,7 +112,9 @@ class History:
 
     def _select(self, db: Connection, wanted: JobFilter, cursor: int | None, limit: int) -> Select[Any]:
         columns = (jobs.c.number, jobs.c.title, jobs.c.need, *(jobs.c[name] for name in (*LISTED, *TIMES)))
-        query = select(*columns).order_by(jobs.c.number.desc()).limit(limit)
+        # Few jobs have not ended. `+ 0` has SQLite look for those by their index, and not at all jobs in order.
+        newest = (jobs.c.number + 0 if wanted.state in ("queued", "running") else jobs.c.number).desc()
+        query = select(*columns).order_by(newest).limit(limit)
         if cursor is not None:
             query = query.where(jobs.c.number < cursor)
         if wanted.state:

@@ -162,14 +162,10 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes, with PostgreSQL."
 )
-@click.option("--keep", metavar="TIME", default="90d", show_default=True, help="How long to keep jobs after their end.")
 @click.option(
-    "--keep-failed",
-    metavar="TIME",
-    default="365d",
-    show_default=True,
-    help="How long to keep failed jobs; 0: for ever.",
+    "--keep", metavar="TIME", default="90d", show_default=True, help="How long to keep ended jobs; 0: for ever."
 )
+@click.option("--keep-failed", metavar="TIME", default="365d", show_default=True, help="The same for failed jobs.")
 @click.option(
     "--vanished-after",
     metavar="SECONDS",

@@ -148,11 +148,12 @@ def remove(directory: Path) -> None:
         else:
             directory.chmod(0o700)
             _empty(directory)
+            (directory / MARK).unlink(missing_ok=True)  # last: without it, a directory that is not empty would stay
             directory.rmdir()
 
 
 def _empty(top: Path) -> None:
-    """Remove all in `top`, as far as possible.
+    """Remove all in `top` but the mark, as far as possible.
 
     Directories move up into `top` before they are emptied: a module can make a tree that is deeper than any path is
     long, and than recursion goes. They get their permissions back, which it may have removed.
@@ -177,7 +178,10 @@ def _clear(name: str, root: int) -> list[str]:
             found = list(entries)  # all of them, before any is moved
         for entry in found:
             with contextlib.suppress(OSError):
-                if entry.is_dir(follow_symlinks=False):
+                is_directory = entry.is_dir(follow_symlinks=False)
+                if name == "." and entry.name == MARK and not is_directory:
+                    continue
+                if is_directory:
                     os.chmod(entry.name, 0o700, dir_fd=directory)
                     os.rename(entry.name, free := secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=root)
                     moved.append(free)

@@ -97,8 +97,8 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     outside.mkdir(mode=0o755)
     (outside / "file").touch()
     (directory / "locked" / "link").symlink_to(outside)
-    tmp_path.parent.chmod(0o711)  # pytest's directories are for their user alone
-    tmp_path.parent.parent.chmod(0o711)
+    for parent in list(tmp_path.parents)[:-2]:
+        parent.chmod(0o711)  # pytest's directories are for their user alone
     for path in (tmp_path, outside, directory, directory / "locked"):
         os.chown(path, NOBODY, -1)
     (directory / "locked").chmod(0)
@@ -128,10 +128,11 @@ def test_mounts_are_not_entered(tmp_path: Path) -> None:
     assert not directory.exists()
 
 
-def test_a_long_path_is_none_to_sockets(supervised: Supervised, tmp_path: Path) -> None:
+def test_a_long_path_is_none_to_sockets(supervised: Supervised, tmp_path_factory: pytest.TempPathFactory) -> None:
     """With a TMPDIR of 70 characters, `multiprocessing` can make its sockets in a task, whose paths end at 107."""
     supervised.configure(modules={"sharing": "tests.support.modules.Sharing"})
-    place = tmp_path / ("x" * (69 - len(str(tmp_path))))
+    short = tmp_path_factory.mktemp("t", numbered=False)
+    place = short / ("x" * (69 - len(str(short))))
     place.mkdir()
     done = supervised.run(job(("sharing", {})), env=os.environ | {"TMPDIR": str(place)})
 

@@ -229,7 +229,7 @@ def test_nothing_of_a_job_is_left_after_it(farm: Farm, client: Client, tmp_path:
 
 def test_it_adapts_to_the_servers_patience(client: Client, tmp_path: Path, held: Held) -> None:
     """An interval over the patience of our server would cost the worker its job: it beats more often, and says so."""
-    with serving(tmp_path, vanished_after=1.5) as api:
+    with serving(tmp_path / "jobs.db", vanished_after=1.5) as api:
         job_id = api("POST", "/queue", held.job).json()["job_id"]
         client.start(HEARTBEAT_INTERVAL="60", API_URL=api.url)
         held.await_running()
