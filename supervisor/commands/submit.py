@@ -21,6 +21,9 @@ COMPLETED, FAILED, UNKNOWN = 0, 1, 3
 WATCH_INTERVAL = 1.0
 """Seconds between two requests for the state of a job."""
 
+LOOKS = 5
+"""Looks for a job that is gone. A worker that has just taken it under its new id tells that with its next heartbeat."""
+
 MOST_WORKERS = 20
 """Workers that are asked whether they are disabled. With more of them, one is likely to be enabled."""
 
@@ -39,6 +42,7 @@ async def submit(settings: Settings, job: Mapping[str, Any], wait: bool) -> int:
 
 async def _watch(session: Session, job_id: str) -> int:
     """Follow a job to its end, through all the ids that it gets; print the result and return the exit status."""
+    looks = 0
     while True:
         await _show_states(session, job_id)
         try:
@@ -49,8 +53,12 @@ async def _watch(session: Session, job_id: str) -> int:
         except SessionError as error:
             click.echo(f"The job has ended. The API server does not tell the result: {error}", err=True)
             return UNKNOWN
-        if new_id is None:
+        looks = looks + 1 if new_id is None else 0
+        if looks == LOOKS:
             return _show_no_result(is_embedded)
+        if new_id is None:
+            await asyncio.sleep(WATCH_INTERVAL)
+            continue
         click.echo(f"handed back to the queue, as {new_id}", err=True)
         job_id = new_id
 

@@ -158,6 +158,7 @@ def test_lost_zygotes_cost_nobody_a_job(supervised: Supervised, tmp_path: Path, 
         until(ready.exists, "the module to be in its step")
         ready.unlink()
         psutil.Process(client.pid).children()[0].kill()
+    until(ready.exists, "the module to be in its step again")
     until_file.touch()
     record, done = json.loads(client.communicate()[0]), log.read_text().splitlines()
 
