@@ -177,9 +177,11 @@ class Handbrake(BaseModule):
         """
         told, damage = said.log.warnings(TOOL), []
         if window(options_of(self.task.to_dict()), self._title, None) == WHOLE:
-            if told or media.format_of(found) in media.LIKELY_FORMATS:
+            # Lines of several threads may run into each other, and are then not recognised.
+            doubt = said.frames and media.missing_frames(found, said.frames, is_damaged=True)
+            if told or doubt or media.format_of(found) in media.LIKELY_FORMATS:
                 damage = require_read([self._title_path()])
-            missing = media.missing_frames(found, said.frames, is_damaged=bool(told))
+            missing = media.missing_frames(found, said.frames, is_damaged=bool(told or damage))
             return [*(told or damage), *([f"{self.task['output_file']}: {missing}"] if missing else [])]
         return told
 
