@@ -435,6 +435,11 @@ def link_for_scratch(module: Hostile, step: str) -> None:
     os.symlink(place, place)
 
 
+def lock_scratch(module: Hostile, step: str) -> None:
+    """Takes the permissions of the directory that all tasks' temporary directories are in."""
+    os.chmod(Path(tempfile.gettempdir()).parent, 0)
+
+
 def flood_stdout(module: Hostile, step: str) -> None:
     for _ in range(module.task.get("megabytes", 5)):
         _write(b"spam and eggs\n" * (1_000_000 // 14), 1)

@@ -72,6 +72,9 @@ class Scratch:
                 self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._open()
                 made = self._make(task)
+            except PermissionError:  # something has taken ours away
+                self._directory.chmod(0o700)
+                made = self._make(task)
             if not _has_room(made):
                 made.rmdir()
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -48,7 +48,15 @@ FAILURES = {
     "kill_zygote": (KILLS_ZYGOTE, {}),
 }
 
-HARMLESS = ["flood_stdout", "endless_line", "daemon", "huge_status", "warn_and_leave_threads", "link_for_scratch"]
+HARMLESS = [
+    "flood_stdout",
+    "endless_line",
+    "daemon",
+    "huge_status",
+    "warn_and_leave_threads",
+    "link_for_scratch",
+    "lock_scratch",
+]
 
 SHORT = {f"{step}_timeout": "500ms" for step in STEPS}
 
