@@ -3,6 +3,7 @@
 A problem is a line for a person. `where` is the place of a file in the task's data, such as `sources[0]`.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,7 +48,9 @@ def target_problems(module: BaseModule, where: str, name: str, overwrite: bool =
     if obstacle := SPECIAL if is_special(name) else roots.find_obstacle(name):
         yield f"{where}: {name}: {obstacle}"
         return  # its directory does not matter then; /dev, for one, cannot be written
-    if os.path.isdir(name) or name.endswith("/"):
+    if is_too_long(name):
+        yield f"{where}: {name}: the name is too long"
+    elif os.path.isdir(name) or name.endswith("/"):
         yield f"{where}: {name}: is a directory"
     elif not overwrite and module.will_exist(name):
         yield f"{where}: {name}: exists, and overwrite is not true"
@@ -56,6 +59,15 @@ def target_problems(module: BaseModule, where: str, name: str, overwrite: bool =
             yield f"{where}: {name}: there is no directory {directory}"
     elif not os.access(directory, os.W_OK | os.X_OK):
         yield f"{where}: {name}: the directory {directory} cannot be written"
+
+
+def is_too_long(name: str) -> bool:
+    """True if the file system can have no such name. Its directory need not exist."""
+    try:
+        os.lstat(os.path.join(standing_directory(os.path.dirname(os.path.abspath(name))), os.path.basename(name)))
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def same_file(one: str, other: str) -> bool:

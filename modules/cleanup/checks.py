@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from modules import roots
 from modules.base import BaseModule, location
-from modules.checks import chain_checks, is_settled, same_entry, standing_directory
+from modules.checks import chain_checks, is_settled, is_too_long, same_entry, standing_directory
 from modules.cleanup.actions import Action, bare, effect, with_places
 from modules.output import SPECIAL, is_special
 
@@ -106,7 +106,9 @@ def _bad_targets(module: BaseModule, actions: Sequence[Action]) -> Iterator[str]
         parent = _nearest(os.path.dirname(os.path.abspath(target)))
         if is_special(target) and location(target) not in changed:
             yield f"{target}: {SPECIAL}"
-        if not os.path.isdir(parent) and location(parent) not in changed:
+        if is_too_long(target):
+            yield f"{target}: the name is too long"
+        elif not os.path.isdir(parent) and location(parent) not in changed:
             yield f"{target}: {parent} is no directory"
     touched = [action.target for action in actions if action.destination] + module.removes()
     for directory in dict.fromkeys(

@@ -37,6 +37,9 @@ _FILES, _TRACK_FILES = {"chapters", "global-tags", "segmentinfo"}, {"tags", "tim
 """Options whose values are files: those of the task and of sources, and those of tracks."""
 _READ = _FILES | _TRACK_FILES
 
+_OTHER = {".avi", ".m2ts", ".m4a", ".m4v", ".mov", ".mp3", ".mp4", ".ogg", ".ogm", ".ts"}
+"""Extensions of other containers."""
+
 
 class Mkvmerge(MkvModule):
     """Muxes the task's sources into one output file."""
@@ -177,6 +180,8 @@ class Mkvmerge(MkvModule):
 
     def _problems_of_output(self, task: Mapping[str, Any]) -> Iterator[str]:
         yield from target_problems(self, "output_file", task["output_file"], overwrite=True)
+        if os.path.splitext(task["output_file"])[1].lower() in _OTHER:
+            self.warn(f"output_file: {task['output_file']}: will be Matroska, which its extension contradicts")
         for key in ("sources", "attachments"):
             for index, entry in enumerate(task.get(key, [])):
                 if same_file(entry["filename"], task["output_file"]):
@@ -194,9 +199,13 @@ class Mkvmerge(MkvModule):
         found: list[str] = []
         for index, directory in enumerate(self.task.to_dict().get("attachment_directories", [])):
             try:
-                with os.scandir(directory) as entries:
-                    files = sorted(entry.path for entry in entries if entry.is_file() and entry.stat().st_size)
+                with os.scandir(directory) as listed:
+                    entries = sorted((entry for entry in listed if not entry.is_dir()), key=lambda entry: entry.path)
+                files = [entry.path for entry in entries if entry.is_file() and entry.stat().st_size]
             except OSError as error:
                 raise RunError(message=f"attachment_directories[{index}]: {directory}: {error.strerror}") from error
             found += [name for name in files if location(name) not in ours]
+            missing = [entry.path for entry in entries if not entry.is_file()] or ([] if files else [directory])
+            for name in missing:
+                self.warn(f"attachment_directories[{index}]: {name}: holds nothing to attach")
         return found

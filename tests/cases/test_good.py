@@ -118,6 +118,7 @@ GOOD: dict[str, tuple[Task, Check]] = {
         ),
         completes(),
     ),
+    "mkvmerge, another's extension": (mkvmerge(target="out.mp4"), completes("extension", changed=["out.mp4"])),
     "mkvmerge, ratios": (mkvmerge(track={"aspect-ratio": "16/9", "colour-range": 1}), completes()),
     "handbrake, encopts": (handbrake(video_options={"encopts": {"bframes": 0}}), completes()),
     "mkvmerge, flags": (

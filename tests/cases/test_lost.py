@@ -49,6 +49,17 @@ SAME_FILE: dict[str, tuple[str, list[Task], Check]] = {
         completes(changed=["link", "f", "d/link", "d/f"]),
     ),
     "move a directory into itself": ("mkdir d", [cleanup(move=[("d", "d/e")])], refused("d/e", "inside")),
+    "attach a link that leads nowhere": (
+        "mkdir fonts; ln -s none fonts/a.ttf; echo font >fonts/b.ttf",
+        [mkvmerge("clip.mkv", attachment_directories=["fonts"])],
+        completes("fonts/a.ttf", "nothing to attach"),
+    ),
+    "move to a name that is too long": (REAL, [cleanup(move=[("real/f", f"new/{256 * 'x'}")])], refused("too long")),
+    "encode to it in the end": (
+        REAL,
+        [mkvmerge("clip.mkv"), ffmpeg("out.mkv", 63 * "🎬" + ".mkv")],
+        refused("too long"),
+    ),
     # Of two hard links one may go, as with mv(1) and rm(1): the file has another name.
     "move onto a hard link": (LINKED, [cleanup(move=[("a/f", "b/f")])], completes(changed=["a/f"])),
     "copy and delete": (LINKED, [cleanup(copy=[("a/f", "b/f")], delete=["a/f"])], completes(SAME, changed=["a/f"])),
