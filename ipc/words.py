@@ -3,6 +3,9 @@
 import signal
 from collections.abc import Iterable
 
+MAX_NAME = 60
+"""Characters of a name that are compared with the known ones: the time grows with their square."""
+
 
 def signal_name(number: int) -> str:
     """The name of a signal, such as `SIGSEGV`."""
@@ -21,8 +24,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """A hint to the known name that was probably meant, such as ` (did you mean 'tasks'?)`; empty if none is near."""
     import difflib  # takes 2 ms, and few commands find a mistake
 
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    names = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name[:MAX_NAME].lower(), names, n=1)
+    return f" (did you mean {names[close[0]]!r}?)" if close else ""
 
 
 def encodable(text: str) -> str:

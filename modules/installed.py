@@ -5,18 +5,16 @@ while the program is the same. Where that directory cannot be written, each task
 """
 
 import contextlib
-import difflib
 import functools
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import platformdirs
 
-from modules import schema as task_schema
 from modules import tool
 
 LOCALE: Mapping[str, str] = {"LC_ALL": "C.UTF-8"}
@@ -43,13 +41,6 @@ def help_of(program: str, arguments: tuple[str, ...], condense: Callable[[str], 
     if text and stamp and not finished.returncode:
         _keep(kept, stamp + text)
     return text
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name, to be appended to the message; empty if no known name is similar."""
-    names = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name[: task_schema.MAX_VALUE].lower(), names, n=1)
-    return f" (did you mean {names[close[0]]!r}?)" if close else ""
 
 
 def _stamp(path: str, condense: Callable[[str], str]) -> str:

@@ -4,7 +4,6 @@ A build lists its hardware encoders on every machine, so only a trial tells whet
 """
 
 import base64
-import difflib
 import functools
 import os
 import re
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from loguru import logger
 
 from app.exceptions import RunError
+from ipc.words import suggestion
 from modules import tool
 
 TIMEOUT = 60.0
@@ -84,8 +84,7 @@ def find_problem(name: str) -> str | None:
         return None
     if name in names:
         return None
-    close = difflib.get_close_matches(name, sorted(names), n=1)
-    return f"this ffmpeg has no encoder {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+    return f"this ffmpeg has no encoder {name!r}{suggestion(name, sorted(names))}"
 
 
 def try_all() -> Iterator[tuple[str, str]]:

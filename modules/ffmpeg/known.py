@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from loguru import logger
 
 from app.exceptions import RunError
+from ipc.words import suggestion
 from modules import tool
 from modules.command import Options, to_argument
-from modules.installed import LOCALE, help_of, meant
+from modules.installed import LOCALE, help_of
 from modules.media import number
 from modules.schema import MAX_VALUE
 
@@ -127,7 +128,7 @@ def _problems(key: str, value: object, place: str) -> Iterator[str]:
         return
     kinds = set(kinds_of(name))
     if not kinds:
-        yield f"this ffmpeg knows no such option{meant(name, table())}"
+        yield f"this ffmpeg knows no such option{suggestion(name, table())}"
     elif PRINTING in kinds:
         yield "not allowed here: it prints something and ends"
     elif problem := _misplaced(name, specifier, kinds, place):

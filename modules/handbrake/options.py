@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.exceptions import Unfit
+from ipc.words import suggestion
 from modules import tool
 from modules.command import Options, to_argument
 from modules.handbrake.presets import file_problems, known_presets, only_preset
 from modules.handbrake.values import high_quality, value_problems
-from modules.installed import help_of, meant
+from modules.installed import help_of
 
 TOOL = "HandBrakeCLI"
 
@@ -168,7 +169,7 @@ def _unlisted(options: Sequence[tuple[str, str, Any]]) -> Iterator[str]:
             listed = _listed(_program(), f"{_flag(key)}-list", str(encoder))
             for name in value.split(",") if listed else ():
                 if name.lower() not in listed:
-                    yield f"{where}: {encoder} has no {name!r}{meant(name, listed)}"
+                    yield f"{where}: {encoder} has no {name!r}{suggestion(name, listed)}"
 
 
 @functools.cache
@@ -183,7 +184,7 @@ def _problems(key: str, value: Any, known: Known) -> Iterator[str]:
     is_known = key in known or (value is False and f"no_{key}" in known) or _is_hidden(key, known)
     option = known.get(key, Option(_flag(key)))
     if not is_known:
-        yield f"{TOOL} knows no such option{meant(key, known)}"
+        yield f"{TOOL} knows no such option{suggestion(key, known)}"
     elif value is False:
         return
     elif key in _RESERVED:
@@ -230,7 +231,7 @@ def _unknown_names(where: str, key: str, value: Any, known: Known, warn: Callabl
             continue
         # It accepts the video encoders of all builds, and fails only later if this build lacks one.
         if kind == "encoder" or any("ERROR: " in line for line in _preset_log((known[kind].flag, name))):
-            yield Unfit(f"this {TOOL} has no {name!r}{meant(name, choices)}")
+            yield Unfit(f"this {TOOL} has no {name!r}{suggestion(name, choices)}")
         elif kind == "aencoder":
             warn(f"{where}: this {TOOL} does not list {name!r}, and may take another encoder in its place")
 

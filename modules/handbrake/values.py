@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from modules.installed import meant
+from ipc.words import suggestion
 
 _NUMBER = r"\s*-?\d+(\.\d*)?\s*"
 
@@ -40,7 +40,7 @@ def value_problems(key: str, text: str, items: Sequence[str], choices: Sequence[
         if form and not re.fullmatch(form, item, re.ASCII):
             yield f"expected {words}, got {item!r}"
         elif key in _LISTED and choices and item.lower() not in choices:
-            yield f"{item!r} is none of {', '.join(choices)}{meant(item, choices)}"
+            yield f"{item!r} is none of {', '.join(choices)}{suggestion(item, choices)}"
         elif key == "arate" and choices and not _is_rate(item, choices):
             yield f"{item!r} is no sample rate that it has: {', '.join(choices)} kHz, or auto"
 

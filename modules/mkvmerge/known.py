@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from app.exceptions import RunError
+from ipc.words import suggestion
 from modules import tool
 from modules.command import Options, to_argument
-from modules.installed import LOCALE, help_of, meant
+from modules.installed import LOCALE, help_of
 from modules.mkvmerge.command import TRACK_FLAGS, TYPES
 from modules.mkvtoolnix import Media
 
@@ -84,7 +85,7 @@ def _problems(key: str, value: object, of_track: bool) -> Iterator[str]:
     except RunError:
         return  # a missing program is told elsewhere
     if kind is None:
-        yield f"this mkvmerge knows no such option{meant(key, table())}"
+        yield f"this mkvmerge knows no such option{suggestion(key, table())}"
     elif kind == FLAG and value is not False and not is_bare:
         yield f"--{key} is a flag, which takes no value: mkvmerge would read a file of that name"
     elif is_bare and (kind == VALUE or (kind == OPTIONAL and not of_track)):

@@ -5,7 +5,6 @@ formats there are `argument`, a string that can be an argument of a program or a
 that is neither infinite nor NaN: Python's JSON parser accepts both.
 """
 
-import difflib
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from typing import Any
 
 import jsonschema
 
-from ipc.words import encodable
+from ipc.words import encodable, suggestion
 
 MAX_VALUE = 60
 """Characters of a value that a message shows."""
@@ -177,10 +176,8 @@ def _known(error: jsonschema.ValidationError) -> list[str]:
 
 def _unknown(key: str, error: jsonschema.ValidationError) -> str:
     known = _known(error)
-    close = difflib.get_close_matches(key[:MAX_VALUE].lower(), known, n=1)
-    if close:
-        return f"unknown key (did you mean {close[0]!r}?)"
-    return f"unknown key (known: {', '.join(known)})" if known else "unknown key"
+    hint = suggestion(key, known) or (f" (known: {', '.join(known)})" if known else "")
+    return f"unknown key{hint}"
 
 
 def _described(error: jsonschema.ValidationError, otherwise: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.exceptions import RunError
-from modules.installed import help_of, meant
+from ipc.words import suggestion
+from modules.installed import help_of
 
 
 @pytest.fixture
@@ -81,5 +82,5 @@ def test_no_program() -> None:
 
 def test_misspelt_names() -> None:
     """A similar name is hinted at, and no other."""
-    assert meant("CRFF", ["crf", "preset"]) == " (did you mean 'crf'?)"
-    assert meant("x" * 10_000, ["crf"]) == ""
+    assert suggestion("CRFF", ["crf", "preset"]) == " (did you mean 'crf'?)"
+    assert suggestion("x" * 10_000, ["crf"]) == ""
