@@ -1,24 +1,20 @@
 """Live bars on a terminal, with the log above them. Imported only where they are needed: `rich` takes 50 ms."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
-from loguru import logger
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from ipc.messages import StepName
-from supervisor.commands.logs import line_format
+from supervisor.commands.logs import logging_to
 from supervisor.commands.progress import phase, speed, time_left
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.job_run import JobRun
 from supervisor.jobs.task_run import JobObserver, TaskRun
-
-if TYPE_CHECKING:
-    from loguru import Message
 
 
 class Terminal(Console):
@@ -36,19 +32,9 @@ class Terminal(Console):
             self.on_broken_pipe()
 
 
-@contextmanager
-def logging_above(console: Console, level: str) -> Iterator[None]:
-    """Log to `console`, above its live bars. Each line is marked with its job, task and pid."""
-
-    def write(message: "Message") -> None:
-        console.print(Text(str(message).rstrip("\n")), soft_wrap=True)
-
-    logger.remove()
-    handler = logger.add(write, level=level, format=line_format, diagnose=False)
-    try:
-        yield
-    finally:
-        logger.remove(handler)
+def logging_above(console: Console, level: str) -> AbstractContextManager[None]:
+    """Log to `console`, above its live bars."""
+    return logging_to(lambda message: console.print(Text(message.rstrip("\n")), soft_wrap=True), level)
 
 
 class Bars(JobObserver):

@@ -4,8 +4,8 @@ import os
 import queue
 import select
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -23,14 +23,19 @@ STDERR = 2
 
 
 @contextmanager
-def logging_to_stderr(level: str) -> Iterator[None]:
-    """Log to standard error. Each line is marked with its job, task and pid."""
+def logging_to(write: Callable[["Message"], None], level: str) -> Iterator[None]:
+    """Have `write` called with each line of the log, which is marked with its job, task and pid."""
     logger.remove()
-    handler = logger.add(_write, level=level, format=line_format, diagnose=False)
+    handler = logger.add(write, level=level, format=_format, diagnose=False)
     try:
         yield
     finally:
         logger.remove(handler)
+
+
+def logging_to_stderr(level: str) -> AbstractContextManager[None]:
+    """Log to standard error."""
+    return logging_to(_write, level)
 
 
 @contextmanager
@@ -51,12 +56,10 @@ def logging_in_background(level: str) -> Iterator[None]:
         except queue.Full:
             lost += 1
 
-    logger.remove()
-    handler = logger.add(put, level=level, format=line_format, diagnose=False)
     try:
-        yield
+        with logging_to(put, level):
+            yield
     finally:
-        logger.remove(handler)
         with suppress(queue.Full):
             lines.put(None, timeout=LOG_PATIENCE)
         writer.join(LOG_PATIENCE)
@@ -78,7 +81,6 @@ def _write(line: str) -> None:
             break  # no reader any more
 
 
-def line_format(record: "Record") -> str:
-    """Return the format of a line of the log, as loguru wants it."""
+def _format(record: "Record") -> str:
     marks = "".join(f" {name}={{extra[{name}]}}" for name in ("job", "task", "pid") if name in record["extra"])
     return f"{{time:YYYY-MM-DD HH:mm:ss.SSS}} {{level:<7}}{marks} {{message}}\n{{exception}}"
