@@ -6,7 +6,7 @@ import pytest
 
 from tests.guarantees.test_containment import FAILURES, HARMLESS
 from tests.supervisor.isolation.test_channel import HOSTILE
-from tests.support.client import BEAT, Client, Held, gaps, own_beats
+from tests.support.client import BEAT, Client, gaps, hold_jobs, own_beats
 from tests.support.farm import Farm
 from tests.support.lacking import launcher
 from tests.support.supervised import Supervised, job
@@ -37,11 +37,7 @@ def test_good_jobs_go_on_beside_all_of_it(
     limits = {"run_timeout": "2s", "memory": "400MB", "processes": 20}
     supervised.configure({"hostile": limits}, modules={"reporter": "tests.support.modules.Reporter"})
     client.launcher = launcher(*lacking)
-    good = [Held(tmp_path, f"good{number}") for number in range(3)]
-    ids = [farm.post(each.job) for each in good]
-    client.start(WORKER_SLOTS="4", HEARTBEAT_INTERVAL=f"{BEAT:g}")
-    for each in good:
-        each.await_running()
+    good, ids = hold_jobs(farm, client, tmp_path)
 
     data = {"step": "run", "count": 40, "argv": ["bomb"]}
     ended = {act: farm.await_verdict(farm.post(job(("hostile", data | {"act": act})))).info for act in ENDS}

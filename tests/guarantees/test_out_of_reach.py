@@ -10,7 +10,7 @@ import pytest
 from ipc import landlock
 from supervisor.isolation.landlock import find_lacking
 from supervisor.isolation.zygote import SO_PASSRIGHTS
-from tests.support.client import BEAT, Client, Held, await_beats, gaps, own_beats
+from tests.support.client import BEAT, Client, await_beats, gaps, hold_jobs, own_beats
 from tests.support.farm import Farm
 from tests.support.lacking import launcher
 from tests.support.supervised import BENIGN, Supervised, hostile, job
@@ -28,11 +28,7 @@ def test_attacks_reach_nobody(
     heartbeat go on beside it under the same supervisor and zygote."""
     supervised.configure(modules={"reporter": "tests.support.modules.Reporter", "attacker": "tests.attacks.Attacker"})
     client.launcher = launcher(*lacking)
-    good = [Held(tmp_path, f"good{number}") for number in range(3)]
-    ids = [farm.post(each.job) for each in good]
-    client.start(WORKER_SLOTS="4", HEARTBEAT_INTERVAL=f"{BEAT:g}")
-    for each in good:
-        each.await_running()
+    good, ids = hold_jobs(farm, client, tmp_path)
     (zygote,) = psutil.Process(client.process.pid).children()
     victims = [task.pid for task in zygote.children()]
 

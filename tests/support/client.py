@@ -114,6 +114,16 @@ class Held:
         self._end.touch()
 
 
+def hold_jobs(farm: Farm, client: Client, directory: Path, count: int = 3) -> tuple[list[Held], list[str]]:
+    """Start a client with one slot more than jobs that run until they are let go. Returns the jobs and their ids."""
+    good = [Held(directory, f"good{number}") for number in range(count)]
+    ids = [farm.post(each.job) for each in good]
+    client.start(WORKER_SLOTS=str(count + 1), HEARTBEAT_INTERVAL=f"{BEAT:g}")
+    for each in good:
+        each.await_running()
+    return good, ids
+
+
 def gaps(requests: list[Request]) -> list[float]:
     """Seconds between one request and the next."""
     return [later.time - earlier.time for earlier, later in itertools.pairwise(requests)]
