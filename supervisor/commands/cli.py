@@ -47,7 +47,16 @@ _port = click.option("--port", type=click.IntRange(0, 65535), help="The server's
 _database = click.option("--database", metavar="FILE", help="The server's database (default: in the state directory).")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command. What is wrong with its file or the configuration is one line, and status 2."""
+        try:
+            return super().invoke(context)
+        except (ConfigError, JobError) as error:
+            _give_up(str(error))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="sisyphus-client")
 def main() -> None:
     """The worker of the Sisyphus video-encoding farm."""
@@ -64,12 +73,8 @@ def main() -> None:
 @click.option("--dry-run", is_flag=True, help="Print the exact command lines, and run nothing.")
 def run(job_file: str, config: str | None, as_json: bool, dry_run: bool) -> None:
     """Run one job from a file, without a server."""
-    try:
-        settings = load_settings(os.environ, _state_directory())
-        client, limits = _configuration(config)
-        job = job_files.read_job_file(job_file, client)
-    except (ConfigError, JobError) as error:
-        _give_up(str(error))
+    settings, client, limits = _load(config)
+    job = job_files.read_job_of(job_file, job_files.read_document(job_file), client.modules)
     foreground = Foreground(job, job_file, settings, client, limits)
     _exit_with(foreground.plan() if dry_run else foreground.run(as_json))
 
@@ -79,13 +84,9 @@ def run(job_file: str, config: str | None, as_json: bool, dry_run: bool) -> None
 @_config
 def validate(job_file: str, config: str | None) -> None:
     """Print all problems of a job, task by task, and run nothing; status 1 if there are any."""
+    settings, client, limits = _load(config)
+    document = job_files.read_document(job_file)
     refused: list[JobError] = []
-    try:
-        settings = load_settings(os.environ, _state_directory())
-        client, limits = _configuration(config)
-        document = job_files.read_document(job_file)
-    except (ConfigError, JobError) as error:
-        _give_up(str(error))
     try:
         job = read_job(document, client.modules, Path(job_file).stem, refused)
     except JobError as error:
@@ -102,11 +103,7 @@ def modules(context: click.Context, config: str | None, probe: bool) -> None:
     """Show the enabled modules, their tools, limits and problems; status 1 if one cannot run."""
     if context.invoked_subcommand:
         return
-    try:
-        settings = load_settings(os.environ, _state_directory())
-        client, limits = _configuration(config)
-    except ConfigError as error:
-        _give_up(str(error))
+    settings, client, limits = _load(config)
     job = Job("modules", "modules", tuple(Task(name, None) for name in client.modules))
     _exit_with(Foreground(job, "", settings, client, limits).inspect(probe))
 
@@ -137,7 +134,7 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
                 settings = load_settings(_standalone(os.environ, url), state)
             worker = Worker(settings, configuration, lambda: _configuration(config), journal)
             status = _run_worker(worker)
-    except (ConfigError, JournalError) as error:
+    except JournalError as error:
         _give_up(str(error))
     except OSError as error:
         _give_up(f"the client cannot start: {error}")
@@ -176,18 +173,15 @@ def start(config: str | None, standalone: bool, port: int | None, database: str 
 )
 def serve(port: int | None, database: str | None, **options: Any) -> None:
     """Run an API server: for one machine or a few with its data in one file, for a farm with PostgreSQL."""
-    try:
-        state = _state_directory()
-        settings = load_settings(os.environ, state)
-        setproctitle.setproctitle("sisyphus-client: API server")
-        with logging_in_background(settings.log_level):
-            server = _server_package()
-            try:
-                server.serve(_server_settings(server, port, database, state, settings, **options))
-            except server.ServerError as error:
-                raise ConfigError(str(error)) from error
-    except ConfigError as error:
-        _give_up(str(error))
+    state = _state_directory()
+    settings = load_settings(os.environ, state)
+    setproctitle.setproctitle("sisyphus-client: API server")
+    with logging_in_background(settings.log_level):
+        server = _server_package()
+        try:
+            server.serve(_server_settings(server, port, database, state, settings, **options))
+        except server.ServerError as error:
+            raise ConfigError(str(error)) from error
     _flush_standard_streams()
 
 
@@ -198,12 +192,9 @@ def submit(job_file: str, wait: bool) -> None:
     """Put a job into the API server's queue and print its id."""
     from supervisor.commands.submit import submit as submit_job
 
-    try:
-        settings = load_settings(os.environ, _state_directory())
-        document = job_files.read_document(job_file)
-        job = job_files.read_job_of(job_file, document, job_files.modules_of(document))
-    except (ConfigError, JobError) as error:
-        _give_up(str(error))
+    settings = load_settings(os.environ, _state_directory())
+    document = job_files.read_document(job_file)
+    job = job_files.read_job_of(job_file, document, job_files.modules_of(document))
     logger.remove()  # `submit` prints its errors itself; the session would log them, too
     body = {"job_title": job.job_title, "tasks": document["tasks"]}
     sys.exit(_run_to_end(submit_job(settings, body, wait)))
@@ -213,11 +204,7 @@ def submit(job_file: str, wait: bool) -> None:
 @_config
 def show_config(config: str | None) -> None:
     """Print all settings, limits and modules, each with its source."""
-    try:
-        settings = load_settings(os.environ, _state_directory())
-        client, limits = _configuration(config)
-    except ConfigError as error:
-        _give_up(str(error))
+    settings, client, limits = _load(config)
     display.show_configuration(settings, client, limits, os.environ)
 
 
@@ -233,11 +220,7 @@ def new_module(name: str, directory: Path | None) -> None:
     """Write a working module and its test, as a start for your own."""
     from supervisor.commands.new_module import write_module
 
-    try:
-        lines = write_module(name, directory)
-    except ConfigError as error:
-        _give_up(str(error))
-    click.echo("\n".join(lines))
+    click.echo("\n".join(write_module(name, directory)))
 
 
 def _exit_with(command: Coroutine[Any, Any, int]) -> NoReturn:
@@ -347,6 +330,10 @@ def _state_directory() -> Path:
         raise ConfigError(
             f"SISYPHUS_STATE_DIR: is not set, and no directory for state can be found: {error}"
         ) from error
+
+
+def _load(config: str | None) -> tuple[Settings, Client, dict[str, Limits]]:
+    return load_settings(os.environ, _state_directory()), *_configuration(config)
 
 
 def _configuration(config: str | None) -> tuple[Client, dict[str, Limits]]:

@@ -5,18 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from app.config import Client
 from app.formats import refuse_constant
 from supervisor.jobs.model import Job, JobError, read_job
-
-
-def read_job_file(name: str, client: Client) -> Job:
-    """The job in a file, whose modules must be enabled.
-
-    Raises:
-        JobError: It cannot be read, or is no job.
-    """
-    return read_job_of(name, read_document(name), client.modules)
 
 
 def read_document(name: str) -> Any:
