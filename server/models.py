@@ -185,6 +185,7 @@ class ConfigurationBody(BaseModel):
     version: str
     uptime: float = Field(description="Seconds since the server started.")
     vanished_after: float = Field(description="Seconds of a worker's silence after which its job goes back.")
+    offers: list[str] = Field(description="What workers may use besides the calls of sisyphus-server.")
 
 
 class HealthBody(BaseModel):

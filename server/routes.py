@@ -143,16 +143,19 @@ def delete_data(module: Name, name: Name, served: Served) -> Response:
 
 # --- the server itself ---
 
+OFFERS = ["waiting polls", "orders", "logs"]
+"""`GET /queue/poll` with `wait`; orders in the answer of a heartbeat; `PUT /jobs/{id}/log`."""
+
 status = APIRouter(prefix="/status", tags=["status"], route_class=StrictRoute)
 
 
 @status.get("/config", response_model=models.ConfigurationBody, summary="Show the server's software")
 async def show_configuration(served: Served) -> Response:
-    """Return the server's version, the software that it uses, its uptime, and how long a worker may be silent."""
+    """Return the server's version, the software that it uses, its uptime, and what a worker must know of it."""
     backend = {"database": served.database.software, "python": platform.python_version()}
     uptime = round(time.monotonic() - served.started_at, 3)
-    patience = served.settings.vanished_after
-    return Json({"backend": backend, "version": VERSION, "uptime": uptime, "vanished_after": patience})
+    for_workers = {"vanished_after": served.settings.vanished_after, "offers": OFFERS}
+    return Json({"backend": backend, "version": VERSION, "uptime": uptime} | for_workers)
 
 
 @status.get("/health", response_model=models.HealthBody, summary="Check the server's health")

@@ -50,22 +50,18 @@ class Store:
     ) -> str:
         """Append a job to the queue; returns its id.
 
-        A job that a worker hands back, under a new id, keeps its place, its priority and the tags that it requires.
+        A job that a worker hands back, under a new id, keeps its place, its priority and the tags that it requires. One
+        that is to be cancelled ends instead.
         """
         job_id, now = str(uuid.uuid4()), datetime.now(UTC)
         job = {"job_id": job_id, "job_title": title, "tasks": tasks, "added": now.isoformat()}
         former_id = _former_id(tasks)
         with self._database.begin() as db:
-            row = {
-                "priority": priority,
-                "position": 0,
-                "need": self._needs.number(db, (task["module"] for task in tasks), requires),
-                "attempts": "[]",
-            }
-            if former_id and (former := _find(db, former_id, UNFINISHED)):
-                attempts = _with_attempt(former, "handed back", now)
-                row |= {"priority": former.priority, "need": former.need, "attempts": attempts}
-                row["position"] = _position_of_head(db, former.priority)
+            need = self._needs.number(db, (task["module"] for task in tasks), requires)
+            row = {"priority": priority, "position": 0, "need": need, "attempts": "[]"}
+            former = _find(db, former_id, UNFINISHED) if former_id else None
+            if former:
+                row |= _inherited(db, former, now)
             db.execute(
                 jobs.insert().values(
                     job_id=job_id,
@@ -78,6 +74,8 @@ class Store:
                     **row,
                 )
             )
+            if former and former.cancelled_by is not None:
+                _end_cancelled(db, _find(db, job_id), former.cancelled_by)
         return job_id
 
     def take(self, ability: Ability = ANYTHING, worker_id: str | None = None) -> str | None:
@@ -251,6 +249,17 @@ class Store:
 def _find(db: Connection, job_id: str, *conditions: Any) -> Any:
     """Return a job, if it fulfils the conditions. Where several servers share the database, its row is locked."""
     return db.execute(select(jobs).where(jobs.c.job_id == job_id, *conditions).with_for_update()).first()
+
+
+def _inherited(db: Connection, former: Any, now: datetime) -> dict[str, Any]:
+    """What a job that is handed back has of its former row."""
+    return {
+        "priority": former.priority,
+        "need": former.need,
+        "attempts": _with_attempt(former, "handed back", now),
+        "cancelled_by": former.cancelled_by,
+        "position": _position_of_head(db, former.priority),
+    }
 
 
 def _first_of(need: int) -> Select[Any]:

@@ -114,6 +114,18 @@ def test_a_handed_back_job_keeps_its_place(api: Api) -> None:
     assert api("GET", f"/jobs/{job_id}/completed").json()["job_id"] == again
 
 
+def test_a_cancelled_job_is_not_handed_back(api: Api) -> None:
+    """A job that its worker hands back before it hears of the order to cancel it ends instead of being queued again."""
+    job_id = submit(api, "a")
+    job = api("GET", "/queue/poll").json()
+    api("POST", f"/jobs/{job_id}/cancel?by=anna")
+    again = _hand_back(api, job)
+    record = api("GET", f"/jobs/{again}/record").json()
+
+    assert (record["state"], record["cancelled_by"], record["message"]) == ("cancelled", "anna", "Cancelled by anna")
+    assert api.queued() == []
+
+
 def _hand_back(api: Api, job: dict[str, Any]) -> str:
     tasks = [job["tasks"][0] | {"handed_back": job["job_id"]}]
     again = str(api("POST", "/queue", {"job_title": job["job_title"], "tasks": tasks}).json()["job_id"])

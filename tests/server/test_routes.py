@@ -237,7 +237,7 @@ def test_the_server_tells_about_itself(api: Api) -> None:
     config = api("GET", "/status/config").json()
 
     assert api("GET", "/status/health").json() == {"status": "online"}
-    assert sorted(config) == ["backend", "uptime", "vanished_after", "version"]
+    assert sorted(config) == ["backend", "offers", "uptime", "vanished_after", "version"]
     assert re.fullmatch(r"(SQLite|PostgreSQL) \d+\.[\d.]+", config["backend"]["database"])
     assert config["uptime"] >= 0
 
