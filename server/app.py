@@ -32,6 +32,7 @@ def create_app(services: Services) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with ServerWatch(services).running(), services.waiting.listening():
             yield
+        await services.events.wait_closed()
 
     app = FastAPIOffline(
         title="Sisyphus",

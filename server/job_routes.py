@@ -61,6 +61,7 @@ def delete_job(job_id: Name, served: Served) -> Response:
     """Delete a queued or running job. It leaves no record; to keep one, cancel it."""
     if not served.store.delete_job(job_id):
         raise HTTPException(404, UNFINISHED)
+    served.waiting.touch(job_id)
     logger.info("Job {!a} is deleted", job_id)
     return nothing()
 
@@ -72,6 +73,7 @@ def move_job(job_id: Name, place: PlaceBody, served: Served) -> Response:
         raise HTTPException(400, "body: expected either priority or position")
     if not served.store.prioritise(job_id, place.priority):
         raise HTTPException(404, "No job with this id is queued.")
+    served.waiting.touch(job_id)
     logger.info("Job {} moves in the queue: {}", job_id, place.model_dump(exclude_none=True))
     return show_record(job_id, served)
 

@@ -50,8 +50,8 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let waiting polls end first: they would keep their connections."""
-        self._services.waiting.close()
+        """Let the calls that wait end first: they would keep their connections."""
+        self._services.let_go()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

@@ -24,7 +24,7 @@ queue = APIRouter(prefix="/queue", tags=["queue"], route_class=StrictRoute)
 def show_queue(served: Served) -> Response:
     """Return every queued job in full, the head first. To take work, use `/queue/poll`."""
     jobs = served.store.queue()
-    attributes = "true" if served.orders.queue_disabled else "false"
+    attributes = "true" if "" in served.orders.refresh().disabled else "false"
     return Json(f'{{"queue":[{",".join(jobs)}],"entries":{len(jobs)},"attributes":{{"disabled":{attributes}}}}}')
 
 
@@ -57,6 +57,7 @@ def disable_queue(attributes: AttributesBody, served: Served) -> Response:
 def clear(served: Served) -> Response:
     """Delete all queued and running jobs."""
     logger.info("The queue is cleared: {} jobs deleted", served.store.clear())
+    served.waiting.touch("")
     return nothing()
 
 

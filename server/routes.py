@@ -6,17 +6,18 @@ the disk.
 
 import platform
 import time
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, HTTPException, Request, Response
+from fastapi import APIRouter, Body, Header, HTTPException, Request, Response
 from loguru import logger
+from starlette.responses import StreamingResponse
 
 from app.config import VERSION
 from server import models
 from server.models import HeartbeatBody, Object, WorkerAttributesBody
 from server.services import Served
 from server.transport import NOT_FOUND, NOTHING, Json, Name, StrictRoute, nothing
+from server.workers import describe_worker, describe_workers
 
 # --- workers ---
 
@@ -25,25 +26,11 @@ workers = APIRouter(prefix="/workers", tags=["workers"], route_class=StrictRoute
 SILENT = "No worker with this id has sent a heartbeat lately."
 
 
-def _worker(worker_id: str, status: dict[str, Any], disabled: bool, paused: bool) -> dict[str, Any]:
-    attributes = {"disabled": disabled} | ({"paused": True} if paused else {})
-    return {**status, "worker_id": worker_id, "attributes": attributes}
-
-
 @workers.get("", response_model=models.WorkersBody, summary="Show the workers")
 def show_workers(served: Served) -> Response:
     """Return the last heartbeat of every live worker; and of those that vanished in the last day, as `lost`."""
-    disabled, paused = served.orders.disabled_workers, served.orders.paused_workers
-    listed = [_worker(name, status, name in disabled, name in paused) for name, status in served.workers.all().items()]
-    lost = [
-        {**(beat.status or {}), "worker_id": name, "status": "lost", "seen_at": _instant(beat.seen_at)}
-        for name, beat in served.workers.lost().items()
-    ]
-    return Json({"workers": listed, "count": len(listed), "lost": lost})
-
-
-def _instant(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    live, lost = describe_workers(served.workers, served.orders.refresh())
+    return Json({"workers": live, "count": len(live), "lost": lost})
 
 
 @workers.get("/{worker_id}", response_model=models.WorkerBody, responses=NOT_FOUND, summary="Show a worker")
@@ -52,8 +39,7 @@ def show_worker(worker_id: Name, served: Served) -> Response:
     status = served.workers.get(worker_id)
     if status is None:
         raise HTTPException(404, SILENT)
-    orders = served.orders
-    return Json(_worker(worker_id, status, worker_id in orders.disabled_workers, worker_id in orders.paused_workers))
+    return Json(describe_worker(worker_id, status, served.orders.refresh()))
 
 
 @workers.post(
@@ -164,4 +150,26 @@ async def show_health() -> Response:
     return Json({"status": "online"})
 
 
-ROUTERS = (workers, names, data, status)
+# --- watching ---
+
+observe = APIRouter(tags=["status"], route_class=StrictRoute)
+
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+NOT_KEPT = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # by proxies, which would hold events back
+
+
+@observe.get("/events", response_class=Response, responses=STREAM, summary="Watch the farm")
+async def show_events(
+    served: Served, last_event_id: Annotated[str, Header(description="Where to go on, if possible.")] = ""
+) -> Response:
+    """Send the changes of jobs, workers and the queue, as they come: server-sent events.
+
+    A stream begins with `reset`: read `/jobs`, `/workers` and `/queue` then. `job` and `worker` have what those list,
+    `queue` has `entries`, `running` and `disabled`.
+    """
+    await served.events.start()
+    return StreamingResponse(served.events.read(last_event_id), headers=NOT_KEPT, media_type="text/event-stream")
+
+
+ROUTERS = (workers, names, data, status, observe)

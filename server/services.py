@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from server.config import ServerSettings
+from server.observe.events import Events
 from server.storage.beats import BeatExchange
 from server.storage.database import ServerDatabase
 from server.storage.history import History
@@ -33,7 +34,13 @@ class Services:
         self.workers = Workers(WORKER_TTL, settings.vanished_after, clock)
         self.beats = BeatExchange(database, self.workers)
         self.waiting = Waiting(database)
+        self.events = Events(database, self.workers, self.orders, self.waiting)
         self.started_at = time.monotonic()
+
+    def let_go(self) -> None:
+        """End the calls that wait, for the server to stop."""
+        self.waiting.close()
+        self.events.close()
 
 
 async def _services(request: Request) -> Services:

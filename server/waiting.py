@@ -1,4 +1,4 @@
-"""Polls that wait for a job, and the calls that wake them.
+"""Polls that wait for a job, and the calls that wake them; and what servers of one database tell each other.
 
 One poll is woken for a job, not all: it takes the job, and wakes the next one in case there are more. Where several
 servers share a database, a job that nobody waits for here is announced to the others (NOTIFY). An announcement that
@@ -8,6 +8,7 @@ gets lost costs a second: the watch wakes a poll every second.
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 
 from loguru import logger
@@ -18,9 +19,15 @@ from server.storage.needs import Ability, Need
 from server.storage.tables import to_text
 
 CHANNEL = "sisyphus_queue"
+"""Of announcements of jobs."""
+
+TOUCHED = "sisyphus_touched"
+"""Of the ids of jobs that an operator moved or deleted."""
 
 RETRY = 1.0
 """Seconds until a broken connection is replaced."""
+
+MAX_TOUCHED = 1000
 
 MAX_PAYLOAD = 7999
 """Bytes of an announcement, at most: PostgreSQL's limit."""
@@ -33,6 +40,7 @@ class Waiting:
         self._database = database
         self._wakers: dict[asyncio.Event, Ability] = {}
         self._closed = False
+        self._touched: deque[str] = deque(maxlen=MAX_TOUCHED)
 
     @contextlib.contextmanager
     def joined(self, ability: Ability) -> Iterator[asyncio.Event]:
@@ -69,10 +77,23 @@ class Waiting:
 
     def announce(self, need: Need) -> None:
         """Tell the other servers of a job. Any thread may call this."""
-        payload = to_text([sorted(need.modules), sorted(need.tags)])
+        self._notify(CHANNEL, to_text([sorted(need.modules), sorted(need.tags)]))
+
+    def touch(self, job_id: str) -> None:
+        """Note that a job was moved or deleted, or with "" any number of them. Any thread may call this."""
+        self._touched.append(job_id)
+        if self._database.is_shared:
+            self._notify(TOUCHED, to_text(job_id))
+
+    def take_touched(self) -> set[str]:
+        """Return what was noted since the last call; with "" there may be more."""
+        full = {""} if len(self._touched) == MAX_TOUCHED else set()
+        return full | {self._touched.popleft() for _ in range(len(self._touched))}
+
+    def _notify(self, channel: str, payload: str) -> None:
+        known = payload if len(payload) <= MAX_PAYLOAD else ""
         with self._database.begin() as db:
-            known = payload if len(payload) <= MAX_PAYLOAD else ""
-            db.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": known})
+            db.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": known})
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -95,14 +116,22 @@ class Waiting:
                     **self._database.parameters, autocommit=True
                 ) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
+                    await connection.execute(f"LISTEN {TOUCHED}")
                     failing = False
+                    self._touched.append("")  # nothing was heard until now
                     async for notification in connection.notifies():
-                        self.wake(_need(notification.payload))
+                        self._hear(notification.channel, notification.payload)
             except psycopg.Error as error:
                 if not failing:
                     logger.warning("Other servers cannot be heard: {}", " ".join(str(error).split()))
                 failing = True
                 await asyncio.sleep(RETRY)
+
+    def _hear(self, channel: str, payload: str) -> None:
+        if channel == CHANNEL:
+            self.wake(_need(payload))
+        else:
+            self._touched.append(json.loads(payload) if payload else "")
 
 
 def _need(payload: str) -> Need | None:

@@ -18,9 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from server.storage.needs import Ability
+from server.storage.settings import Standing
 
 LISTED_FOR = 86400.0
 """Seconds for which a worker that vanished is listed as lost."""
@@ -225,3 +227,25 @@ class Workers:
         with self._lock:
             self._beats = {name: beat for name, beat in self._beats.items() if now - beat.at <= LISTED_FOR}
             self.abilities = {name: ability for name, ability in self.abilities.items() if name in self._beats}
+
+
+def describe_worker(worker_id: str, status: dict[str, Any], standing: Standing) -> dict[str, Any]:
+    """A live worker as the API shows it."""
+    attributes = {"disabled": worker_id in standing.disabled}
+    attributes |= {"paused": True} if worker_id in standing.paused else {}
+    return {**status, "worker_id": worker_id, "attributes": attributes}
+
+
+def describe_workers(workers: Workers, standing: Standing) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The live workers as the API shows them, and the lost ones."""
+    live = [describe_worker(name, status, standing) for name, status in workers.all().items()]
+    lost = [
+        {
+            **(beat.status or {}),
+            "worker_id": name,
+            "status": "lost",
+            "seen_at": datetime.fromtimestamp(beat.seen_at, UTC).isoformat(),
+        }
+        for name, beat in workers.lost().items()
+    ]
+    return live, lost

@@ -72,8 +72,8 @@ class Orders:
         self._database = database
         self.standing = Standing()
 
-    def refresh(self) -> None:
-        """Read the orders."""
+    def refresh(self) -> Standing:
+        """Read the orders, and return them."""
         with self._database.begin() as db:
             ids: dict[str, set[str]] = {"queue_disabled": set(), "worker_disabled": set(), "worker_paused": set()}
             for row in db.execute(select(orders)):
@@ -84,21 +84,7 @@ class Orders:
                 frozenset(ids["worker_paused"]),
                 frozenset(db.execute(cancelled).scalars()),
             )
-
-    @property
-    def queue_disabled(self) -> bool:
-        """The operator has disabled the queue."""
-        return bool(self._ids("queue_disabled"))
-
-    @property
-    def paused_workers(self) -> set[str]:
-        """The ids of the workers that the operator has paused."""
-        return self._ids("worker_paused")
-
-    @property
-    def disabled_workers(self) -> set[str]:
-        """The ids of the workers that the operator has disabled."""
-        return self._ids("worker_disabled")
+        return self.standing
 
     def disable_queue(self, disabled: bool) -> None:
         """Disable or enable the queue."""
@@ -111,10 +97,6 @@ class Orders:
     def pause_worker(self, worker_id: str, paused: bool) -> None:
         """Pause or resume the job that a worker runs, and give it no other meanwhile."""
         self._set("worker_paused", worker_id, paused)
-
-    def _ids(self, kind: str) -> set[str]:
-        with self._database.begin() as db:
-            return set(db.execute(select(orders.c.id).where(orders.c.kind == kind)).scalars())
 
     def _set(self, kind: str, name: str, holds: bool) -> None:
         with self._database.begin() as db:

@@ -150,6 +150,7 @@ def test_the_schema_tells_of_every_route(api: Api) -> None:
             "GET /data/{module}/{name}",
             "POST /data/{module}/{name}",
             "DELETE /data/{module}/{name}",
+            "GET /events",
             "GET /status/config",
             "GET /status/health",
         ]
