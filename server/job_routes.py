@@ -85,11 +85,11 @@ def show_record(job_id: Name, served: Served) -> Response:
     if record is None:
         raise HTTPException(404, UNKNOWN)
     if record["state"] == "queued":
-        record["why"] = _why(served, Need(frozenset(record["modules"]), frozenset(record["requires"])))
+        record["why"] = why_waiting(served, Need(frozenset(record["modules"]), frozenset(record["requires"])))
     return Json(record)
 
 
-def _why(served: Services, need: Need) -> str:
+def why_waiting(served: Services, need: Need) -> str:
     """Say why a job waits."""
     standing, live = served.orders.standing, served.workers.all()
     abilities = {name: served.workers.abilities.get(name, ANYTHING) for name in live}

@@ -1,0 +1,76 @@
+"""Counts of the whole farm, from indexes alone: what waits and for what, what runs, what ended in the last day."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import BigInteger, Connection, func, select, type_coerce
+
+from server.storage.database import ServerDatabase
+from server.storage.needs import Need, Needs
+from server.storage.store import ORDER
+from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, to_microseconds
+
+HOUR = 3_600_000_000
+"""In microseconds."""
+
+HOURS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Queued jobs that need the same of a worker."""
+
+    need: Need
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """An hour in the past, and how many jobs ended in it, by their state."""
+
+    begin: datetime
+    ended: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The farm at one instant."""
+
+    waiting: Sequence[Wait]
+    head_added_at: datetime | None
+    """When the first job of the queue was submitted."""
+    running: int
+    hours: Sequence[Hour]
+    """The last `HOURS` hours, the oldest first; the last one ends now."""
+
+
+class Summary:
+    """Counts the jobs of a database. Any thread may call the methods."""
+
+    def __init__(self, database: ServerDatabase) -> None:
+        self._database = database
+        self._needs = Needs()
+
+    def count(self) -> Counts:
+        """Return the counts now."""
+        now = datetime.now(UTC)
+        with self._database.begin() as db:
+            head = db.execute(select(jobs.c.added_at).where(QUEUED).order_by(*ORDER).limit(1)).scalar()
+            grouped = db.execute(select(jobs.c.need, func.count()).where(QUEUED).group_by(jobs.c.need)).all()
+            needs = self._needs.read(db) if grouped else {}
+            running = db.execute(select(func.count()).select_from(jobs).where(RUNNING)).scalar_one()
+            hours = _count_ended(db, now)
+        return Counts([Wait(needs[need], entries) for need, entries in grouped], head, running, hours)
+
+
+def _count_ended(db: Connection, now: datetime) -> list[Hour]:
+    hour = (to_microseconds(now) - type_coerce(jobs.c.ended_at, BigInteger)) // HOUR
+    recent = jobs.c.ended_at > now - timedelta(hours=HOURS)
+    query = select(jobs.c.state, hour, func.count()).group_by(jobs.c.state, hour)
+    states = jobs.c.state.in_(("completed", "failed", "cancelled"))  # the first column of the index by end
+    hours = [Hour(now - timedelta(hours=HOURS - number), {}) for number in range(HOURS)]
+    for state, age, entries in db.execute(query.where(ENDED, states, recent)):
+        counts = hours[HOURS - 1 - max(age, 0)].ended  # another server's clock may be ahead
+        counts[state] = counts.get(state, 0) + entries
+    return hours
