@@ -18,10 +18,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from app import VERSION as VERSION
 from app.formats import ID, ID_FORM
-
-VERSION = "1.4.0"
-"""The client's version, which the server and modules see."""
 
 MODULE_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 """The import path of a class, such as `modules.ffmpeg.Ffmpeg`."""

@@ -18,7 +18,7 @@ from loguru import logger
 
 from app.config import Client, Settings
 from ipc.messages import Cause
-from supervisor.commands import display
+from supervisor.commands import COMPLETED, FAILED, WRONG, display
 from supervisor.commands.logs import STDERR, logging_to_stderr
 from supervisor.commands.progress import Lines
 from supervisor.isolation import signals
@@ -34,8 +34,6 @@ from supervisor.jobs.task_run import JobObserver
 if TYPE_CHECKING:
     from supervisor.commands.bars import Bars
 
-COMPLETED, FAILED, WRONG = 0, 1, 2
-"""Exit statuses."""
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that stop a job. SIGHUP is among them: it comes when the terminal goes away."""

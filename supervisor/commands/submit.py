@@ -2,17 +2,21 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
+from loguru import logger
 from rich.filesize import decimal
 from rich.status import Status
 
 from app.config import Settings, shown_url
 from supervisor.api.client import Session
 from supervisor.api.errors import SessionError
+from supervisor.commands import job_files
 from supervisor.commands.bars import Terminal
+from supervisor.commands.shared import read_settings, run_to_end
 from supervisor.worker.outbox import find_posted
 
 COMPLETED, FAILED, UNKNOWN = 0, 1, 3
@@ -130,3 +134,15 @@ def _describe(title: Any, info: Mapping[str, Any]) -> Iterator[str]:
             yield f"Output: {output['path']} ({decimal(output['bytes'])})"
         for warning in task.get("warnings", ()):
             yield f"Warning of task {index}:{task.get('module')}: {warning}"
+
+
+@click.command("submit")
+@click.argument("job_file", metavar="JOB.json")
+@click.option("--wait", is_flag=True, help="Wait for the end; status 0 if completed, 1 if not, 3 if unknown.")
+def submit_command(job_file: str, wait: bool) -> None:
+    settings = read_settings()
+    document = job_files.read_document(job_file)
+    job = job_files.read_job_of(job_file, document, job_files.modules_of(document))
+    logger.remove()  # `submit` prints its errors itself; the session would log them, too
+    body = {"job_title": job.job_title, "tasks": document["tasks"]}
+    sys.exit(run_to_end(submit(settings, body, wait)))

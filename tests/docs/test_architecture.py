@@ -194,8 +194,10 @@ def test_commands_are_understood(document: Path) -> None:
 
 
 def parse(command: click.Command, words: list[str], line: str) -> None:
-    while isinstance(command, click.Group) and words and words[0] in command.commands:
-        command = command.commands[words.pop(0)]
+    while (
+        isinstance(command, click.Group) and words and (found := command.get_command(click.Context(command), words[0]))
+    ):
+        command, words = found, words[1:]
     try:
         command.make_context(line, words)
     except click.MissingParameter:

@@ -1,0 +1,169 @@
+"""`start` and `serve`: the worker and the API server, until they are told to stop."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+import setproctitle
+from loguru import logger
+
+from app.config import ConfigError, Settings, is_set
+from supervisor.commands import FAILED
+from supervisor.commands.logs import logging_in_background
+from supervisor.commands.shared import (
+    config_option,
+    flush_standard_streams,
+    give_up,
+    level_options,
+    read_configuration,
+    read_settings,
+    run_to_end,
+)
+
+if TYPE_CHECKING:
+    from supervisor.worker.worker import Worker
+
+STANDALONE_POLL = 1.0
+"""QUEUE_POLL_INTERVAL with --standalone: a server in the same process costs nothing to ask."""
+
+DEFAULT_PORT = 5000
+"""The API server's port, as in the default of API_URL."""
+
+_port = click.option("--port", type=click.IntRange(0, 65535), help="The server's port (default: 5000).")
+_database = click.option("--database", metavar="FILE", help="The server's database (default: in the state directory).")
+
+
+@click.command("start")
+@config_option
+@click.option("--standalone", is_flag=True, help="Also run an API server: one command for one machine.")
+@_port
+@_database
+@level_options
+def start_command(
+    config: str | None, standalone: bool, port: int | None, database: str | None, level: str | None
+) -> None:
+    if not standalone and (port is not None or database):
+        raise click.UsageError("--port and --database are for the server that --standalone runs")
+    from supervisor.worker.journal import Journal, JournalError  # slow imports, which `run` does not need
+    from supervisor.worker.worker import Worker
+
+    try:
+        settings = read_settings(level)
+        configuration = read_configuration(config)
+        setproctitle.setproctitle("sisyphus-client: supervisor")
+        with ExitStack() as stack:
+            stack.enter_context(logging_in_background(settings.log_level))
+            journal = Journal(Path(settings.state_directory))
+            stack.callback(journal.close)
+            if standalone:
+                url = stack.enter_context(_server(port, database, settings))
+                settings = _standalone(settings, url)
+            worker = Worker(settings, configuration, lambda: read_configuration(config), journal)
+            status = _run_worker(worker)
+    except JournalError as error:
+        give_up(str(error))
+    except OSError as error:
+        give_up(f"the client cannot start: {error}")
+    flush_standard_streams()
+    os._exit(status)  # not sys.exit: a thread may still wait for a response or a name server
+
+
+@click.command("serve")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 is all of them."
+)
+@_port
+@click.option(
+    "--database",
+    metavar="FILE|URL",
+    envvar="DATABASE_URL",
+    help="A file, or PostgreSQL as postgresql://USER:PASSWORD@HOST/NAME. Also DATABASE_URL, which hides the password.",
+)
+@click.option("--insecure", is_flag=True, help="Let other machines reach a server without API_TOKEN.")
+@click.option("--allow-host", metavar="NAME", multiple=True, help="A name by which clients reach this server.")
+@click.option("--cors-origin", metavar="ORIGIN", multiple=True, help="A web page's origin that may use this server.")
+@click.option(
+    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes, with PostgreSQL."
+)
+@click.option(
+    "--keep", metavar="TIME", default="90d", show_default=True, help="How long to keep ended jobs; 0: for ever."
+)
+@click.option("--keep-failed", metavar="TIME", default="365d", show_default=True, help="The same for failed jobs.")
+@click.option(
+    "--vanished-after",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds without a heartbeat after which a worker's job goes back to the queue.",
+)
+@level_options
+def serve_command(port: int | None, database: str | None, level: str | None, **options: Any) -> None:
+    settings = read_settings(level)
+    setproctitle.setproctitle("sisyphus-client: API server")
+    with logging_in_background(settings.log_level):
+        server = _server_package()
+        try:
+            server.serve(_server_settings(server, port, database, settings, **options))
+        except server.ServerError as error:
+            raise ConfigError(str(error)) from error
+    flush_standard_streams()
+
+
+def _run_worker(worker: "Worker") -> int:
+    try:
+        status = run_to_end(worker.main())
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - outermost frame: a defect of the client
+        logger.opt(exception=error).critical("A defect ended the client; the next start goes on with its jobs")
+        return FAILED
+    logger.info("Stopped")
+    return status
+
+
+@contextmanager
+def _server(port: int | None, database: str | None, settings: Settings) -> Iterator[str]:
+    """Run an API server in a thread of this process; yields its URL."""
+    server = _server_package()
+    try:
+        with server.in_background(_server_settings(server, port, database, settings)) as url:
+            yield url
+    except server.ServerError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _server_package() -> Any:
+    try:
+        import server.main
+    except ImportError as error:
+        raise ConfigError(
+            f"the API server needs packages that are not installed: pip install 'sisyphus-client[server]' ({error})"
+        ) from error
+    return server.main
+
+
+def _server_settings(
+    server: Any,
+    port: int | None,
+    database: str | None,
+    settings: Settings,
+    **options: Any,
+) -> Any:
+    return server.ServerSettings(
+        database=database or Path(settings.state_directory) / "server.sqlite3",
+        port=DEFAULT_PORT if port is None else port,
+        token=settings.api_token,
+        **options,
+    )
+
+
+def _standalone(settings: Settings, url: str) -> Settings:
+    if is_set("API_URL", os.environ):
+        logger.warning("API_URL is ignored with --standalone, which runs its own server")
+    poll = settings.queue_poll_interval if is_set("QUEUE_POLL_INTERVAL", os.environ) else STANDALONE_POLL
+    return msgspec.structs.replace(settings, api_url=url, queue_poll_interval=poll)
