@@ -1,18 +1,18 @@
 """Fixtures of all tests: every one ends with no process alive that it started."""
 
+import asyncio
 import contextlib
+import inspect
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from loguru import logger
 
-from app.config import load_client
 from ipc import linux
-from supervisor.isolation.runtime import Runtime
 from tests.support.client import Client, Held, reporting
 from tests.support.exchanges import Tasks
 from tests.support.farm import Farm
@@ -130,16 +130,17 @@ def held(tmp_path: Path) -> Held:
 
 
 @pytest.fixture
-def supervise(supervised: Supervised, tmp_path: Path) -> Callable[[Callable[[Tasks], Awaitable[None]]], None]:
-    """Runs a test's coroutine in the supervisor of the file."""
-    supervised.configure(modules={"clerk": "tests.hostile.Clerk"})
-    client = load_client(str(supervised.config), os.environ)
+def tasks(supervised: Supervised) -> Tasks:
+    """Task processes in the supervisor of the file."""
+    return Tasks(supervised)
 
-    def supervise(test: Callable[[Tasks], Awaitable[None]]) -> None:
-        async def main(runtime: Runtime) -> None:
-            async with contextlib.AsyncExitStack() as stack:
-                await test(Tasks(runtime, stack, tmp_path))
 
-        supervised.supervisor.run(main, client)
-
-    return supervise
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine, one that uses `tasks` in their supervisor."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    run = arguments["tasks"].run if "tasks" in arguments else asyncio.run
+    run(pyfuncitem.obj(**arguments))
+    return True

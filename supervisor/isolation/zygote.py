@@ -192,7 +192,7 @@ class Zygote:
     def _take(self, message: FromZygote) -> None:
         match message:
             case Spawned(number, error=error) if error:
-                self._children.pop(number).spawned.set_exception(SpawnError(error))
+                _refuse(self._children.pop(number), error)
             case Spawned(number, pid):
                 self._children[number].spawned.set_result(pid)
             case Exited(number):
@@ -214,10 +214,14 @@ class Zygote:
             logger.error("The zygote was lost: {} ({}); everything it held was killed", why, ending)
         for child in children:
             if not child.spawned.done():
-                child.spawned.set_exception(SpawnError("the zygote was lost"))
-                child.spawned.exception()  # mark it as retrieved: the caller of `spawn` may have been cancelled
+                _refuse(child, "the zygote was lost")
             child.exited.set_result(Cause("lost", f"the process that watches over the tasks was lost ({why})"))
         self._recovery = None
+
+
+def _refuse(child: Child, why: str) -> None:
+    child.spawned.set_exception(SpawnError(why))
+    child.spawned.exception()  # mark it as retrieved: the caller of `spawn` may have been cancelled
 
 
 def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:

@@ -9,54 +9,55 @@ from app.config import ConfigError, load_client, load_settings
 from supervisor.isolation.limits import load_limits
 from tests.support.supervised import ENABLED
 
+NO_TIME, NO_AMOUNT = "is not a time", "is not an amount"
+NO_NUMBER, NO_PROCESSORS = "is not a whole number", "is not a list of processors"
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("[tool.other]", "has no [tool.client] table"),
-        ("[tool.client", "is not TOML"),
-        ("tool = 1", "has no [tool.client] table"),
-        ("[tool]\nclient = 1", "tool.client: expected a table"),
-        ("[tool.client.limts]\nmemory = 1", "tool.client.limts: unknown table (known: limits, modules)"),
-        ("[tool.client]\nmodules = 1", "tool.client.modules: expected a table"),
-        ("[tool.client.modules]\nenabled = 1", "tool.client.modules.enabled: expected a table"),
-        ("[tool.client.modules]\npath = []", "tool.client.modules.path: unknown key"),
-        ('[tool.client.modules]\npaths = "x"', "tool.client.modules.paths: expected a list"),
-        ('[tool.client.modules.enabled]\nx = "Class"', "tool.client.modules.enabled.x: expected"),
-        ("[tool.client.modules.enabled]\nx = 1", "tool.client.modules.enabled.x: expected"),
-        ("[tool.client]\nlimits = 1", "tool.client.limits: expected a table"),
-        (ENABLED + "[tool.client.limits]\nrun_timeuot = 1", "tool.client.limits.run_timeuot: unknown limit"),
-        (
-            ENABLED + '[tool.client.limits]\nrun_timeout = "soon"',
-            "tool.client.limits.run_timeout: 'soon' is not a time",
-        ),
-        (ENABLED + '[tool.client.limits]\nrun_timeout = "-1s"', "tool.client.limits.run_timeout: '-1s' is not a time"),
-        (ENABLED + "[tool.client.limits]\nrun_timeout = 0", "tool.client.limits.run_timeout"),
-        (ENABLED + "[tool.client.limits]\nrun_timeout = true", "tool.client.limits.run_timeout: True is not a time"),
-        (ENABLED + '[tool.client.limits]\nrun_timeout = "off"', "tool.client.limits.run_timeout: 'off' is not a time"),
-        (ENABLED + '[tool.client.limits]\nmemory = "8 GiBi"', "tool.client.limits.memory: '8 GiBi' is not an amount"),
-        (ENABLED + '[tool.client.limits]\nmemory = "120%"', "tool.client.limits.memory: '120%' is not an amount"),
-        (ENABLED + "[tool.client.limits]\nmemory = 0", "tool.client.limits.memory: 0 is not an amount"),
-        (ENABLED + "[tool.client.limits]\nprocesses = 0", "tool.client.limits.processes: 0 is not a whole number"),
-        (ENABLED + "[tool.client.limits]\nprocesses = 1.5", "tool.client.limits.processes: 1.5 is not a whole number"),
-        (ENABLED + "[tool.client.limits]\nopen_files = 3", "tool.client.limits.open_files: 3 is not a whole number"),
-        (ENABLED + "[tool.client.limits]\nnice = 20", "tool.client.limits.nice: 20 is not a whole number"),
-        (ENABLED + '[tool.client.limits]\nionice = "idle:3"', "tool.client.limits.ionice: 'idle:3' is not"),
-        (ENABLED + '[tool.client.limits]\nionice = "low"', "tool.client.limits.ionice: 'low' is not"),
-        (
-            ENABLED + '[tool.client.limits]\ncpus = "9999"',
-            "tool.client.limits.cpus: '9999' is not a list of processors",
-        ),
-        (ENABLED + '[tool.client.limits]\ncpus = "0-"', "tool.client.limits.cpus: '0-' is not a list of processors"),
-        (ENABLED + "[tool.client.limits]\ncpus = []", "tool.client.limits.cpus: [] is not a list of processors"),
-        (
-            ENABLED + "[tool.client.limits]\nmax_attempts = 0",
-            "tool.client.limits.max_attempts: 0 is not a whole number",
-        ),
-        (ENABLED + "[tool.client.limits.ffmpg]\nrun_timeout = 1", "tool.client.limits.ffmpg: no module of this name"),
-        (ENABLED + "[tool.client.limits.ffmpeg]\nspeed = 1", "tool.client.limits.ffmpeg.speed: unknown limit"),
-    ],
-)
+WRONG = [
+    ("[tool.other]", "has no [tool.client] table"),
+    ("[tool.client", "is not TOML"),
+    ("tool = 1", "has no [tool.client] table"),
+    ("[tool]\nclient = 1", "tool.client: expected a table"),
+    ("[tool.client.limts]\nmemory = 1", "tool.client.limts: unknown table (known: limits, modules)"),
+    ("[tool.client]\nmodules = 1", "tool.client.modules: expected a table"),
+    ("[tool.client.modules]\nenabled = 1", "tool.client.modules.enabled: expected a table"),
+    ("[tool.client.modules]\npath = []", "tool.client.modules.path: unknown key"),
+    ('[tool.client.modules]\npaths = "x"', "tool.client.modules.paths: expected a list"),
+    ('[tool.client.modules.enabled]\nx = "Class"', "tool.client.modules.enabled.x: expected"),
+    ("[tool.client.modules.enabled]\nx = 1", "tool.client.modules.enabled.x: expected"),
+    ("[tool.client]\nlimits = 1", "tool.client.limits: expected a table"),
+    (ENABLED + "[tool.client.limits.ffmpg]\nrun_timeout = 1", "tool.client.limits.ffmpg: no module of this name"),
+    (ENABLED + "[tool.client.limits.ffmpeg]\nspeed = 1", "tool.client.limits.ffmpeg.speed: unknown limit"),
+]
+
+WRONG_LIMITS = [
+    ("run_timeuot = 1", "unknown limit"),
+    ('run_timeout = "soon"', f"'soon' {NO_TIME}"),
+    ('run_timeout = "-1s"', f"'-1s' {NO_TIME}"),
+    ("run_timeout = 0", f"0 {NO_TIME}"),
+    ("run_timeout = true", f"True {NO_TIME}"),
+    ('run_timeout = "off"', f"'off' {NO_TIME}"),
+    ('memory = "8 GiBi"', f"'8 GiBi' {NO_AMOUNT}"),
+    ('memory = "120%"', f"'120%' {NO_AMOUNT}"),
+    ("memory = 0", f"0 {NO_AMOUNT}"),
+    ("processes = 0", f"0 {NO_NUMBER}"),
+    ("processes = 1.5", f"1.5 {NO_NUMBER}"),
+    ("open_files = 3", f"3 {NO_NUMBER}"),
+    ("nice = 20", f"20 {NO_NUMBER}"),
+    ("max_attempts = 0", f"0 {NO_NUMBER}"),
+    ('ionice = "idle:3"', "'idle:3' is not"),
+    ('ionice = "low"', "'low' is not"),
+    ('cpus = "9999"', f"'9999' {NO_PROCESSORS}"),
+    ('cpus = "0-"', f"'0-' {NO_PROCESSORS}"),
+    ("cpus = []", f"[] {NO_PROCESSORS}"),
+]
+
+WRONG += [
+    (f"{ENABLED}[tool.client.limits]\n{text}", f"tool.client.limits.{text.split()[0]}: {complaint}")
+    for text, complaint in WRONG_LIMITS
+]
+
+
+@pytest.mark.parametrize(("text", "complaint"), WRONG)
 def test_wrong_file_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
     """A wrong key, unit or value is one line that names the file and the key."""
     file = tmp_path / "c.toml"

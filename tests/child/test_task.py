@@ -5,60 +5,48 @@ import asyncio
 import pytest
 
 from ipc.messages import Done, Get
-from tests.support.exchanges import MINUTE, Desk, Supervise, Tasks, eventually, step
+from tests.support.exchanges import MINUTE, Desk, Tasks, eventually, step
 
 
 @pytest.mark.parametrize("resumed", [True, False])
-def test_resumed(supervise: Supervise, resumed: bool) -> None:
+async def test_resumed(tasks: Tasks, resumed: bool) -> None:
     """A module knows from its initialisation on whether an earlier attempt may have done a part of its work."""
+    process = await tasks.start(None)
+    message = tasks.start_message(resumed=resumed, init=[["tell"]], run=[["tell"]])
+    await process.step("init", message, MINUTE, 10.0)
+    await step(process)
 
-    async def test(tasks: Tasks) -> None:
-        process = await tasks.start(None)
-        message = tasks.start_message(resumed=resumed, init=[["tell"]], run=[["tell"]])
-        await process.step("init", message, MINUTE, 10.0)
-        await step(process)
-
-        assert [note["resumed"] for note in tasks.noted()] == [resumed] * 2
-
-    supervise(test)
+    assert [note["resumed"] for note in tasks.noted()] == [resumed] * 2
 
 
-def test_step_ends_while_a_thread_waits(supervise: Supervise) -> None:
+async def test_step_ends_while_a_thread_waits(tasks: Tasks) -> None:
     """A thread that waits when its step ends is told so, and the next step has exchanges of its own."""
+    desk = Desk()
+    calls = {"validate": [["leave_thread_asking", "slow"]], "run": [["join_thread"], ["get", "x"]]}
+    process = await tasks.serve(desk, **calls)
+    validating = asyncio.create_task(step(process, "validate"))
+    await desk.asked.wait()
+    tasks.go.touch()
+    validated, done = await validating, await step(process)
 
-    async def test(tasks: Tasks) -> None:
-        desk = Desk()
-        calls = {"validate": [["leave_thread_asking", "slow"]], "run": [["join_thread"], ["get", "x"]]}
-        process = await tasks.serve(desk, **calls)
-        validating = asyncio.create_task(step(process, "validate"))
-        await desk.asked.wait()
-        tasks.go.touch()
-        validated, done = await validating, await step(process)
-
-        assert (validated, done) == (Done(), Done())
-        assert tasks.noted() == ["http://localhost:5000 does not answer: the step ended before", {"for": "x"}]
-        assert desk.cancelled == ["slow"]
-
-    supervise(test)
+    assert (validated, done) == (Done(), Done())
+    assert tasks.noted() == ["http://localhost:5000 does not answer: the step ended before", {"for": "x"}]
+    assert desk.cancelled == ["slow"]
 
 
-def test_thread_that_asks_between_steps(supervise: Supervise) -> None:
+async def test_thread_that_asks_between_steps(tasks: Tasks) -> None:
     """A thread that asks when no step is under way gets an error, and no protocol is broken."""
+    desk = Desk()
+    process = await tasks.serve(
+        desk, validate=[["leave_thread_asking_later", "x"]], run=[["join_thread"], ["get", "y"]]
+    )
+    validated = await step(process, "validate")
+    tasks.go.touch()
+    await eventually(tasks.noted, "the thread to be answered")
+    done = await step(process)
 
-    async def test(tasks: Tasks) -> None:
-        desk = Desk()
-        process = await tasks.serve(
-            desk, validate=[["leave_thread_asking_later", "x"]], run=[["join_thread"], ["get", "y"]]
-        )
-        validated = await step(process, "validate")
-        tasks.go.touch()
-        await eventually(tasks.noted, "the thread to be answered")
-        done = await step(process)
-
-        assert (validated, done) == (Done(), Done())
-        first, second = tasks.noted()
-        assert "it can be asked only during a step" in first
-        assert second == {"for": "y"}
-        assert desk.requests == [Get("clerk", "y")]
-
-    supervise(test)
+    assert (validated, done) == (Done(), Done())
+    first, second = tasks.noted()
+    assert "it can be asked only during a step" in first
+    assert second == {"for": "y"}
+    assert desk.requests == [Get("clerk", "y")]

@@ -27,11 +27,9 @@ def test_nothing_survives_a_supervisor_that_had_not_read(supervised: Supervised,
     client.communicate()  # that nothing is alive is asserted after every test
 
 
-def test_a_stopped_zygote_does_not_outlive_its_supervisor(supervised: Supervised, tmp_path: Path) -> None:
+def test_a_stopped_zygote_does_not_outlive_its_supervisor(supervised: Supervised) -> None:
     """A zygote that is stopped when its supervisor is killed goes on, and kills what it holds and itself."""
-    ready = tmp_path / "ready"
-    client = supervised.start(job(("hostile", {"step": "run", "act": "tool", "ready": str(ready)})))
-    until(ready.exists, "the module to run")
+    client = supervised.start_at("tool")
     (zygote,) = psutil.Process(client.pid).children()
 
     zygote.suspend()
@@ -41,18 +39,14 @@ def test_a_stopped_zygote_does_not_outlive_its_supervisor(supervised: Supervised
     assert await_none_alive() == []
 
 
-def test_processes_say_what_they_do(supervised: Supervised, tmp_path: Path) -> None:
-    """Process titles name the supervisor's job, the zygote, and each task with its step."""
-    ready = tmp_path / "ready"
-    client = supervised.start(job(("hostile", {"step": "run", "act": "quiet", "ready": str(ready)}), job_id="j-1"))
-    until(ready.exists, "the module to be in its step")
-
-    def title(pid: int) -> str:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
-
+def test_processes_say_what_they_do_and_have_sessions(supervised: Supervised) -> None:
+    """Their titles name job, zygote, task and step; Ctrl-C at a terminal reaches the supervisor's session alone."""
+    client = supervised.start_at("quiet")
     (zygote,) = psutil.Process(client.pid).children()
     (task,) = zygote.children()
-    titles = [title(pid) for pid in (client.pid, zygote.pid, task.pid)]
+    pids = (client.pid, zygote.pid, task.pid)
+    titles = [Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode() for pid in pids]
+    sessions = {os.getsid(pid) for pid in pids}
     client.send_signal(signal.SIGINT)
     client.communicate()
 
@@ -61,18 +55,6 @@ def test_processes_say_what_they_do(supervised: Supervised, tmp_path: Path) -> N
         "sisyphus-client: zygote",
         "sisyphus-client: task 0 hostile, run",
     ]
-
-
-def test_tasks_are_sessions_of_their_own(supervised: Supervised, tmp_path: Path) -> None:
-    """Ctrl-C at a terminal reaches the supervisor alone: zygote and task process are in sessions of their own."""
-    ready = tmp_path / "ready"
-    client = supervised.start(job(("hostile", {"step": "run", "act": "quiet", "ready": str(ready)})))
-    until(lambda: ready.exists() and ready.read_text(), "the module to be in its step")
-    (zygote,) = psutil.Process(client.pid).children()
-    sessions = {os.getsid(pid) for pid in (client.pid, zygote.pid, int(ready.read_text()))}
-    client.send_signal(signal.SIGINT)
-    client.communicate()
-
     assert len(sessions) == 3
 
 

@@ -1,20 +1,16 @@
 """The guide for authors of modules, docs/modules.md: every snippet of it is run."""
 
-import asyncio
 import builtins
 import importlib
-import json
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +19,15 @@ import pytest
 import app.exceptions
 import modules.checks
 import modules.tool
-from app.config import load_client, load_settings
+from app.config import load_client
 from modules.base import BaseModule
 from modules.output import Output
 from supervisor.isolation.limits import load_limits
-from supervisor.isolation.runtime import start_runtime
+from supervisor.isolation.runtime import Runtime
 from supervisor.jobs.job_run import Checkpoint, JobRun, Verdict
 from supervisor.jobs.model import read_job
 from supervisor.jobs.task_run import JobObserver, TaskRun
+from tests.support.exchanges import serving
 from tests.support.media import look, make_clip
 from tests.support.supervised import CLIENT, Supervised, job
 from tests.support.waiting import until
@@ -223,31 +220,11 @@ def try_trash(supervised: Supervised, _: pytest.MonkeyPatch) -> None:
 
 
 def try_level(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: dict[str, Any] = {}
-
-    class Api(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path in kept else 404)
-            self.end_headers()
-            self.wfile.write(json.dumps(kept.get(self.path, {})).encode())
-
-        def do_POST(self) -> None:
-            kept[self.path] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        monkeypatch.setenv("API_URL", f"http://127.0.0.1:{server.server_port}")
+    with serving() as server:
+        monkeypatch.setenv("API_URL", server.url)
         first = supervised.record(job(("level", {"target": "first"})))
-        kept["/data/level/default"]["level"] = 3
+        server.kept["/data/level/default"]["level"] = 3
         second = supervised.record(job(("level", {"target": "second"})))
-        server.shutdown()
-        serving.join()
 
     assert first["completed"], first
     assert second["completed"], second
@@ -279,14 +256,12 @@ TRIALS: dict[str, Callable[[Supervised, pytest.MonkeyPatch], None]] = {
 def resume(supervised: Supervised, document: dict[str, Any]) -> Verdict:
     """Go on with a job whose first task had been begun when the client went down."""
     client = load_client(str(supervised.config), os.environ)
-    settings = load_settings(os.environ, supervised.directory / "state")
 
-    async def main() -> Verdict:
-        async with start_runtime(client, settings, load_limits(client), False) as shared:
-            earlier = Checkpoint(datetime.now(tz=UTC), (), interrupted=True)
-            return await JobRun(read_job(document, client.modules), shared, JobObserver(), earlier).run()
+    async def main(shared: Runtime) -> Verdict:
+        earlier = Checkpoint(datetime.now(tz=UTC), (), interrupted=True)
+        return await JobRun(read_job(document, client.modules), shared, JobObserver(), earlier).run()
 
-    return asyncio.run(main())
+    return supervised.supervisor.run(main, client)
 
 
 # --- the names in the text ---

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 
-BASICS = (
+BASICS = [
     "awk",
     "bash",
     "cat",
@@ -23,7 +23,7 @@ BASICS = (
     "sha256sum",
     "tail",
     "wc",
-)
+]
 
 PYTHON = f"""
 case "$*" in
@@ -47,6 +47,8 @@ case "$*" in
 esac
 """
 """An apt-get that fails when it has fetched the packages."""
+
+REFUSING = {"apt_get": "exit 1\n", "sudo": "exit 1\n"}
 
 VENV = f"python3.{sys.version_info.minor}-venv"
 
@@ -93,7 +95,7 @@ def call(machine: Path, *command: str) -> "subprocess.CompletedProcess[str]":
 )
 def test_all_that_is_missing_is_one_line(machine: Path, command: list[str], packages: str) -> None:
     """Who may not install packages is told all of them at once, as a command to paste."""
-    install(machine, python3=PYTHON, apt_get="exit 1\n", sudo="exit 1\n")
+    install(machine, python3=PYTHON, **REFUSING)
     done = call(machine, *command)
 
     assert done.returncode == 1
@@ -104,35 +106,28 @@ def test_all_that_is_missing_is_one_line(machine: Path, command: list[str], pack
     )
 
 
-def test_no_python_at_all_is_in_the_line(machine: Path) -> None:
-    """Python is a package like the others where there is none."""
-    install(machine, apt_get="exit 1\n", sudo="exit 1\n")
+@pytest.mark.parametrize(
+    ("programs", "line"),
+    [
+        (
+            REFUSING,
+            "some packages are missing; as root, run: apt-get update && "
+            "apt-get install -y --no-install-recommends python3 python3-venv ffmpeg mkvtoolnix",
+        ),
+        (
+            {"python3": OLD_PYTHON},
+            "Python 3.10 is too old (install 3.11 or newer beside it, as python3.11); missing, too: ffmpeg mkvtoolnix",
+        ),
+        ({"python3": PYTHON}, f"missing, and there is no apt-get to install it: {VENV} ffmpeg mkvtoolnix"),
+    ],
+    ids=["no Python", "an old Python", "no apt-get"],
+)
+def test_other_machines(machine: Path, programs: dict[str, str], line: str) -> None:
+    """Python is a package like the others; without apt-get no command is named that is not there."""
+    install(machine, **programs)
     done = call(machine, "run")
 
-    assert done.returncode == 1
-    assert done.stderr.endswith("apt-get install -y --no-install-recommends python3 python3-venv ffmpeg mkvtoolnix\n")
-    assert done.stderr.count("\n") == 1
-
-
-def test_an_old_python_is_one_line(machine: Path) -> None:
-    """A Python that is too old is told together with the packages."""
-    install(machine, python3=OLD_PYTHON)
-    done = call(machine, "run")
-
-    assert done.returncode == 1
-    assert done.stderr == (
-        "setup: Python 3.10 is too old (install 3.11 or newer beside it, as python3.11);"
-        " missing, too: ffmpeg mkvtoolnix\n"
-    )
-
-
-def test_no_apt_get_is_one_line(machine: Path) -> None:
-    """On another system the packages are named, and no command that it does not have."""
-    install(machine, python3=PYTHON)
-    done = call(machine, "run")
-
-    assert done.returncode == 1
-    assert done.stderr == f"setup: missing, and there is no apt-get to install it: {VENV} ffmpeg mkvtoolnix\n"
+    assert (done.returncode, done.stderr) == (1, f"setup: {line}\n")
 
 
 def test_downloads_are_announced(machine: Path) -> None:

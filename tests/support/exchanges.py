@@ -3,21 +3,24 @@
 import asyncio
 import contextlib
 import json
+import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 import requests
 
-from ipc.messages import Data, Get, Put, Ready, Start, Step
+from app.config import load_client
+from ipc.messages import Cause, Data, Failed, Get, Put, Ready, Start, Step
 from supervisor.isolation.clock import Clock
+from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.limits import Duration
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.task_process import Exchange, Sandbox, StepResult, TaskProcess, without_server
+from tests.support.supervised import Supervised
 
 TOKEN = "open sesame"
 
@@ -147,11 +150,23 @@ class Desk:
 class Tasks:
     """Starts task processes, and takes them through steps."""
 
-    def __init__(self, shared: Runtime, stack: contextlib.AsyncExitStack, directory: Path) -> None:
-        self.out = directory / "out"
-        self.go = directory / "go"
-        self._shared = shared
-        self._stack = stack
+    def __init__(self, supervised: Supervised) -> None:
+        self.out = supervised.directory / "out"
+        self.go = supervised.directory / "go"
+        self._supervised = supervised
+        self._shared: Runtime
+        self._stack: contextlib.AsyncExitStack
+
+    def run(self, test: Coroutine[Any, Any, None]) -> None:
+        """Run a test's coroutine in the supervisor of the file."""
+
+        async def main(runtime: Runtime) -> None:
+            self._shared = runtime
+            async with contextlib.AsyncExitStack() as self._stack:
+                await test
+
+        self._supervised.configure(modules={"clerk": "tests.hostile.Clerk"})
+        self._supervised.supervisor.run(main, load_client(str(self._supervised.config), os.environ))
 
     async def start(self, exchange: Exchange | None, module: str = "clerk") -> TaskProcess:
         limits = self._shared.limits[module]
@@ -181,11 +196,18 @@ async def step(process: TaskProcess, name: Any = "run", timeout: Duration = MINU
     return await process.step(name, Step(name), timeout, grace)
 
 
+def cancel(process: TaskProcess) -> None:
+    process.stop(StopOrder(Cause("cancelled", "cancelled by a test")))
+
+
+def reason(result: StepResult) -> str:
+    """The reason of a failure."""
+    assert isinstance(result, Failed)
+    return result.cause.reason
+
+
 async def eventually(condition: Callable[[], Any], what: str) -> None:
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, f"waited for {what}"
         await asyncio.sleep(0.002)
-
-
-Supervise = Callable[[Callable[[Tasks], Awaitable[None]]], None]

@@ -5,17 +5,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from app.config import load_client
+from ipc.messages import Cause
 from supervisor.isolation.runtime import Runtime
 from supervisor.isolation.zygote import Zygote
 from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import read_job
 from supervisor.jobs.task_run import JobObserver
 from tests.support.supervisor import Supervisor
+from tests.support.waiting import until
 
 CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
 
@@ -53,6 +55,8 @@ class Supervised:
     def __init__(self, directory: Path, supervisor: Supervisor | None = None) -> None:
         self.directory = directory
         self.config = directory / "client.toml"
+        self.ready = directory / "ready"
+        """Where a module says that it is in its step, with its process id."""
         self.with_cgroups = False
         self.supervisor = supervisor or Supervisor(directory / "state")
         self.launcher: list[str] = []  # put before the command
@@ -88,20 +92,28 @@ class Supervised:
 
     def start_on(self, job_file: Path, *options: str, **popen: Any) -> "subprocess.Popen[str]":
         """Start the console script on a job's file."""
-        command = [*self.launcher, CLIENT, "run", "--config", str(self.config), *options, str(job_file)]
+        return self._start(["run", "--config", str(self.config), *options, str(job_file)], **popen)
+
+    def _start(self, words: Sequence[str], **popen: Any) -> "subprocess.Popen[str]":
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
+        process = subprocess.Popen([*self.launcher, CLIENT, *words], **(pipes | {"cwd": self.directory} | popen))
         self._started.append(process)
+        return process
+
+    def _end(self, process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, without_leftovers(err or ""))
+
+    def start_at(self, act: str, *options: str, module: str = "hostile", **data: Any) -> "subprocess.Popen[str]":
+        """Start the console script on a job of one hostile task, and wait until that is in its step."""
+        task = {"step": "run", "act": act, "ready": str(self.ready), **data}
+        process = self.start(job((module, task), job_id="j-1"), *options)
+        until(lambda: self.ready.exists() and self.ready.stat().st_size, "the module to be in its step")
         return process
 
     def command(self, *words: str, **popen: Any) -> "subprocess.CompletedProcess[str]":
         """Run another command of the console script to its end, with the configuration."""
-        command = [*self.launcher, CLIENT, *words, "--config", str(self.config)]
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, **(pipes | {"cwd": self.directory} | popen))
-        self._started.append(process)
-        out, err = process.communicate()
-        return subprocess.CompletedProcess(process.args, process.returncode, out, without_leftovers(err or ""))
+        return self._end(self._start([*words, "--config", str(self.config)], **popen))
 
     def close(self) -> None:
         """End what a test that failed has left running."""
@@ -115,9 +127,7 @@ class Supervised:
 
     def run(self, document: Any, *options: str, **popen: Any) -> "subprocess.CompletedProcess[str]":
         """Run the console script on a job to its end."""
-        process = self.start(document, *options, **popen)
-        out, err = process.communicate()
-        return subprocess.CompletedProcess(process.args, process.returncode, out, without_leftovers(err or ""))
+        return self._end(self.start(document, *options, **popen))
 
     def record(self, document: Any, *options: str) -> dict[str, Any]:
         """Run the console script on a job, and return the record that it prints."""
@@ -125,6 +135,12 @@ class Supervised:
         assert done.returncode in (0, 1), done.stderr
         record: dict[str, Any] = json.loads(done.stdout)
         return record
+
+    def cause(self, document: dict[str, Any]) -> Cause:
+        """Run a job that fails; returns why."""
+        (verdict,) = self.verdicts(document)
+        assert verdict.failure is not None
+        return verdict.failure.cause
 
     def verdicts(
         self,

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from supervisor.commands.job_files import read_document, read_job_of
+from supervisor.jobs.model import JobError
 from tests.support.supervised import CLIENT, Supervised, job
 
 
@@ -16,6 +18,7 @@ from tests.support.supervised import CLIENT, Supervised, job
     [
         ('{"tasks": [\n  {"module": }', "job.json: line 2, column 14: is not JSON: Expecting value"),
         ("", "job.json: line 1, column 1: is not JSON"),
+        (b'{"job_title": "\xe4"}', "job.json: byte 15: is not JSON: not UTF-8"),
         ('{"tasks": [{"module": "benign", "data": {"x": NaN}}]}', "job.json: is not JSON: NaN is no number in JSON"),
         ('{"tasks": [], "tasks": []}', "job.json: is not JSON: the key 'tasks' stands twice in one object"),
         (
@@ -26,31 +29,29 @@ from tests.support.supervised import CLIENT, Supervised, job
         ("[]", "job.json: a job is an object with the keys job_title and tasks"),
         ("{}", "job.json: tasks: the job has no tasks"),
         ('{"tasks": []}', "job.json: tasks: the job has no tasks"),
+        ('{"tasks": "spam"}', "job.json: tasks: the job has no tasks"),
         ('{"tasks": [1]}', "job.json: tasks[0]: expected an object"),
         ('{"tasks": [{}]}', "job.json: tasks[0].module: a task needs the name of a module"),
         ('{"tasks": [{"module": "benign", "data": []}]}', "job.json: tasks[0].data: expected an object"),
         ('{"tasks": [{"module": "benign"}], "job_title": 5}', "job.json: job_title: the job has no title"),
         (
             '{"tasks": [{"module": "benign"}, {"module": "spam"}]}',
-            "job.json: tasks[1].module: 'spam' is not enabled (enabled: benign, cleanup, ffmpeg, hostile, stubborn)",
+            "job.json: tasks[1].module: 'spam' is not enabled (enabled: benign, ffmpeg)",
         ),
     ],
 )
-def test_bad_job_is_one_line(supervised: Supervised, text: str, complaint: str) -> None:
-    """A job that is not as it should be: one line on stderr that says where, status 2."""
-    supervised.write_job(text)
+def test_bad_job_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | bytes, complaint: str
+) -> None:
+    """A job that is not as it should be: one line that says where."""
+    monkeypatch.chdir(tmp_path)
+    Path("job.json").write_bytes(text if isinstance(text, bytes) else text.encode())
 
-    done = subprocess.run(
-        [CLIENT, "run", "--config", supervised.config, "job.json"],
-        capture_output=True,
-        text=True,
-        cwd=supervised.directory,
-    )
+    with pytest.raises(JobError) as refused:
+        read_job_of("job.json", read_document("job.json"), ("ffmpeg", "benign"))
 
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith(complaint)
-    assert done.stderr.count("\n") == 1
+    assert str(refused.value).startswith(complaint)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -59,39 +60,28 @@ def test_bad_job_is_one_line(supervised: Supervised, text: str, complaint: str) 
         (["run", "none.json"], "none.json: cannot be read: No such file or directory"),
         (["run", "."], ".: cannot be read: Is a directory"),
         (["run", "--config", "none.toml", "x.json"], "none.toml: cannot be read: No such file or directory"),
+        (["run", "bad.json"], "bad.json: tasks: the job has no tasks (a list of at least one is needed)"),
+        (["validate", "none.json"], "none.json: cannot be read: No such file or directory"),
+        (["validate", "none.json", "--config", "x"], "x: cannot be read: No such file or directory"),
+        (["submit", "none.json"], "none.json: cannot be read: No such file or directory"),
+        (["modules", "--config", "none"], "none: cannot be read: No such file or directory"),
+        (["config", "--config", "none"], "none: cannot be read: No such file or directory"),
+        (["start", "--config", "none"], "none: cannot be read: No such file or directory"),
     ],
 )
-def test_missing_file_is_one_line(tmp_path: Path, arguments: list[str], complaint: str) -> None:
-    """A file that is not there, or is none: one line, status 2."""
+def test_wrong_file_is_one_line(tmp_path: Path, arguments: list[str], complaint: str) -> None:
+    """A file that is not there, or is not what it should be: one line, status 2."""
+    (tmp_path / "bad.json").write_text("{}")
     done = subprocess.run([CLIENT, *arguments], capture_output=True, text=True, cwd=tmp_path)
 
     assert (done.returncode, done.stdout, done.stderr) == (2, "", complaint + "\n")
-
-
-def test_job_that_is_not_utf8(supervised: Supervised) -> None:
-    """A job file in another encoding is one line, status 2."""
-    file = supervised.write_job("")
-    file.write_bytes(b'{"job_title": "\xe4"}')
-
-    done = subprocess.run(
-        [CLIENT, "run", "--config", supervised.config, "job.json"],
-        capture_output=True,
-        text=True,
-        cwd=supervised.directory,
-    )
-
-    assert (done.returncode, done.stderr) == (2, "job.json: byte 15: is not JSON: not UTF-8\n")
 
 
 @pytest.mark.parametrize(
     ("target", "source", "complaint"),
     [
         ("absent.Class", None, "cannot be imported: ModuleNotFoundError: No module named 'absent'"),
-        (
-            "broken.Class",
-            "import spam_and_eggs",
-            "cannot be imported: ModuleNotFoundError: No module named 'spam_and_eggs'",
-        ),
+        ("broken.Class", "import spam", "cannot be imported: ModuleNotFoundError: No module named 'spam'"),
         ("broken.Class", "def", "cannot be imported: SyntaxError: "),
         ("broken.Class", "1/0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("broken.Class", "raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
@@ -99,20 +89,29 @@ def test_job_that_is_not_utf8(supervised: Supervised) -> None:
         ("broken.Class", "Class = 1", "cannot be used: broken has no class Class"),
     ],
 )
-@pytest.mark.parametrize("options", [[], ["--json"], ["--dry-run"]])
 def test_module_that_cannot_be_imported(
-    supervised: Supervised, tmp_path: Path, target: str, source: str | None, complaint: str, options: list[str]
+    supervised: Supervised, tmp_path: Path, target: str, source: str | None, complaint: str
 ) -> None:
-    """An enabled module whose import fails: its error on stderr, status 2, and no record."""
+    """An enabled module whose import fails is a mistake in the configuration."""
     supervised.configure(modules={"broken": target}, paths=(str(tmp_path),))
     if source is not None:
         (tmp_path / "broken.py").write_text(source)
 
-    done = supervised.run({"job_title": "x", "tasks": [{"module": "broken"}]}, *options)
+    cause = supervised.cause(job(("broken", {})))
 
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert f"job.json: tasks[0].module: module 'broken' ({target}) {complaint}" in done.stderr
+    assert cause.unusable
+    assert cause.message.startswith(f"module 'broken' ({target}) {complaint}")
+
+
+@pytest.mark.parametrize("option", ["--json", "--dry-run"])
+def test_mistake_in_the_configuration_is_no_result(supervised: Supervised, option: str) -> None:
+    """A module that cannot be imported is one line, status 2, and no record."""
+    supervised.configure(modules={"broken": "absent.Class"})
+
+    done = supervised.run(job(("broken", {})), option)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "job.json: tasks[0].module: module 'broken' (absent.Class) cannot be imported: Mod" in done.stderr
     assert "Traceback" not in done.stderr
 
 

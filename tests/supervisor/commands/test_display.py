@@ -4,13 +4,10 @@ import errno
 import io
 import os
 import signal
-import subprocess
 from pathlib import Path
 
-import pytest
-
 from supervisor.commands.bars import Terminal
-from tests.support.supervised import CLIENT, Supervised, job
+from tests.support.supervised import Supervised, job
 from tests.support.waiting import until
 
 
@@ -83,21 +80,6 @@ def test_bars_on_a_terminal(supervised: Supervised, tmp_path: Path) -> None:
     for text in (b"0:benign", b"1:hostile", b"100%", b"step run"):
         assert text in shown
     assert "cancelled by SIGINT" in out
-
-
-@pytest.mark.parametrize("redirection", [">&- 2>&-", ">&- 2>&- <&-", "2>/dev/full", "2>&1 | head -c 1", "> /dev/full"])
-def test_nobody_listens(supervised: Supervised, tmp_path: Path, redirection: str) -> None:
-    """A job goes on to its end, whoever has stopped reading what is said about it."""
-    made = tmp_path / "made"
-    file = supervised.write_job(
-        job(("benign", {"make": str(made)}), ("hostile", {"step": "run", "act": "flood_stdout"}))
-    )
-    command = f"{CLIENT} run --config {supervised.config} {file} {redirection}"
-
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
-
-    assert done.returncode == 0, done.stderr
-    assert made.exists()
 
 
 def test_line_that_cannot_be_written_is_forgotten() -> None:

@@ -2,13 +2,11 @@
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.supervised import BENIGN, CLIENT, Supervised, job
-from tests.support.waiting import until
+from tests.support.supervised import BENIGN, Supervised, job
 
 
 def test_record_of_a_completed_job(supervised: Supervised) -> None:
@@ -44,20 +42,6 @@ def test_record_of_a_failed_job(supervised: Supervised) -> None:
     assert not [value for part in (record["error"], *record["tasks"]) for value in part.values() if value in ("", [])]
 
 
-@pytest.mark.parametrize(
-    ("step", "message"),
-    [
-        ("init", "Could not initialize task: Could not build additional pylons."),
-        ("validate", "Could not validate task data: Could not build additional pylons."),
-        ("run", "Failed to run task: Could not build additional pylons."),
-        ("cleanup", "Failed to cleanup task: Could not build additional pylons."),
-    ],
-)
-def test_message_names_the_step(supervised: Supervised, step: str, message: str) -> None:
-    """The message for a person says which step failed, in the words the field knows."""
-    assert supervised.record(job(("hostile", {"step": step, "act": "own_error"})))["message"] == message
-
-
 def test_dry_run_runs_nothing(supervised: Supervised, tmp_path: Path) -> None:
     """--dry-run validates, prints what would be run, and runs nothing."""
     made = tmp_path / "made"
@@ -80,22 +64,10 @@ def test_dry_run_of_a_wrong_job(supervised: Supervised) -> None:
     assert "Could not validate task data: Could not build additional pylons." in done.stderr
 
 
-def test_record_that_cannot_be_written(supervised: Supervised) -> None:
-    """A record that nobody can have got is no success."""
-    command = f"{CLIENT} run --json --config {supervised.config} {supervised.write_job(BENIGN)} > /dev/full"
-
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-
-    assert done.returncode == 1
-    assert done.stderr.endswith("the record cannot be written: No space left on device\n")
-
-
 @pytest.mark.parametrize(("name", "status"), [("SIGHUP", 129), ("SIGQUIT", 131)])
-def test_lost_terminal_stops_the_job(supervised: Supervised, tmp_path: Path, name: str, status: int) -> None:
+def test_lost_terminal_stops_the_job(supervised: Supervised, name: str, status: int) -> None:
     """A terminal that goes away, or Ctrl-\\, stops the job like the first Ctrl-C."""
-    ready = tmp_path / "ready"
-    client = supervised.start(job(("hostile", {"step": "run", "act": "quiet", "ready": str(ready)})), "--json")
-    until(ready.exists, "the module to run")
+    client = supervised.start_at("quiet", "--json")
 
     client.send_signal(signal.Signals[name])
     out, _ = client.communicate()

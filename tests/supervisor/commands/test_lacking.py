@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.support.supervised import BENIGN, CLIENT, Supervised
+from tests.support.supervised import CLIENT, Supervised, job
 
 AS_USER = "" if os.geteuid() else "setpriv --reuid=54323 --inh-caps=+dac_override --ambient-caps=+dac_override"
 """A user whose number of processes can be limited, as root's cannot."""
@@ -23,8 +23,9 @@ COMMANDS = {
 
 
 def call(supervised: Supervised, before: str, name: str, after: str = "") -> "subprocess.CompletedProcess[str]":
-    command = COMMANDS[name].format(config=supervised.config, job=supervised.write_job(BENIGN))
-    words = f"API_URL=http://127.0.0.1:1 {before} {CLIENT} {command} {after}"
+    document = job(("benign", {"make": str(supervised.directory / "made")}), ("hostile", {"act": "flood_stdout"}))
+    command = COMMANDS[name].format(config=supervised.config, job=supervised.write_job(document))
+    words = f"set -o pipefail; API_URL=http://127.0.0.1:1 {before} {CLIENT} {command} {after}"
     return subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=60)
 
 
@@ -50,19 +51,23 @@ def test_low_limits(supervised: Supervised, limit: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "after", "status"),
+    ("name", "after", "status", "said"),
     [
-        ("plan", "> /dev/full", 1),
-        ("plan", ">&-", 0),
-        ("record", ">&-", 0),
-        ("config", "> /dev/full", 2),
-        ("config", ">&-", 0),
-        ("version", "> /dev/full", 2),
+        *(("run", after, 0, "") for after in (">&- 2>&- <&-", "2>/dev/full", "2>&1 | head -c 1", "> /dev/full")),
+        ("plan", "> /dev/full", 1, "the command lines cannot be written: No space left on device\n"),
+        ("plan", ">&-", 0, ""),
+        ("record", "> /dev/full", 1, "the record cannot be written: No space left on device\n"),
+        ("record", ">&-", 0, ""),
+        ("config", "> /dev/full", 2, ""),
+        ("config", ">&-", 0, ""),
+        ("version", "> /dev/full", 2, ""),
     ],
 )
-def test_nobody_reads(supervised: Supervised, name: str, after: str, status: int) -> None:
-    """A standard output that is closed or full changes nothing, unless the command was for what it prints."""
+def test_nobody_reads(supervised: Supervised, name: str, after: str, status: int, said: str) -> None:
+    """A job goes on to its end, whoever has stopped reading; but what a command was for cannot be lost in silence."""
     done = call(supervised, "", name, after)
 
     assert done.returncode == status, done.stderr
+    assert done.stderr.endswith(said)
     assert "Traceback" not in done.stderr
+    assert (supervised.directory / "made").exists() == (name in ("run", "record"))

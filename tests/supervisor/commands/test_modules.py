@@ -2,8 +2,8 @@
 
 import os
 import shutil
-import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,16 +23,22 @@ def rows(printed: str) -> dict[str, str]:
     return found
 
 
-def fake(directory: Path, name: str, script: str) -> None:
-    """A program that does what the script says."""
-    file = directory / name
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts an ffmpeg that does what a script says first into PATH."""
+
+    def put(script: str) -> None:
+        file = tmp_path / "ffmpeg"
+        file.write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    return put
 
 
 def test_table(supervised: Supervised) -> None:
     """Each module: where it comes from, its tools' paths and versions, its limits, and that it can run."""
-    supervised.configure({"memory": "8GiB", "stall_timeout": "off"})
+    supervised.configure({"memory": "8GiB", "stall_timeout": "off", "ffmpeg": {"run_timeout": "2d"}})
 
     done = supervised.command("modules")
 
@@ -43,17 +49,9 @@ def test_table(supervised: Supervised) -> None:
     for words in ("modules.ffmpeg.Ffmpeg", "modules/ffmpeg/__init__.py", shutil.which("ffmpeg"), "ffprobe ", "ready"):
         assert str(words) in found["ffmpeg"]
     assert "tests/hostile.py" in found["hostile"]
-    assert all("memory 8GiB" in row and "grace 200ms" in row and "stall_timeout" not in row for row in found.values())
-
-
-def test_limits_of_one_module(supervised: Supervised) -> None:
-    """A module's own limits are shown with it."""
-    supervised.config.write_text(supervised.config.read_text() + '[tool.client.limits.ffmpeg]\nrun_timeout = "2d"\n')
-
-    found = rows(supervised.command("modules").stdout)
-
     assert "run_timeout 2d" in found["ffmpeg"]
     assert "run_timeout 24h" in found["cleanup"]
+    assert all("memory 8GiB" in row and "grace 200ms" in row and "stall_timeout" not in row for row in found.values())
 
 
 def test_missing_tool(supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,12 +75,9 @@ def test_missing_tool(supervised: Supervised, tmp_path: Path, monkeypatch: pytes
         ("echo hello", "ffmpeg does not tell its version"),
     ],
 )
-def test_broken_tool(
-    supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
-) -> None:
+def test_broken_tool(supervised: Supervised, fake: Callable[[str], None], script: str, said: str) -> None:
     """A tool that does not even tell its version cannot run."""
-    fake(tmp_path, "ffmpeg", script)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    fake(script)
 
     done = supervised.command("modules")
 
@@ -124,7 +119,7 @@ def test_nothing_enabled(supervised: Supervised) -> None:
     assert (done.returncode, rows(done.stdout)) == (0, {})
 
 
-def test_probe(supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe(supervised: Supervised, tmp_path: Path, fake: Callable[[str], None]) -> None:
     """Encoders are tried, not only listed: those that work are named, and why the others do not."""
     real = shutil.which("ffmpeg")
     listing = (
@@ -132,8 +127,7 @@ def test_probe(supervised: Supervised, tmp_path: Path, monkeypatch: pytest.Monke
     )
     (tmp_path / "listing").write_text(listing)
     script = f'case "$*" in *-encoders*) cat "{tmp_path}/listing";; *) exec {real} "$@";; esac'
-    fake(tmp_path, "ffmpeg", script)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    fake(script)
 
     done = supervised.command("modules", "--probe")
 
@@ -144,13 +138,12 @@ def test_probe(supervised: Supervised, tmp_path: Path, monkeypatch: pytest.Monke
     assert done.returncode == 0
 
 
-def test_probe_without_any(supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_without_any(supervised: Supervised, fake: Callable[[str], None]) -> None:
     """A tool none of whose encoders works cannot run."""
     script = (
         'case "$*" in *-encoders*) echo " V....D libx264 x";; *-version*) echo ffmpeg version 5.1;; *) exit 3;; esac'
     )
-    fake(tmp_path, "ffmpeg", script)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    fake(script)
 
     done = supervised.command("modules", "--probe")
 
@@ -160,15 +153,14 @@ def test_probe_without_any(supervised: Supervised, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_probe_of_all(supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_of_all(supervised: Supervised, fake: Callable[[str], None]) -> None:
     """Of the ffmpeg that is installed, the software encoders that every build has work, whatever hardware is there.
 
     The listing is cut down to these and some for hardware: all two hundred of them take a minute.
     """
     kept = "libx264|mpeg4|aac|flac|ffv1|srt|_nvenc|_vaapi"
     script = f'case "$*" in *-encoders*) {{real}} "$@" | grep -E "{kept}";; *) exec {{real}} "$@";; esac'
-    fake(tmp_path, "ffmpeg", script.format(real=shutil.which("ffmpeg")))
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    fake(script.format(real=shutil.which("ffmpeg")))
 
     done = supervised.command("modules", "--probe")
 

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from tests.support.supervised import Supervised, job
 
 LONGEST = "a" * 30
 """A name as long as they may be: lines that hold it must not be too long."""
+
+UNLIKELY = ("", "Cool", "cool-thing", "cool.thing", "../cool", "cool\n", "_cool", "9cool", "ä", LONGEST + "a")
 
 
 def run_pytest(test: Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
@@ -76,28 +79,25 @@ def test_job_with_it(supervised: Supervised, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_bad_data(supervised: Supervised, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"source": "none", "target": "no/target", "overwrite": 1},
+            "overwrite: expected true or false, got 1; source: none: no such file; "
+            "target: no/target: there is no directory no",
+        ),
+        ({"source": "source", "target": "./source", "overwrite": True}, "target: ./source is also the source"),
+    ],
+)
+def test_bad_data(supervised: Supervised, tmp_path: Path, data: dict[str, Any], message: str) -> None:
     """Everything that is wrong with the data is told at once."""
     enable(supervised, write_module("cool", tmp_path))
-
-    error = supervised.record(job(("cool", {"source": "none", "target": "no/target", "overwrite": 1})))["error"]
-
-    assert error["type"] == "ValidationError"
-    assert error["message"] == (
-        "overwrite: expected true or false, got 1; source: none: no such file; "
-        "target: no/target: there is no directory no"
-    )
-
-
-def test_source_is_not_overwritten(supervised: Supervised, tmp_path: Path) -> None:
-    """A target that is the source is refused."""
-    enable(supervised, write_module("cool", tmp_path))
     (tmp_path / "source").write_text("text")
-    data = {"source": "source", "target": "./source", "overwrite": True}
 
     error = supervised.record(job(("cool", data)))["error"]
 
-    assert error["message"] == "target: ./source is also the source"
+    assert (error["type"], error["message"]) == ("ValidationError", message)
     assert (tmp_path / "source").read_text() == "text"
 
 
@@ -117,27 +117,17 @@ def test_failed_run(supervised: Supervised, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_checkout(tmp_path: Path) -> None:
-    """Without a directory, the module goes to the checkout's modules/, the test to its tests/; no path is needed."""
+def test_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a directory, both files go into the checkout, which needs no path; the test passes with its settings."""
     checkout = copy_of_checkout(tmp_path)
 
     lines = write_module("cool", root=checkout)
-
-    assert (checkout / "modules" / "cool.py").is_file()
-    assert (checkout / "tests" / "test_cool.py").is_file()
-    assert tomllib.loads(configuration(lines)) == {
-        "tool": {"client": {"modules": {"enabled": {"cool": "modules.cool.Cool"}}}}
-    }
-
-
-def test_test_in_the_checkout_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There the test passes with the checkout's own settings of pytest and its conftest.py."""
-    checkout = copy_of_checkout(tmp_path)
-    write_module("cool", root=checkout)
     monkeypatch.setenv("PYTHONPATH", str(checkout))  # before what is installed: the checkout that we run from
-
     done = run_pytest(checkout / "tests" / "test_cool.py", checkout)
 
+    assert (checkout / "modules" / "cool.py").is_file()
+    enabled = {"enabled": {"cool": "modules.cool.Cool"}}
+    assert tomllib.loads(configuration(lines)) == {"tool": {"client": {"modules": enabled}}}
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
 
@@ -171,27 +161,14 @@ def test_installed_program_needs_a_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("", "expected lower-case letters, digits and _, at most 30"),
-        ("Cool", "expected lower-case letters, digits and _, at most 30"),
-        ("cool-thing", "expected lower-case letters, digits and _, at most 30"),
-        ("cool.thing", "expected lower-case letters, digits and _, at most 30"),
-        ("../cool", "expected lower-case letters, digits and _, at most 30"),
-        ("cool\n", "expected lower-case letters, digits and _, at most 30"),
-        ("_cool", "expected lower-case letters, digits and _, at most 30"),
-        ("9cool", "expected lower-case letters, digits and _, at most 30"),
-        ("ä", "expected lower-case letters, digits and _, at most 30"),
-        (LONGEST + "a", "expected lower-case letters, digits and _, at most 30"),
+        *((name, "expected lower-case letters, digits and _, at most 30") for name in UNLIKELY),
         ("class", "it is a word of Python's own"),
         ("none", "its class None would hide another of that name"),
         ("ffmpeg", "the client has modules/ffmpeg/__init__.py already"),
         ("base", "the client has modules/base.py already"),
         ("tool", "the client has modules/tool.py already"),
-        ("json", "a Python package that is installed has it"),
-        ("sys", "a Python package that is installed has it"),
-        ("loguru", "a Python package that is installed has it"),
-        ("supervisor", "a Python package that is installed has it"),
-        ("conftest", "pytest would take the file for one of its own"),
-        ("test_cool", "pytest would take the file for one of its own"),
+        *((name, "a Python package that is installed has it") for name in ("json", "sys", "loguru", "supervisor")),
+        *((name, "pytest would take the file for one of its own") for name in ("conftest", "test_cool")),
         ("exception", "its class Exception would hide another of that name"),
         ("mapping", "its class Mapping would hide another of that name"),
         ("run_error", "its class RunError would hide another of that name"),
@@ -263,15 +240,7 @@ def test_types_are_clean(tmp_path: Path) -> None:
     checkout = copy_of_checkout(tmp_path)
     write_module("cool", root=checkout)
 
-    argv = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--cache-dir",
-        str(tmp_path / "cache"),
-        "modules/cool.py",
-        "tests/test_cool.py",
-    ]
+    argv = [sys.executable, "-m", "mypy", "--cache-dir", tmp_path / "cache", "modules/cool.py", "tests/test_cool.py"]
     done = subprocess.run(argv, cwd=checkout, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout

@@ -96,13 +96,6 @@ def test_no_job(supervised: Supervised, document: Any, said: str, status: int) -
     assert done.returncode == status
 
 
-def test_missing_file(supervised: Supervised) -> None:
-    """A job file that is not there is a mistake in the arguments."""
-    done = supervised.command("validate", "none.json")
-
-    assert (done.returncode, done.stderr) == (2, "none.json: cannot be read: No such file or directory\n")
-
-
 def test_very_many_problems(supervised: Supervised) -> None:
     """Of more problems than anybody reads, the first are shown, and how many more there are."""
     document = job(("cleanup", {"copy": [{"source": f"none{number}", "destination": "x/"} for number in range(300)]}))
@@ -127,12 +120,8 @@ def test_dying_modules(supervised: Supervised) -> None:
     done = validate(supervised, document)
 
     first, crash, second, hang, third, absent, last = done.stdout.splitlines()
-    assert [first, second, third, last] == [
-        "0:hostile: 1 problem",
-        "1:hostile: 1 problem",
-        "2:absent: 1 problem",
-        "3:benign: ok",
-    ]
+    problems = [f"{task}: 1 problem" for task in ("0:hostile", "1:hostile", "2:absent")]
+    assert [first, second, third, last] == [*problems, "3:benign: ok"]
     assert "SIGSEGV" in crash
     assert "validate did not end within 500ms" in hang
     assert "cannot be imported" in absent
@@ -151,9 +140,7 @@ def test_interrupted(supervised: Supervised, tmp_path: Path) -> None:
     """Ctrl-C ends it, with what a module does in its validation."""
     ready = tmp_path / "ready"
     file = supervised.write_job(job(("hostile", {"step": "validate", "act": "quiet", "ready": str(ready)})))
-    with subprocess.Popen(
-        [CLIENT, "validate", "--config", str(supervised.config), str(file)], stderr=subprocess.PIPE
-    ) as client:
+    with subprocess.Popen([CLIENT, "validate", "--config", supervised.config, file], stderr=subprocess.PIPE) as client:
         until(ready.exists, "the validation")
         client.send_signal(signal.SIGINT)
         client.communicate()

@@ -87,22 +87,15 @@ def test_jobs_run_in_cgroups_and_leave_none(supervised: Supervised, cgroups: Cgr
     jobs = [BENIGN, *(job(("hostile", {"step": "run", "act": act})) for act in acts), BENIGN]
     verdicts = supervised.verdicts(*jobs, observer=KillsZygote())
 
-    assert [verdict.failure and verdict.failure.cause.reason for verdict in verdicts] == [
-        None,
-        None,
-        "timeout",
-        "lost",
-        None,
-    ]
+    reasons = [verdict.failure and verdict.failure.cause.reason for verdict in verdicts]
+    assert reasons == [None, None, "timeout", "lost", None]
     assert not list(cgroups._base.parent.glob(f"{PREFIX}*-{os.getpid()}-*"))
 
 
-def test_cgroups_of_a_killed_client_are_removed(supervised: Supervised, cgroups: Cgroups, tmp_path: Path) -> None:
+def test_cgroups_of_a_killed_client_are_removed(supervised: Supervised, cgroups: Cgroups) -> None:
     """What a client killed with SIGKILL left is killed and removed by the next one."""
     cgroups.close()
-    ready = tmp_path / "ready"
-    client = supervised.start(job(("hostile", {"step": "run", "act": "tool", "ready": str(ready)})))
-    until(ready.exists, "the module to run")
+    client = supervised.start_at("tool")
     left = list(cgroups._base.parent.glob(f"{PREFIX}*-{client.pid}-*"))  # while it lives, no other client removes them
     client.kill()
     client.communicate()

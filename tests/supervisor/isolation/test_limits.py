@@ -11,8 +11,7 @@ import pytest
 
 from app.config import load_client
 from supervisor.isolation.limits import Duration, IoPriority, Size, load_limits
-from tests.support.supervised import BENIGN, ENABLED, Supervised, hostile, job
-from tests.support.waiting import until
+from tests.support.supervised import BENIGN, ENABLED, Supervised, job
 
 
 def test_limits_of_one_module(tmp_path: Path) -> None:
@@ -38,6 +37,7 @@ def test_limits_of_one_module(tmp_path: Path) -> None:
         ('memory = "8GiB"', "memory", Size(8 << 30, "8GiB")),
         ('memory = "500 MB"', "memory", Size(500_000_000, "500 MB")),
         ("memory = 1000000", "memory", Size(1_000_000, "1000000B")),
+        ('memory = "80%"', "memory", Size(int(psutil.virtual_memory().total * 0.8), "80%")),
         ('memory = "off"', "memory", None),
         ('stall_timeout = "off"', "stall_timeout", None),
         ('progress_timeout = "1.5h"', "progress_timeout", Duration(5400.0, "1.5h")),
@@ -58,16 +58,6 @@ def test_limits_in_human_units(tmp_path: Path, text: str, limit: str, value: obj
     assert getattr(load_limits(load_client(str(file), {}))["ffmpeg"], limit) == value
 
 
-def test_share_of_the_machine(tmp_path: Path) -> None:
-    """A share is of the machine's memory."""
-    file = tmp_path / "c.toml"
-    file.write_text(ENABLED + '[tool.client.limits]\nmemory = "80%"\n')
-    memory = load_limits(load_client(str(file), {}))["ffmpeg"].memory
-
-    assert memory is not None
-    assert memory.bytes == int(psutil.virtual_memory().total * 0.8)
-
-
 @pytest.mark.parametrize("core", [0, 4096])
 def test_kernel_limits_hold_for_module_and_tools(supervised: Supervised, tmp_path: Path, core: int) -> None:
     """nice, ionice, cpus, open_files and core_files are set before the module's first line, and hold for its tools."""
@@ -86,13 +76,11 @@ def test_kernel_limits_hold_for_module_and_tools(supervised: Supervised, tmp_pat
     assert module == tool == [7, int(psutil.IOPRIO_CLASS_IDLE), [cpu], [99, 99], core, 500]
 
 
-def test_the_kernel_takes_tasks_first(supervised: Supervised, tmp_path: Path) -> None:
+def test_the_kernel_takes_tasks_first(supervised: Supervised) -> None:
     """Supervisor and zygote keep their out-of-memory score; without limits, tasks have a raised one all the same."""
-    ready = tmp_path / "ready"
-    client = supervised.start(hostile("tool", ready=str(ready)))
-    until(lambda: ready.exists() and ready.read_text(), "the module to run")
+    client = supervised.start_at("tool")
     (zygote,) = psutil.Process(client.pid).children()
-    task = psutil.Process(int(ready.read_text()))
+    task = psutil.Process(int(supervised.ready.read_text()))
 
     scores = [
         int(Path(f"/proc/{pid}/oom_score_adj").read_text())
@@ -117,13 +105,3 @@ def test_limit_that_cannot_be_applied(supervised: Supervised) -> None:
     assert done.returncode == 1, done.stderr
     message = "Could not initialize task: tool.client.limits.open_files cannot be applied: "
     assert json.loads(done.stdout)["message"].startswith(message)
-
-
-def test_a_share_of_the_machine(supervised: Supervised) -> None:
-    """A memory limit may be a share of the machine's memory."""
-    supervised.configure({"memory": f"{100 * 200_000_000 / psutil.virtual_memory().total:.3f}%"})
-
-    (verdict,) = supervised.verdicts(hostile("leak"))
-
-    assert verdict.failure is not None
-    assert verdict.failure.cause.reason == "memory"

@@ -10,23 +10,16 @@ import pytest
 from supervisor.isolation.line_pipe import LINES_BURST, LinePipe, printable
 
 
-def test_line_pipe_bounds_what_is_logged() -> None:
+async def test_line_pipe_bounds_what_is_logged() -> None:
     """A flood of lines is cut and counted; the last lines are kept; control characters are shown, not obeyed."""
     emitted: list[str] = []
-
-    async def main() -> LinePipe:
-        reader, writer = os.pipe()
-        os.set_blocking(reader, False)
-        pipe = LinePipe(reader, emitted.append)
-        flood = asyncio.to_thread(
-            _write_and_close, writer, b"".join(b"%d\n" % n for n in range(100_000)) + b"\x1b[2Jend"
-        )
-        await flood
-        await asyncio.sleep(0)
-        pipe.close()
-        return pipe
-
-    pipe = asyncio.run(main())
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    pipe = LinePipe(reader, emitted.append)
+    flood = b"".join(b"%d\n" % n for n in range(100_000)) + b"\x1b[2Jend"
+    await asyncio.to_thread(_write_and_close, writer, flood)
+    await asyncio.sleep(0)
+    pipe.close()
 
     assert emitted[:3] == ["0", "1", "2"]
     assert LINES_BURST <= len(emitted) < 2 * LINES_BURST
@@ -34,27 +27,23 @@ def test_line_pipe_bounds_what_is_logged() -> None:
     assert pipe.last_lines()[-2:] == ("99999", "\\x1b[2Jend")
 
 
-def test_line_pipe_takes_any_bytes() -> None:
+async def test_line_pipe_takes_any_bytes() -> None:
     """Random bytes in random pieces: no exception, lines of bearable length, bounded memory."""
     chance = random.Random(1)
     emitted: list[str] = []
-
-    async def main() -> None:
-        for _ in range(200):
-            reader, writer = os.pipe()
-            os.set_blocking(reader, False)
-            pipe = LinePipe(reader, emitted.append)
-            for _ in range(chance.randrange(5)):
-                os.write(writer, chance.choice([chance.randbytes(500), b"x" * 9000, b"\n" * 3000, b"\r\n\xff"]))
-                pipe.drain()
-                assert len(pipe._partial) <= 4096
-            os.close(writer)
-            pipe.close()
-
-    asyncio.run(main())
+    for _ in range(200):
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        pipe = LinePipe(reader, emitted.append)
+        for _ in range(chance.randrange(5)):
+            os.write(writer, chance.choice([chance.randbytes(500), b"x" * 9000, b"\n" * 3000, b"\r\n\xff"]))
+            pipe.drain()
+            assert len(pipe._partial) <= 4096
+        os.close(writer)
+        pipe.close()
 
     assert all(len(line) <= 4 * 4096 for line in emitted)
-    assert not [c for line in emitted for c in line if unicodedata.category(c) == "Cc" and c != "	"]
+    assert not [c for line in emitted for c in line if unicodedata.category(c) == "Cc" and c != "\t"]
 
 
 def _write_and_close(descriptor: int, data: bytes) -> None:

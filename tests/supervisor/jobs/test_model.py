@@ -55,15 +55,10 @@ def _escaped(value: Any) -> Any:
 
 ODD_JOBS: dict[str, tuple[dict[str, Any], str]] = {
     "no tasks": ({"job_title": "odd"}, "tasks"),
-    "tasks are empty": ({"job_title": "odd", "tasks": []}, "tasks"),
     "tasks are null": ({"job_title": "odd", "tasks": None}, "tasks"),
-    "tasks are text": ({"job_title": "odd", "tasks": "spam"}, "tasks"),
-    "no title": ({"tasks": BENIGN["tasks"]}, "job_title"),
     "title is null": ({"job_title": None, "tasks": BENIGN["tasks"]}, "job_title"),
     "a task is text": ({"job_title": "odd", "tasks": ["spam"]}, "tasks[0]"),
-    "a task is nameless": ({"job_title": "odd", "tasks": [{"data": {}}]}, "tasks[0].module"),
     "unknown module": ({"job_title": "odd", "tasks": [*BENIGN["tasks"], {"module": "spam"}]}, "'spam'"),
-    "data is a list": ({"job_title": "odd", "tasks": [{"module": "benign", "data": [1]}]}, "tasks[0].data"),
     "data is wrong": ({"job_title": "odd", "tasks": [{"module": "cleanup", "data": {"delete": 5}}]}, "delete"),
     "an odd id": (BENIGN | {"job_id": "spam & eggs? 100%"}, "job_id"),
     "a long id": (BENIGN | {"job_id": "x" * 2000}, "job_id"),

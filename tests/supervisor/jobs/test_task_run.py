@@ -1,12 +1,12 @@
 """The life of one task: its attempts, and its cleanup after a failure."""
 
 import os
-import stat
-import subprocess
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.support.media import make_clip
 from tests.support.supervised import Supervised, job
 
 
@@ -40,16 +40,14 @@ def test_crashing_encoder_is_tried_again(
     supervised: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crashes: int, completes: bool
 ) -> None:
     """A tool that dies of a signal is tried again, at most max_attempts times; each cause is on the record."""
-    clip, count = tmp_path / "clip.mkv", tmp_path / "count"
-    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=64x64:duration=1", clip], check=True)
-    real = subprocess.run(["which", "ffmpeg"], capture_output=True, text=True, check=True).stdout.strip()
-    stand_in = tmp_path / "bin" / "ffmpeg"
+    clip, count = make_clip(tmp_path / "clip.mkv", seconds=0.2, audio=False), tmp_path / "count"
+    real, stand_in = shutil.which("ffmpeg"), tmp_path / "bin" / "ffmpeg"
     stand_in.parent.mkdir()
     stand_in.write_text(
         f'#!/bin/sh\ncase "$*" in *-encoders*|*"-h full"*) exec {real} "$@";; esac\necho x >> {count}\n'
         f'[ $(wc -l < {count}) -le {crashes} ] && kill -SEGV $$\nexec {real} "$@"\n'
     )
-    stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
+    stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
     supervised.configure({"max_attempts": 3})
     data = {
