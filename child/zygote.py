@@ -59,8 +59,8 @@ class ForkServer:
         self._descriptors: list[int] = []
         self._tasks: dict[int, int] = {}  # pid → task
         self._ended: dict[int, Exited] = {}  # pid → what to report once nothing is left
-        self._ended_at = 0.0
         self._strangers: dict[int, int] = {}  # pid → its session, which is the pid of the task it came from
+        self._awaited: dict[int, float] = {}  # pid of a stranger or of an ended task → when it is waited for no longer
         self._cleaning: dict[int, float] = {}  # pid of a stranger → when its time to clean up is over
         self._selector = selectors.DefaultSelector()
         self._confinement = Confinement()
@@ -155,8 +155,9 @@ class ForkServer:
             cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
             if pid in self._tasks:
                 self._ended[pid] = Exited(self._tasks.pop(pid), status, cpu, peak)
-                self._ended_at = time.monotonic()
+                self._awaited[pid] = time.monotonic() + PATIENCE
             else:
+                self._awaited.pop(pid, None)
                 self._account(self._strangers.pop(pid, 0), status, cpu, peak)
         # Only we reap our children, so none can vanish while this list is read, and none is skipped. The kernel
         # reparents orphans before their parent can be waited for, so those of a task reaped above are on the list.
@@ -164,6 +165,7 @@ class ForkServer:
         strangers = [pid for pid in linux.children(os.getpid()) if pid not in known]
         self._strangers |= {pid: os.getsid(pid) for pid in strangers}
         now = time.monotonic()
+        self._awaited |= dict.fromkeys(strangers, now + PATIENCE)
         self._cleaning |= {pid: now + CLEANING_TIMEOUT for pid in strangers if _is_tracker(pid)}
         self._cleaning = {pid: end for pid, end in self._cleaning.items() if pid in self._strangers}
         doomed = [pid for pid in strangers if pid not in self._cleaning]
@@ -189,12 +191,15 @@ class ForkServer:
             )
 
     def _report(self) -> None:
-        """Send `Exited` for each task that ended, once nothing that they started is alive or `PATIENCE` is over."""
-        if not self._ended or (self._strangers and time.monotonic() < self._ended_at + PATIENCE):
-            return
-        for exited in self._ended.values():
-            self._send(exited)
-        self._ended.clear()
+        """Send `Exited` for each task that ended, once nothing that they started is alive or `PATIENCE` is over.
+
+        One that does not die holds up neither the tasks that end after it, nor do those hold up this one.
+        """
+        now = time.monotonic()
+        is_quiet = all(self._awaited.get(stranger, 0.0) <= now for stranger in self._strangers)
+        for pid in [pid for pid in self._ended if is_quiet or self._awaited.get(pid, 0.0) <= now]:
+            self._awaited.pop(pid, None)
+            self._send(self._ended.pop(pid))
 
     def _send(self, message: Spawned | Exited) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone, and the next read finds that out

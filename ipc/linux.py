@@ -162,11 +162,31 @@ def out_of_memory_kills() -> int:
     return 0
 
 
+def living_thread(pid: int) -> int:
+    """Return `pid`, or another thread of the process if the first has ended; 0 if no thread is alive.
+
+    A process whose first thread has ended is a zombie in /proc/PID, which shows none of its memory. /proc/TID shows all.
+    """
+    try:
+        if state(pid) not in "ZX":
+            return pid
+        threads = map(int, os.listdir(f"/proc/{pid}/task"))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((thread for thread in threads if state(thread) not in "ZX"), 0)
+
+
 def state(pid: int) -> str:
-    """Return the state as in proc(5): R running, S sleeping, T stopped, Z zombie, …; X if there is no such process."""
+    """Return the state as in proc(5): R running, S sleeping, T stopped, Z zombie, …; X if there is no such process.
+
+    It is that of one thread; `living_thread` gives one that tells of the process.
+
+    Raises:
+        OSError: it cannot be read, for want of a descriptor.
+    """
     try:
         return _stat(pid)[0].decode()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return "X"
 
 

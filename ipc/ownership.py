@@ -92,7 +92,7 @@ def _kill_survivor(pid: int) -> bool:
 
 def _is_survivor(pid: int) -> bool:
     prefix = MARKER.encode() + b"="
-    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    variables = Path(f"/proc/{linux.living_thread(pid)}/environ").read_bytes().split(b"\0")
     values = [item.removeprefix(prefix) for item in variables if item.startswith(prefix)]
     return len(values) == 1 and is_left_behind(os.fsdecode(values[0]))
 

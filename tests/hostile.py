@@ -532,11 +532,20 @@ def threads(module: Hostile, step: str) -> None:
 
 
 def leak(module: Hostile, step: str) -> None:
-    """A gigabyte a second."""
+    """A gigabyte a second, once there is a file, if one is named."""
+    _say_ready(module)
+    while not os.path.exists(module.task.get("until", "/")):
+        time.sleep(0.05)
     hoard = []
     while True:
         hoard.append(b"\1" * (64 << 20))
         time.sleep(1 / 16)
+
+
+def leak_without_first_thread(module: Hostile, step: str) -> None:
+    """A process without its first thread is a zombie to whoever looks at that one alone."""
+    threading.Thread(target=leak, args=(module, step)).start()
+    ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # exit(2), of the calling thread
 
 
 def share(module: Hostile, step: str) -> None:

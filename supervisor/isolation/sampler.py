@@ -51,7 +51,11 @@ class Sampler:
         self._samples = 0
 
     def sample(self) -> Usage:
-        """Measure the tree now. A process that ends meanwhile is left out."""
+        """Measure the tree now. A process that ends meanwhile is left out.
+
+        Raises:
+            OSError: it cannot be measured, for want of a descriptor.
+        """
         resident = processes = threads = io_bytes = 0
         cpu_seconds = 0.0
         if (crowd := self._crowd()) is not None:
@@ -78,18 +82,17 @@ class Sampler:
             return None
         alive = 0
         for pid in itertools.chain([self._pid], linux.descendants(self._pid)):
-            alive += not _is_zombie(pid)
+            alive += bool(linux.living_thread(pid))
             if alive > limit:
                 return Usage(self._memory, alive)
         return None
 
     def _members(self) -> list[psutil.Process]:
-        pids = [self._pid, *linux.descendants(self._pid)]
         known, self._processes = self._processes, {}
-        for pid in pids:
+        for thread in filter(None, map(linux.living_thread, [self._pid, *linux.descendants(self._pid)])):
             with contextlib.suppress(psutil.Error):
-                self._processes[pid] = known.get(pid) or psutil.Process(pid)
-        return [process for process in self._processes.values() if not _is_zombie(process.pid)]
+                self._processes[thread] = known.get(thread) or psutil.Process(thread)
+        return list(self._processes.values())
 
     def _proportional(self) -> int:
         total = 0
@@ -112,15 +115,16 @@ def freeze(pid: int) -> list[int]:
     seen: set[int] = set()
     deadline = time.monotonic() + STOP_TIMEOUT
     while time.monotonic() < deadline:
-        tree = [pid, *linux.descendants(pid)]
-        for member in tree:
-            if member not in seen and not _is_stopped(member):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(member, signal.SIGSTOP)
-                    stopped.append(member)
-            seen.add(member)
-        if all(linux.state(member) in f"{_STOPPED}D" for member in tree) and seen.issuperset(linux.descendants(pid)):
-            break
+        with contextlib.suppress(OSError):  # no descriptor to look with: look again
+            tree = [pid, *linux.descendants(pid)]
+            for member in tree:
+                if member not in seen and _state(member) not in _STOPPED:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(member, signal.SIGSTOP)
+                        stopped.append(member)
+                seen.add(member)
+            if all(_state(member) in f"{_STOPPED}D" for member in tree) and seen.issuperset(linux.descendants(pid)):
+                break
         time.sleep(0.001)
     return stopped
 
@@ -132,12 +136,8 @@ def thaw(pids: list[int]) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-def _is_stopped(pid: int) -> bool:
-    return linux.state(pid) in _STOPPED
-
-
-def _is_zombie(pid: int) -> bool:
-    return linux.state(pid) in "ZX"
+def _state(pid: int) -> str:
+    return linux.state(linux.living_thread(pid))
 
 
 def describe(pid: int) -> list[str]:

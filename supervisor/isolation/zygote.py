@@ -30,6 +30,9 @@ KILL_TIMEOUT = 10.0
 and a margin. A zygote that does not report is stopped or stuck, and is replaced."""
 
 
+RETRY_INTERVAL = 0.1
+"""Seconds until what a lost zygote has left is looked for again."""
+
 MAX_MESSAGE = 1 << 16
 """Bytes in the largest message of the zygote."""
 
@@ -208,7 +211,12 @@ class Zygote:
         self._recovery = asyncio.create_task(self._recover(process, list(children.values()), why))
 
     async def _recover(self, process: subprocess.Popen[bytes], children: list[Child], why: str) -> None:
-        status = await asyncio.to_thread(_kill_all, process, self._inherited)
+        while True:
+            try:
+                status = await asyncio.to_thread(_kill_all, process, self._inherited)
+                break
+            except OSError:  # no descriptor to look for its descendants with
+                await asyncio.sleep(RETRY_INTERVAL)
         if why:
             ending = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
             logger.error("The zygote was lost: {} ({}); everything it held was killed", why, ending)

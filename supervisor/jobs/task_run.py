@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 import psutil
+from loguru import logger
 
 from ipc.messages import (
     Cause,
@@ -47,7 +48,7 @@ Result = Literal["completed", "failed", "not run"]
 
 
 class JobObserver:
-    """Observer of a job's progress. This base class ignores every event."""
+    """Observer of a job's progress. This base class ignores every event but `on_unwatched`, which it logs."""
 
     def on_step_started(self, run: "TaskRun", step: StepName) -> None:
         """A step of the task begins."""
@@ -57,6 +58,10 @@ class JobObserver:
 
     def on_usage(self, run: "TaskRun", usage: Usage) -> None:
         """The task's process tree was measured."""
+
+    def on_unwatched(self, why: str) -> None:
+        """No task's process tree can be measured for now. `why` is a line for a person."""
+        logger.warning("{}{}", why[0].upper(), why[1:])
 
     async def on_state_saved(self, run: "TaskRun") -> None:
         """The module has saved `run.saved_state`. It continues when this returns."""
@@ -301,7 +306,7 @@ class TaskRun:
         assert self.process is not None
         await self._control.going.wait()
         self._observer.on_step_started(self, name)
-        guarding = asyncio.create_task(self._guard(self.process))
+        guarding = asyncio.create_task(self._watch(self.process))
         try:
             answer = await self.process.step(name, request, timeout, self.limits.grace.seconds)
         finally:
@@ -310,21 +315,27 @@ class TaskRun:
             self.warnings += answer.warnings
         return self._failure(name, answer.cause) if isinstance(answer, Failed) else answer
 
-    async def _guard(self, process: TaskProcess) -> None:
+    async def _watch(self, process: TaskProcess) -> None:
         """Measure the process tree at a steady interval while a step lasts, and stop the step over a limit."""
         guard = Guard(self.limits, self._control.clock)
         memory = self.limits.memory.bytes if self.limits.memory else None
         sampler = Sampler(process.pid, memory, self.limits.processes)
-        while True:
+        order, told = None, ""
+        while order is None:
             await asyncio.sleep(SAMPLE_INTERVAL)
             if self._control.clock.paused:
                 continue
-            usage = await asyncio.to_thread(sampler.sample)
+            try:
+                usage = await asyncio.to_thread(sampler.sample)
+            except Exception as error:  # noqa: BLE001 - outermost frame: the watch over limits must not end unnoticed
+                if (why := f"the limits of its tasks cannot be watched: {error}") != told:
+                    self._observer.on_unwatched(why)
+                told = why
+                continue
             self.peak_memory = max(self.peak_memory, usage.memory)
             self._observer.on_usage(self, usage)
-            if order := guard.judge(usage, self._reports, self.status.progress):
-                process.stop(order)
-                return
+            order = guard.judge(usage, self._reports, self.status.progress)
+        process.stop(order)
 
     def _failure(self, step: StepName, cause: Cause) -> Failure:
         self._losses += cause.reason == "lost"

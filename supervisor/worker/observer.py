@@ -41,6 +41,9 @@ class SlotObserver(JobObserver):
         if run is self.at:
             self.usage = usage
 
+    def on_unwatched(self, why: str) -> None:
+        self._trouble.note(why)
+
     async def on_task_finished(self, run: TaskRun) -> None:
         logger.bind(job=self._job.job_id, task=run.label).info("Task {}", run.result)
         if run.result == "completed":

@@ -1,12 +1,15 @@
 """The zygote's own side: what it forks, and what it leaves."""
 
+import json
 import os
 import signal
 from pathlib import Path
 
 import psutil
 
-from tests.support.processes import await_none_alive
+from child.zygote import PATIENCE
+from tests.attacks import seize
+from tests.support.processes import await_none_alive, living
 from tests.support.supervised import Supervised, job
 from tests.support.waiting import until
 
@@ -37,6 +40,22 @@ def test_a_stopped_zygote_does_not_outlive_its_supervisor(supervised: Supervised
     client.communicate()
 
     assert await_none_alive() == []
+
+
+def test_a_leftover_that_does_not_die_holds_up_one_task(supervised: Supervised, tmp_path: Path) -> None:
+    """The task that left it waits for it; those that end after this do not."""
+    ready, go = tmp_path / "ready", tmp_path / "go"
+    crowd = ("hostile", {"step": "run", "act": "crowd", "count": 1, "ready": str(ready), "until": str(go)})
+    client = supervised.start(job(crowd, *[("benign", {})] * 3), "--json")
+    until(ready.exists, "the module to run")
+    (leftover,) = [process for process in living() if process.name() == "sleep"]
+    seize(leftover.pid)  # it cannot be reaped now
+    go.touch()
+    out, _ = client.communicate()
+    os.waitpid(leftover.pid, 0)
+
+    assert json.loads(out)["completed"]
+    assert sum(task["seconds"] for task in json.loads(out)["tasks"][1:]) < PATIENCE
 
 
 def test_processes_say_what_they_do_and_have_sessions(supervised: Supervised) -> None:

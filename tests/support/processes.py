@@ -35,7 +35,7 @@ def living() -> list[psutil.Process]:
     spared = {pid for find in _kept for pid in find()}
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.status() != psutil.STATUS_ZOMBIE:
+            if process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1:  # the first may have ended alone
                 alive.append(process)
             elif process.ppid() == os.getpid() and process.pid not in spared:
                 os.waitpid(process.pid, os.WNOHANG)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,20 @@ from supervisor.isolation.guard import Guard
 from supervisor.isolation.limits import Duration, Limits
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.task_run import JobObserver, TaskRun
+from tests.support.client import Client
+from tests.support.farm import Farm
 from tests.support.supervised import BENIGN, Supervised, hostile, job
 from tests.support.waiting import until
 
 
-@pytest.mark.parametrize("step", ["validate", "cleanup"])
-def test_leak_is_ended(supervised: Supervised, step: str) -> None:
+@pytest.mark.parametrize(
+    ("step", "act"), [("validate", "leak"), ("cleanup", "leak"), ("run", "leak_without_first_thread")]
+)
+def test_leak_is_ended(supervised: Supervised, step: str, act: str) -> None:
     """A tree over its memory limit is killed in any step; the record says how far over it was, and siblings stay."""
     supervised.configure({"memory": "300MiB"})
 
-    failed, after = supervised.verdicts(job(("benign", {}), ("hostile", {"step": step, "act": "leak"})), BENIGN)
+    failed, after = supervised.verdicts(job(("benign", {}), ("hostile", {"step": step, "act": act})), BENIGN)
 
     error = failed.info["error"]
     assert (error["reason"], error["step"], error["task"]) == ("memory", step, 1)
@@ -72,6 +77,24 @@ def test_too_many_threads(supervised: Supervised) -> None:
 
     assert cause.reason == "processes"
     assert cause.message == "it had 129 threads, over 128 for each process of the limit of 1"
+
+
+def test_the_watch_goes_on_after_a_lack_of_descriptors(
+    farm: Farm, client: Client, supervised: Supervised, tmp_path: Path
+) -> None:
+    """While a tree cannot be measured, the client is in trouble; a limit that is exceeded then ends the task after it."""
+    supervised.configure({"memory": "300MB"})
+    ready, go = tmp_path / "ready", tmp_path / "go"
+    job_id = farm.post(hostile("leak", ready=str(ready), until=str(go)))
+    client.start()
+    until(ready.exists, "the module to run")
+    before = resource.prlimit(client.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(client.process.pid, resource.RLIMIT_NOFILE, (0, before[1]))
+    until(lambda: any("cannot be watched" in line for line in client.log), "the worker to say so")
+    go.touch()
+    resource.prlimit(client.process.pid, resource.RLIMIT_NOFILE, before)
+
+    assert farm.await_verdict(job_id).info["error"]["reason"] == "memory"
 
 
 @pytest.mark.parametrize("cgroups", [False, True], ids=["alone", "cgroup"])

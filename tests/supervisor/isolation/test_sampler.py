@@ -1,5 +1,6 @@
 """What a tree of processes uses; freezing and thawing it."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,9 @@ from supervisor.isolation.sampler import Sampler
 from tests.support.processes import living
 from tests.support.supervised import Supervised, job
 from tests.support.waiting import until
+
+EXIT = 60 if os.uname().machine == "x86_64" else 93
+"""The number of exit(2), which ends the calling thread alone."""
 
 
 def test_cpu_time_of_tools_is_counted(supervised: Supervised) -> None:
@@ -40,6 +44,29 @@ def test_measure_counts_shared_pages_once() -> None:
 
     assert usage.processes == 5
     assert 50_000_000 < usage.memory < 100_000_000
+
+
+def test_a_process_without_its_first_thread() -> None:
+    """Its memory is counted, and it is stopped, as long as one of its threads is alive."""
+    code = (
+        "import ctypes, os, threading\nx = b'x' * 50_000_000\n"
+        "def rest():\n    while open('/proc/self/stat').read().split()[2] != 'Z': pass\n"
+        "    print(flush=True); os.read(0, 1)\n"
+        f"threading.Thread(target=rest).start(); ctypes.CDLL(None).syscall({EXIT}, 0)"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        usage = Sampler(process.pid).sample()
+        frozen = sampler.freeze(process.pid)
+        state = linux.state(linux.living_thread(process.pid))
+        process.kill()
+
+    assert (usage.processes, usage.threads) == (1, 2)
+    assert usage.memory > 50_000_000
+    assert frozen == [process.pid]
+    assert state == "T"
 
 
 def test_measure_of_a_process_that_is_gone() -> None:
