@@ -165,7 +165,7 @@ def out_of_memory_kills() -> int:
 def living_thread(pid: int) -> int:
     """Return `pid`, or another thread of the process if the first has ended; 0 if no thread is alive.
 
-    A process whose first thread has ended is a zombie in /proc/PID, which shows none of its memory. /proc/TID shows all.
+    A process whose first thread has ended is a zombie in /proc/PID, which shows none of its memory. /proc/TID does.
     """
     try:
         if state(pid) not in "ZX":

@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ MARK = ".made-by-sisyphus-client"
 
 MIN_ROOM = 1 << 20
 """Bytes that must be free for temporary files. With less, a task would fail at its first one."""
+
+PATIENCE = 5.0
+"""Seconds for which a removal is waited for. ext4 may take 2 ms for a directory."""
 
 MAX_PATH = 60
 """Bytes in the path of the scratch directory. A Unix socket's path ends at 107 (unix(7)), and to this one up to 45 are
@@ -142,7 +146,23 @@ def _link_to(directory: Path) -> Path | None:
 
 
 def remove(directory: Path) -> None:
-    """Remove a directory with its contents, as far as possible; not if a module has mounted something in it."""
+    """Remove a directory with its contents, as far as possible; not if a module has mounted something in it.
+
+    After `PATIENCE` this returns, and the removal goes on until the client ends: a module can make more directories
+    than a file system removes in minutes.
+    """
+    removal = threading.Thread(target=_remove, args=(directory,), name="removal", daemon=True)
+    try:
+        removal.start()
+    except RuntimeError:  # no thread can be started now
+        _remove(directory)
+    else:
+        removal.join(PATIENCE)
+    if removal.is_alive():
+        logger.info("{} takes long to remove: that goes on beside the work", directory)
+
+
+def _remove(directory: Path) -> None:
     with contextlib.suppress(OSError):
         if mounts := _mounts_below(directory):
             logger.warning("{} stays, because there is something mounted in it: {}", directory, ", ".join(mounts))

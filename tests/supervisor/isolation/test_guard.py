@@ -82,7 +82,7 @@ def test_too_many_threads(supervised: Supervised) -> None:
 def test_the_watch_goes_on_after_a_lack_of_descriptors(
     farm: Farm, client: Client, supervised: Supervised, tmp_path: Path
 ) -> None:
-    """While a tree cannot be measured, the client is in trouble; a limit that is exceeded then ends the task after it."""
+    """While a tree cannot be measured, the client says so; a limit that is exceeded then ends the task after it."""
     supervised.configure({"memory": "300MB"})
     ready, go = tmp_path / "ready", tmp_path / "go"
     job_id = farm.post(hostile("leak", ready=str(ready), until=str(go)))
@@ -90,7 +90,7 @@ def test_the_watch_goes_on_after_a_lack_of_descriptors(
     until(ready.exists, "the module to run")
     before = resource.prlimit(client.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(client.process.pid, resource.RLIMIT_NOFILE, (0, before[1]))
-    until(lambda: any("cannot be watched" in line for line in client.log), "the worker to say so")
+    until(lambda: any("cannot be watched" in line for line in client.log), "the worker to be in trouble")
     go.touch()
     resource.prlimit(client.process.pid, resource.RLIMIT_NOFILE, before)
 

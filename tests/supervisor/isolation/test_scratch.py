@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from supervisor.isolation import scratch
 from tests.support.supervised import Supervised, job
+from tests.support.waiting import until
 
 
 def test_scratch_directories_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +68,23 @@ def test_whatever_has_become_of_it_is_removed(tmp_path: Path, make: Callable[[Pa
     make(directory)
 
     scratch.remove(directory)
+    until(lambda: list(tmp_path.iterdir()) == [outside], "it to be removed")
 
-    assert list(tmp_path.iterdir()) == [outside]
     assert (outside / "inner").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_long_removal_holds_up_nothing(tmp_path: Path) -> None:
+    """It goes on beside the work; the end of the client does not wait for it, and the next start goes on with it."""
+    directory = tmp_path / "scratch"
+    directory.mkdir()
+    make_deep(directory)
+    code = "import pathlib; from supervisor.isolation import scratch; scratch.PATIENCE = 0; scratch.remove(pathlib."
+    subprocess.run([sys.executable, "-c", f"{code}{directory!r})"], check=True)
+    is_left = directory.exists()
+    scratch.remove(directory)
+    until(lambda: not directory.exists(), "it to be removed")
+
+    assert is_left
 
 
 def test_one_that_was_replaced_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
