@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from app.config import VERSION
 from server import models, transport
 from server.job_routes import history, jobs
-from server.pages.summary import farm_status
+from server.pages.routes import add_pages
 from server.queue_routes import queue
 from server.routes import ROUTERS
 from server.services import Services
@@ -52,8 +52,9 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     # The gate checks the token. This dependency only puts a field for it on the OpenAPI page.
     dependencies = [Depends(HTTPBearer(auto_error=False))] if token else []
-    for router in (queue, history, jobs, *ROUTERS, farm_status):
+    for router in (queue, history, jobs, *ROUTERS):
         app.include_router(router, dependencies=dependencies)
+    add_pages(app, dependencies)
     app.add_api_route("/doc", _to_page, include_in_schema=False)
     app.add_middleware(transport.Gate, settings=services.settings)
     if origins := services.settings.cors_origin:

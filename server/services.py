@@ -10,8 +10,10 @@ from server.observe.events import Events
 from server.storage.beats import BeatExchange
 from server.storage.database import ServerDatabase
 from server.storage.history import History
+from server.storage.lists import Lists
 from server.storage.settings import NamedData, Orders
 from server.storage.store import Store
+from server.storage.summary import Summary
 from server.waiting import Waiting
 from server.workers import AwakeClock, Workers
 
@@ -28,6 +30,8 @@ class Services:
         self.database = database
         self.store = Store(database)
         self.history = History(database)
+        self.lists = Lists(database)
+        self.summary = Summary(database)
         self.data = NamedData(database)
         self.orders = Orders(database)
         clock = AwakeClock(longest_gap=2 * self.look_every)

@@ -19,11 +19,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator
 from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.formats import quote_part, refuse_constant
 from server.config import ServerSettings
 from server.models import ProblemBody
+from server.pages.sessions import is_logged_in
 from server.storage.tables import to_text
 
 NOTHING = 204
@@ -126,7 +128,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = None
+        refusal: Response | None = None
         try:
             parts = [unquote(part, errors="strict") for part in scope["raw_path"].decode("ascii").split("/")]
         except UnicodeDecodeError:
@@ -136,8 +138,8 @@ class Gate:
             headers = Headers(scope=scope)
             if stranger := self._find_stranger(headers):
                 refusal = problem(403, stranger)
-            elif not self._is_open(parts) and not self._has_token(scope):
-                refusal = problem(401, "The token is missing or wrong.", **{"WWW-Authenticate": "Bearer"})
+            elif not (self._is_open(parts) or self._has_token(scope) or self._is_logged_in(scope, headers)):
+                refusal = self._ask_for_token(scope, parts)
         await (refusal or self._app)(scope, receive, send)
 
     def _find_stranger(self, headers: Headers) -> str:
@@ -151,7 +153,18 @@ class Gate:
         return ""
 
     def _is_open(self, parts: Sequence[str]) -> bool:
-        return not self._token or parts[1:2] == ["doc"] or parts == ["", "status", "health"]
+        is_free = parts[1:2] == ["doc"] or parts[1:3] in (["farm", "static"], ["farm", "login"])
+        return not self._token or is_free or parts == ["", "status", "health"]
+
+    def _is_logged_in(self, scope: Scope, headers: Headers) -> bool:
+        return is_logged_in(scope["method"], headers, self._token.decode())
+
+    def _ask_for_token(self, scope: Scope, parts: Sequence[str]) -> Response:
+        """Send whoever wants to see a page to the login, and refuse a call."""
+        if scope["method"] == "GET" and (parts == ["", ""] or parts[1:2] == ["farm"]):
+            wanted = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
+            return RedirectResponse(f"{scope.get('root_path', '')}/farm/login?next={quote_part(wanted)}", 303)
+        return problem(401, "The token is missing or wrong.", **{"WWW-Authenticate": "Bearer"})
 
     def _has_token(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

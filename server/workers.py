@@ -174,6 +174,10 @@ class Workers:
         """Return the last heartbeats of the workers that vanished in the last day, by their ids."""
         return {name: beat for name, beat in self._known().items() if not self._is_live(beat)}
 
+    def seen(self) -> dict[str, float]:
+        """Return when each of these workers was heard of last, in seconds since 1970, by their ids."""
+        return {name: beat.seen_at for name, beat in self._known().items()}
+
     def forget(self, worker_id: str) -> bool:
         """Drop a worker's status; returns whether the worker was live."""
         was_live = self.get(worker_id) is not None

@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field
 
 from server.job_routes import why_waiting
 from server.services import Served, Services
-from server.storage.summary import Summary
 from server.transport import Json, StrictRoute
 
 STATES = ("completed", "failed", "cancelled")
@@ -70,7 +69,7 @@ def show_farm(served: Served) -> Response:
 
 def summarise(services: Services) -> dict[str, Any]:
     """Return the farm as `FarmBody` describes it."""
-    counts = Summary(services.database).count()
+    counts = services.summary.count()
     waits = Counter[str]()
     for waiting in counts.waiting:
         waits[why_waiting(services, waiting.need)] += waiting.entries

@@ -1,0 +1,115 @@
+// The operator's orders: buttons and forms that name a call of the API.
+import { call, say, sayLater } from "./call.js";
+import { refresh } from "./refresh.js";
+
+export function listen() {
+    document.addEventListener("click", (event) => {
+        const button = event.target.closest("button");
+        if (button?.dataset.method) order(button);
+        else if (button?.dataset.copy) copy(button);
+    });
+    document.addEventListener("submit", (event) => {
+        const form = event.target;
+        if (form.dataset.method) {
+            event.preventDefault();
+            setPriority(form);
+        } else if (form.matches(".document-editor")) {
+            event.preventDefault();
+            store(form);
+        }
+    });
+}
+
+async function order(button) {
+    const { method, path, body, ask, done, to } = button.dataset;
+    if (ask && !(await confirmed(ask))) return;
+    await attempt(button, async () => {
+        const answer = await call(method, path, body);
+        if (!to) return done;
+        sayLater(done);
+        location.assign(to.replace(encodeURIComponent("{job_id}"), encodeURIComponent(answer?.job_id ?? "")));
+        return "";
+    });
+}
+
+async function setPriority(form) {
+    await attempt(form.querySelector("button"), async () => {
+        await call(form.dataset.method, form.dataset.path, { priority: form.elements.priority.valueAsNumber });
+        form.elements.priority.defaultValue = form.elements.priority.value;
+        return form.dataset.done;
+    });
+}
+
+async function store(form) {
+    await attempt(form.querySelector("button"), async () => {
+        const { json, module, name } = form.elements;
+        const path = form.dataset.path ?? [form.dataset.root, ...[module, name].map((part) => quoted(part.value))].join("/");
+        let document;
+        try {
+            document = JSON.parse(json.value);
+        } catch (error) {
+            throw new Error(`This is not JSON: ${error.message}`);
+        }
+        await call("POST", path, document);
+        if (!form.dataset.to) return "It is stored.";
+        sayLater("It is stored.");
+        location.assign([form.dataset.to, ...[module, name].map((part) => quoted(part.value))].join("/"));
+        return "";
+    });
+}
+
+function quoted(part) {
+    // `..` would be a step up: quote_part() in app/formats.py
+    return /^\.+$/.test(part) ? part.replaceAll(".", "%2E") : encodeURIComponent(part);
+}
+
+/** Do something for a button, which cannot be pressed meanwhile; say how it went. */
+export async function attempt(button, action) {
+    if (button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true"); // not `disabled`: it would lose the focus
+    try {
+        const sentence = await action();
+        if (sentence) say(sentence);
+    } catch (error) {
+        say(error.message, true);
+    }
+    button.removeAttribute("aria-disabled");
+    refresh();
+}
+
+/** Ask a question; resolves to whether the answer is yes. */
+function confirmed(question) {
+    const dialog = document.getElementById("confirm");
+    document.getElementById("question").textContent = question;
+    dialog.returnValue = "";
+    dialog.showModal();
+    return new Promise((resolve) => {
+        const answer = (event) => {
+            const button = event.target.closest("[data-answer]");
+            if (button) dialog.close(button.dataset.answer);
+        };
+        dialog.addEventListener("click", answer);
+        dialog.addEventListener(
+            "close",
+            () => {
+                dialog.removeEventListener("click", answer);
+                resolve(dialog.returnValue === "yes");
+            },
+            { once: true },
+        );
+    });
+}
+
+async function copy(button) {
+    const source = document.getElementById(button.dataset.copy);
+    const text = source.value ?? source.textContent;
+    try {
+        await navigator.clipboard.writeText(text);
+        say("Copied.");
+    } catch {
+        // Only HTTPS and this machine may write to the clipboard.
+        if (source.select) source.select();
+        else getSelection().selectAllChildren(source);
+        say("It is selected: copy it with Ctrl+C.");
+    }
+}

@@ -1,0 +1,68 @@
+// Keeps the view up to date: figures of running jobs at once, everything else by reading the page again.
+import { sayWhatIsLeft } from "./call.js";
+import { morph } from "./morph.js";
+import { Progress } from "./progress.js";
+import { tell } from "./times.js";
+
+const LEAST = 1000; // milliseconds from one reading to the next
+const SHARE = 5; // reading may take a fifth of the time: a view of a thousand workers is read more rarely
+
+let asked = () => {};
+
+/** Read the view again soon. */
+export function refresh() {
+    asked();
+}
+
+/** Begin; returns what `live.js` gives events to. */
+export function begin() {
+    const progress = new Progress();
+    const main = () => document.getElementById("main");
+    let timer = 0;
+    let next = 0;
+    let isReading = false;
+    let isStale = false;
+
+    async function read() {
+        timer = 0;
+        const start = performance.now();
+        isReading = true;
+        isStale = false;
+        try {
+            const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+            if (response.redirected) location.assign(response.url); // to the login
+            else if (response.status < 500) show(await response.text());
+        } catch {
+            // the stream of events says that the server is away, and asks again when it is back
+        }
+        isReading = false;
+        next = performance.now() + Math.max(LEAST, SHARE * (performance.now() - start));
+        if (isStale) asked();
+    }
+
+    function show(text) {
+        const page = new DOMParser().parseFromString(text, "text/html");
+        const fresh = page.getElementById("main");
+        if (!fresh) return;
+        tell(fresh);
+        morph(main(), fresh);
+        document.title = page.title;
+        progress.look();
+    }
+
+    asked = () => {
+        isStale = true;
+        if (!isReading && !timer) timer = setTimeout(read, Math.max(0, next - performance.now()));
+    };
+
+    const watches = (kind) => main().dataset.watch.split(" ").includes(kind);
+    setInterval(() => document.hidden || asked(), 1000 * main().dataset.every);
+    progress.look();
+    sayWhatIsLeft();
+    return {
+        job: (job) => (watches("job") || watches(`job:${job.job_id}`)) && asked(),
+        worker: (worker) => !progress.take(worker) && watches("worker") && asked(),
+        queue: () => watches("queue") && asked(),
+        reset: () => asked(),
+    };
+}

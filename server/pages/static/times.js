@@ -1,0 +1,49 @@
+// Times, durations and sizes for people. The server writes times in UTC; here they become the reader's own.
+
+const EVERY = 5000; // milliseconds
+const AGO = new Intl.RelativeTimeFormat("en", { numeric: "always", style: "short" });
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+const FULL = { dateStyle: "medium", timeStyle: "medium" };
+
+export function begin() {
+    tell(document);
+    setInterval(() => document.hidden || tell(document), EVERY);
+}
+
+/** Write all times below an element. */
+export function tell(element) {
+    for (const time of element.querySelectorAll("time[datetime]")) {
+        const instant = new Date(time.dateTime);
+        if (Number.isNaN(instant.getTime())) continue;
+        const full = instant.toLocaleString([], FULL);
+        const text = time.dataset.style === "full" ? full : ago((Date.now() - instant) / 1000);
+        if (time.textContent !== text) time.textContent = text;
+        if (time.title !== full) time.title = full;
+    }
+}
+
+function ago(seconds) {
+    if (Math.abs(seconds) < 5) return "just now";
+    const [unit, length] = UNITS.find(([, length]) => Math.abs(seconds) >= length);
+    return AGO.format(-Math.trunc(seconds / length), unit);
+}
+
+export function duration(seconds) {
+    if (typeof seconds !== "number") return "";
+    if (seconds < 10) return `${seconds.toFixed(1)} s`;
+    const whole = Math.round(seconds);
+    const parts = [[Math.floor(whole / 86400), "d"], [Math.floor(whole / 3600) % 24, "h"]];
+    parts.push([Math.floor(whole / 60) % 60, "min"], [whole % 60, "s"]);
+    const first = parts.findIndex(([value]) => value);
+    return parts.slice(first, first + 2).filter(([value]) => value).map((part) => part.join(" ")).join(" ");
+}
+
+export function size(bytes) {
+    if (typeof bytes !== "number") return "";
+    const units = ["bytes", "kB", "MB", "GB", "TB"];
+    while (bytes >= 999.5 && units.length > 1) {
+        bytes /= 1000;
+        units.shift();
+    }
+    return `${Number(bytes.toPrecision(3))} ${units[0]}`;
+}

@@ -1,0 +1,83 @@
+"""`POST /farm/check`: what is wrong with a job file, before it is submitted.
+
+The server knows the form of a job and what live workers can do. What is in a task's data, only a worker can judge.
+"""
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
+
+from app.formats import refuse_constant
+from server.job_routes import why_waiting
+from server.models import NewJobBody
+from server.services import Served, Services
+from server.storage.needs import Need
+from server.transport import MAX_BODY, Json, decode, in_words
+
+submission = APIRouter(prefix="/farm", include_in_schema=False)
+
+FINE = ("it waits for its turn", "the queue is disabled", "every worker that can do it is disabled or paused")
+"""Why a job waits that will be done some time."""
+
+
+@submission.post("/check")
+async def check(request: Request, served: Served, title: str = "") -> Response:
+    """Return the job of a file, its problems, and what may keep it waiting. `title` is for a job without one."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise HTTPException(413, f"The file is larger than {MAX_BODY >> 20} MiB.")
+    return Json(await run_in_threadpool(_check, served, bytes(body), title))
+
+
+def _check(services: Services, body: bytes, title: str) -> dict[str, Any]:
+    try:
+        document = _decode(body)
+    except ValueError as error:
+        return {"problems": [str(error)], "warnings": []}
+    if not isinstance(document, dict):
+        return {"problems": ["The file does not hold an object: a job begins with {."], "warnings": []}
+    document.setdefault("job_title", title)
+    try:
+        job = NewJobBody.model_validate(document)
+    except ValidationError as error:
+        problems = [in_words([problem | {"loc": ("body", *problem["loc"])}]) for problem in error.errors()]
+        return {"problems": problems, "warnings": []}
+    problems = [] if job.tasks else ["tasks: there is no task"]
+    need = Need(frozenset(task.module for task in job.tasks), frozenset(job.requires))
+    why = why_waiting(services, need)
+    warnings = [] if why in FINE else [f"It will wait, for now: {why}."]
+    return {"job": document, "problems": problems, "warnings": warnings}
+
+
+def _decode(body: bytes) -> Any:
+    """Decode a job file.
+
+    Raises:
+        ValueError: it is not JSON; the message says where.
+    """
+    try:
+        document = json.loads(body, parse_constant=refuse_constant, object_pairs_hook=_without_duplicates)
+        decode(json.dumps(document).encode())  # the bounds of every call
+    except json.JSONDecodeError as error:
+        raise ValueError(f"Line {error.lineno}, column {error.colno}: this is not JSON: {error.msg}.") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Byte {error.start}: this is not UTF-8.") from None
+    except RecursionError:
+        raise ValueError("It is nested too deeply.") from None
+    except HTTPException as error:
+        raise ValueError(error.detail) from None
+    return document
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"The key {twice!r} stands twice in one object.")
+    return document
