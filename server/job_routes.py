@@ -32,8 +32,10 @@ def list_jobs(
     module: Annotated[str, Query(description="A module that a task names.")] = "",
     worker: Annotated[str, Query(description="A worker's id or host name.")] = "",
     q: Annotated[str, Query(description="A part of the title, or a job's id.")] = "",
+    beginning: Annotated[str, Query(alias="id", description="The beginning of a job's id.")] = "",
     since: Annotated[datetime | None, Query(description="The earliest time of submission, ISO 8601.")] = None,
     before: Annotated[datetime | None, Query(description="The time of submission, exclusive.")] = None,
+    time: Annotated[Literal["added", "ended"], Query(description="What `since` and `before` are times of.")] = "added",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[int | None, Query(ge=0, le=2**62, description="`next` of the page before.")] = None,
 ) -> Response:
@@ -41,7 +43,7 @@ def list_jobs(
 
     A page with `next` is not the last one, even if it is short: a search looks at some thousand jobs at a time.
     """
-    wanted = JobFilter(state, module, worker, q, _in_utc(since), _in_utc(before))
+    wanted = JobFilter(state, module, worker, q, _in_utc(since), _in_utc(before), time == "ended", beginning)
     listed, following = served.history.page(wanted, cursor, limit)
     return Json({"jobs": listed} | ({"next": following} if following is not None else {}))
 

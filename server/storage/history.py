@@ -34,8 +34,12 @@ class JobFilter:
     text: str = ""
     """A part of the title, in any case; or a job's id."""
     since: datetime | None = None
-    """The time of the submission."""
+    """The time of the submission, or of the end."""
     before: datetime | None = None
+    by_end: bool = False
+    """`since` and `before` are times of the end."""
+    beginning: str = ""
+    """Of the job's id."""
 
 
 class History:
@@ -128,6 +132,11 @@ class History:
             query = query.where(_done_by(db, wanted.worker))
         if wanted.text:
             query = query.where(_matches(wanted.text), jobs.c.number >= (self._first_unsearched(db, cursor) or 0))
+        if wanted.beginning:
+            query = query.where(jobs.c.job_id.startswith(wanted.beginning, autoescape=True))
+        if wanted.by_end:
+            after = [jobs.c.ended_at >= wanted.since] if wanted.since else []
+            return query.where(*after, *([jobs.c.ended_at < wanted.before] if wanted.before else []))
         # Bounds by number, which the indexes are sorted by: jobs are numbered in the order of their submission.
         if wanted.since:
             first = (

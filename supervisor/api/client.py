@@ -197,7 +197,7 @@ class Session:
 
         def read_success(response: Response) -> _T:
             if response.status // 100 != 2 and response.status not in accept:
-                raise SessionError(_describe(response), response.status, response.body)
+                raise SessionError(describe_refusal(response), response.status, response.body)
             return read(response)
 
         route = route_of(method, path) if log else None
@@ -275,7 +275,7 @@ def _read_job_id(response: Response) -> str:
     return job_id
 
 
-def _describe(response: Response) -> str:
+def describe_refusal(response: Response) -> str:
     """Describe a status that means failure, with the server's own message and what to do, as far as known."""
     words = ""
     with contextlib.suppress(SessionError):

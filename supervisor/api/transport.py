@@ -119,9 +119,9 @@ class Transport:
         self._once = _Adapter(self._current)
         self._once_in_flight = 0
         self._once_used_at = float("-inf")
-        self._proxy = _proxy_for(settings.api_url)
+        self._proxy = proxy_for(settings.api_url)
         self._session = _SessionWithOnce(self._current, self._once, proxied=bool(self._proxy))
-        self._session.auth = _credentials(settings)
+        self._session.auth = credentials(settings)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # threads share it: no state
         self._session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
         self._session.mount("http://", _Adapter(self._current))
@@ -259,7 +259,7 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
-def _proxy_for(url: str) -> str:
+def proxy_for(url: str) -> str:
     """The proxy that the environment names for a server; empty for none. A loopback address has none."""
     host = urlsplit(url).hostname or ""
     with contextlib.suppress(ValueError):
@@ -268,7 +268,7 @@ def _proxy_for(url: str) -> str:
     return select_proxy(url, get_environ_proxies(url)) or ""
 
 
-def _credentials(settings: Settings) -> requests.auth.AuthBase:
+def credentials(settings: Settings) -> requests.auth.AuthBase:
     """The token, or else the user name and password that are in the server's address."""
     user, password = get_auth_from_url(settings.api_url)
     if user and not settings.api_token:

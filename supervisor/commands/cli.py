@@ -29,7 +29,19 @@ COMMANDS = {
     "config": ("local", "Print all settings, limits and modules, each with its source."),
     "start": ("daemon", "Take jobs from the API server's queue and run them, until told to stop."),
     "serve": ("daemon", "Run an API server: its data is in one file, or for a farm in PostgreSQL."),
-    "submit": ("submit", "Put a job into the API server's queue and print its id."),
+    "submit": ("farm.submit", "Put jobs into the queue and print their ids."),
+    "jobs": ("farm.jobs", "List jobs: what waits, what runs, what ended and how."),
+    "show": ("farm.jobs", "Show everything of a job, and follow it to its end."),
+    "retry": ("farm.orders", "Run jobs again that have ended."),
+    "cancel": ("farm.orders", "Stop jobs: those that wait, and those that run."),
+    "move": ("farm.orders", "Move jobs to the head of the queue, or give them a priority."),
+    "top": ("farm.top", "Show live what runs, what waits, and why nothing runs."),
+    "workers": ("farm.orders", "List the workers: what they do and what they can do."),
+    "pause": ("farm.orders", "Pause a worker: its job stands still until it is resumed."),
+    "resume": ("farm.orders", "Let a paused worker go on."),
+    "disable": ("farm.orders", "Have a worker, or all of them, take no more jobs."),
+    "enable": ("farm.orders", "Have a worker, or all of them, take jobs again."),
+    "data": ("farm.data", "Show and change the sets of options that are kept for modules."),
 }
 """The commands: the module that has each, and its help, which stands here because the list of all commands needs it."""
 

@@ -38,22 +38,22 @@ def show_verdict(verdict: Verdict) -> None:
     Terminal(highlight=False, soft_wrap=True).print(table)
     for run in verdict.tasks:
         for warning in run.warnings:
-            _say(f"Warning of task {run.label}: {warning}")
+            say(f"Warning of task {run.label}: {warning}")
     for path, size in {output["path"]: output["bytes"] for run in verdict.tasks for output in run.outputs()}.items():
-        _say(f"Output: {path} ({decimal(size)})")
+        say(f"Output: {path} ({decimal(size)})")
     if verdict.failure:
-        _say(verdict.failure.headline)
+        say(verdict.failure.headline)
         for line in verdict.failure.cause.stderr or verdict.failure.cause.log:
-            _say(f"    {line}")
+            say(f"    {line}")
 
 
 def show_problems(reports: Sequence[tuple[int, str, Sequence[str], Sequence[str]]]) -> None:
     """Print the problems of each task of a job: index, module, problems, warnings."""
     for index, module, problems, warnings in reports:
         count = len(problems)
-        _say(f"{index}:{module}: " + (f"{count} problem{'s' * (count > 1)}" if count else "ok"))
+        say(f"{index}:{module}: " + (f"{count} problem{'s' * (count > 1)}" if count else "ok"))
         for line in (*problems, *(f"warning: {warning}" for warning in warnings)):
-            _say(f"    {line}")
+            say(f"    {line}")
 
 
 def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[Inspection | Failure]) -> bool:
@@ -80,13 +80,13 @@ def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[I
         table.add_row(*map(Text, (*cells, "cannot run" if problems else "ready")))
     console.print(table)
     for line in wrong:
-        _say(line)
+        say(line)
     for name, inspection in zip(client.modules, inspections, strict=True):
         _show_encoders(name, inspection)
     return not wrong
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print a line without control characters, which could steer a terminal: it may come from jobs and files."""
     with suppress(OSError):  # nobody reading is no reason to end otherwise
         click.echo(printable(text.encode("utf-8", "backslashreplace")))

@@ -1,0 +1,253 @@
+"""The client of the API server for the commands.
+
+It is not the worker's `Session`, which repeats calls, cuts them short and logs outages: a person who has typed a
+command wants one answer or one sentence. Of another server than ours it asks what that server has.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import requests
+from urllib3.exceptions import HTTPError
+
+from app.config import VERSION, load_settings, shown_url
+from app.formats import SERVER_HEADER, quote_part
+from supervisor.api.client import describe_refusal
+from supervisor.api.errors import SessionError, reason
+from supervisor.api.transport import CALL_TIMEOUT, CONNECT_TIMEOUT, Response, credentials, proxy_for
+from supervisor.commands import FAILED
+from supervisor.commands.shared import give_up
+
+PAGE = 1000
+"""Jobs that one call lists, at most: the server's bound."""
+
+FULL_ID = 36
+"""Characters of a UUID: an id of this length need not be looked up."""
+
+MOST_SHOWN = 20
+"""Candidates that are shown where a beginning is not enough."""
+
+ENDED = ("completed", "failed", "cancelled")
+"""States of jobs that have ended."""
+
+_F = TypeVar("_F", bound=Callable[..., int | None])
+
+
+class FarmClient:
+    """Calls the API server. Every method raises `SessionError` if a call fails; the text names no server."""
+
+    def __init__(self, url: str | None) -> None:
+        """`url` is that of `--url`; else API_URL counts. An id of this machine is not needed, and none is made."""
+        environ = os.environ | ({"API_URL": url} if url else {}) | {"HOST_UUID": "operator"}
+        settings = load_settings(environ, Path())
+        self.url = shown_url(settings.api_url)
+        self._url = settings.api_url
+        self._proxies = {} if proxy_for(settings.api_url) else {"no_proxy": "*"}
+        self._session = requests.Session()
+        self._session.auth = credentials(settings)
+        self._session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def call(self, method: str, path: str, body: Any = None, accept: tuple[int, ...] = (), **query: Any) -> Response:
+        """Make a call; returns a response with a 2xx status or one of `accept`. A query's `None` is left out."""
+        try:
+            answer = self._session.request(
+                method,
+                self._url + path,
+                params={name: value for name, value in query.items() if value is not None},
+                json=body,
+                timeout=(CONNECT_TIMEOUT, CALL_TIMEOUT + query.get("wait", 0)),
+                allow_redirects=False,
+                proxies=self._proxies,
+            )
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            raise SessionError(reason(error)) from error
+        response = Response(answer.status_code, answer.content, SERVER_HEADER in answer.headers)
+        if not answer.ok and answer.status_code not in accept:
+            raise SessionError(describe_refusal(response), response.status, response.body)
+        return response
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the JSON at a path; `None` where there is nothing (404)."""
+        response = self.call("GET", path, accept=(404,), **query)
+        if response.status == requests.codes.not_found:
+            return None
+        if not isinstance(document := response.json(), dict):
+            raise SessionError(f"the response to GET {path} is no JSON object", response.status)
+        return document
+
+    @functools.cached_property
+    def is_ours(self) -> bool:
+        """Whether the server is this project's own."""
+        return self.call("GET", "/status/health", accept=(404,)).from_embedded_server
+
+    def need_ours(self, what: str) -> None:
+        """Refuse what another server than ours cannot do."""
+        if not self.is_ours:
+            raise SessionError(f"this server cannot {what}: it is not the one of `sisyphus-client serve`")
+
+    # --- jobs ---
+
+    def jobs(self, **query: Any) -> Iterator[dict[str, Any]]:
+        """Yield jobs as `GET /jobs` lists them, the newest first; of another server, those that wait or run."""
+        if not self.is_ours:
+            yield from self._unfinished(query)
+            return
+        cursor = None
+        while True:
+            page = self.get("/jobs", limit=PAGE, cursor=cursor, **query)
+            yield from page["jobs"]
+            if (cursor := page.get("next")) is None:
+                return
+
+    def _unfinished(self, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        running = [
+            {"job_id": worker["job_id"], "job_title": worker.get("job_title", ""), "state": "running"}
+            | {"worker_id": worker["worker_id"], "hostname": worker["hostname"], "modules": [worker.get("task", "")]}
+            for worker in self.workers()
+            if worker.get("job_id")
+        ]
+        queued = [
+            {
+                "job_id": job["job_id"],
+                "job_title": job["job_title"],
+                "state": "queued",
+                "added_at": job.get("added", ""),
+            }
+            | {"modules": [task.get("module", "") for task in job["tasks"]]}
+            for job in self.queue()
+        ]
+        for job in (*queued[::-1], *running):
+            worker = query.get("worker") in (None, job.get("worker_id"), job.get("hostname"))
+            wanted = query.get("state") in (None, job["state"]) and query.get("module") in (None, *job["modules"])
+            if wanted and worker and (query.get("q") or "").lower() in job["job_title"].lower():
+                yield job
+
+    def find_job(self, beginning: str) -> str:
+        """Return the id of the job whose id begins so. The command ends if there is none, or more than one."""
+        if len(beginning) == FULL_ID:
+            return beginning
+        query = {"id": beginning} if self.is_ours else {}
+        found = [job for job in self.jobs(**query) if job["job_id"].startswith(beginning)]
+        names = [f"{job['job_id']}  {job['state']}  {job['job_title']}" for job in found]
+        return one_of("job", beginning, names).split()[0]
+
+    def record(self, job_id: str) -> dict[str, Any] | None:
+        """Return everything of a job in any state; of another server: of a job that waits or runs."""
+        path = f"/jobs/{quote_part(job_id)}"
+        if self.is_ours:
+            found: dict[str, Any] | None = self.get(f"{path}/record")
+            return found
+        job = self.get(path)
+        if job is None:
+            return None
+        running = [worker for worker in self.workers() if worker.get("job_id") == job_id]
+        worker = {name: running[0][name] for name in ("worker_id", "hostname")} if running else {}
+        times = {"added_at": job["added"]} if "added" in job else {}
+        return {"state": "running" if running else "queued", "attempts": [], **job, **times, **worker}
+
+    def queue(self) -> list[dict[str, Any]]:
+        """Return the jobs that wait, in full."""
+        return self._all("/queue", "queue")
+
+    def _all(self, path: str, key: str) -> list[dict[str, Any]]:
+        found = (self.get(path) or {}).get(key, "")
+        if found is None:
+            return []  # sisyphus-server 1.3.3 has null for none
+        if not isinstance(found, list):
+            raise SessionError(f"the response to GET {path} is not that of a Sisyphus server")
+        return found
+
+    def posted_again(self, job_id: str) -> str | None:
+        """Return the new id of a job that a worker has handed back, if it did: its first task names the old one."""
+        for job in self.queue():
+            if _handed_back(job) == job_id:
+                return str(job["job_id"])
+        for worker in self.workers():
+            if worker.get("job_id") and _handed_back(self.get(f"/jobs/{quote_part(worker['job_id'])}")) == job_id:
+                return str(worker["job_id"])
+        return None
+
+    def post(self, body: Mapping[str, Any]) -> str:
+        """Put a job into the queue; returns its id. After an error the job may be in the queue all the same."""
+        if body.keys() & {"priority", "requires"}:
+            self.need_ours("keep a priority or tags that a job requires")
+        return str(self.call("POST", "/queue", body).json()["job_id"])
+
+    # --- workers ---
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Return the live workers."""
+        return self._all("/workers", "workers")
+
+    def find_workers(self, name: str) -> list[str]:
+        """Return the ids of a machine's workers, one for each slot; or of one of them, by its id.
+
+        `name` is a host name, an id, or the beginning of one. The command ends if that is none, or several machines.
+        """
+        answer = self.get("/workers")
+        known = {each["worker_id"]: each.get("hostname", "") for each in (*answer["workers"], *answer.get("lost", ()))}
+        if name in known:
+            return [name]
+        found = [key for key, host in known.items() if host == name]
+        found = found or [key for key, host in known.items() if key.startswith(name) or host.startswith(name)]
+        hosts = {known[key] for key in found}
+        if len(hosts) != 1:
+            one_of("worker", name, [f"{key}  {known[key]}" for key in found])
+        return found
+
+
+def farm_command(name: str) -> Callable[[_F], click.Command]:
+    """Make a command of a function, whose first parameters are the farm and whether to print JSON.
+
+    The function returns the exit status; `None` is 0.
+    """
+
+    def decorate(function: _F) -> click.Command:
+        @click.command(name)
+        @click.option("--url", metavar="URL", help="The API server (default: API_URL).")
+        @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+        @functools.wraps(function)
+        def command(url: str | None, as_json: bool, **options: Any) -> None:
+            with contextlib.closing(FarmClient(url)) as farm:
+                try:
+                    status = function(farm, as_json, **options)
+                except SessionError as error:
+                    give_up(f"API server {farm.url}: {error}")
+            sys.exit(status)
+
+        return command
+
+    return decorate
+
+
+def print_json(document: Any) -> None:
+    """Print a document for other programs."""
+    click.echo(json.dumps(document, indent=2))
+
+
+def one_of(kind: str, beginning: str, found: list[str]) -> str:
+    """Return the only one that was found by its beginning. The command ends if there is none, or more than one."""
+    if not found:
+        click.echo(f"There is no {kind} whose id or name begins with {beginning!r}.", err=True)
+        sys.exit(FAILED)
+    if len(found) > 1:
+        give_up("\n  ".join([f"{beginning!r} is the beginning of several; write more of one:", *found[:MOST_SHOWN]]))
+    return found[0]
+
+
+def _handed_back(job: Any) -> Any:
+    match job:
+        case {"tasks": [{"handed_back": former}, *_]}:
+            return former
+    return None

@@ -1,0 +1,157 @@
+"""`jobs` and `show`: lists of jobs, and everything of one."""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+from rich.filesize import decimal
+
+from supervisor.commands import COMPLETED, FAILED
+from supervisor.commands.display import say
+from supervisor.commands.farm.client import ENDED, FarmClient, farm_command, print_json
+from supervisor.commands.farm.follow import INTERVAL, LogReader, describe_result, follow
+from supervisor.commands.farm.tables import describe_task, print_table, read_time, short, show_time
+
+STATES = ("queued", "running", *ENDED)
+
+since_option = click.option(
+    "--since", metavar="TIME", callback=read_time, help="Only jobs from this time on: see below."
+)
+before_option = click.option("--before", metavar="TIME", callback=read_time, help="Only jobs from before this time.")
+module_option = click.option("--module", metavar="NAME", help="Only jobs with a task of this module.")
+worker_option = click.option("--worker", metavar="NAME", help="Only jobs of this worker: its host name or id.")
+
+
+@farm_command("jobs")
+@click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
+@module_option
+@worker_option
+@click.option("--text", metavar="TEXT", help="Only jobs with this in their title.")
+@since_option
+@before_option
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many jobs.")
+@click.option("--follow", "-f", "following", is_flag=True, help="Go on, and print each job that comes to the list.")
+def jobs_command(
+    farm: FarmClient, as_json: bool, text: str | None, limit: int, following: bool, **filters: str | None
+) -> int:
+    """TIME is "2h", "3d", "today", "yesterday" or "2026-01-31 22:00": that of a job's end with --state completed,
+    failed or cancelled, else that of its submission. The newest job comes first. Status 1 if there is none.
+    """
+    query = filters | {"q": text, "time": "ended" if filters["state"] in ENDED else None}
+    if filters["state"] in ENDED or filters["since"] or filters["before"]:
+        farm.need_ours("tell of jobs that have ended, or of times")
+    found = list(itertools.islice(farm.jobs(**query), limit))
+    if as_json and not following:
+        print_json(found)
+    else:
+        _print_jobs(farm, found)
+    if not found:
+        click.echo("There is no such job.", err=True)
+    if following:
+        _follow_list(farm, query, {job["job_id"] for job in found}, as_json)
+    return COMPLETED if found else FAILED
+
+
+def _follow_list(farm: FarmClient, query: dict[str, Any], seen: set[str], as_json: bool) -> None:
+    seen |= {job["job_id"] for job in farm.jobs(**query)}
+    while True:
+        time.sleep(INTERVAL)
+        new = [job for job in farm.jobs(**query) if job["job_id"] not in seen]
+        seen |= {job["job_id"] for job in new}
+        if new and as_json:
+            print_json(new)
+        elif new:
+            _print_jobs(farm, new)
+
+
+def _print_jobs(farm: FarmClient, listed: Sequence[dict[str, Any]]) -> None:
+    running = any(job["state"] == "running" for job in listed)
+    beats = {beat.get("job_id"): beat for beat in farm.workers()} if running else {}
+    rows, below = [], []
+    for job in listed:
+        when = job.get("ended_at") or job.get("started_at") or job.get("added_at")
+        host = job.get("hostname") or beats.get(job["job_id"], {}).get("hostname", "")
+        rows.append((short(job["job_id"]), job["state"], show_time(when), host, job["job_title"]))
+        doing = describe_task(beats[job["job_id"]]) if job["job_id"] in beats else ""
+        below.append(job.get("message", "") if job["state"] in ENDED else doing)
+    if rows:
+        print_table(("id", "state", "since", "worker", "title"), rows, below)
+
+
+@farm_command("show")
+@click.argument("job", metavar="ID")
+@click.option("--log", is_flag=True, help="Show the worker's log of the job, too.")
+@click.option("--follow", "-f", "following", is_flag=True, help="Wait for the job's end, and show how it proceeds.")
+def show_command(farm: FarmClient, as_json: bool, job: str, log: bool, following: bool) -> int:
+    """ID is a job's id, or its beginning. Status 1 if the job failed or was cancelled, or there is none."""
+    job_id = farm.find_job(job)
+    if log:
+        farm.need_ours("tell a job's log")
+    reader = LogReader(farm) if log else None
+    if following:
+        job_id, _ = follow(farm, job_id, reader)
+    record = farm.record(job_id)
+    if record is None:
+        known = "There is no job" if farm.is_ours else "No job is queued or running"
+        click.echo(f"{known} with the id {job_id}.", err=True)
+        return FAILED
+    if as_json:
+        print_json(record | ({"log": reader.read(job_id)} if reader else {}))
+    else:
+        _print_record(farm, record)
+        if reader:
+            reader.show_news(job_id)
+    return FAILED if record["state"] in ("failed", "cancelled") else COMPLETED
+
+
+def _print_record(farm: FarmClient, record: dict[str, Any]) -> None:
+    say(f"{record['job_id']}  {record['state']}")
+    for name, value in _facts(record):
+        if value:
+            say(f"{name:<9} {value}")
+    info = record.get("info", {})
+    if done := info.get("tasks", ()):
+        _print_tasks(done)
+    else:
+        modules = ", ".join(f"{index}:{task['module']}" for index, task in enumerate(record["tasks"]))
+        say(f"{'tasks':<9} {modules}")
+    for beat in farm.workers() if record["state"] == "running" else ():
+        if beat.get("job_id") == record["job_id"]:
+            say(f"{'now':<9} {describe_task(beat)}")
+    for line in describe_result(info):
+        say(line)
+    error = info.get("error", {})
+    for line in (*filter(None, [record.get("message")]), *error.get("stderr", error.get("log", ()))):
+        say(line)
+
+
+def _facts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "title", record["job_title"]
+    for name in ("added", "started", "ended"):
+        yield name, show_time(record.get(f"{name}_at"))
+    worker = record.get("worker_id", "")
+    yield "worker", f"{record['hostname']} ({worker})" if record.get("hostname") else worker
+    yield "priority", str(record.get("priority") or "")
+    yield "requires", ", ".join(record.get("requires", ()))
+    yield "retry of", record.get("retry_of", "")
+    yield "cancelled", f"by {record['cancelled_by']}" if record.get("cancelled_by") else ""
+    yield "waits", record.get("why", "")
+    for attempt in record["attempts"][:-1]:
+        lost_by = attempt.get("hostname") or attempt.get("worker_id", "a worker")
+        yield "before", f"{show_time(attempt.get('started_at'))} {lost_by}: {attempt.get('result', '')}"
+
+
+def _print_tasks(tasks: Sequence[dict[str, Any]]) -> None:
+    rows = [
+        (
+            f"{index}:{task.get('module', '')}",
+            task.get("result", ""),
+            f"{task['seconds']:.1f} s" if "seconds" in task else "",
+            f"{task['cpu_seconds']:.1f} s" if "cpu_seconds" in task else "",
+            decimal(task["peak_memory"]) if "peak_memory" in task else "",
+        )
+        for index, task in enumerate(tasks)
+    ]
+    print_table(("task", "result", "wall time", "CPU time", "peak memory"), rows)

@@ -1,0 +1,101 @@
+"""`top`: the farm, live."""
+
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from supervisor.api.errors import SessionError
+from supervisor.commands.bars import Terminal
+from supervisor.commands.farm.client import FarmClient, farm_command, print_json
+from supervisor.commands.farm.tables import describe_task, is_terminal
+from supervisor.isolation.line_pipe import printable
+
+BAR = 12
+"""Columns of a bar."""
+
+
+@farm_command("top")
+@click.option(
+    "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between two looks."
+)
+def top_command(farm: FarmClient, as_json: bool, interval: float) -> None:
+    """Until Ctrl-C; without a terminal once. Says why nothing runs, if nothing does."""
+    if as_json:
+        print_json(_look(farm))
+        return
+    console = Terminal(highlight=False)
+    if not is_terminal():
+        console.print(_draw(_look(farm), farm.url, 1000))
+        return
+    first = _draw(_look(farm), farm.url, console.height)
+    with Live(first, console=console, screen=True, auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(interval)
+                try:
+                    shown: Any = _draw(_look(farm), farm.url, console.height)
+                except SessionError as error:
+                    shown = Text(f"API server {farm.url}: {error}; asking again")
+                live.update(shown, refresh=True)
+        except KeyboardInterrupt:
+            pass  # that is how it ends
+
+
+def _look(farm: FarmClient) -> dict[str, Any]:
+    """The farm at one instant: `workers` as the server lists them, and its numbers."""
+    workers = farm.workers()
+    if numbers := farm.get("/status/farm"):
+        return {"farm": numbers, "workers": workers}
+    queue = farm.get("/queue")
+    disabled = queue["attributes"]["disabled"]
+    why = "the queue is disabled" if disabled else "" if workers else "no worker is alive"
+    numbers = {
+        "queue": {"entries": queue["entries"] or 0, "disabled": disabled},
+        "running": sum(bool(worker.get("job_id")) for worker in workers),
+        "waits": [{"why": why, "entries": queue["entries"]}] if why and queue["entries"] else [],
+    }
+    return {"farm": numbers, "workers": workers}
+
+
+def _draw(seen: dict[str, Any], url: str, height: int) -> Group:
+    farm, workers = seen["farm"], seen["workers"]
+    running = [worker for worker in workers if worker.get("job_id")]
+    states = Counter(worker.get("status", "") for worker in workers)
+    lines = [
+        f"{datetime.now():%H:%M:%S}  {url}",
+        f"queue {farm['queue']['entries']}{_age(farm['queue'])}  running {farm['running']}  workers {len(workers)}"
+        f" ({states['idle']} idle)" + "".join(f"  {state} {number}" for state, number in farm.get("day", {}).items()),
+    ]
+    lines += [f"{wait['entries']} wait: {wait['why']}" for wait in farm["waits"]]
+    if not farm["running"] and not farm["queue"]["entries"]:
+        lines.append("nothing runs: the queue is empty")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name, ratio in (("worker", None), ("", None), ("job", 1), ("doing", 1)):
+        table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
+    room = max(1, height - len(lines) - 3)
+    for worker in sorted(running, key=lambda worker: str(worker.get("hostname")))[:room]:
+        bar = ProgressBar(total=100, completed=worker.get("progress", 0), width=BAR)
+        table.add_row(_text(worker["hostname"]), bar, _text(worker.get("job_title", "")), _text(describe_task(worker)))
+    if len(running) > room:
+        table.add_row(f"and {len(running) - room} more")
+    heading = Text("\n".join(lines))
+    return Group(heading, Text(), table) if running else Group(heading)
+
+
+def _text(text: str) -> Text:
+    return Text(printable(text.encode("utf-8", "backslashreplace")))
+
+
+def _age(queue: dict[str, Any]) -> str:
+    if "head_added_at" not in queue:
+        return " (disabled)" if queue["disabled"] else ""
+    waited = datetime.now(UTC) - datetime.fromisoformat(queue["head_added_at"])
+    return f" (the first for {timedelta(seconds=max(0, int(waited.total_seconds())))})"
