@@ -102,8 +102,7 @@ def facts(status: dict[str, Any]) -> dict[str, str]:
 def time_of(value: str | float) -> str:
     """Return an instant, ISO 8601 or seconds since 1970, as a browser reads it; empty if it is none."""
     try:
-        is_number = isinstance(value, int | float)
-        instant = datetime.fromtimestamp(value, UTC) if is_number else datetime.fromisoformat(value)
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
     except (ValueError, OverflowError, OSError):
         return ""
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()

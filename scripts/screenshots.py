@@ -1,0 +1,238 @@
+"""Makes the pictures of the page: fills a server with a day of a farm, starts workers, and looks at every view."""
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, sync_playwright
+from sqlalchemy import update
+
+from server.storage.database import ServerDatabase
+from server.storage.store import Store
+from server.storage.tables import jobs
+from tests.support.api_server import Api, serving
+from tests.support.browsers import launch
+from tests.support.waiting import until
+
+WIDTHS = (390, 1280, 1920)
+
+MAX_HEIGHT = 1500
+
+HOSTS = ("encoder02", "encoder03", "gpu01", "gpu02", "attic")
+
+TITLES = ("The Third Man", "Metropolis", "Nosferatu", "Sunrise", "M", "The General", "Safety Last!", "City Lights")
+
+FAILURES = [
+    ("exit", "ffmpeg exited with 1: Error while decoding stream #0:0: Invalid data found when processing input",
+     {"exit_status": 1, "stderr": ["[hevc @ 0x55d0c1] Could not find ref with POC 41", "Error while decoding stream #0:0: "
+                                   "Invalid data found when processing input", "Conversion failed!"]}),
+    ("memory", "the task used more memory than it may have", {"limit": "8GiB", "value": "8.1GiB", "progress": 43.1}),
+    ("stall", "nothing happened for 15 minutes: no report, no CPU time, no input or output", {"progress": 71.8}),
+    ("signal", "ffmpeg was killed by SIGSEGV", {"signal": "SIGSEGV", "progress": 3.4}),
+]  # fmt: skip
+
+
+def job(title: str, number: int, **more: Any) -> dict[str, Any]:
+    """A job of two tasks."""
+    data = {
+        "sources": [f"/srv/media/incoming/{title} - S01E{number:02}.mkv"],
+        "source_maps": [{"source": 0, "specifier": "v", "stream": 0}, {"source": 0, "specifier": "a", "stream": 0}],
+        "output_maps": [
+            {"specifier": "v", "stream": 0, "options": {"codec": "libx265", "crf": 19}},
+            {"specifier": "a", "stream": 0, "option_set": "opus-128k-stereo"},
+        ],
+        "output_file": f"/srv/media/encoded/{title} - S01E{number:02}.mkv",
+    }
+    tasks = [{"module": "ffmpeg", "data": data}, {"module": "cleanup", "data": {"delete": data["sources"]}}]
+    return {"job_title": f"{title} - S01E{number:02}", "tasks": tasks, **more}
+
+
+def record(document: dict[str, Any], host: str, failure: Any) -> dict[str, Any]:
+    """The record of an ended job."""
+    path = document["tasks"][0]["data"]["output_file"]
+    seconds = random.uniform(400, 4000)
+    done = {"module": "ffmpeg", "result": "completed", "seconds": seconds, "cpu_seconds": seconds * 7.6,
+            "peak_memory": random.randrange(400, 2600) * 10**6, "attempts": 1,
+            "outputs": [{"path": path, "bytes": random.randrange(200, 4000) * 10**6}]}  # fmt: skip
+    cleanup = {"module": "cleanup", "result": "completed", "seconds": 0.2, "cpu_seconds": 0.1, "peak_memory": 21000000}
+    info = {"worker": host, "worker_id": f"{host}-4c39", "version": "1.4.0", "seconds": seconds, "completed": True}
+    if not failure:
+        return info | {"tasks": [done, cleanup]}
+    reason, words, more = failure
+    error = {"type": "RunError", "reason": reason, "step": "run", "module": "ffmpeg", "task": 0, "message": words} | more
+    failed = {key: value for key, value in done.items() if key != "outputs"} | {"result": "failed"}
+    info |= {"completed": False, "module": "ffmpeg", "message": f"Failed to run task: {words}", "error": error}
+    return info | {"tasks": [failed, {"module": "cleanup", "result": "not run"}]}
+
+
+def fill(place: Path) -> None:
+    """Make a day of history."""
+    random.seed(11)
+    with contextlib.closing(ServerDatabase(place)) as database:
+        store = Store(database)
+        failures = itertools.cycle(FAILURES)
+        for age in sorted((random.uniform(0.02, 23.9) for _ in range(230)), reverse=True):
+            document = job(random.choice(TITLES), random.randrange(1, 24))
+            failure = next(failures) if random.random() < 0.05 or age < 0.1 else None
+            job_id = store.submit(document["job_title"], document["tasks"])
+            store.take(worker_id="x")
+            store.complete(job_id, bool(failure), record(document, random.choice(HOSTS), failure))
+            end = datetime.now(UTC) - timedelta(hours=age)
+            times = {"ended_at": end, "started_at": end - timedelta(hours=0.8), "added_at": end - timedelta(hours=2)}
+            with database.begin() as db:
+                db.execute(update(jobs).where(jobs.c.job_id == job_id).values(times))
+
+
+class Imagined(threading.Thread):
+    """Workers that send heartbeats and encode nothing."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.api = Api(url)
+        self.beats: dict[str, dict[str, Any]] = {}
+        self.stopped = threading.Event()
+
+    def add(self, host: str, tags: str, job_id: str = "", title: str = "") -> None:
+        """Add a worker, with its job."""
+        name = f"{host}-4c39-9a53"
+        self.api("GET", f"/queue/poll?worker_id={name}&modules=none,ffmpeg,cleanup,mkvmerge&tags={tags}")
+        beat = {"status": "idle", "online_at": "2026-01-01 10:00:00.123456+00:00", "hostname": host, "version": "1.4.0"}
+        beat["online_at"] = str(datetime.now(UTC) - timedelta(hours=30))
+        self.beats[name] = beat
+        self.beat(name)
+        taken = self.api("GET", f"/queue/poll?worker_id={name}&modules=ffmpeg,cleanup,mkvmerge&tags={tags}").json()
+        if taken:
+            info = {"phase": "pass 2 of 2", "fps": random.uniform(20, 90), "speed": random.uniform(0.8, 3.5)}
+            info |= {"memory": random.randrange(600, 2400) * 10**6, "eta_seconds": random.randrange(200, 4000)}
+            beat |= {"status": "in_progress", "job_id": taken["job_id"], "job_title": taken["job_title"]}
+            beat |= {"task": "ffmpeg", "progress": random.uniform(5, 95), "info": info}
+            self.beat(name)
+
+    def beat(self, name: str) -> None:
+        """Send a heartbeat."""
+        self.api("POST", f"/workers/{name}", self.beats[name])
+
+    def run(self) -> None:
+        """Send heartbeats."""
+        while not self.stopped.wait(1):
+            for name, beat in self.beats.items():
+                if "progress" in beat:
+                    beat["progress"] = min(99.0, beat["progress"] + 0.1)
+                self.beat(name)
+
+
+@contextlib.contextmanager
+def real_worker(url: str, directory: Path) -> Iterator[None]:
+    """A worker with two slots."""
+    own = {"API_URL": url, "HOSTNAME_OVERRIDE": "encoder01", "HOST_UUID": "8b5c1d1e-6f0a-4c39-9a53-0d3a86a4d1f7",
+           "HEARTBEAT_INTERVAL": "1", "WORKER_SLOTS": "2", "WORKER_TAGS": "fast",
+           "SISYPHUS_STATE_DIR": str(directory / "state")}  # fmt: skip
+    program = str(Path(sys.executable).with_name("sisyphus-client"))
+    worker = subprocess.Popen([program, "start"], env=os.environ | own, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.send_signal(signal.SIGQUIT)
+        worker.wait()
+
+
+def encode(directory: Path, number: int) -> dict[str, Any]:
+    """A real encode, at the speed at which the film is played."""
+    clip = directory / "clip.mkv"
+    if not clip.exists():
+        argv = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-t", "300", "-c:v", "mpeg4"]
+        subprocess.run([*argv, str(clip)], check=True)
+    data = {"sources": [{"filename": str(clip), "options": {"re": None}}],
+            "source_maps": [{"source": 0, "specifier": "v", "stream": 0}],
+            "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "libx264", "preset": "ultrafast"}}],
+            "output_file": str(directory / f"Faust - S01E0{number}.mkv")}  # fmt: skip
+    return {"job_title": f"Faust - S01E0{number}", "tasks": [{"module": "ffmpeg", "data": data}], "requires": ["fast"]}
+
+
+def populate(api: Api, directory: Path, imagined: Imagined) -> None:
+    """Give the farm its workers, its queue and its data."""
+    options = {"codec": "libopus", "b": "128k", "ac": 2}
+    api("POST", "/data/ffmpeg/opus-128k-stereo", options)
+    api("POST", "/data/ffmpeg/hevc-archive", {"codec": "libx265", "crf": 17, "preset": "slow"})
+    api("POST", "/data/handbrake/1080p-fast", {"encoder": "x265_10bit", "quality": 21})
+    for number, title in enumerate((*TITLES, *TITLES), 1):
+        api("POST", "/queue", job(title, number, requires=["studio"]))  # the real worker has not its files
+    for number in range(1, 4):
+        api("POST", "/queue", job("Sherlock Jr.", number, requires=["av1-hardware"], priority=5 if number == 2 else 0))
+    for host in HOSTS:
+        imagined.add(host, "studio,gpu" if host.startswith("gpu") else "studio")
+    trouble = {"trouble": "no scratch directory: /var/tmp: no space left on device"}
+    imagined.beats["attic-4c39-9a53"] |= {"status": "idle", "info": trouble}
+    imagined.beats["attic-4c39-9a53"].pop("job_id", None)
+    for number in (1, 2):
+        api("POST", "/queue", encode(directory, number))
+    api("PATCH", "/workers/encoder03-4c39-9a53", {"paused": True})
+    api("PATCH", "/workers/gpu02-4c39-9a53", {"disabled": True})
+
+
+def take(browser: Browser, url: str, views: dict[str, str], target: Path, scheme: str, widths: Any = WIDTHS) -> None:
+    """Take pictures of views."""
+    for width, (name, path) in itertools.product(widths, views.items()):
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(url + path)
+        if "login" not in path:
+            page.wait_for_selector("#connection[data-state=live]")
+        page.wait_for_timeout(300)  # bars move
+        height = min(MAX_HEIGHT, int(page.evaluate("document.documentElement.scrollHeight")))
+        picture = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
+        context.close()
+        argv = ["ffmpeg", "-v", "error", "-y", "-f", "image2pipe", "-i", "-", "-c:v", "libwebp", "-quality", "60"]
+        suffix = "-dark" if scheme == "dark" else ""
+        subprocess.run([*argv, str(target / f"{name}-{width}{suffix}.webp")], input=picture, check=True)
+
+
+def main() -> None:
+    """Make all pictures."""
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        directory = Path(name)
+        fill(directory / "jobs.db")
+        browser = launch(playwright)
+        with serving(directory / "jobs.db") as api, real_worker(api.url, directory):
+            until(lambda: api("GET", "/workers").json()["count"] == 2, "the worker")
+            imagined = Imagined(api.url)
+            populate(api, directory, imagined)
+            imagined.start()
+            until(lambda: api("GET", "/status/farm").json()["running"] >= 6, "the farm to be busy")
+            time.sleep(8)
+            failed = api("GET", "/jobs?state=failed&limit=1").json()["jobs"][0]["job_id"]
+            print(api("GET", "/jobs?q=Faust").text)
+            running = api("GET", "/jobs?q=Faust").json()["jobs"][0]["job_id"]
+            views = {"now": "/", "running": "/farm/running", "queue": "/farm/queue", "history": "/farm/history",
+                     "job-failed": f"/farm/jobs/{failed}", "job-running": f"/farm/jobs/{running}",
+                     "workers": "/farm/workers", "data": "/farm/data",
+                     "document": "/farm/data/ffmpeg/opus-128k-stereo"}  # fmt: skip
+            take(browser, api.url, views, target, "light")
+            take(browser, api.url, {key: views[key] for key in ("now", "job-failed")}, target, "dark", (1280,))
+            imagined.stopped.set()
+        with serving(directory / "locked.db", token=json.dumps(time.time())) as api:
+            take(browser, api.url, {"login": "/farm/login"}, target, "light")
+        with serving(directory / "stuck.db") as api:
+            for number in range(1, 4):
+                api("POST", "/queue", job("Metropolis", number))
+            take(browser, api.url, {"now-stuck": "/"}, target, "light")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
