@@ -582,6 +582,32 @@ def bomb(module: Hostile, step: str) -> None:
     del process
 
 
+def take_all_descriptors(module: Hostile, step: str) -> None:
+    while True:
+        os.dup(0)
+
+
+def zombies(module: Hostile, step: str) -> None:
+    """Without an end: a thousand a second."""
+    while True:
+        if os.fork() == 0:
+            os._exit(0)
+
+
+def kill_all_in_a_namespace(module: Hostile, step: str) -> None:
+    """Becomes root in namespaces of its own, if the kernel lets it, and kills and mounts there."""
+    script = "mount -t tmpfs none /tmp; kill -9 -1"
+    command = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "sh", "-c", script]
+    subprocess.run(command, stderr=subprocess.DEVNULL)
+
+
+def deep_scratch(module: Hostile, step: str) -> None:
+    os.chdir(tempfile.gettempdir())
+    for _ in range(1000):
+        os.mkdir("deep")
+        os.chdir("deep")
+
+
 def spin(module: Hostile, step: str) -> None:
     while True:
         pass

@@ -1,18 +1,30 @@
-"""The matrix of attacks: three good jobs run beside every hostile one, under the same supervisor and zygote."""
+"""The matrix of attacks and faults: three good jobs run beside each, under the same supervisor.
 
+Who, what, what is expected: `HOSTILE_JOBS` (modules), `FAULTS` of faults.py (the client's surroundings), and `ATTACKS` of
+tests/attacks.py, which `test_out_of_reach` runs. The containment is the same for all: the good jobs complete, and no
+gap between the heartbeats of any slot reaches twice the interval.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.guarantees.faults import FAULTS, ROOT, Surroundings
 from tests.guarantees.test_containment import FAILURES, HARMLESS
 from tests.supervisor.isolation.test_channel import HOSTILE
-from tests.support.client import BEAT, Client, gaps, hold_jobs, own_beats
+from tests.support.client import BEAT, Client, await_beats, await_verdicts, hold_jobs, longest_gap
+from tests.support.disks import mounted
 from tests.support.farm import Farm
 from tests.support.lacking import launcher
-from tests.support.supervised import Supervised, job
+from tests.support.supervised import BENIGN, Supervised, job
 
 HOGS = {
     "leak": "memory",
+    "leak_without_first_thread": "memory",
     "leak_in_a_tool": "memory",
     "bomb": "processes",
     "crowd": "processes",
@@ -21,16 +33,30 @@ HOGS = {
     "tool": "timeout",
     "resign_and_hide": "timeout",
     "half_frame": "timeout",  # which is shorter here than the patience with a frame
+    "take_all_descriptors": "exception",
+    "zombies": "timeout",
+    "kill_all_in_a_namespace": "",
+    "deep_scratch": "",
 }
 ENDS = {act: reason for act, (reason, _) in FAILURES.items()} | dict.fromkeys(HOSTILE, "protocol") | HOGS
 ENDS |= dict.fromkeys(HARMLESS, "")
 """How a hostile job ends: the reason on its record; empty if it completes."""
 
+HOSTILE_JOBS: dict[str, tuple[dict[str, Any], str]] = {
+    act: (job(("hostile", {"step": "run", "count": 40, "argv": ["bomb"], "act": act})), reason)
+    for act, reason in ENDS.items()
+} | {
+    "module not enabled": (job(("late", {})), "unfit"),
+    "tool missing": (job(("hostile", {"step": "run", "act": "run_tool", "argv": ["spam-and-eggs"]})), "unfit"),
+}
+
+with_and_without = pytest.mark.parametrize("lacking", [[], ["capabilities"]], ids=["as_it_is", "no_capabilities"])
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("lacking", [[], ["capabilities"]], ids=["as it is", "without capabilities"])
-def test_good_jobs_go_on_beside_all_of_it(
+@with_and_without
+def test_good_jobs_go_on_beside_hostile_ones(
     farm: Farm, client: Client, supervised: Supervised, tmp_path: Path, lacking: list[str]
 ) -> None:
     """Each hostile job ends as it must, the good ones complete, and the heartbeat does not falter."""
@@ -39,13 +65,86 @@ def test_good_jobs_go_on_beside_all_of_it(
     client.launcher = launcher(*lacking)
     good, ids = hold_jobs(farm, client, tmp_path)
 
-    data = {"step": "run", "count": 40, "argv": ["bomb"]}
-    ended = {act: farm.await_verdict(farm.post(job(("hostile", data | {"act": act})))).info for act in ENDS}
+    ended = {name: farm.await_verdict(farm.post(document)).info for name, (document, _) in HOSTILE_JOBS.items()}
     for each in good:
         each.let_go()
     verdicts = [farm.await_verdict(job_id) for job_id in ids]
 
-    assert {act: info.get("error", {}).get("reason", "") for act, info in ended.items()} == ENDS
+    reasons = {name: info.get("error", {}).get("reason", "") for name, info in ended.items()}
+    assert reasons == {name: reason for name, (_, reason) in HOSTILE_JOBS.items()}
     assert not any(each.failed for each in verdicts)
-    assert max(gaps(own_beats(farm))) < 2 * BEAT
+    assert longest_gap(farm) < 2 * BEAT
     assert client.stop() == 0
+
+
+@contextlib.contextmanager
+def small_disks(*places: Path) -> Iterator[bool]:
+    """Make each a disk of its own, if this user may; gives whether he may."""
+    with contextlib.ExitStack() as stack:
+        try:
+            for place in places:
+                stack.enter_context(mounted(place, "8M"))
+        except pytest.skip.Exception:
+            for place in places:
+                place.mkdir(exist_ok=True)
+            yield False
+        else:
+            yield True
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@with_and_without
+def test_good_jobs_go_on_through_all_troubles(
+    farm: Farm, supervised: Supervised, client: Client, tmp_path: Path, lacking: list[str]
+) -> None:
+    """No job fails of a fault, which the heartbeats tell; none is taken meanwhile, and all go on after it."""
+    places = tmp_path / "scratch", tmp_path / "own"
+    (code := tmp_path / "upgraded").mkdir()
+    client.launcher = launcher(*lacking)
+    client.settings |= {"TMPDIR": str(places[0]), "SISYPHUS_STATE_DIR": str(places[1]), "PYTHONPATH": str(code)}
+    with small_disks(*places) as mounts, contextlib.ExitStack() as stack, contextlib.closing(client):
+        good, ids = hold_jobs(farm, client, tmp_path)
+        around = Surroundings(client, *places, code, mounts, stack)
+        told = {name: suffer(name, around) for name in FAULTS if is_possible(name, mounts, lacking)}
+        for each in good:
+            each.let_go()
+        verdicts = [farm.await_verdict(job_id) for job_id in ids]
+
+        assert told == dict.fromkeys(told, "")
+        assert not any(each.failed for each in verdicts)
+        assert longest_gap(farm) < 2 * BEAT
+        assert sum("in trouble" in line for line in client.log) <= sum(
+            bool(FAULTS[name][3].strip("-")) for name in told
+        )
+        assert client.stop() == 0
+
+
+def is_possible(name: str, mounts: bool, lacking: list[str]) -> bool:
+    if name == "scratch forbidden":
+        return not ROOT
+    return mounts or not name.endswith(("full", "read-only"))
+
+
+def suffer(name: str, around: Surroundings) -> str:
+    """Go through a fault with jobs in the queue; returns what was wrong about it, in a line, if anything was."""
+    _who, _what, fault, words = FAULTS[name]
+    print(name)  # seen where it fails
+    farm = around.client.farm
+    due = len(farm.verdicts) + 2
+    with fault(around):
+        for _ in range(2):
+            farm.post(BENIGN)
+        if words == "-":
+            await_beats(farm, 8)
+        elif words:
+            await_beats(farm, 4, lambda beat: words in beat.get("info", {}).get("trouble", ""))
+            since = time.monotonic()
+            await_beats(farm, 4)
+            if farm.calls("GET /queue/poll", since):
+                return "it took jobs meanwhile"
+        else:
+            await_verdicts(farm, due)
+    failed = [verdict.info["message"] for verdict in await_verdicts(farm, due)[due - 2 :] if verdict.failed]
+    await_beats(farm, 4, lambda beat: "trouble" not in beat.get("info", {}))
+    return "; ".join(failed)

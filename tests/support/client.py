@@ -129,6 +129,12 @@ def gaps(requests: list[Request]) -> list[float]:
     return [later.time - earlier.time for earlier, later in itertools.pairwise(requests)]
 
 
+def longest_gap(farm: Farm) -> float:
+    """Seconds between two heartbeats of a slot, at most."""
+    slots = {request.call for request in farm.calls("POST /workers/*")}
+    return max(gap for slot in slots for gap in gaps(farm.calls(slot)))
+
+
 def own_beats(farm: Farm, since: float = 0.0) -> list[Request]:
     return farm.calls(f"POST /workers/{WORKER}", since)
 
