@@ -60,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True):
     queue_poll_interval: float
     network_retry_interval: float
     worker_slots: int
+    worker_tags: tuple[str, ...]
+    """The jobs that require one of these tags, or none, are for this worker; only the embedded server knows tags."""
     on_restart: str
     """The treatment of jobs that a crash of the client interrupted: `resume`, `requeue` or `fail`."""
     shutdown_grace: float | None
@@ -284,6 +286,12 @@ def _slots(text: str) -> int:
     return int(text)
 
 
+def _tags(text: str) -> tuple[str, ...]:
+    if not text.isprintable():
+        raise ValueError("a list of tags, separated by commas (such as gpu,av1)")
+    return tuple(dict.fromkeys(tag for each in text.split(",") if (tag := each.strip())))
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         for choice in choices:
@@ -308,6 +316,7 @@ SETTINGS = {
     "queue_poll_interval": Setting("QUEUE_POLL_INTERVAL", "10", _seconds),
     "network_retry_interval": Setting("NETWORK_RETRY_INTERVAL", "20", _seconds),
     "worker_slots": Setting("WORKER_SLOTS", "1", _slots),
+    "worker_tags": Setting("WORKER_TAGS", "", _tags),
     "on_restart": Setting("ON_RESTART", "resume", _one_of("resume", "requeue", "fail")),
     "shutdown_grace": Setting("SHUTDOWN_GRACE", "", lambda text: _seconds(text) if text else None),
     "cancel_deleted_jobs": Setting("CANCEL_DELETED_JOBS", "0", _yes_or_no),

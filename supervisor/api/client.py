@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 import requests
@@ -18,12 +19,20 @@ import requests
 from app.config import Settings, shown_url
 from app.formats import quote_part
 from ipc.messages import Data, Get, Put
-from supervisor.api.errors import SessionError
+from supervisor.api.errors import PollCutError, SessionError, is_unreachable
 from supervisor.api.outages import OutageLog, route_of
 from supervisor.api.transport import NOT_JSON, Call, Response, Transport
 
 MAX_SHOWN = 300
 """Characters of the server's own message that an error repeats."""
+
+WAITING_POLLS, ORDERS, LOGS = "waiting polls", "orders", "logs"
+"""What the embedded server offers: see `Configuration`."""
+
+SHORTEST_WAIT = 1.0
+"""Seconds between two polls of which the first was cut, at least."""
+
+_CUT = {0, requests.codes.request_timeout, requests.codes.bad_gateway, requests.codes.gateway_timeout}
 
 QUEUE_ENDS = 256 << 10
 """Bytes at each end of `GET /queue` in which its `attributes` are looked for: the jobs between may be any size."""
@@ -70,9 +79,39 @@ class _QueueResponse(msgspec.Struct):
     queue: list[QueuedJob] | None = None
 
 
-class _Configuration(msgspec.Struct):
+class Configuration(msgspec.Struct, frozen=True):
+    """What a worker must know of the server. Only the embedded server tells any of it."""
+
     vanished_after: float | None = None
-    """Only the embedded server tells it."""
+    """After so many seconds of silence the server gives a worker's job away."""
+    offers: frozenset[str] = frozenset()
+    """What workers may use beyond the calls of `sisyphus-server`, such as `WAITING_POLLS`."""
+
+
+class WorkerOrders(msgspec.Struct, frozen=True):
+    """What the operator wants of a worker."""
+
+    cancel: tuple[str, ...] = ()
+    """The ids of jobs to cancel."""
+    paused: bool = False
+    disabled: bool = False
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request for a job that waits until there is one."""
+
+    worker_id: str
+    modules: tuple[str, ...]
+    tags: tuple[str, ...]
+    wait: float
+    """Seconds to wait at most."""
+
+    @property
+    def path(self) -> str:
+        fields = {"worker_id": self.worker_id, "tags": ",".join(self.tags), "wait": f"{self.wait:g}"}
+        if not any("," in name for name in self.modules):  # the server would split such a name: then any job may come
+            fields["modules"] = ",".join(self.modules)
+        return f"/queue/poll?{urlencode(fields)}"
 
 
 class PolledJob(msgspec.Struct, frozen=True):
@@ -89,9 +128,14 @@ class Session:
     """Talks to the API server at `settings.api_url`. Close it at the end.
 
     Every method raises `SessionError` if the call fails.
+
+    Attributes:
+        offers: What the server offers, as `configuration` was last told.
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.offers: frozenset[str] = frozenset()
+        self._cut_early = False
         self._transport = Transport(settings)
         self._outages = OutageLog(shown_url(settings.api_url))
 
@@ -109,6 +153,17 @@ class Session:
     async def poll(self) -> PolledJob | None:
         """Take a job from the queue; `None` if the queue is empty. If this fails, the server may have given a job."""
         return await self._call("GET", "/queue/poll", _read_polled_job, accept=(404,), idempotent=False)
+
+    async def wait_for_job(self, request: Request, given_up: "asyncio.Future[None]") -> PolledJob | None:
+        """Take a job as soon as there is one; `None` if none came in the time, or `given_up` is done before.
+
+        Raises:
+            PollCutError: something cut the poll while it waited.
+        """
+        path, wait = request.path, request.wait
+        return await self._call(
+            "GET", path, _read_polled_job, accept=(404,), idempotent=False, wait=wait, given_up=given_up
+        )
 
     async def post(self, job: Mapping[str, Any]) -> str:
         """Put a job into the queue; returns its id. If this fails, the job may be in the queue all the same."""
@@ -153,17 +208,22 @@ class Session:
 
     # --- workers ---
 
-    async def beat(self, worker_id: str, message: Mapping[str, Any]) -> None:
-        """Send a heartbeat."""
-        await self._call("POST", f"/workers/{quote_part(worker_id)}", _read_nothing, message)
+    async def beat(self, worker_id: str, message: Mapping[str, Any]) -> WorkerOrders | None:
+        """Send a heartbeat; returns the operator's orders if the server offers them."""
+        path = f"/workers/{quote_part(worker_id)}"
+        if ORDERS not in self.offers:
+            return await self._call("POST", path, _read_nothing, message)
+        return await self._call("POST", path, _read_orders, message, headers={"Accept": "application/json"})
 
     async def worker_disabled(self, worker_id: str) -> bool:
         """Return whether the operator has disabled this worker. A worker that the server does not know is enabled."""
         return await self._call("GET", f"/workers/{quote_part(worker_id)}", _read_disabled, accept=(404,))
 
-    async def patience(self) -> float | None:
-        """Return after how many seconds of silence the server gives a worker's job away; `None` if it does not tell."""
-        return (await self._call("GET", "/status/config", _reader_of(_Configuration), log=False)).vanished_after
+    async def configuration(self) -> Configuration:
+        """Ask what a worker must know of the server; from now on, what it offers is used."""
+        configuration = await self._call("GET", "/status/config", _reader_of(Configuration), log=False)
+        self.offers = configuration.offers
+        return configuration
 
     async def workers(self) -> list[WorkerStatus]:
         """Return the live workers."""
@@ -191,7 +251,10 @@ class Session:
         accept: tuple[int, ...] = (),
         idempotent: bool = True,
         log: bool = True,
+        headers: Mapping[str, str] | None = None,
         ends: int | None = None,
+        wait: float = 0.0,
+        given_up: "asyncio.Future[None] | None" = None,
     ) -> _T:
         """Make a call; returns what `read` makes of a response with a 2xx status or one of `accept`."""
 
@@ -202,16 +265,28 @@ class Session:
 
         route = route_of(method, path) if log else None
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        call = Call(
+            method, path, content, headers=headers, idempotent=idempotent, ends=ends, wait=wait, given_up=given_up
+        )
         began = time.monotonic()
         try:
-            value = await self._transport.perform(
-                Call(method, path, content, idempotent=idempotent, ends=ends), read_success
-            )
+            value = await self._transport.perform(call, read_success)
         except SessionError as error:
+            if given_up and given_up.done():
+                raise
+            if wait and self._is_cut(error, time.monotonic() - began, wait):
+                raise PollCutError(str(error), error.status) from error
             self._outages.note_failure(route, error, began)
             raise
         self._outages.note_success(route, began)
         return value
+
+    def _is_cut(self, error: SessionError, seconds: float, wait: float) -> bool:
+        """Return whether a poll was cut though nothing was wrong with it. Two in a row at once are a failure."""
+        if error.status not in _CUT or error.partial or is_unreachable(error.__cause__) or seconds >= wait:
+            return False
+        before, self._cut_early = self._cut_early, seconds < SHORTEST_WAIT
+        return not (before and self._cut_early)
 
 
 # --- reading a response; each raises SessionError if the response has another form ---
@@ -238,6 +313,10 @@ def _read_whole(response: Response) -> Response:
 
 def _read_nothing(response: Response) -> None:
     del response
+
+
+def _read_orders(response: Response) -> WorkerOrders | None:
+    return _reader_of(WorkerOrders)(response) if response.status == requests.codes.ok and response.body else None
 
 
 def _read_disabled(response: Response) -> bool:

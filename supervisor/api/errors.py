@@ -20,6 +20,10 @@ class SessionError(Exception):
         self.partial = partial
 
 
+class PollCutError(SessionError):
+    """A poll that waited for a job was cut: by a proxy that has no patience, or by a server that goes down."""
+
+
 def reason(error: BaseException) -> str:
     """Say why a request failed, in the words of the innermost cause."""
     for cause in _causes(error):

@@ -16,7 +16,7 @@ _ID_IN_PATH = re.compile(r"(?<=^/jobs)/[^/]+|(?<=^/workers)/[^/]+|(?<=^/data)/.*
 
 def route_of(method: str, path: str) -> str:
     """Return a call's route for a person, without ids: `GET /jobs/…`."""
-    return f"{method} {_ID_IN_PATH.sub('/…', path)}"
+    return f"{method} {_ID_IN_PATH.sub('/…', path.partition('?')[0])}"
 
 
 class OutageLog:

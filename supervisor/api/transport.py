@@ -7,12 +7,13 @@ whole call. When it has passed, the loop shuts the connection's socket down, whi
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -41,7 +42,7 @@ MAX_RESPONSE = 256 << 20
 """Bytes of the largest response that is read: `GET /queue` has every queued job in full."""
 
 MAX_IDLE = 1.0
-"""Non-idempotent calls do not reuse a connection idle for longer than this (seconds): the server may be closing it."""
+"""Seconds since its last request after which non-idempotent calls do not reuse a connection: it may be closing."""
 
 THREADS, THREADS_PER_SLOT = 4, 6
 """At most so many HTTP threads: 4 shared (outbox, module data), 6 per slot (4 heartbeats in flight, poll, flags)."""
@@ -78,16 +79,29 @@ class Call:
     """One call: the request, the part of the response that has arrived, and a way to cut it short."""
 
     def __init__(
-        self, method: str, path: str, content: bytes | None = None, *, idempotent: bool = True, ends: int | None = None
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool = True,
+        ends: int | None = None,
+        wait: float = 0.0,
+        given_up: "asyncio.Future[None] | None" = None,
     ) -> None:
-        """`content` is JSON. A call that is not `idempotent` is never sent twice.
+        """`content` is JSON, if `headers` say nothing else. A call that is not `idempotent` is never sent twice.
 
-        Of a response that is longer than twice `ends` bytes, so many are kept at its beginning and at its end.
+        Of a response that is longer than twice `ends` bytes, so many are kept at its beginning and at its end. The
+        server may take `wait` seconds more than for other calls. The call ends when `given_up` is done.
         """
         self.method = method
         self.path = path
         self.content = content
+        self.headers = ({"Content-Type": "application/json"} if content is not None else {}) | dict(headers or {})
         self.idempotent = idempotent
+        self.timeout = CALL_TIMEOUT + wait
+        self.given_up = given_up
         self.received = bytearray()
         self.is_cut = False
         self.is_shortened = False
@@ -116,9 +130,7 @@ class Transport:
         self._url = settings.api_url
         self._threads = Threads(THREADS + THREADS_PER_SLOT * settings.worker_slots, "session", THREADS)
         self._current = threading.local()  # `call`: the call that the thread performs
-        self._once = _Adapter(self._current)
-        self._once_in_flight = 0
-        self._once_used_at = float("-inf")
+        self._once = _Adapter(self._current, MAX_IDLE)
         self._proxy = proxy_for(settings.api_url)
         self._session = _SessionWithOnce(self._current, self._once, proxied=bool(self._proxy))
         self._session.auth = credentials(settings)
@@ -139,26 +151,16 @@ class Transport:
         Raises:
             SessionError: there is no whole response in time, or `read` refuses it.
         """
-        if call.idempotent:
-            return await self._in_thread(call, read)
-        if not self._once_in_flight and time.monotonic() - self._once_used_at > MAX_IDLE:
-            self._once.close()
-        self._once_in_flight += 1
-        try:
-            return await self._in_thread(call, read)
-        finally:
-            self._once_in_flight -= 1
-            self._once_used_at = time.monotonic()
-
-    async def _in_thread(self, call: Call, read: Callable[[Response], _T]) -> _T:
         future = asyncio.get_running_loop().run_in_executor(self._threads, self._request, call, read)
+        ends: list[asyncio.Future[Any]] = [future, call.given_up] if call.given_up else [future]
         try:
-            async with asyncio.timeout(CALL_TIMEOUT):
-                return await asyncio.shield(future)
-        except TimeoutError:
-            call.cut()
-            await asyncio.wait([future], timeout=1)  # let the thread keep what has arrived: it may name a job
-            raise SessionError(f"no response within {CALL_TIMEOUT:g} s", 0, bytes(call.received)) from None
+            await asyncio.wait(ends, timeout=call.timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not future.done():
+                call.cut()
+                await asyncio.wait([future], timeout=1)  # let the thread keep what has arrived: it may name a job
+                if not future.done() or future.exception():
+                    raise SessionError(f"no response within {call.timeout:g} s", 0, bytes(call.received))
+            return future.result()
         finally:
             if not future.done():
                 call.cut()
@@ -192,8 +194,8 @@ class Transport:
             call.method,
             self._url + call.path,
             data=call.content,
-            headers={"Content-Type": "application/json"} if call.content is not None else None,
-            timeout=(CONNECT_TIMEOUT, CALL_TIMEOUT),
+            headers=call.headers,
+            timeout=(CONNECT_TIMEOUT, call.timeout),
             allow_redirects=False,  # a POST would become a GET, and the token would go elsewhere
             stream=True,
         ) as response:
@@ -229,14 +231,30 @@ class _SessionWithOnce(requests.Session):
 
 
 class _Adapter(HTTPAdapter):
-    """Makes connections that enter themselves in the call that they serve, so that `Call.cut` finds its socket."""
+    """Makes connections that enter themselves in the call that they serve, so that `Call.cut` finds its socket.
 
-    def __init__(self, current: threading.local) -> None:
+    A connection whose last request is older than `max_age` seconds is not used again.
+    """
+
+    def __init__(self, current: threading.local, max_age: float = float("inf")) -> None:
         def noting(base: type[HTTPConnection]) -> type[HTTPConnection]:
             class Noting(base):  # type: ignore[misc, valid-type]
+                used_at = 0.0
+
                 def request(self, *args: Any, **kwargs: Any) -> None:
+                    self.used_at = time.monotonic()
                     current.call.connection = self
                     super().request(*args, **kwargs)
+
+                def connect(self) -> None:
+                    super().connect()
+                    if current.call.is_cut:  # it had no socket yet that could be shut down
+                        self.close()
+                        raise ConnectionAbortedError(errno.ECONNABORTED, "the call was cut")
+
+                @property
+                def is_connected(self) -> bool:
+                    return bool(super().is_connected) and time.monotonic() - self.used_at <= max_age
 
             return Noting
 

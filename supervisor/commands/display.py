@@ -155,6 +155,8 @@ def _setting(name: str, value: object) -> str:
         return shown_url(str(value))
     if isinstance(value, bool):
         return str(int(value))
+    if isinstance(value, tuple):
+        return ",".join(value)
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

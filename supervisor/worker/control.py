@@ -6,18 +6,22 @@ import dataclasses
 import enum
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from loguru import logger
 
 from app.config import Settings
-from supervisor.api.client import Session
+from supervisor.api.client import SHORTEST_WAIT, Session, WorkerOrders
 from supervisor.api.errors import SessionError
 from supervisor.isolation.runtime import Runtime
 from supervisor.worker.heartbeat import JITTER
 from supervisor.worker.journal import Journal, UnfinishedJob
 from supervisor.worker.outbox import Outbox
 from supervisor.worker.trouble import Trouble
+
+LONGEST_WAIT = 30.0
+"""Seconds that a poll waits for a job: as long as the embedded server allows, and less than proxies do."""
 
 
 class Stage(enum.IntEnum):
@@ -42,10 +46,17 @@ class Control:
         self.going = asyncio.Event()
         """Cleared while paused."""
         self.going.set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def stopping_or(self, event: asyncio.Event) -> None:
-        """Wait for `event`, but not longer than until the client is told to stop."""
-        waits = [asyncio.ensure_future(one.wait()) for one in (self.stopping, event)]
+    def start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what an order asks for."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # the loop holds only a weak reference: the task could be collected half-way
+        task.add_done_callback(self._tasks.discard)
+
+    async def stopping_or(self, *events: asyncio.Event) -> None:
+        """Wait for one of `events`, but not longer than until the client is told to stop."""
+        waits = [asyncio.ensure_future(one.wait()) for one in (self.stopping, *events)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -57,6 +68,78 @@ class Control:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds * random.uniform(1 - JITTER, 1)):  # noqa: S311 - no secret
                 await self.stopping.wait()
+
+
+class SlotStanding:
+    """What operators want of one worker: by signals (`Control`), and by the server's orders, if it offers them.
+
+    A worker is paused while either wants it. The server cannot pause one that was told to stop: it could not end.
+    """
+
+    def __init__(self, control: Control, worker_id: str) -> None:
+        self._control = control
+        self._worker_id = worker_id
+        self._orders = WorkerOrders()
+        self.may_take = asyncio.Event()
+        """Set while the worker may take jobs. `update` sets it."""
+        self.is_cancelled = asyncio.Event()
+        """Set when the job in hand is to be cancelled."""
+        self.update()
+
+    @property
+    def is_paused(self) -> bool:
+        """The worker's job is to stand still."""
+        return not self._control.going.is_set() or (self._orders.paused and self._control.stage is Stage.WORK)
+
+    def obey(self, orders: WorkerOrders, job_id: str | None) -> bool:
+        """Take orders of the server for a worker with this job; returns whether they change anything."""
+        before, self._orders = self._orders, orders
+        name = f"Worker {self._worker_id}"
+        if orders.paused != before.paused:
+            logger.info("{} is {} by the server", name, "paused" if orders.paused else "not paused any more")
+        if orders.disabled != before.disabled:
+            log_disabled(name, orders.disabled)
+        is_new = job_id in orders.cancel and not self.is_cancelled.is_set()
+        if is_new:
+            self.is_cancelled.set()
+        return is_new or (orders.paused, orders.disabled) != (before.paused, before.disabled)
+
+    def update(self) -> None:
+        """Signals or orders have changed."""
+        if self.is_paused or self._orders.disabled:
+            self.may_take.clear()
+        else:
+            self.may_take.set()
+
+
+class PollTurn:
+    """The turn to wait at the server for a job, which one of the idle slots has: so slots cost no connections.
+
+    Attributes:
+        wait: Seconds that a poll may wait.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.wait = LONGEST_WAIT
+        self._cut_after: float | None = None
+
+    def note_end(self) -> None:
+        """A poll ended as it should."""
+        self._cut_after = None
+
+    def note_cut(self, seconds: float) -> None:
+        """A poll was cut after so many seconds. If that happens twice in a row, they shall wait for less."""
+        before, self._cut_after = self._cut_after, seconds
+        if before and seconds > SHORTEST_WAIT and abs(seconds - before) < before / 4 and self.wait > SHORTEST_WAIT:
+            self.wait = max(SHORTEST_WAIT, 0.8 * min(seconds, before))
+            words = "Polls are cut after {:.0f} s, perhaps by a proxy: from now on they wait for {:.1f} s"
+            logger.warning(words, seconds, self.wait)
+
+
+def log_disabled(name: str, disabled: bool) -> None:
+    words = "disabled on the server: no jobs are taken" if disabled else "enabled again"
+    logger.info("{} is {}", name[0].upper() + name[1:], words)
 
 
 class DisabledFlags:
@@ -92,8 +175,7 @@ class DisabledFlags:
             disabled = before  # the response had begun, and is too long for its time: a huge queue
         self._flags[name] = now, disabled
         if disabled != before:
-            words = "disabled on the server: no jobs are taken" if disabled else "enabled again"
-            logger.info("{} is {}", name[0].upper() + name[1:], words)
+            log_disabled(name, disabled)
         return disabled
 
 
@@ -107,6 +189,7 @@ class WorkerContext:
     control: Control
     flags: DisabledFlags
     trouble: Trouble
+    turn: PollTurn
     runtime: Runtime
     """Replaced when the operator has the configuration read again. Jobs under way keep the one they began with."""
     settings: Settings

@@ -4,13 +4,15 @@ import asyncio
 import collections
 import contextlib
 import random
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from loguru import logger
 
 from app.config import VERSION, Settings
 from ipc.messages import StepName
-from supervisor.api.client import Session
+from supervisor.api.client import ORDERS, Session, WorkerOrders
 from supervisor.api.errors import SessionError
 from supervisor.jobs.model import Job
 from supervisor.jobs.record import field_time, now
@@ -34,7 +36,8 @@ class WorkerHeartbeat:
     `trouble` is shown in each heartbeat, while there is some.
 
     Attributes:
-        paused: The operator has paused the client.
+        paused: An operator has paused the worker.
+        on_orders: Called with the operator's orders after each heartbeat; without any if the server offers none.
         is_known: Set once the server knows this worker: before that an operator cannot disable it.
     """
 
@@ -47,6 +50,7 @@ class WorkerHeartbeat:
     ) -> None:
         self.worker_id = worker_id
         self.paused = False
+        self.on_orders: Callable[[WorkerOrders], None] = lambda _: None
         self.is_known = asyncio.Event()
         self._session = session
         self._interval = settings.heartbeat_interval
@@ -54,10 +58,17 @@ class WorkerHeartbeat:
         self._online_at = field_time(now(settings))
         self._hostname = settings.hostname
         self._adapted = asyncio.Event()
+        self._must_ask = True
+        self._sent = self._heard = 0
         self._has_started = False
         self._job: Job | None = None
         self._task: TaskRun | None = None
         self._in_flight: collections.deque[asyncio.Task[None]] = collections.deque()
+
+    @property
+    def job_id(self) -> str | None:
+        """The job that heartbeats name."""
+        return self._job.job_id if self._job else None
 
     def set_idle(self) -> None:
         """The worker has no job. Until the first call the status is `startup`."""
@@ -111,28 +122,44 @@ class WorkerHeartbeat:
                 await self._adapted.wait()
         self._adapted.clear()  # an interval that has become shorter begins with a heartbeat
 
-    async def _adapt(self) -> None:
-        """Beat often enough for the server, which would give the job of a worker that it holds for dead to another."""
-        with contextlib.suppress(SessionError):  # a server that does not tell its patience
-            patience = await self._session.patience()
-            if patience and self._interval > patience / BEATS:
-                shown, self._interval = self._interval, patience / BEATS
-                words = "HEARTBEAT_INTERVAL: {:g} s is too long for the server, whose patience is {:g} s: now {:g} s"
-                logger.warning(words, shown, patience, self._interval)
-                self._adapted.set()
+    async def _ask(self) -> None:
+        """Ask what the server offers, and how often it wants heartbeats: else it gives the worker's job to another."""
+        self._must_ask = False
+        try:
+            configuration = await self._session.configuration()
+        except SessionError as error:
+            self._must_ask = error.status != HTTPStatus.NOT_FOUND
+            return
+        patience = configuration.vanished_after
+        if patience and self._interval > patience / BEATS:
+            shown, self._interval = self._interval, patience / BEATS
+            words = "HEARTBEAT_INTERVAL: {:g} s is too long for the server, whose patience is {:g} s: now {:g} s"
+            logger.warning(words, shown, patience, self._interval)
+            self._adapted.set()
+        if ORDERS in configuration.offers:
+            self._adapted.set()  # the next heartbeat brings the orders
 
     def _beat(self) -> None:
         while self._in_flight and self._in_flight[0].done():
             self._in_flight.popleft()
         if len(self._in_flight) >= IN_FLIGHT:
             self._in_flight.popleft().cancel()
-        self._in_flight.append(asyncio.create_task(self._send(self.message())))
+        self._sent += 1
+        self._in_flight.append(asyncio.create_task(self._send(self._sent, self.message())))
 
-    async def _send(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(SessionError):  # the session has logged it, and the next heartbeat is the retry
-            await self._session.beat(self.worker_id, message)
+    async def _send(self, number: int, message: dict[str, Any]) -> None:
+        offered = ORDERS in self._session.offers
+        try:
+            orders = await self._session.beat(self.worker_id, message)
             if not self.is_known.is_set():
                 # The server can disable a worker only after its record was read once (sisyphus-server 1.3.3).
                 await self._session.worker_disabled(self.worker_id)
-                await self._adapt()
-                self.is_known.set()
+        except SessionError as error:  # the session has logged it, and the next heartbeat is the retry
+            self._must_ask |= not error.status  # when it is back, it may be another
+            return
+        if self._must_ask or (offered and orders is None):
+            await self._ask()
+        self.is_known.set()
+        if number > self._heard:  # of answers that overtake each other, the newest counts
+            self._heard = number
+            self.on_orders(orders or WorkerOrders())

@@ -1,12 +1,14 @@
 """Taking jobs from the server's queue: when a worker asks, and what it makes of a broken answer."""
 
+import asyncio
+import contextlib
 import re
 
 from loguru import logger
 
-from supervisor.api.client import PolledJob
-from supervisor.api.errors import SessionError
-from supervisor.worker.control import Stage, WorkerContext
+from supervisor.api.client import SHORTEST_WAIT, WAITING_POLLS, PolledJob, Request
+from supervisor.api.errors import PollCutError, SessionError
+from supervisor.worker.control import SlotStanding, Stage, WorkerContext
 
 JOB_ID_KEY = re.compile(rb'"job_id"\s*:\s*"([^"\\]+)"')
 """Finds a job's id in a broken response, which need not be JSON."""
@@ -15,30 +17,51 @@ JOB_ID_KEY = re.compile(rb'"job_id"\s*:\s*"([^"\\]+)"')
 class Intake:
     """Takes jobs for one worker."""
 
-    def __init__(self, context: WorkerContext, worker_id: str) -> None:
+    def __init__(self, context: WorkerContext, worker_id: str, standing: SlotStanding) -> None:
         self._context = context
         self._control = context.control
         self._worker_id = worker_id
+        self._standing = standing
+        self._interrupted = asyncio.Event()
+
+    def interrupt(self) -> None:
+        """End a poll that waits at the server: what it says of the worker is not right any more."""
+        self._interrupted.set()
 
     async def take(self) -> PolledJob | None:
         """Wait for a job of the server; `None` when the client is told to stop."""
-        settings = self._context.settings
+        settings, session = self._context.settings, self._context.session
         while self._control.stage is Stage.WORK:
-            interval = settings.queue_poll_interval
-            for needed in (self._control.going, self._context.trouble.well):
+            for needed in (self._standing.may_take, self._context.trouble.well):
                 await self._control.stopping_or(needed)
             try:
-                if self._control.going.is_set() and (polled := await self._poll()):
-                    return polled
+                if WAITING_POLLS in session.offers:
+                    async with self._context.turn.lock:
+                        polled, interval = await self._wait_for_job()
+                else:
+                    polled, interval = await self._poll(), settings.queue_poll_interval
             except SessionError:  # the session has logged it
-                interval = settings.network_retry_interval
-            await self._control.rest(interval)
+                polled, interval = None, settings.network_retry_interval
+            if polled:
+                return polled
+            await self._rest(interval)
         return None
 
+    async def _rest(self, seconds: float) -> None:
+        reachable = self._context.session.reachable
+        if WAITING_POLLS not in self._context.session.offers or reachable.is_set():
+            await self._control.rest(seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._control.stopping_or(reachable)
+
+    async def _may_poll(self) -> bool:
+        ready = self._standing.may_take.is_set() and await self._context.trouble.is_well()
+        return ready and self._control.stage is Stage.WORK
+
     async def _poll(self) -> PolledJob | None:
-        if await self._context.flags.disabled(self._worker_id) or not await self._context.trouble.is_well():
-            return None
-        if self._control.stage is not Stage.WORK:
+        if await self._context.flags.disabled(self._worker_id) or not await self._may_poll():
             return None
         try:
             return await self._context.session.poll()
@@ -46,6 +69,31 @@ class Intake:
             if polled := await self._salvage(error):
                 return polled
             raise
+
+    async def _wait_for_job(self) -> tuple[PolledJob | None, float]:
+        """Let a poll wait at the server; returns the job that it gave, and the seconds until the next poll."""
+        context, loop = self._context, asyncio.get_running_loop()
+        self._interrupted.clear()
+        if not await self._may_poll():
+            return None, 0.0
+        turn, modules = context.turn, tuple(context.runtime.client.modules)
+        request = Request(self._worker_id, modules, context.settings.worker_tags, turn.wait)
+        given_up = asyncio.ensure_future(self._control.stopping_or(context.trouble.noted, self._interrupted))
+        began = loop.time()
+        try:
+            polled = await context.session.wait_for_job(request, given_up)
+        except PollCutError:
+            turn.note_cut(seconds := loop.time() - began)
+            return None, max(0.0, SHORTEST_WAIT - seconds)
+        except SessionError as error:
+            if not (polled := await self._salvage(error)) and not given_up.done():
+                raise
+        else:
+            turn.note_end()
+        finally:
+            given_up.cancel()
+        is_early = loop.time() - began < SHORTEST_WAIT and not given_up.done()
+        return polled, context.settings.queue_poll_interval if is_early else 0.0
 
     async def _salvage(self, error: SessionError) -> PolledJob | None:
         """Recover a job from a broken poll response: if the part that came holds its id, fetch it by that."""

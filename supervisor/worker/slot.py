@@ -17,7 +17,7 @@ from rich.filesize import decimal
 
 from app.formats import refuse_constant
 from ipc.messages import Cause
-from supervisor.api.client import PolledJob
+from supervisor.api.client import PolledJob, WorkerOrders
 from supervisor.api.errors import SessionError
 from supervisor.isolation import sampler
 from supervisor.isolation.failure import StopOrder
@@ -26,7 +26,7 @@ from supervisor.jobs.model import Job, JobError, read_job, unescape
 from supervisor.jobs.record import Failure, job_record, now
 from supervisor.jobs.task_run import JobObserver
 from supervisor.worker import unfit
-from supervisor.worker.control import Stage, WorkerContext
+from supervisor.worker.control import SlotStanding, Stage, WorkerContext
 from supervisor.worker.heartbeat import WorkerHeartbeat
 from supervisor.worker.intake import Intake
 from supervisor.worker.journal import JournalError, OutboxItem, UnfinishedJob
@@ -41,6 +41,8 @@ KEPT = 600.0
 
 SHUTDOWN: Literal["shutdown"] = "shutdown"
 """Failure reason of a job interrupted by a shutdown; such a job is requeued."""
+
+CANCELLED = StopOrder(Cause("cancelled", "the job was cancelled on the server"))
 
 _T = TypeVar("_T")
 
@@ -58,7 +60,10 @@ class Slot:
         self._control = context.control
         self._heartbeat = heartbeat
         self._settings = msgspec.structs.replace(context.settings, host_uuid=worker_id)
-        self._intake = Intake(context, worker_id)
+        self._standing = SlotStanding(context.control, worker_id)
+        self._intake = Intake(context, worker_id, self._standing)
+        self._adjusting = asyncio.Lock()
+        heartbeat.on_orders = self._obey
 
     async def work(self) -> None:
         """Resume unfinished jobs, then take jobs until the client is told to stop."""
@@ -69,11 +74,21 @@ class Slot:
         while (polled := await self._intake.take()) is not None:
             await self._begin(polled)
 
-    async def pause(self, paused: bool) -> None:
-        """Stop the job's processes where they are, or let them continue."""
-        self._heartbeat.paused = paused
-        if self.job:
-            await (self.job.pause() if paused else self.job.resume())
+    def _obey(self, orders: WorkerOrders) -> None:
+        if self._standing.obey(orders, self._heartbeat.job_id):
+            self._control.start_task(self.adjust())
+
+    async def adjust(self) -> None:
+        """Do as operators want, after a signal or an order of the server: pause, resume or cancel, take jobs or not."""
+        self._standing.update()
+        self._intake.interrupt()
+        async with self._adjusting:
+            paused = self._standing.is_paused
+            if self.job and self._standing.is_cancelled.is_set():
+                self.job.stop(CANCELLED)
+            if self.job and paused != self._heartbeat.paused:
+                await (self.job.pause() if paused else self.job.resume())
+            self._heartbeat.paused = paused
 
     def stop(self) -> None:
         """Stop the job in hand, if there is one; it goes back to the queue."""
@@ -178,6 +193,7 @@ class Slot:
             await self._refuse(unfinished, failure)
             return
         logger.bind(job=job.job_id).info("Job {!r} begins ({} tasks)", job.job_title, len(job.tasks))
+        self._standing.is_cancelled.clear()
         self._heartbeat.set_job(job)
         self._counted = job.job_id
         try:
@@ -205,7 +221,9 @@ class Slot:
         self.job = self._job_run(job, self.observer, checkpoint)
         if self._control.stage >= Stage.CANCEL:  # the order came while the job was read
             self.stop()
-        elif not self._control.going.is_set():
+        elif self._standing.is_cancelled.is_set():
+            self.job.stop(CANCELLED)
+        elif self._standing.is_paused:
             await self.job.pause()
         watching = asyncio.create_task(self._cancel_if_deleted(self.job))
         try:
@@ -224,7 +242,10 @@ class Slot:
         logger.bind(job=job.job_id).warning("The job waits until the worker is well again: {}", why)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if job.tasks else KEPT):
-                await self._control.stopping_or(trouble.well)
+                await self._control.stopping_or(trouble.well, self._standing.is_cancelled)
+        if self._standing.is_cancelled.is_set():
+            await self._refuse(job, Failure(CANCELLED.cause, "run", task=len(job.tasks)))
+            return False
         if trouble.well.is_set() and self._control.stage < Stage.CANCEL:
             return True
         if not job.tasks:

@@ -31,6 +31,7 @@ class Trouble:
     Attributes:
         why: One line for a person; empty while nothing is known to be wrong.
         well: Set while `why` is empty.
+        noted: Set while it is not.
     """
 
     def __init__(self, glance: Look, examine: Look, interval: float) -> None:
@@ -43,7 +44,7 @@ class Trouble:
         self._since = 0.0
         self._over_at = float("-inf")
         self._level = "ERROR"
-        self._noted = asyncio.Event()
+        self.noted = asyncio.Event()
 
     def note(self, why: str) -> None:
         """Something is wrong. It is logged, unless there is trouble already."""
@@ -54,7 +55,7 @@ class Trouble:
         logger.log(self._level, "This worker is in trouble, and takes no job until it is over: {}", why)
         self.why = why
         self.well.clear()
-        self._noted.set()
+        self.noted.set()
 
     async def is_well(self) -> bool:
         """Return whether a job may be taken, as far as that is known and can be found out cheaply."""
@@ -65,7 +66,7 @@ class Trouble:
     async def keep_looking(self) -> None:
         """Look again while there is trouble, until cancelled."""
         while True:
-            await self._noted.wait()
+            await self.noted.wait()
             wait = min(FIRST_LOOK, self._interval)
             await asyncio.sleep(wait)
             while why := await _find(self._examine):
@@ -76,7 +77,7 @@ class Trouble:
             level = "INFO" if self._level == "ERROR" else self._level
             logger.log(level, "This worker is well again, after {:.0f} s of trouble", self._over_at - self._since)
             self.why = ""
-            self._noted.clear()
+            self.noted.clear()
             self.well.set()
 
 

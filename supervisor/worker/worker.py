@@ -15,10 +15,9 @@ import contextlib
 import os
 import signal
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from loguru import logger
 
@@ -28,7 +27,7 @@ from supervisor.isolation import landlock, scratch, signals
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import Runtime, start_runtime
 from supervisor.isolation.systemd import Notifier
-from supervisor.worker.control import Control, DisabledFlags, Stage, WorkerContext
+from supervisor.worker.control import Control, DisabledFlags, PollTurn, Stage, WorkerContext
 from supervisor.worker.heartbeat import WorkerHeartbeat
 from supervisor.worker.journal import Journal, JournalError
 from supervisor.worker.outbox import Outbox
@@ -63,7 +62,6 @@ class Worker:
         self._heartbeats: list[WorkerHeartbeat] = []
         self._slots: list[Slot] = []
         self._slots_running: asyncio.Task[None] | None = None
-        self._signal_tasks: set[asyncio.Task[None]] = set()
         self._killed_by: signal.Signals | None = None
 
     async def main(self) -> int:
@@ -100,6 +98,7 @@ class Worker:
             control=self._control,
             flags=flags,
             trouble=trouble,
+            turn=PollTurn(),
             runtime=runtime,
             settings=settings,
             unfinished=unfinished,
@@ -158,9 +157,9 @@ class Worker:
             case signal.SIGQUIT:
                 self._stop(Stage.CANCEL if stage < Stage.CANCEL else Stage.KILL, number)
             case signal.SIGHUP:
-                self._start_task(self._reload())
+                self._control.start_task(self._reload())
             case signal.SIGUSR1:
-                self._start_task(self._log_snapshot())
+                self._control.start_task(self._log_snapshot())
             case signal.SIGUSR2 if stage >= Stage.CANCEL:
                 logger.info("SIGUSR2: not paused, because the jobs are being stopped")
             case signal.SIGUSR2:
@@ -175,7 +174,8 @@ class Worker:
         self._control.stage = stage
         self._control.stopping.set()
         for slot in self._slots:
-            self._start_task(slot.spare())
+            self._control.start_task(slot.spare())
+            self._control.start_task(slot.adjust())
         if not self._control.going.is_set():
             self._pause(False)  # a paused job could neither finish nor clean up
         match stage:
@@ -197,7 +197,7 @@ class Worker:
         else:
             self._control.going.set()
         for slot in self._slots:
-            self._start_task(slot.pause(paused))
+            self._control.start_task(slot.adjust())
 
     async def _reload(self) -> None:
         """Read the configuration again, for jobs that begin from now on. A wrong one changes nothing."""
@@ -208,6 +208,8 @@ class Worker:
             return
         if self._context:
             self._context.runtime = replace(self._context.runtime, client=self._client, limits=self._limits)
+            for slot in self._slots:
+                await slot.adjust()  # the poll that waits at the server names the former modules
         logger.info("SIGHUP: read {} again; modules: {}", self._client.file, ", ".join(self._client.modules) or "none")
 
     def _read_file_again(self) -> Configuration:
@@ -215,11 +217,6 @@ class Worker:
         if file.exists() and not file.is_file():  # reading a pipe would wait for somebody to write to it
             raise ConfigError(f"{file}: is no regular file, which alone can be read again")
         return self._read_again()
-
-    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._signal_tasks.add(task)  # the loop holds only a weak reference: the task could be collected half-way
-        task.add_done_callback(self._signal_tasks.discard)
 
     async def _tell_systemd(self, context: WorkerContext) -> None:
         """Tell systemd that the loop runs, and what it waits for, until cancelled. The server need not be there."""

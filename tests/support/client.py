@@ -24,7 +24,16 @@ QUICK = {
     "NETWORK_RETRY_INTERVAL": "0.3",
 }
 
-SETTINGS = {*QUICK, "API_URL", "API_TOKEN", "API_TIMEZONE", "WORKER_SLOTS", "ON_RESTART", "SHUTDOWN_GRACE"}
+SETTINGS = {
+    *QUICK,
+    "API_URL",
+    "API_TOKEN",
+    "API_TIMEZONE",
+    "WORKER_SLOTS",
+    "WORKER_TAGS",
+    "ON_RESTART",
+    "SHUTDOWN_GRACE",
+}
 
 BEAT = 1.0
 """The heartbeat's interval where gaps are measured: long beside what a busy machine adds."""

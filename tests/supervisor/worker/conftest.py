@@ -1,11 +1,24 @@
 """A place for a journal."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.supervisor.worker.served import Served
+from tests.support.api_server import serving
+from tests.support.client import Client
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state directory that does not exist yet."""
     return tmp_path / "deep" / "state"
+
+
+@pytest.fixture
+def served(client: Client, tmp_path: Path) -> Iterator[Served]:
+    """A client of the embedded server, not yet started."""
+    with serving(tmp_path / "jobs.db", vanished_after=5) as api:
+        yield Served(client, api)
+        client.close()

@@ -31,6 +31,7 @@ def test_settings_may_be_empty(farm: Farm, client: Client) -> None:
         ("WORKER_SLOTS", "-1"),
         ("WORKER_SLOTS", "2.5"),
         ("WORKER_SLOTS", "many"),
+        ("WORKER_TAGS", "gpu,\tspam"),
         ("ON_RESTART", "perhaps"),
         ("SHUTDOWN_GRACE", "soon"),
         ("SHUTDOWN_GRACE", "-1"),

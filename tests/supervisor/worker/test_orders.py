@@ -1,0 +1,147 @@
+"""Orders of an operator that reach the worker through the embedded server: cancel, pause, disable."""
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.supervisor.worker.served import Served
+from tests.support.api_server import wait_for
+from tests.support.client import QUICK, WORKER
+from tests.support.waiting import until
+
+
+def stands_still(served: Served, job_id: str) -> bool:
+    """A job that could end does not, for some heartbeats."""
+    wait_for(3 * float(QUICK["HEARTBEAT_INTERVAL"]))
+    return served.await_beat()["info"] == {"paused": True} and served.record(job_id)["state"] == "running"
+
+
+def test_a_running_job_is_cancelled(served: Served, tmp_path: Path) -> None:
+    """It ends as `cancelled`, with who ordered that; it is not queued again, and the worker takes the next job."""
+    served.client.start()
+    _, job_id = served.hold(tmp_path)
+    served.api("POST", f"/jobs/{job_id}/cancel?by=anna")
+    record = served.await_state(job_id, "cancelled")
+    following = served.await_state(served.submit(), "completed")
+
+    assert record["cancelled_by"] == "anna"
+    assert record["info"]["error"]["reason"] == "cancelled"
+    assert "cancelled" in record["message"]
+    assert following["worker_id"] == WORKER
+    assert served.api.queued() == []
+
+
+@pytest.mark.parametrize("by_signal", [False, True], ids=["by order", "by signal"])
+def test_a_paused_job_is_cancelled(served: Served, tmp_path: Path, by_signal: bool) -> None:
+    """A job that stands still ends, too."""
+    served.client.start()
+    _, job_id = served.hold(tmp_path)
+    if by_signal:
+        served.client.process.send_signal(signal.SIGUSR2)
+    else:
+        served.order(paused=True)
+    served.await_beat(paused=True)
+    served.api("POST", f"/jobs/{job_id}/cancel")
+
+    assert served.await_state(job_id, "cancelled")["info"]["error"]["reason"] == "cancelled"
+
+
+def test_a_cancelled_job_does_not_wait_for_a_worker_in_trouble(served: Served, tmp_path: Path) -> None:
+    """A job that waits until its worker is well again ends when it is cancelled."""
+    served.client.start()
+    held, job_id = served.hold(tmp_path)
+    zygote = psutil.Process(served.client.process.pid).children()[0]
+    served.client.process.send_signal(signal.SIGSTOP)
+    zygote.kill()
+    served.api("POST", f"/jobs/{job_id}/cancel")
+    served.client.process.send_signal(signal.SIGCONT)
+
+    assert served.await_state(job_id, "cancelled")["state"] == "cancelled"
+    held.let_go()
+
+
+def test_pause_and_resume(served: Served, tmp_path: Path) -> None:
+    """The job stands still, its heartbeat says so, and it goes on when the order is taken back."""
+    served.client.start()
+    held, job_id = served.hold(tmp_path)
+    served.order(paused=True)
+    served.await_beat(paused=True)
+    held.let_go()
+    still = stands_still(served, job_id)
+    served.order(paused=False)
+
+    assert still
+    assert served.await_state(job_id, "completed")
+
+
+def test_either_pauses(served: Served, tmp_path: Path) -> None:
+    """A worker that signal and order have paused goes on when both are taken back, whichever is first."""
+    served.client.start()
+    held, job_id = served.hold(tmp_path)
+    served.order(paused=True)
+    served.await_beat(paused=True)
+    served.client.process.send_signal(signal.SIGUSR2)
+    until(lambda: any("SIGUSR2 again resumes" in line for line in served.client.log), "the signal")
+    served.order(paused=False)
+    until(lambda: any("not paused any more" in line for line in served.client.log), "the order")
+    held.let_go()
+    still = stands_still(served, job_id)
+    served.client.process.send_signal(signal.SIGUSR2)
+
+    assert still
+    assert served.await_state(job_id, "completed")
+
+
+def test_a_worker_that_is_told_to_stop_goes_on(served: Served, tmp_path: Path) -> None:
+    """The server's pause holds no worker up that drains: it could not end."""
+    served.client.start()
+    held, job_id = served.hold(tmp_path)
+    served.order(paused=True)
+    served.await_beat(paused=True)
+    held.let_go()
+
+    assert served.client.stop() == 0
+    assert served.record(job_id)["state"] == "completed"
+
+
+@pytest.mark.parametrize("order", ["disabled", "paused"])
+def test_a_worker_that_takes_no_jobs(served: Served, order: str) -> None:
+    """It takes none while the order holds, and takes one as soon as it is taken back."""
+    served.client.start()
+    served.await_beat()
+    served.order(**{order: True})
+    until(lambda: any("by the server" in line or "is disabled" in line for line in served.client.log), "the order")
+    job_id = served.submit()
+    before = served.await_beat()["status"], served.record(job_id)["state"]
+    served.order(**{order: False})
+
+    assert before == ("idle", "queued")
+    assert served.await_state(job_id, "completed")
+
+
+def test_a_disabled_worker_finishes_its_job(served: Served, tmp_path: Path) -> None:
+    """Only the next job waits."""
+    served.client.start()
+    held, job_id = served.hold(tmp_path)
+    served.order(disabled=True)
+    until(lambda: any("is disabled" in line for line in served.client.log), "the order")
+    held.let_go()
+    served.await_state(job_id, "completed")
+    waiting = served.submit()
+    served.await_beat()
+
+    assert served.record(waiting)["state"] == "queued"
+
+
+def test_one_slot_of_two_is_disabled(served: Served) -> None:
+    """The other one takes the jobs, though the first had the turn to wait for them."""
+    served.client.start(WORKER_SLOTS="2")
+    until(lambda: served.api("GET", "/workers").json()["count"] == 2, "two workers")
+    served.order(disabled=True)
+    until(lambda: any("is disabled" in line for line in served.client.log), "the order")
+    workers = {served.await_state(served.submit(), "completed")["worker_id"] for _ in range(3)}
+
+    assert len(workers) == 1
+    assert WORKER not in workers

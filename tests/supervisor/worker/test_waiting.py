@@ -1,0 +1,126 @@
+"""Polls that wait at the embedded server: whom they give jobs, what ends them, and what breaks them."""
+
+import contextlib
+import itertools
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.supervisor.worker.served import CuttingProxy, Served
+from tests.support.api_server import Process, connected
+from tests.support.client import Client, Held
+from tests.support.supervised import BENIGN, job
+from tests.support.waiting import until
+
+# The intervals of `served` are a minute: whatever happens sooner happens because a poll waits.
+
+
+def test_a_job_begins_when_it_is_submitted(served: Served) -> None:
+    """An idle worker takes one job after the other without an interval between, and leaves at once when asked."""
+    served.client.start()
+    served.await_beat()
+    jobs = [served.await_state(served.submit(), "completed") for _ in range(5)]
+
+    assert served.client.stop() == 0
+    assert len(jobs) == 5
+
+
+def test_slots_share_one_poll(served: Served, tmp_path: Path) -> None:
+    """Of all idle slots one waits at the server, and each gets a job all the same."""
+    slots = 8
+    with contextlib.closing(CuttingProxy(served.api.url, 60.0)) as proxy:
+        served.client.start(API_URL=proxy.url, WORKER_SLOTS=str(slots))
+        until(lambda: served.idle_workers() == slots, "all workers")
+        polls = len(proxy.polls)
+        held = [Held(tmp_path, f"job{number}") for number in range(slots)]
+        ids = [served.submit(each.job) for each in held]
+        for each in held:
+            each.await_running()
+            each.let_go()
+        workers = {served.await_state(job_id, "completed")["worker_id"] for job_id in ids}
+        served.client.stop()
+
+    assert polls == 1
+    assert len(workers) == slots
+
+
+def test_a_worker_gets_what_it_can_do(served: Served) -> None:
+    """The poll tells tags and modules: jobs for others stay in the queue, behind which a job is taken."""
+    served.client.start(WORKER_TAGS="gpu, fast,gpu")
+    foreign = [served.submit(requires=["tape"]), served.submit(job(("unknown", {})))]
+    taken = [served.await_state(served.submit(requires=tags), "completed") for tags in (["gpu", "fast"], ["fast"], [])]
+    why = [served.record(job_id)["why"] for job_id in foreign]
+
+    assert len(taken) == 3
+    assert why == ["no live worker has the tag tape", "no live worker has the module unknown"]
+
+
+def test_modules_that_are_enabled_later(served: Served) -> None:
+    """SIGHUP ends the poll that names the former modules."""
+    served.client.start()
+    served.await_beat()
+    job_id = served.submit(job(("later", {})))
+    config = served.client.directory / "client.toml"
+    config.write_text(config.read_text().replace("benign =", 'later = "tests.hostile.Benign"\nbenign ='))
+    served.client.process.send_signal(signal.SIGHUP)
+
+    assert served.await_state(job_id, "completed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR2], ids=lambda number: number.name)
+def test_no_job_is_lost_that_is_given_when_a_poll_ends(served: Served, number: signal.Signals) -> None:
+    """A job that comes in the instant of a signal is run, or goes back to the queue."""
+    served.client.start()
+    served.await_beat()
+    served.client.process.send_signal(number)
+    ids = [served.submit() for _ in range(3)]
+    if number is not signal.SIGUSR2:
+        assert served.client.process.wait(60) == 0
+        served.client.start()
+    else:
+        served.client.process.send_signal(number)
+    until(lambda: not served.api.queued(), "the queue to be empty", 60)
+    until(lambda: served.api("GET", "/jobs?state=running").json()["jobs"] == [], "nothing to run", 60)
+    ended = served.api("GET", "/jobs?state=completed").json()["jobs"]
+
+    assert len(ended) >= len(ids)
+
+
+def test_a_server_that_is_killed_and_comes_back(client: Client, tmp_path: Path) -> None:
+    """It costs the log one line when it goes and one when it comes, and the worker takes its jobs at once."""
+    with contextlib.ExitStack() as stack:
+        server = Process(tmp_path, tmp_path / "jobs.db")
+        stack.callback(server.kill)
+        url = server.start()
+        served = Served(client, stack.enter_context(connected(url)))
+        client.start()
+        served.await_beat()
+        server.kill()
+        until(lambda: any("cannot be reached" in line for line in client.log), "the outage")
+        again = Process(tmp_path, tmp_path / "jobs.db", port=int(url.rpartition(":")[2]))
+        stack.callback(again.kill)
+        again.start()
+        completed = served.await_state(served.submit(), "completed")
+        client.stop()
+
+    assert completed
+    assert len([line for line in client.log if "cannot be reached" in line]) == 1
+    assert not [line for line in client.log if "/queue/poll" in line]
+
+
+@pytest.mark.slow
+def test_a_proxy_without_patience(served: Served) -> None:
+    """Polls that a proxy cuts become shorter; none is repeated in a hurry, and the log says it once."""
+    proxy = CuttingProxy(served.api.url, 2.0)
+    with contextlib.closing(proxy):
+        served.client.start(API_URL=proxy.url)
+        until(lambda: len(proxy.polls) > 6, "some polls", 60)
+        completed = served.await_state(served.submit(BENIGN), "completed")
+        warnings = [line for line in served.client.log if " WARNING " in line]
+        served.client.stop()
+
+    assert completed
+    assert len(warnings) == 1, warnings
+    assert "Polls are cut after 2 s" in warnings[0]
+    assert min(later - earlier for earlier, later in itertools.pairwise(proxy.polls[:6])) > 1.0
