@@ -131,10 +131,12 @@ class Session:
 
     Attributes:
         offers: What the server offers, as `configuration` was last told.
+        asked: Set once `configuration` was told it.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.offers: frozenset[str] = frozenset()
+        self.asked = asyncio.Event()
         self._cut_early = False
         self._transport = Transport(settings)
         self._outages = OutageLog(shown_url(settings.api_url))
@@ -201,6 +203,11 @@ class Session:
         response = await self._call("GET", path, _read_found, accept=(404, 405))
         return response.json() if response else None
 
+    async def put_log(self, job_id: str, log: bytes) -> None:
+        """Store the log of a job, if the server still has that job. Failures are not logged."""
+        path, headers = f"/jobs/{quote_part(job_id)}/log", {"Content-Type": "text/plain; charset=utf-8"}
+        await self._call("PUT", path, _read_nothing, log, accept=(404,), headers=headers, log=False)
+
     async def is_embedded_server(self) -> bool:
         """Return whether the server is this project's own, which keeps the verdict of every job."""
         response = await self._call("GET", "/status/health", _read_whole)
@@ -223,6 +230,7 @@ class Session:
         """Ask what a worker must know of the server; from now on, what it offers is used."""
         configuration = await self._call("GET", "/status/config", _reader_of(Configuration), log=False)
         self.offers = configuration.offers
+        self.asked.set()
         return configuration
 
     async def workers(self) -> list[WorkerStatus]:
@@ -246,7 +254,7 @@ class Session:
         method: str,
         path: str,
         read: Callable[[Response], _T],
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | bytes | None = None,
         *,
         accept: tuple[int, ...] = (),
         idempotent: bool = True,
@@ -264,7 +272,7 @@ class Session:
             return read(response)
 
         route = route_of(method, path) if log else None
-        content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        content = json.dumps(body, allow_nan=False).encode() if isinstance(body, Mapping) else body
         call = Call(
             method, path, content, headers=headers, idempotent=idempotent, ends=ends, wait=wait, given_up=given_up
         )

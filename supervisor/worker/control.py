@@ -186,6 +186,8 @@ class WorkerContext:
     session: Session
     journal: Journal
     outbox: Outbox
+    log_outbox: Outbox
+    """That of logs: no verdict waits for them."""
     control: Control
     flags: DisabledFlags
     trouble: Trouble

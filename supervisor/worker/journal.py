@@ -48,8 +48,8 @@ CREATE TABLE workers (                    -- the ids that this client's workers 
 CREATE TABLE outbox (                     -- for the server, in this order
     number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: a late acknowledgement deletes no newer item
     job_id TEXT NOT NULL,
-    kind TEXT NOT NULL,                   -- 'verdict', or 'return': the job goes back to the queue
-    body TEXT NOT NULL,                   -- the verdict, or the job as the server gave it
+    kind TEXT NOT NULL,                   -- 'verdict'; 'return': the job goes back to the queue; 'log': its log is sent
+    body TEXT NOT NULL,                   -- the verdict; the job as the server gave it; empty: the log is in a file
     doubtful INTEGER NOT NULL DEFAULT 0,  -- the server may have it already
     new_id TEXT                           -- a returned job is in the queue under this id
 );
@@ -100,13 +100,16 @@ class UnfinishedJob(msgspec.Struct, frozen=True):
     """The strings in `document` are as the submitter wrote them, and not escaped for HTML."""
 
 
+OutboxKind = Literal["verdict", "return", "log"]
+
+
 class OutboxItem(msgspec.Struct, eq=False):
-    """A verdict or a returned job that the server must still get."""
+    """A verdict, a returned job or a job's log that the server must still get."""
 
     number: int | None
     """Its row in the journal; `None` if it could not be written down."""
     job_id: str
-    kind: Literal["verdict", "return"]
+    kind: OutboxKind
     body: str
     doubtful: bool = False
     """The server may have it already: ask the server before sending it."""
@@ -212,6 +215,10 @@ class Journal:
         """Replace a job by an order to put it back into the server's queue."""
         return await self._queue(job_id, "return", document)
 
+    async def queue_log(self, job_id: str) -> OutboxItem:
+        """The log of a job that has its verdict is to be sent."""
+        return await self._queue(job_id, "log", "")
+
     async def mark_doubtful(self, item: OutboxItem) -> None:
         """A returned job is about to be posted: after a crash, the server may have it."""
         await self._write("UPDATE outbox SET doubtful = 1 WHERE number = ?", item.number)
@@ -229,7 +236,7 @@ class Journal:
         """Delete the acknowledged items on disk."""
         await self._write("")
 
-    async def _queue(self, job_id: str, kind: Literal["verdict", "return"], body: str) -> OutboxItem:
+    async def _queue(self, job_id: str, kind: OutboxKind, body: str) -> OutboxItem:
         def queue() -> int | None:
             with self._transaction() as connection:
                 connection.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
@@ -362,7 +369,7 @@ def _held(file: Path) -> list[str]:
     return list(held)
 
 
-_OUR_FILES = {"host_uuid", "jobs", "journal", "lock", "server"}
+_OUR_FILES = {"host_uuid", "jobs", "journal", "lock", "logs", "server"}
 """The beginnings of the names of our files in the state directory."""
 
 

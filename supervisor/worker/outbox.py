@@ -1,4 +1,4 @@
-"""The outbox: sends verdicts and returned jobs to the server, in order, for as long as it takes.
+"""The outbox: sends verdicts and returned jobs to the server, in order, for as long as it takes. Logs have one, too.
 
 Each item is in the journal before it is here, so a restart changes nothing. The server has no route to give a job back:
 the client posts the job again and then deletes the old record. A crash or a lost response can leave it open whether
@@ -14,8 +14,9 @@ from typing import Any
 import requests
 from loguru import logger
 
-from supervisor.api.client import PolledJob, Session
+from supervisor.api.client import LOGS, PolledJob, Session
 from supervisor.api.errors import SessionError
+from supervisor.worker.job_logs import JobLogs
 from supervisor.worker.journal import Journal, JournalError, OutboxItem
 
 MARK = "handed_back"
@@ -33,9 +34,12 @@ _REFUSED = {requests.codes.bad_request, requests.codes.request_entity_too_large,
 class Outbox:
     """Holds the items that the server must still get, and sends them. `ours` are the ids of this client's workers."""
 
-    def __init__(self, session: Session, journal: Journal, ours: Collection[str], retry_interval: float) -> None:
+    def __init__(
+        self, session: Session, journal: Journal, logs: JobLogs, ours: Collection[str], retry_interval: float
+    ) -> None:
         self._session = session
         self._journal = journal
+        self._logs = logs
         self._ours = ours
         self._retry_interval = retry_interval
         self._items: list[OutboxItem] = []
@@ -50,6 +54,15 @@ class Outbox:
         """Send this item, too, after all others."""
         self._items.append(item)
         self._filled.set()
+
+    async def queue_log(self, job_id: str) -> None:
+        """Send the log of a job, unless the server is known to take none."""
+        if LOGS not in self._session.offers and self._session.asked.is_set():
+            return
+        try:
+            self.add(await self._journal.queue_log(job_id))
+        except JournalError:  # its verdict has met the same trouble, which is noted
+            self.add(OutboxItem(None, job_id, "log", ""))
 
     def holds(self, job_id: str) -> bool:
         """Return whether an item about this job is unsent."""
@@ -114,16 +127,24 @@ class Outbox:
     def _note_failure(self, item: OutboxItem, error: SessionError | JournalError) -> None:
         if item not in self._refusals:
             self._refusals[item] = 0
-            kind = "verdict" if item.kind == "verdict" else "return to the queue"
+            kind = "return to the queue" if item.kind == "return" else item.kind
             logger.bind(job=item.job_id).warning("The server has not taken the job's {}: {}; retrying", kind, error)
         if isinstance(error, SessionError) and error.status:
             self._refusals[item] += 1
 
     async def _send(self, item: OutboxItem) -> None:
-        if item.kind == "verdict":
-            await self._send_verdict(item)
-        else:
-            await self._send_return(item)
+        match item.kind:
+            case "verdict":
+                await self._send_verdict(item)
+            case "return":
+                await self._send_return(item)
+            case "log":
+                await self._send_log(item)
+
+    async def _send_log(self, item: OutboxItem) -> None:
+        await self._session.asked.wait()
+        if LOGS in self._session.offers and (log := await self._logs.read(item.job_id)):
+            await self._session.put_log(item.job_id, log)
 
     # --- verdicts ---
 

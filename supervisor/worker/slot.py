@@ -326,6 +326,7 @@ class Slot:
         verdict = {"failed": not info["completed"], "info": info}
         item = await self._write(self._context.journal.queue_verdict(job.job_id, verdict))
         self._queue(item or OutboxItem(None, job.job_id, "verdict", json.dumps(verdict)))
+        self._control.start_task(self._context.log_outbox.queue_log(job.job_id))
 
     async def _queue_return(self, job: UnfinishedJob) -> None:
         item = await self._write(self._context.journal.queue_return(job.job_id, job.document))

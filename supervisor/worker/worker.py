@@ -29,6 +29,7 @@ from supervisor.isolation.runtime import Runtime, start_runtime
 from supervisor.isolation.systemd import Notifier
 from supervisor.worker.control import Control, DisabledFlags, PollTurn, Stage, WorkerContext
 from supervisor.worker.heartbeat import WorkerHeartbeat
+from supervisor.worker.job_logs import JobLogs
 from supervisor.worker.journal import Journal, JournalError
 from supervisor.worker.outbox import Outbox
 from supervisor.worker.slot import Slot
@@ -56,6 +57,7 @@ class Worker:
         self._client, self._limits = configuration
         self._read_again = read_again
         self._journal = journal
+        self._logs = JobLogs(Path(settings.state_directory, "logs"))
         self._notifier = Notifier(os.environ)
         self._control = Control()
         self._context: WorkerContext | None = None
@@ -66,7 +68,7 @@ class Worker:
 
     async def main(self) -> int:
         """Work until told to stop; returns the exit status."""
-        with signals.handling(SIGNALS, self._on_signal):
+        with self._logs.collecting(self._settings.log_level), signals.handling(SIGNALS, self._on_signal):
             jobs = Path(self._settings.state_directory, "jobs")
             async with start_runtime(self._client, self._settings, self._limits, jobs=jobs) as runtime:
                 with contextlib.closing(Session(self._settings)) as session:
@@ -81,9 +83,11 @@ class Worker:
         workers = worker_ids(settings)
         ours = await journal.remember_workers(workers)
         trouble = Trouble(self._glance, self._examine, settings.network_retry_interval)
-        outbox = Outbox(session, journal, ours, settings.network_retry_interval)
+        outbox, log_outbox = (
+            Outbox(session, journal, self._logs, ours, settings.network_retry_interval) for _ in range(2)
+        )
         for item in await journal.outbox_items():
-            outbox.add(item)
+            (log_outbox if item.kind == "log" else outbox).add(item)
         flags = DisabledFlags(session, settings.queue_poll_interval)
         unfinished = collections.deque(await journal.unfinished())
         in_hand = {job.job_id for job in unfinished}
@@ -95,6 +99,7 @@ class Worker:
             session=session,
             journal=journal,
             outbox=outbox,
+            log_outbox=log_outbox,
             control=self._control,
             flags=flags,
             trouble=trouble,
@@ -128,7 +133,8 @@ class Worker:
     async def _work(self, context: WorkerContext) -> None:
         """Run the slots to their end; heartbeats and the outbox go on until then."""
         beating = [asyncio.create_task(heartbeat.keep_beating()) for heartbeat in self._heartbeats]
-        others = [context.outbox.keep_sending(), context.trouble.keep_looking(), self._tell_systemd(context)]
+        sending = [context.outbox.keep_sending(), context.log_outbox.keep_sending()]
+        others = [*sending, context.trouble.keep_looking(), self._tell_systemd(context)]
         self._slots_running = asyncio.create_task(self._run_slots(context))
         tasks = [self._slots_running, *beating, *map(asyncio.create_task, others)]
         try:
@@ -143,7 +149,7 @@ class Worker:
         working = [asyncio.create_task(slot.work()) for slot in self._slots]
         try:
             await _first_to_end(working, asyncio.FIRST_EXCEPTION)
-            await context.outbox.flush(FLUSH_TIMEOUT)
+            await asyncio.gather(context.outbox.flush(FLUSH_TIMEOUT), context.log_outbox.flush(FLUSH_TIMEOUT))
         finally:
             await _cancel(working)
 

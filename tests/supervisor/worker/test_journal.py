@@ -394,7 +394,7 @@ def test_a_damaged_one_is_moved_aside(
     assert f"and is now {file.name}.damaged-1" in said
     assert held in said
     assert sorted(os.listdir(state)) == sorted(
-        ["journal.sqlite3", "lock", *(f"{file.name}.damaged-1{e}" for e in before)]
+        ["journal.sqlite3", "lock", "logs", *(f"{file.name}.damaged-1{e}" for e in before)]
     )
 
 
