@@ -18,6 +18,7 @@ from app.config import VERSION
 from server import models, transport
 from server.job_routes import history, jobs
 from server.pages.routes import add_pages
+from server.observe.metrics import CountedRequests
 from server.queue_routes import queue
 from server.routes import ROUTERS
 from server.services import Services
@@ -59,6 +60,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(transport.Gate, settings=services.settings)
     if origins := services.settings.cors_origin:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(CountedRequests, metrics=services.metrics)
     _handle_errors(app)
     return app
 

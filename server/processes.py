@@ -5,10 +5,12 @@ settings, which hold secrets, on standard input. When that ends, the parent has 
 """
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -28,7 +30,7 @@ STOP_PATIENCE = 10.0
 def serve_with(settings: ServerSettings, listener: socket.socket, url: str) -> None:
     """Serve with `settings.processes` processes until SIGTERM or SIGINT."""
     stopped = threading.Event()
-    with contextlib.ExitStack() as children, stopped_by_signals(stopped.set):
+    with _metrics_directory(), contextlib.ExitStack() as children, stopped_by_signals(stopped.set):
         running = [children.enter_context(_child(settings, listener, url)) for _ in range(settings.processes)]
         while not stopped.wait(RESTART_DELAY):
             for index, child in enumerate(running):
@@ -37,6 +39,14 @@ def serve_with(settings: ServerSettings, listener: socket.socket, url: str) -> N
                     running[index] = children.enter_context(_child(settings, listener, url))
         for child in running:
             child.terminate()
+
+
+@contextlib.contextmanager
+def _metrics_directory() -> Iterator[None]:
+    """Let the children count requests in common, whichever of them a scrape meets."""
+    with tempfile.TemporaryDirectory(prefix="sisyphus-metrics-") as directory:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        yield
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from starlette.responses import StreamingResponse
 from app.config import VERSION
 from server import models
 from server.models import HeartbeatBody, Object, WorkerAttributesBody
+from server.observe.metrics import CONTENT_TYPE
 from server.services import Served
 from server.transport import NOT_FOUND, NOTHING, Json, Name, StrictRoute, nothing
 from server.workers import describe_worker, describe_workers
@@ -156,6 +157,8 @@ observe = APIRouter(tags=["status"], route_class=StrictRoute)
 
 STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
+PROMETHEUS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
 NOT_KEPT = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # by proxies, which would hold events back
 
 
@@ -170,6 +173,12 @@ async def show_events(
     """
     await served.events.start()
     return StreamingResponse(served.events.read(last_event_id), headers=NOT_KEPT, media_type="text/event-stream")
+
+
+@observe.get("/metrics", response_class=Response, responses=PROMETHEUS, summary="Show metrics")
+def show_metrics(served: Served) -> Response:
+    """Return jobs, workers and requests in numbers, in the format of Prometheus."""
+    return Response(served.metrics.text(), media_type=CONTENT_TYPE)
 
 
 ROUTERS = (workers, names, data, status, observe)

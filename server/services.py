@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from server.config import ServerSettings
 from server.observe.events import Events
+from server.observe.metrics import Metrics
 from server.storage.beats import BeatExchange
 from server.storage.database import ServerDatabase
 from server.storage.history import History
@@ -14,6 +15,7 @@ from server.storage.lists import Lists
 from server.storage.settings import NamedData, Orders
 from server.storage.store import Store
 from server.storage.summary import Summary
+from server.storage.totals import JobTotals
 from server.waiting import Waiting
 from server.workers import AwakeClock, Workers
 
@@ -38,6 +40,7 @@ class Services:
         self.workers = Workers(WORKER_TTL, settings.vanished_after, clock)
         self.beats = BeatExchange(database, self.workers)
         self.waiting = Waiting(database)
+        self.metrics = Metrics(JobTotals(database), self.workers, self.orders)
         self.events = Events(database, self.workers, self.orders, self.waiting)
         self.started_at = time.monotonic()
 

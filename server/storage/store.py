@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Select, delete, select, update
 from server.storage.database import ServerDatabase
 from server.storage.needs import ANYTHING, Ability, Need, Needs
 from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, to_text
+from server.storage.totals import count_ended
 
 ORDER = (jobs.c.priority.desc(), jobs.c.position, jobs.c.number)
 """Of the queue, the head first."""
@@ -183,9 +184,9 @@ class Store:
             job = _find(db, job_id, UNFINISHED)
             if job is None:
                 return None
+            db.execute(update(jobs).where(jobs.c.number == job.number).values(cancelled_by=by))
             if job.state == "queued":
                 _end_cancelled(db, job, by)
-            db.execute(update(jobs).where(jobs.c.number == job.number).values(cancelled_by=by))
             return str(job.state)
 
     def prioritise(self, job_id: str, priority: int | None) -> bool:
@@ -226,6 +227,8 @@ class Store:
         with self._database.begin() as db:
             if not self._database.is_watch(db):
                 return []
+            for job_id in lost:  # all rows first: who ends a job locks it, and then the totals
+                _find(db, job_id, RUNNING)
             done = [job_id for job_id, worker_id in reversed(list(lost.items())) if _put_back(db, job_id, worker_id)]
         return done[::-1]
 
@@ -298,11 +301,13 @@ def _with_attempt(job: Any, result: str, now: datetime, worker_id: str | None = 
 
 
 def _end(db: Connection, job: Any, state: str, info: dict[str, Any]) -> None:
-    change = {"state": state, "ended_at": datetime.now(UTC), "info": to_text(info)}
+    now = datetime.now(UTC)
+    change = {"state": state, "ended_at": now, "info": to_text(info)}
     for column, key in (("worker_id", "worker_id"), ("hostname", "worker"), ("message", "message")):
         if isinstance(value := info.get(key), str):
             change[column] = value[:MAX_MESSAGE]
     db.execute(update(jobs).where(jobs.c.number == job.number).values(change))
+    count_ended(db, job.need, state, job.started_at, now)
 
 
 def _end_cancelled(db: Connection, job: Any, by: str) -> None:

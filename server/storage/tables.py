@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest revision in `migrations/versions`."""
 
 
@@ -121,6 +121,17 @@ needs = Table(
     Column("modules", Text, nullable=False),  # sorted, as JSON
     Column("tags", Text, nullable=False),
     Index("needs_unique", "modules", "tags", unique=True),
+)
+
+totals = Table(
+    "totals",
+    metadata,
+    # How many jobs have ended, for metrics; `server.storage.totals` has the buckets.
+    Column("state", Text, primary_key=True),
+    Column("need", Integer, primary_key=True, autoincrement=False),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("ended", BigInteger, nullable=False),
+    Column("milliseconds", BigInteger, nullable=False),
 )
 
 logs = Table(

@@ -151,6 +151,7 @@ def test_the_schema_tells_of_every_route(api: Api) -> None:
             "POST /data/{module}/{name}",
             "DELETE /data/{module}/{name}",
             "GET /events",
+            "GET /metrics",
             "GET /status/config",
             "GET /status/health",
         ]
