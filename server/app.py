@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from app.config import VERSION
 from server import models, transport
 from server.job_routes import history, jobs
-from server.pages.routes import add_pages
 from server.observe.metrics import CountedRequests
+from server.pages.routes import add_pages
 from server.queue_routes import queue
 from server.routes import ROUTERS
 from server.services import Services

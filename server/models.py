@@ -192,6 +192,8 @@ class HealthBody(BaseModel):
     """The server responds."""
 
     status: Literal["online"]
+    database: Literal["online", "offline"]
+    message: str = ""
 
 
 class ProblemBody(BaseModel):

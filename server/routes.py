@@ -145,10 +145,17 @@ async def show_configuration(served: Served) -> Response:
     return Json({"backend": backend, "version": VERSION, "uptime": uptime} | for_workers)
 
 
-@status.get("/health", response_model=models.HealthBody, summary="Check the server's health")
-async def show_health() -> Response:
-    """Respond, to show that the server is up. Needs no token."""
-    return Json({"status": "online"})
+@status.get(
+    "/health",
+    response_model=models.HealthBody,
+    responses={503: {"model": models.HealthBody, "description": "The database cannot be used; `message` says why."}},
+    summary="Check the server's health",
+)
+async def show_health(served: Served) -> Response:
+    """Tell that the server is up, and whether its database is. Needs no token."""
+    if message := served.health.problem():
+        return Json({"status": "online", "database": "offline", "message": message}, 503)
+    return Json({"status": "online", "database": "online"})
 
 
 # --- watching ---

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from server.config import ServerSettings
 from server.observe.events import Events
+from server.observe.health import DatabaseHealth
 from server.observe.metrics import Metrics
 from server.storage.beats import BeatExchange
 from server.storage.database import ServerDatabase
@@ -42,6 +43,7 @@ class Services:
         self.waiting = Waiting(database)
         self.metrics = Metrics(JobTotals(database), self.workers, self.orders)
         self.events = Events(database, self.workers, self.orders, self.waiting)
+        self.health = DatabaseHealth()
         self.started_at = time.monotonic()
 
     def let_go(self) -> None:

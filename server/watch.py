@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from loguru import logger
 
 from server.services import Services
+from server.storage.database import reason
 
 MAX_TAKES = 5
 """How often a job is given to a worker that vanishes. Then the job itself is held to be the cause, and fails."""
@@ -43,8 +44,10 @@ class ServerWatch:
             try:
                 await run_in_threadpool(self._look)
                 self._services.waiting.wake()
+                self._services.health.note_success()
                 failing = False
             except Exception as error:  # noqa: BLE001 - the task's outermost frame, and the watch must go on
+                self._services.health.note_failure(reason(error))
                 if not failing:
                     logger.opt(exception=error).error("Looking for lost jobs failed; next try in {:g} s", every)
                 failing = True

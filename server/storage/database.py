@@ -22,6 +22,7 @@ from app import database as file_database
 from app.database import DatabaseFileError, Schema
 from server.config import is_postgresql
 from server.errors import StoreError
+from server.storage.hangs import HangGuard
 from server.storage.tables import REVISION
 
 SQLITE = Schema(
@@ -30,6 +31,9 @@ SQLITE = Schema(
 
 CONNECTIONS = 8
 """Connections to PostgreSQL of one server process, at most. Listening takes one more."""
+
+HANG = 20.0
+"""Seconds after which a transaction of PostgreSQL is given up: a server that is stopped never answers."""
 
 PATIENCE = 10
 """Seconds that a call waits for a connection, for PostgreSQL to accept one, and for a lock."""
@@ -48,7 +52,7 @@ CONNECTION_DEFAULTS = {
 }
 
 SESSION_OPTIONS = {
-    "statement_timeout": "60s",
+    "statement_timeout": "15s",
     "lock_timeout": f"{PATIENCE}s",
     "idle_in_transaction_session_timeout": f"{PATIENCE}s",  # or a server that hangs would hold its locks for ever
     "default_transaction_isolation": "read\\ committed",
@@ -77,6 +81,7 @@ class ServerDatabase:
                 f"{scheme}: no such database is known; expected a file or postgresql://USER:PASSWORD@HOST/NAME"
             )
         self._mutex = threading.Lock()
+        self._hangs = HangGuard(HANG)
         self._file: file_database.Database | None = None
         if self.is_shared:
             self.parameters = _parse(str(place))
@@ -94,6 +99,7 @@ class ServerDatabase:
 
     def close(self) -> None:
         """Close all connections, and let another server have the file."""
+        self._hangs.close()
         with self._mutex:
             self._engine.dispose()
             if self._file:
@@ -107,7 +113,12 @@ class ServerDatabase:
             SQLAlchemyError: the database failed.
         """
         if self._file is None:
-            with self._engine.begin() as connection:
+            with (
+                self._hangs.admitted(),
+                self._engine.connect() as connection,
+                self._hangs.watching(_descriptor(connection)),
+                connection.begin(),
+            ):
                 yield connection
         else:
             with self._mutex:
@@ -140,6 +151,7 @@ class ServerDatabase:
         try:
             with self.begin() as connection:
                 if self.is_shared:
+                    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
                 _migrate(connection)
                 version = ".".join(map(str, connection.dialect.server_version_info or ()))
@@ -231,6 +243,17 @@ def _connect(parameters: dict[str, Any]) -> Engine:
         max_overflow=0,
         pool_timeout=PATIENCE,
     )
+
+
+def _descriptor(connection: Connection) -> int:
+    import psycopg
+
+    driver: Any = connection.connection.driver_connection
+    try:
+        return int(driver.fileno())
+    except psycopg.Error as error:  # it broke while nobody used it
+        connection.invalidate(error)
+        raise OperationalError("", None, error, connection_invalidated=True) from error
 
 
 # --- the tables ---

@@ -47,18 +47,18 @@ class PostgreSql:
             shutil.chown(self._directory, "nobody", "nogroup")
             self._as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
         self._count = 0
-        self._port = _free_port()
+        self.port = _free_port()
         self._make_cluster()
         self._input = self._start()
         until(self._is_up, "PostgreSQL to start")
 
-    def make_database(self) -> str:
-        """Make an empty database."""
+    def make_database(self, port: int | None = None) -> str:
+        """Make an empty database, to be reached at that port."""
         self._count += 1
         name = f"test{self._count}"
         with self._connection() as connection:
             connection.execute(f"CREATE DATABASE {name}")
-        return f"postgresql://sisyphus:{quote(PASSWORD, safe='')}@127.0.0.1:{self._port}/{name}"
+        return f"postgresql://sisyphus:{quote(PASSWORD, safe='')}@127.0.0.1:{port or self.port}/{name}"
 
     def allow_connections(self, url: str, allowed: bool) -> None:
         """Be away for a database's servers, or be there again."""
@@ -74,7 +74,7 @@ class PostgreSql:
 
     def _connection(self) -> "psycopg.Connection[tuple[object, ...]]":
         return psycopg.connect(
-            host="127.0.0.1", port=self._port, user="sisyphus", password=PASSWORD, dbname="postgres", autocommit=True
+            host="127.0.0.1", port=self.port, user="sisyphus", password=PASSWORD, dbname="postgres", autocommit=True
         )
 
     def _is_up(self) -> bool:
@@ -91,7 +91,7 @@ class PostgreSql:
         command = [*self._as_user, _program("initdb"), "--pgdata", str(data), "--no-locale", "--no-sync", *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self._directory)
         configuration = data / "postgresql.conf"
-        configuration.write_text(configuration.read_text() + CONFIGURATION.format(port=self._port))
+        configuration.write_text(configuration.read_text() + CONFIGURATION.format(port=self.port))
 
     def _start(self) -> int:
         ours, theirs = os.pipe()

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pytest
 
-from tests.server.postgresql import postgresql
-from tests.support.api_server import BEAT, Process, connected, serving
+from tests.server.postgresql import PASSWORD, postgresql
+from tests.support.api_server import BEAT, Api, Process, connected, serving
+from tests.support.relay import Relay
 from tests.support.waiting import until
 
 
@@ -60,22 +62,53 @@ def test_calls_go_on_when_postgresql_is_back(logged: list[str]) -> None:
         job_id = api.submit()
         assert api.poll() == job_id
         postgresql().allow_connections(database, False)
-        away = [
-            api.status("GET", "/queue"),
-            api.status("POST", "/workers/w", BEAT),
-            api.status("GET", "/status/health"),
-        ]
+        away = [api.status("GET", "/queue"), api.status("POST", "/workers/w", BEAT)]
+        health = until(lambda: _unhealthy(api), "the server to notice")
         postgresql().allow_connections(database, True)
         until(lambda: api.status("GET", "/queue") == 200, "the server to go on")
+        until(lambda: api.status("GET", "/status/health") == 200, "the server to be healthy")
         waiting = pool.submit(_wait, api.url)
         second = api.submit()
         given = waiting.result(30)
         running = api.status("GET", f"/jobs/{job_id}")
 
-    assert away == [503, 204, 200]
+    assert away == [503, 204]
+    assert (health["status"], health["database"]) == ("online", "offline")
+    assert "database" in health["message"]
+    assert PASSWORD not in health["message"]
     assert given == second
     assert running == 200
     assert len([line for line in logged if "Looking for lost jobs failed" in line]) <= 1
+
+
+def _unhealthy(api: Api) -> dict[str, str] | None:
+    answer = api("GET", "/status/health")
+    return answer.json() if answer.status_code == 503 else None
+
+
+def test_a_postgresql_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls wait for it, all are answered with 503, and all goes on when it does; so after a failover."""
+    monkeypatch.setattr("server.storage.database.HANG", 1.0)
+    with Relay(postgresql().port) as relay:
+        database = postgresql().make_database(relay.port)
+        with serving(database) as api, ThreadPoolExecutor(60) as pool:
+            job_id = api.submit()
+            for away, back in ((relay.hang, relay.go_on), (relay.refuse, relay.accept)):
+                away()
+                statuses = [asked.result() for asked in [pool.submit(_ask, api.url) for _ in range(60)]]
+                unhealthy = until(lambda: _unhealthy(api), "the server to notice")
+                beat = api.status("POST", "/workers/w", BEAT)
+                back()
+                until(lambda: api.status("GET", f"/jobs/{job_id}") == 200, "the server to go on")
+
+                assert set(statuses) == {503}
+                assert unhealthy["database"] == "offline"
+                assert beat == 204
+
+
+def _ask(url: str) -> int:
+    with connected(url) as api:
+        return api.status("GET", "/queue")
 
 
 def _wait(url: str) -> str:

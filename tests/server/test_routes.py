@@ -236,7 +236,7 @@ def test_the_server_tells_about_itself(api: Api) -> None:
     """`/status` gives the version, what the server is built on, and that it is up."""
     config = api("GET", "/status/config").json()
 
-    assert api("GET", "/status/health").json() == {"status": "online"}
+    assert api("GET", "/status/health").json() == {"status": "online", "database": "online"}
     assert sorted(config) == ["backend", "offers", "uptime", "vanished_after", "version"]
     assert re.fullmatch(r"(SQLite|PostgreSQL) \d+\.[\d.]+", config["backend"]["database"])
     assert config["uptime"] >= 0
