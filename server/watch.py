@@ -6,7 +6,6 @@ Every server does this. Where several share a database, one at a time acts on wh
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 from loguru import logger
@@ -14,8 +13,12 @@ from loguru import logger
 from server.services import Services
 from server.storage.database import reason
 
-MAX_TAKES = 5
-"""How often a job is given to a worker that vanishes. Then the job itself is held to be the cause, and fails."""
+OUTCOMES = {
+    "queued": "goes back to the head of the queue",
+    "cancelled": "is cancelled, and its worker has vanished",
+    "failed": "fails, since too many workers had it and vanished",
+}
+"""What becomes of a lost job, by its state then."""
 
 
 class ServerWatch:
@@ -57,22 +60,9 @@ class ServerWatch:
         services.beats.run()
         services.orders.refresh()
         changes = services.workers.look(services.store.running)
-        for job_id, found in changes.lost.items():
-            if services.store.times_taken(job_id) >= MAX_TAKES:
-                services.store.complete(job_id, True, _lost_record(found.reason))
-                logger.error(
-                    "Job {} fails: {} workers had it and vanished; the last: {}", job_id, MAX_TAKES, found.reason
-                )
-        lost = {job_id: lost.worker_id for job_id, lost in changes.lost.items()}
-        for job_id in services.store.put_back(lost) if lost else ():
-            logger.warning("Job {} goes back to the head of the queue: {}", job_id, changes.lost[job_id].reason)
+        for job_id, state in services.store.put_back(changes.lost).items() if changes.lost else ():
+            logger.warning("Job {} {}: {}", job_id, OUTCOMES[state], changes.lost[job_id].reason)
         for job_id in services.store.take_again(changes.returned) if changes.returned else ():
             logger.info("Job {} is out of the queue again: its worker is back", job_id)
         if deleted := services.history.expire(self._retention):
             logger.info("Deleted {} jobs, whose time was over", deleted)
-
-
-def _lost_record(why: str) -> dict[str, Any]:
-    message = f"the job was given to {MAX_TAKES} workers, and each of them vanished; the last: {why}"
-    error = {"type": "RunError", "reason": "lost", "message": message}
-    return {"completed": False, "message": message, "error": error, "tasks": []}

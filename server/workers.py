@@ -16,7 +16,7 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -75,10 +75,11 @@ class _Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Why a running job is held to be lost, and who had it, if that is known."""
+    """Why a running job is held to be lost, who had it, if that is known, and since when."""
 
     worker_id: str | None
     reason: str
+    taken_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class Workers:
         self.abilities: dict[str, Ability] = {}
         self._named: dict[str, _Evidence] = {}  # jobs named since the last comparison
         self._evidence: dict[str, _Evidence] = {}  # jobs that ran at the last comparison
+        self._taken: Mapping[str, datetime | None] = {}  # when each of them was taken
         self._lock = threading.Lock()
 
     def beat(self, worker_id: str, status: dict[str, Any] | None) -> None:
@@ -192,21 +194,22 @@ class Workers:
     def _is_live(self, beat: Beat) -> bool:
         return self._clock() - beat.at <= self._ttl
 
-    def look(self, running: Callable[[], Iterable[str]]) -> Changes:
+    def look(self, running: Callable[[], Mapping[str, datetime | None]]) -> Changes:
         """Compare the running jobs with the jobs that workers name. Only one thread may call this.
 
-        `running` returns the ids of the running jobs. A job that is found lost counts as new if it is returned again.
+        `running` returns the ids of the running jobs, and when each was taken. A job that is found lost counts as new
+        if it is returned again, and so does one that was taken again: another server has put it back.
         """
         with self._lock:
             named, self._named = self._named, {}
         # Read after `named`: a job runs before a heartbeat names it, so one that is missing here runs no more.
-        jobs = list(running())
+        taken = running()
         now = self._clock()
-        self._evidence = {
-            job_id: named.get(job_id) or self._evidence.get(job_id) or _Evidence(None, now) for job_id in jobs
-        }
+        known = {job_id: seen for job_id, seen in self._evidence.items() if taken.get(job_id) == self._taken[job_id]}
+        self._taken = taken
+        self._evidence = {job_id: named.get(job_id) or known.get(job_id) or _Evidence(None, now) for job_id in taken}
         lost = {
-            job_id: Lost(evidence.worker_id, why)
+            job_id: Lost(evidence.worker_id, why, taken[job_id])
             for job_id, evidence in self._evidence.items()
             if (why := self._why_lost(evidence, now))
         }

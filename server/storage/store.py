@@ -18,11 +18,15 @@ from server.storage.database import ServerDatabase
 from server.storage.needs import ANYTHING, Ability, Need, Needs
 from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, to_text
 from server.storage.totals import count_ended
+from server.workers import Lost
 
 ORDER = (jobs.c.priority.desc(), jobs.c.position, jobs.c.number)
 """Of the queue, the head first."""
 
 UNFINISHED = jobs.c.state.in_(("queued", "running"))
+
+MAX_TAKES = 5
+"""How often a job is given to a worker that vanishes. Then the job itself is held to be the cause, and fails."""
 
 MAX_MESSAGE = 500
 """Characters of a record's message that lists show."""
@@ -209,28 +213,28 @@ class Store:
             number = db.execute(select(jobs.c.need).where(jobs.c.job_id == job_id, QUEUED)).scalar()
             return None if number is None else self._needs.read(db)[number]
 
-    def running(self) -> list[str]:
-        """Return the ids of all running jobs, in the order of their submission."""
-        return self._texts(select(jobs.c.job_id).where(RUNNING).order_by(jobs.c.number))
-
-    def times_taken(self, job_id: str) -> int:
-        """Return how often a running job was given to a worker."""
-        found = self._texts(select(jobs.c.attempts).where(jobs.c.job_id == job_id, RUNNING))
-        return sum(1 + len(json.loads(attempts)) for attempts in found)
-
-    def put_back(self, lost: Mapping[str, str | None]) -> list[str]:
-        """Put running jobs back at the head of the queue, the first one first; returns those that were running.
-
-        A job that is to be cancelled ends instead. `lost` has the id of the worker, if it is known. One server at a
-        time does this; the others return nothing.
-        """
+    def running(self) -> dict[str, datetime | None]:
+        """Return the ids of all running jobs, in the order of their submission, and when each was taken."""
+        query = select(jobs.c.job_id, jobs.c.started_at).where(RUNNING).order_by(jobs.c.number)
         with self._database.begin() as db:
-            if not self._database.is_watch(db):
-                return []
-            for job_id in lost:  # all rows first: who ends a job locks it, and then the totals
-                _find(db, job_id, RUNNING)
-            done = [job_id for job_id, worker_id in reversed(list(lost.items())) if _put_back(db, job_id, worker_id)]
-        return done[::-1]
+            return {row.job_id: row.started_at for row in db.execute(query)}
+
+    def put_back(self, lost: Mapping[str, Lost]) -> dict[str, str]:
+        """Put running jobs back at the head of the queue, the first one first; returns the states of those that ran.
+
+        A job that is to be cancelled ends instead, and so does one that too many workers have lost. One server at a
+        time does this; the others return nothing. Whoever comes later may find that a job was put back and given to
+        another worker meanwhile, and leaves it to him.
+        """
+        done = {}
+        with self._database.begin() as db:
+            if self._database.is_watch(db):
+                for job_id in lost:  # all rows first: who ends a job locks it, and then the totals
+                    _find(db, job_id, RUNNING)
+                for job_id, found in reversed(list(lost.items())):
+                    if state := _put_back(db, job_id, found):
+                        done[job_id] = state
+        return dict(reversed(done.items()))
 
     def take_again(self, job_ids: Sequence[str]) -> list[str]:
         """Take jobs that were put back out of the queue again; returns those that were queued."""
@@ -275,21 +279,26 @@ def _position_of_head(db: Connection, priority: int) -> int:
     return min(0, db.execute(first).scalar() or 0) - 1
 
 
-def _put_back(db: Connection, job_id: str, worker_id: str | None) -> bool:
-    job = _find(db, job_id, RUNNING)
+def _put_back(db: Connection, job_id: str, lost: Lost) -> str:
+    job = _find(db, job_id, RUNNING, jobs.c.started_at.is_not_distinct_from(lost.taken_at))
     if job is None:
-        return False
+        return ""
     if job.cancelled_by is not None:
         _end_cancelled(db, job, job.cancelled_by)
-        return False
+        return "cancelled"
+    if len(json.loads(job.attempts)) + 1 >= MAX_TAKES:
+        message = f"the job was given to {MAX_TAKES} workers, and each of them vanished; the last: {lost.reason}"
+        error = {"type": "RunError", "reason": "lost", "message": message}
+        _end(db, job, "failed", {"completed": False, "message": message, "error": error, "tasks": []})
+        return "failed"
     change = {
         "state": "queued",
         "position": _position_of_head(db, job.priority),
-        "attempts": _with_attempt(job, "lost", datetime.now(UTC), worker_id),
+        "attempts": _with_attempt(job, "lost", datetime.now(UTC), lost.worker_id),
         "worker_id": None,
     }
     db.execute(update(jobs).where(jobs.c.number == job.number).values(change))
-    return True
+    return "queued"
 
 
 def _with_attempt(job: Any, result: str, now: datetime, worker_id: str | None = None) -> str:

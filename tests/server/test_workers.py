@@ -2,11 +2,12 @@
 
 import contextlib
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from server.watch import MAX_TAKES
+from server.storage.store import MAX_TAKES
 from server.workers import LISTED_FOR, AwakeClock, Workers
 from tests.support.api_server import OUTCOME, SOON, Process, connected, serving, wait_for
 from tests.support.waiting import until
@@ -221,7 +222,7 @@ def test_when_a_job_counts_as_lost() -> None:
     for second in range(70):
         clock.time = float(second)
         workers.beat("v", {})
-        for job_id in workers.look(lambda: [job for job in jobs if job not in lost]).lost:
+        for job_id in workers.look(lambda: {job: None for job in jobs if job not in lost}).lost:
             lost[job_id] = clock.time
 
     assert lost == {"silent": 31.0, "unnamed": 61.0, "forgotten": 61.0}
@@ -235,10 +236,22 @@ def test_a_job_that_is_taken_again_gets_its_whole_time_again() -> None:
     found = []
     for second in range(100):
         clock.time = float(second)
-        if workers.look(lambda: ["a"]).lost:
+        if workers.look(lambda: {"a": None}).lost:
             found.append(second)
 
     assert found == [31, 93]
+
+
+def test_a_job_that_another_server_has_given_away_counts_as_new() -> None:
+    """Two servers find the same job lost. The second one judges whoever has it by then, not the worker before."""
+    clock = Clock()
+    workers = Workers(30.0, 30.0, clock)
+    workers.beat("w", {"job_id": "a"})
+    taken = datetime(2026, 1, 1, tzinfo=UTC)
+    workers.look(lambda: {"a": taken})
+    clock.time = 31.0
+
+    assert not workers.look(lambda: {"a": taken + timedelta(seconds=31)}).lost
 
 
 def test_a_worker_that_is_silent_is_lost_and_forgotten_after_a_day() -> None:
@@ -252,10 +265,10 @@ def test_a_worker_that_is_silent_is_lost_and_forgotten_after_a_day() -> None:
     after = workers.get("w"), workers.all(), workers.forget("w"), [*workers.lost()]
     workers.beat("w", {"status": "idle"})
     clock.time = 31.0 + LISTED_FOR
-    workers.look(list)
+    workers.look(dict)
     until_then = [*workers.lost()]
     clock.time += 1
-    workers.look(list)
+    workers.look(dict)
 
     assert within == ({"status": "idle"}, {"w": {"status": "idle"}}, [])
     assert after == (None, {}, False, ["w"])

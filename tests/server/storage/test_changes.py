@@ -9,6 +9,7 @@ from server.storage.changes import JobChanges
 from server.storage.database import ServerDatabase
 from server.storage.store import Store
 from server.storage.tables import jobs
+from server.workers import Lost
 
 TASKS = [{"module": "ffmpeg", "data": {}}]
 
@@ -35,7 +36,7 @@ def test_each_change_is_found_once(opened: ServerDatabase) -> None:
     found.append(states(changes))
     store.take()
     found.append(states(changes))
-    store.put_back({old: None})
+    store.put_back({old: Lost(None, "silent", store.running()[old])})
     found.append(states(changes))
     store.prioritise(new, 3)
     found.append(states(changes, new))
@@ -107,3 +108,19 @@ def test_many_jobs_at_once_are_all_found(opened: ServerDatabase) -> None:
 
     assert len({job_id for look in looks for job_id, _ in look}) == 2500
     assert looks[3] == []
+
+
+def test_a_lost_job_is_put_back_once(opened: ServerDatabase) -> None:
+    """Who finds it lost when another server has put it back and given it to somebody leaves it there."""
+    store = Store(opened)
+    job_id = store.submit("a", TASKS)
+    store.take()
+    lost = {job_id: Lost("w", "silent", store.running()[job_id])}
+    first = store.put_back(lost)
+    store.take()
+
+    assert first == {job_id: "queued"}
+
+    assert store.put_back(lost) == {}
+
+    assert [*store.running()] == [job_id]
