@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Iterator
 
 from loguru import logger
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
-from server.storage.database import ServerDatabase
+from server.storage.database import ServerDatabase, reason
 from server.storage.needs import Ability, Need
 from server.storage.tables import to_text
 
@@ -92,8 +93,11 @@ class Waiting:
 
     def _notify(self, channel: str, payload: str) -> None:
         known = payload if len(payload) <= MAX_PAYLOAD else ""
-        with self._database.begin() as db:
-            db.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": known})
+        try:
+            with self._database.begin() as db:
+                db.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": known})
+        except SQLAlchemyError as error:  # the change itself is made: the call that made it must not fail
+            logger.warning("Other servers are not told of a change: {}", reason(error))
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
