@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 from fastapi.concurrency import run_in_threadpool
 from loguru import logger
+from sqlalchemy.exc import SQLAlchemyError
 
 from server.services import Services
 from server.storage.database import reason
@@ -49,6 +50,10 @@ class ServerWatch:
                 self._services.waiting.wake()
                 self._services.health.note_success()
                 failing = False
+            except SQLAlchemyError as error:  # an outage, which ends by itself
+                if not failing:
+                    logger.error("Looking for lost jobs failed: {}; next try in {:g} s", reason(error), every)
+                failing = True
             except Exception as error:  # noqa: BLE001 - the task's outermost frame, and the watch must go on
                 self._services.health.note_failure(reason(error))
                 if not failing:

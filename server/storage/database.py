@@ -170,7 +170,7 @@ def insert(connection: Connection, table: Table) -> Any:
 def reason(error: Exception) -> str:
     """Say why the database failed, without the statement and its values."""
     words = str(error.orig if isinstance(error, DBAPIError) and error.orig else error)
-    return " ".join(words.split()) or type(error).__name__
+    return " ".join(words.split()).rstrip(".") or type(error).__name__
 
 
 # --- SQLite ---
