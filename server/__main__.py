@@ -8,6 +8,7 @@ import msgspec
 from loguru import logger
 
 from server.config import ServerSettings
+from server.errors import ServerError
 from server.main import serve_on
 
 
@@ -17,7 +18,11 @@ def main() -> None:
     form = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level:<7} pid={process} {message}\n{exception}"
     logger.add(sys.stderr, level=os.environ.get("LOGURU_LEVEL") or "INFO", format=form, diagnose=False)
     settings = ServerSettings(**msgspec.json.decode(sys.stdin.buffer.readline()))
-    serve_on(settings, socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.stdin.buffer.read)
+    try:
+        serve_on(settings, socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.stdin.buffer.read)
+    except ServerError as error:  # such as a database that is away just now: the parent tries again
+        logger.error("{}", error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
