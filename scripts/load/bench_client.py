@@ -84,16 +84,17 @@ class Size:
     jobs: int
     idle_seconds: float
     kills: int
+    rows: tuple[int, ...]
+    workers: int
+    seconds: float
 
     def of(self, runs: int) -> int:
         """The share of a round in `runs`, which is meant for 200 of ours."""
         return max(3, runs * self.runs // 200 // self.rounds)
 
 
-FULL = Size(
-    runs=200, rounds=2, warm_up=10, video_seconds=60, encodes=3, calls=1_000_000, jobs=1000, idle_seconds=60, kills=20
-)
-QUICK = Size(runs=20, rounds=1, warm_up=3, video_seconds=10, encodes=1, calls=100_000, jobs=50, idle_seconds=5, kills=3)
+FULL = Size(200, 2, 10, 60, 3, 1_000_000, 1000, 60, 20, (10_000, 1_000_000), 1000, 60)
+QUICK = Size(20, 1, 3, 10, 1, 100_000, 50, 5, 3, (1000,), 50, 2)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class Bench:
     size: Size
     directory: Path
     runtime: Runtime
+    beside: Path | None
+    """Another checkout, whose server is measured, too."""
 
     @property
     def client(self) -> Client:

@@ -22,11 +22,13 @@ PATIENCE = 300.0
 class Farm:
     """A server with `jobs` in its queue. Its worker starts with `start`."""
 
-    def __init__(self, directory: Path, configuration: str) -> None:
+    def __init__(self, directory: Path, configuration: str, client: str = CLIENT) -> None:
         self._directory = directory
         self._configuration = configuration
+        self._client = client
         self._http = requests.Session()
-        self._url = ""
+        self._server: subprocess.Popen[bytes] | None = None
+        self.url = ""
 
     def post(self, module: str, data: dict[str, Any]) -> str:
         """Put a job of one task into the queue."""
@@ -35,41 +37,52 @@ class Farm:
     def post_tasks(self, tasks: list[dict[str, Any]]) -> str:
         """Put a job into the queue."""
         job = {"job_title": "bench", "tasks": tasks}
-        answer = self._http.post(f"{self._url}/queue", json=job, timeout=10)
+        answer = self._http.post(f"{self.url}/queue", json=job, timeout=10)
         answer.raise_for_status()
         return str(answer.json()["job_id"])
 
     def knows(self, job_id: str) -> bool:
         """Whether a job is queued or running."""
-        return self._http.get(f"{self._url}/jobs/{job_id}", timeout=10).status_code == 200
+        return self._http.get(f"{self.url}/jobs/{job_id}", timeout=10).status_code == 200
 
     def verdict(self, job_id: str) -> Any:
         """Wait until a job has ended, and return its verdict."""
-        url = f"{self._url}/jobs/{job_id}/completed"
+        url = f"{self.url}/jobs/{job_id}/completed"
         return await_that(lambda: self._http.get(url, timeout=10), "a verdict", 0.01).json()
 
     def is_queued(self, job_id: str) -> bool:
         """Whether nobody has taken a job yet."""
-        queue = self._http.get(f"{self._url}/queue", timeout=10).json()["queue"]
+        queue = self._http.get(f"{self.url}/queue", timeout=10).json()["queue"]
         return any(job["job_id"] == job_id for job in queue)
 
     def has_workers(self) -> bool:
         """Whether a heartbeat has arrived."""
-        return bool(self._http.get(f"{self._url}/workers", timeout=10).json()["count"])
+        return bool(self._http.get(f"{self.url}/workers", timeout=10).json()["count"])
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the server's processes."""
+        assert self._server
+        first = psutil.Process(self._server.pid)
+        return [first, *first.children()]
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds that the server has taken."""
+        return sum(_cpu_seconds(process) for process in self.processes())
 
     @contextlib.contextmanager
-    def serving(self) -> Iterator["Farm"]:
+    def serving(self, *options: str) -> Iterator["Farm"]:
         """Run the server."""
-        log = self._directory / "server.log"
-        with _process(["serve", "--port", "0", "--database", str(self._directory / "server.sqlite3")], {}, log):
-            self._url = await_that(lambda: _address(log), "the server")
+        log, database = self._directory / "server.log", str(self._directory / "server.sqlite3")
+        command = [self._client, "serve", "--port", "0", *(options or ["--database", database])]
+        with _process(command, {"LOGURU_LEVEL": "INFO"}, log) as self._server:
+            self.url = await_that(lambda: _address(log), "the server")
             yield self
 
     @contextlib.contextmanager
     def working(self, **settings: str) -> Iterator[psutil.Process]:
         """Run a worker; its supervisor."""
-        own = {"API_URL": self._url, "SISYPHUS_STATE_DIR": str(self._directory / "state"), **settings}
-        command = ["start", "--config", self._configuration]
+        own = {"API_URL": self.url, "SISYPHUS_STATE_DIR": str(self._directory / "state"), **settings}
+        command = [self._client, "start", "--config", self._configuration]
         with _process(command, own, self._directory / "worker.log") as process:
             yield psutil.Process(process.pid)
 
@@ -128,10 +141,10 @@ def await_that(condition: Callable[[], Any], what: str, interval: float = 0.02) 
 
 
 @contextlib.contextmanager
-def _process(arguments: list[str], settings: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _process(command: list[str], settings: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [CLIENT, *arguments], env=os.environ | settings, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            command, env=os.environ | settings, stdin=subprocess.DEVNULL, stdout=file, stderr=file
         )
         try:
             yield process

@@ -2,7 +2,8 @@
 
 The parts: `start` (a process per task), `encode` (a supervised encode beside the bare command), `memory`, `heartbeat`,
 `watch` (measuring a task's process tree), `drain` (jobs a second from a server), `idle` (a client without work),
-`restart` (from a killed task to the next job).
+`restart` (from a killed task to the next job); of the API server `calls`, `latency` (from submission to start),
+`history` (`GET /jobs`), `workers` (a thousand simulated ones).
 All of a part is measured in one run, in turns, so that its ratios hold on a machine whose speed drifts.
 """
 
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_server
 import bench_worker
 import msgspec
 import psutil
@@ -285,6 +287,10 @@ PARTS = {
     "drain": drain,
     "idle": idle,
     "restart": restart,
+    "calls": bench_server.calls,
+    "latency": bench_server.latency,
+    "history": bench_server.history,
+    "workers": bench_server.workers,
 }
 
 
@@ -333,17 +339,18 @@ def show(console: Console, report: Report) -> None:
     console.print()
 
 
-async def measure(size: Size, parts: list[str], done: Callable[[Report], None]) -> None:
+async def measure(size: Size, parts: list[str], beside: Path | None, done: Callable[[Report], None]) -> None:
     """Measure `parts` with a client of its own, and hand each table to `done`."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
+        directory.chmod(0o711)  # PostgreSQL runs as another user where this one is root
         (directory / "bench_modules.py").write_text(MODULES, encoding="utf-8")
         configuration = directory / "pyproject.toml"
         configuration.write_text(CONFIGURATION, encoding="utf-8")
         os.environ["SISYPHUS_STATE_DIR"] = name
         client = load_client(str(configuration), os.environ)
         async with start_runtime(client, load_settings(os.environ, directory), load_limits(client)) as shared:
-            bench = Bench(size, directory, shared)
+            bench = Bench(size, directory, shared, beside)
             for part in (PARTS[name] for name in PARTS if name in parts):
                 done(await part(bench))
 
@@ -353,6 +360,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few runs: whether it works, rather than how fast")
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}")
+    parser.add_argument("--beside", type=Path, metavar="DIR", help="another checkout, with its .venv: its server, too")
     arguments = parser.parse_args()
     logger.remove()
     console = Console(highlight=False, quiet=arguments.json, width=None if sys.stdout.isatty() else 120)
@@ -367,7 +375,7 @@ def main() -> None:
         show(console, report)
 
     began = time.monotonic()
-    asyncio.run(measure(QUICK if arguments.quick else FULL, arguments.only or list(PARTS), done))
+    asyncio.run(measure(QUICK if arguments.quick else FULL, arguments.only or list(PARTS), arguments.beside, done))
     seconds = time.monotonic() - began
     console.print(f"{seconds:.0f} s in all")
     if arguments.json:

@@ -1,0 +1,49 @@
+"""`scripts/chaos`, for seconds."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+
+COMMAND = [sys.executable, "scripts/load/chaos.py", "--every", "1", "--seed", "1"]
+
+
+@pytest.mark.slow
+def test_chaos(tmp_path: Path) -> None:
+    """Each job has exactly one verdict, and nothing is left."""
+    environ = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [*COMMAND, "--minutes", "0.3", "--jobs", "40"]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    assert "submitted and acknowledged" in done.stdout
+
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_ctrl_c(tmp_path: Path) -> None:
+    """Ctrl-C leaves no process and no file, and says nothing more."""
+    environ = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(COMMAND, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as chaos:
+        until(lambda: [*tmp_path.glob("*/worker8/log")], "the workers")
+        started = psutil.Process(chaos.pid).children(recursive=True)
+        chaos.send_signal(signal.SIGINT)
+        said, _ = chaos.communicate(timeout=60)
+
+    assert (chaos.returncode, said) == (130, b"seed 1\n")
+
+    assert len(started) > 10
+
+    assert not [process for process in started if process.is_running()]
+
+    assert not [*tmp_path.iterdir()]
