@@ -9,8 +9,8 @@ import pytest
 
 from server.storage.store import MAX_TAKES
 from server.workers import LISTED_FOR, AwakeClock, Workers
-from tests.support.api_server import OUTCOME, SOON, Process, connected, serving, wait_for
-from tests.support.waiting import until
+from tests.support.api_server import OUTCOME, SOON, Process, connected, serving
+from tests.support.waiting import pass_time, until
 
 
 def test_the_job_of_a_vanished_worker_goes_back_to_the_head(database: Path | str, logged: list[str]) -> None:
@@ -166,13 +166,13 @@ def test_time_in_which_the_server_is_down_does_not_count(tmp_path: Path, databas
             api.poll()
             api.beat("w", kept)
             process.send(signal.SIGSTOP)
-            wait_for(3 * slow)
+            pass_time(3 * slow)
             process.send(signal.SIGCONT)
             api.beat("w", kept)
             after_stop = api.queued()
             process.send(signal.SIGKILL)
             process.wait()
-        wait_for(3 * slow)
+        pass_time(3 * slow)
         with connected(process.start()) as api:
 
             def put_back() -> list[str]:

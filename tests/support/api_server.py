@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,9 +157,3 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/workers/w"): {"disabled": True},
 }
 """A good body for every route that knows which keys it takes."""
-
-
-def wait_for(seconds: float) -> None:
-    """Let time pass: what is tested is that nothing happens in it."""
-    deadline = time.monotonic() + seconds
-    until(lambda: time.monotonic() > deadline, "time to pass")

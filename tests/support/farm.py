@@ -316,7 +316,7 @@ class Farm:
 
     # --- what the reference server does ---
 
-    def _act(self, request: Request) -> Answer:
+    def _act(self, request: Request) -> Answer:  # noqa: C901 - a table of routes
         sent: Any = None
         if request.method in ("POST", "PATCH"):
             if request.headers.get_content_type() != "application/json":
@@ -328,10 +328,23 @@ class Farm:
         match request.method, *(unquote(step) for step in request.path.split("/")[1:]):
             case "GET", "queue", "poll":
                 return replace(self._poll(), content_type="text/html; charset=utf-8")
-            case method, "queue":
-                return self._act_on_queue(request, method, sent)
-            case method, "jobs", job_id, *part:
-                return self._act_on_job(request, [method, *part], job_id, sent)
+            case "GET", "queue":
+                return _says(200, self._queue())
+            case "POST", "queue":
+                if wrong := _wrong_job(sent):
+                    return self._violated(400, f"{request.call}: {wrong}")
+                return _says(200, {"job_id": self.post(sent)})
+            case "PATCH", "queue":
+                self.disabled = sent["disabled"]
+                return _says(200, {"disabled": self.disabled})
+            case "GET", "jobs", job_id:
+                job = self.queue.get(job_id) or self.running.get(job_id)
+                return _says(200, job) if job else _says(404, None)
+            case "DELETE", "jobs", job_id:
+                gone = self.queue.pop(job_id, None) or self.running.pop(job_id, None)
+                return Answer(204) if gone else _says(404, None)
+            case "PATCH", "jobs", job_id, "completed":
+                return self._complete(request, job_id, sent)
             case "GET", "workers":
                 known = [record for worker in self._workers if (record := self._worker(worker))]
                 return _says(200, {"workers": known, "count": len(known)})
@@ -343,35 +356,6 @@ class Farm:
                 return _says(200, {"status": "online"})
             case "GET", "status", "config":
                 return _says(200, {"backend": {}, "version": "1.3.3", "uptime": 1})
-        return self._violated(404, f"{request.call}: no such route")
-
-    def _act_on_queue(self, request: Request, method: str, sent: Any) -> Answer:
-        match method:
-            case "GET":
-                return _says(200, self._queue())
-            case "POST":
-                if wrong := _wrong_job(sent):
-                    return self._violated(400, f"{request.call}: {wrong}")
-                return _says(200, {"job_id": self.post(sent)})
-            case "PATCH":
-                self.disabled = sent["disabled"]
-                return _says(200, {"disabled": self.disabled})
-            case "DELETE":
-                self.queue.clear()
-                self.running.clear()
-                return Answer(204)
-        return self._violated(404, f"{request.call}: no such route")
-
-    def _act_on_job(self, request: Request, call: list[str], job_id: str, sent: Any) -> Answer:
-        match call:
-            case ["GET"]:
-                job = self.queue.get(job_id) or self.running.get(job_id)
-                return _says(200, job) if job else _says(404, None)
-            case ["DELETE"]:
-                gone = self.queue.pop(job_id, None) or self.running.pop(job_id, None)
-                return Answer(204) if gone else _says(404, None)
-            case ["PATCH", "completed"]:
-                return self._complete(request, job_id, sent)
         return self._violated(404, f"{request.call}: no such route")
 
     def _queue(self) -> dict[str, Any]:
@@ -429,9 +413,6 @@ class Farm:
             return Answer(204)
         if key not in self._data:
             return _says(404, None)
-        if method == "DELETE":
-            del self._data[key]
-            return Answer(204)
         return _says(200, self._data[key] | {"_id": str(uuid.uuid4()), "name": key[1]})
 
     def _violated(self, code: int, what: str) -> Answer:

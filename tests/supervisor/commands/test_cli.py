@@ -67,6 +67,10 @@ def test_bad_job_is_one_line(
         (["modules", "--config", "none"], "none: cannot be read: No such file or directory"),
         (["config", "--config", "none"], "none: cannot be read: No such file or directory"),
         (["start", "--config", "none"], "none: cannot be read: No such file or directory"),
+        (
+            ["modules", "new", "bad", "--directory", "bad.json"],
+            "{}/bad.json/bad.py: cannot be written: Not a directory",
+        ),
     ],
 )
 def test_wrong_file_is_one_line(tmp_path: Path, arguments: list[str], complaint: str) -> None:
@@ -74,7 +78,7 @@ def test_wrong_file_is_one_line(tmp_path: Path, arguments: list[str], complaint:
     (tmp_path / "bad.json").write_text("{}")
     done = subprocess.run([CLIENT, *arguments], capture_output=True, text=True, cwd=tmp_path)
 
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", complaint + "\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", complaint.format(tmp_path) + "\n")
 
 
 @pytest.mark.parametrize(

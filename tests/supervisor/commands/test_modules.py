@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.supervised import CLIENT, Supervised
+from tests.support.supervised import Supervised
 
 
 def rows(printed: str) -> dict[str, str]:
@@ -168,17 +167,3 @@ def test_probe_of_all(supervised: Supervised, fake: Callable[[str], None]) -> No
     names = {name.strip() for name in working.partition(":")[2].replace("\n", " ").split(",")}
     assert {"libx264", "mpeg4", "aac", "flac", "ffv1", "srt"} <= names
     assert done.returncode == 0
-
-
-def test_new(tmp_path: Path) -> None:
-    """A module to begin with is one command away; what cannot be is told in one line."""
-    command = [CLIENT, "modules", "new", "cool", "--directory", str(tmp_path / "mine")]
-
-    first = subprocess.run(command, capture_output=True, text=True)
-    again = subprocess.run(command, capture_output=True, text=True)
-
-    assert first.returncode == 0, first.stderr
-    assert f"Written: {tmp_path}/mine/cool.py" in first.stdout
-    assert 'cool = "modules.cool.Cool"' in first.stdout
-    assert (again.returncode, again.stdout) == (2, "")
-    assert again.stderr == f"{tmp_path}/mine/cool.py: cannot be written: File exists\n"

@@ -37,18 +37,6 @@ def enable(supervised: Supervised, lines: Iterable[str]) -> None:
     supervised.config.write_text(configuration(lines))
 
 
-def test_its_own_test_passes(tmp_path: Path) -> None:
-    """Both files are there, in a directory that was not, and the test passes wherever it is called."""
-    lines = write_module("cool_thing", tmp_path / "my" / "modules")
-
-    done = run_pytest(tmp_path / "my" / "modules" / "test_cool_thing.py", tmp_path)
-
-    assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
-    assert {file.name for file in (tmp_path / "my" / "modules").glob("*.py")} == {"cool_thing.py", "test_cool_thing.py"}
-    assert lines[-1] == f"To try it: pytest {tmp_path}/my/modules/test_cool_thing.py"
-
-
 def test_its_test_fails_with_it(tmp_path: Path) -> None:
     """The test notices a module that no longer writes what it should."""
     write_module("cool", tmp_path)
@@ -193,16 +181,6 @@ def test_nothing_is_overwritten(taken: str, tmp_path: Path) -> None:
 
     assert str(raised.value) == f"{tmp_path / taken}: cannot be written: File exists"
     assert [file.read_text() for file in tmp_path.glob("*.py")] == ["mine"]
-
-
-def test_directory_that_cannot_be_made(tmp_path: Path) -> None:
-    """A directory in whose place there is a file is one line that says so."""
-    (tmp_path / "mine").touch()
-
-    with pytest.raises(ConfigError) as raised:
-        write_module("cool", tmp_path / "mine" / "here")
-
-    assert str(raised.value) == f"{tmp_path}/mine/here/cool.py: cannot be written: Not a directory"
 
 
 def test_configuration_is_sound(tmp_path: Path) -> None:

@@ -61,16 +61,8 @@ def test_prints_and_warnings_are_the_tasks_own(supervised: Supervised) -> None:
     assert re.fullmatch(r"[12] of its processes were still alive after it and were killed", warning)
 
 
-def test_many_tasks(supervised: Supervised) -> None:
-    """A job of a hundred tasks has a hundred processes, and leaves none."""
-    (verdict,) = supervised.verdicts(job(*[("benign", {})] * 100), between=lambda zygote: None)
-
-    assert verdict.failure is None
-    assert len(verdict.tasks) == 100
-
-
 def test_more_tasks_than_descriptors(supervised: Supervised) -> None:
-    """A usual limit of open files is enough for a large job, and the tasks still have that limit, or a little less."""
+    """A usual limit of open files is enough for a hundred tasks, who still have that limit, or a little less."""
     document = job(*[("benign", {})] * 99, ("hostile", {"step": "run", "act": "tell_open_files"}))
 
     done = supervised.run(
