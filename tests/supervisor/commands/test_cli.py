@@ -68,8 +68,8 @@ def test_bad_job_is_one_line(
         (["config", "--config", "none"], "none: cannot be read: No such file or directory"),
         (["start", "--config", "none"], "none: cannot be read: No such file or directory"),
         (
-            ["modules", "new", "bad", "--directory", "bad.json"],
-            "{}/bad.json/bad.py: cannot be written: Not a directory",
+            ["modules", "new", "bad", "--directory", "bad.json/x"],
+            "{}/bad.json/x/bad.py: cannot be written: Not a directory",
         ),
     ],
 )
