@@ -19,7 +19,7 @@ from child.loader import declared_paths
 from ipc import landlock
 from ipc.messages import Cause, Done, Failed, Ready, Start
 from modules import context
-from modules.roots import find_obstacle
+from modules.context import find_obstacle
 
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix/store")
 

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from rich.filesize import decimal
 
 from app.exceptions import RunError
-from modules import roots
+from modules import context
 from modules.base import BaseModule, location
 from modules.output import SPECIAL, is_special
 
 
 def source_problems(module: BaseModule, where: str, name: str) -> Iterator[str]:
     """Problems of a source: it will not exist when the task runs, is a directory or a pipe, or cannot be read."""
-    if obstacle := roots.find_obstacle(name):
+    if obstacle := context.find_obstacle(name):
         yield f"{where}: {name}: {obstacle}"
     elif not module.will_exist(name):
         yield f"{where}: {name}: {_why_not_there(name)}"
@@ -30,6 +30,8 @@ def source_problems(module: BaseModule, where: str, name: str) -> Iterator[str]:
         yield f"{where}: {name}: is no regular file (a pipe or a device), which can be read once only"
     elif os.path.exists(name) and not os.access(name, os.R_OK):
         yield f"{where}: {name}: cannot be read: permission denied"
+    elif is_settled(module, name) and os.path.isfile(name) and os.path.getsize(name) == 0:
+        yield f"{where}: {name}: is empty"
 
 
 def _why_not_there(name: str) -> str:
@@ -45,7 +47,7 @@ def _why_not_there(name: str) -> str:
 def target_problems(module: BaseModule, where: str, name: str, overwrite: bool = False) -> Iterator[str]:
     """Problems of a target: it exists and must not be overwritten, or its directory is missing or cannot be written."""
     directory = os.path.dirname(name) or "."
-    if obstacle := SPECIAL if is_special(name) else roots.find_obstacle(name):
+    if obstacle := SPECIAL if is_special(name) else context.find_obstacle(name):
         yield f"{where}: {name}: {obstacle}"
         return  # its directory does not matter then; /dev, for one, cannot be written
     if is_too_long(name):
@@ -104,7 +106,7 @@ def will_be_made(module: BaseModule, directory: str) -> bool:
 
 def is_settled(module: BaseModule, name: str) -> bool:
     """True if a file exists and no earlier task of the job changes it, so that its contents can be checked now."""
-    if roots.find_obstacle(name):
+    if context.find_obstacle(name):
         return False
     return os.path.exists(name) and location(name) not in module.sisyphus_context.files
 

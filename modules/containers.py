@@ -7,6 +7,15 @@ states are exact, whatever options do to the timing. Streams without sizes (MPEG
 import os
 from typing import BinaryIO
 
+_EXTENSIONS = {
+    "mkv mka mks mk3d": "matroska mkv av_mkv",
+    "webm": "webm av_webm",
+    "mp4 m4v m4a m4b mov 3gp": "mp4 mov ipod psp 3gp m4v av_mp4",
+    "ts m2ts mts": "mpegts",
+    "ogg ogm oga ogv opus": "ogg oga ogv opus",
+} | {name: name for name in ("avi", "flac", "flv", "mp3", "wav")}
+"""Extensions that promise a container, and the tools' names for it."""
+
 _SEGMENT = b"\x18\x53\x80\x67"
 _BEFORE_SEGMENT = {b"\x1a\x45\xdf\xa3", b"\xec", b"\xbf"}  # EBML header, Void, CRC-32 (RFC 8794, RFC 9559)
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -18,6 +27,15 @@ _RIFF_SLACK = 4096
 
 _RIFF_UNKNOWN = 0x7FFF0000
 """Sizes from here on are not real: the writer could not go back to fill them in, or 32 bits do not hold them."""
+
+
+def contradiction(name: str, container: str) -> str | None:
+    """A warning for a person if a file's extension promises another container than `container`, as a tool calls it."""
+    extension = os.path.splitext(name)[1][1:].lower()
+    promised = next((names for words, names in _EXTENSIONS.items() if extension in words.split()), container)
+    if container.lower() in promised.lower().split():
+        return None
+    return f"{name}: will be {container}, which its extension contradicts"
 
 
 def find_shortage(name: str) -> str | None:

@@ -5,6 +5,7 @@ into `current` before it makes the module, and `BaseModule` takes a copy for eac
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,3 +47,19 @@ current = TaskContext()
 def copy_current() -> TaskContext:
     """A context for a new instance, so that two modules in one process do not mix their warnings and statuses."""
     return dataclasses.replace(current)
+
+
+def find_obstacle(path: str) -> str | None:
+    """The reason, for a person, why a task may not use `path` by the limit `roots`, which the kernel enforces; `None`
+    if it may. Symbolic links are followed."""
+    roots = current.roots
+    if roots is None or "\0" in path:  # no file has that name
+        return None
+    place = os.path.realpath(path)
+    if place == os.devnull or any(_is_below(place, os.path.realpath(root)) for root in roots):
+        return None
+    return f"is outside of the limit roots ({', '.join(roots)})"
+
+
+def _is_below(place: str, root: str) -> bool:
+    return place == root or place.startswith(root.rstrip("/") + "/")

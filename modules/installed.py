@@ -18,7 +18,8 @@ import platformdirs
 from modules import tool
 
 LOCALE: Mapping[str, str] = {"LC_ALL": "C.UTF-8"}
-"""The programs translate their messages. In the C locale, MKVToolNix reads a non-ASCII name as empty."""
+"""The programs translate their messages. In the C locale, MKVToolNix reads a non-ASCII name as empty; with a locale
+that is not installed it aborts."""
 
 
 @functools.cache

@@ -200,6 +200,15 @@ def packet_times(name: str, options: Sequence[str], stream: int, interval: str) 
     return [time for line in lines if (time := number(line.partition(",")[0])) is not None]
 
 
+def has_packets(name: str, options: Sequence[str], stream: int, begin: float, end: float = math.inf) -> bool:
+    """True if a stream has packets between two instants, in seconds by its own timestamps.
+
+    Raises:
+        RunError: The packets cannot be read.
+    """
+    return any(begin < time < end for time in packet_times(name, options, stream, f"{begin:.3f}%"))
+
+
 def file_argument(name: str) -> str:
     """A file's name for ffmpeg and ffprobe, marked so that they take it for no option and no protocol."""
     return f"file:{name}" if name.startswith("-") or _PROTOCOL.match(name) else name
@@ -227,8 +236,12 @@ def format_of(found: Mapping[str, Any]) -> str:
 def tag(stream: Mapping[str, Any]) -> float | None:
     """Seconds of a stream's `DURATION` tag, which Matroska has."""
     tags = stream.get("tags", {})
-    value = clock(tags.get("DURATION", tags.get("DURATION-eng", "")))
-    return None if math.isnan(value) else value
+    return seconds_of(tags.get("DURATION", tags.get("DURATION-eng", "")))
+
+
+def seconds_of(value: object) -> float | None:
+    """`clock`, but `None` if `value` is no time."""
+    return None if math.isnan(seconds := clock(value)) else seconds
 
 
 def clock(value: object) -> float:

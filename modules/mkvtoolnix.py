@@ -11,7 +11,6 @@ sizes (MPEG-TS, AC-3) cannot be checked.
 import contextlib
 import dataclasses
 import json
-import os
 import re
 import shlex
 import time
@@ -22,20 +21,19 @@ from typing import Any, ClassVar
 
 from loguru import logger
 
-from app.exceptions import CleanupError, RunError
+from app.exceptions import RunError
 from modules import tool
-from modules.base import BaseModule
 from modules.checks import is_settled
 from modules.containers import find_shortage
 from modules.damage import require_read
-from modules.output import Output, is_special
+from modules.installed import LOCALE
+from modules.media import seconds_of
+from modules.output import is_special
 from modules.sources import Watch
+from modules.writing import WritingModule
 
 MAX_WARNINGS = 50
 """Warnings of a program that go on the record. A damaged source causes tens of thousands."""
-
-_LOCALE = {"LC_ALL": "C.UTF-8"}
-"""In the C locale the programs read a non-ASCII name as empty. With a locale that is not installed they abort."""
 
 _WARNED = 1
 """Exit status of a program that did its work, with warnings."""
@@ -86,20 +84,14 @@ class Media:
     """Seconds, if the file states them. A recording that was broken off states none."""
 
 
-class MkvModule(BaseModule):
+class MkvModule(WritingModule):
     """A module that runs a program of MKVToolNix, the first of its `tools`.
 
     Attributes:
         phase: The phase for the status, such as `muxing`.
     """
 
-    cleanup_on_failure = True
     phase: ClassVar[str]
-
-    def __init__(self, task: Mapping[str, Any]) -> None:
-        super().__init__(task)
-        self.report()
-        logger.debug("Data: {}", self.task)
 
     def run(self) -> None:
         self.set_start_time()
@@ -110,24 +102,12 @@ class MkvModule(BaseModule):
             raise RunError(message=f"{error.filename or self.tools[0]}: {error.strerror}") from error
         self.report(done=True)
 
-    def cleanup(self) -> None:
-        """Remove the temporary files that a killed process of this job may have left."""
-        for name in self._possible_outputs():
-            try:
-                self.output(name).discard()
-            except OSError as error:
-                raise CleanupError(message=f"temporary file of {name}: {error.strerror}") from error
-
     def _read_files(self) -> list[str]:
         """The files that the program reads."""
         raise NotImplementedError
 
     def _work(self, task: Mapping[str, Any], watch: Watch) -> None:
         raise NotImplementedError
-
-    def _possible_outputs(self) -> list[str]:
-        """All files that `run` may write, whatever the sources contain."""
-        return self.outputs()
 
     def _execute(self, argv: Sequence[str], durations: Mapping[str, float | None]) -> bool:
         """Run the program to its end, and return whether it warned. Its warnings go on the record.
@@ -139,7 +119,7 @@ class MkvModule(BaseModule):
         """
         output_reader = _GuiOutput(self.phase, self.report)
         logger.info("Running {}", shlex.join(argv))
-        finished = tool.run(argv, on_line=output_reader.take, environment=_LOCALE)
+        finished = tool.run(argv, on_line=output_reader.take, environment=LOCALE)
         for warning in output_reader.warnings():
             self.warn(f"{self.tools[0]}: {warning}")
         if finished.returncode not in {0, _WARNED}:
@@ -167,13 +147,6 @@ class MkvModule(BaseModule):
                 return identify(name)
         return None
 
-    def output(self, name: str) -> Output:
-        return Output(name, overwrite=True, warn=self.warn)
-
-    def _warn_of_loss(self, target: str) -> None:
-        if os.path.lexists(target):
-            self.warn(f"{target} was there already: it is replaced")
-
 
 # --- contents of a file ---
 
@@ -189,7 +162,7 @@ def identify(name: str) -> Media:
     # The equals sign reads this file alone, and also protects a name that begins with "@", "-" or "+". Without the
     # hack, mkvmerge hides the statistics that it wrote itself.
     argv = ["mkvmerge", "--engage", "keep_track_statistics_tags", "-J", f"={name}"]
-    finished = tool.capture(argv, timeout=_PATIENCE, environment=_LOCALE)
+    finished = tool.capture(argv, timeout=_PATIENCE, environment=LOCALE)
     try:
         answer = json.loads(finished.stdout.decode(errors="replace"))
     except ValueError as error:
@@ -198,7 +171,8 @@ def identify(name: str) -> Media:
         raise RunError(message=" ".join(" ".join(errors).split()), stderr=finished.stderr)
     container = answer.get("container", {})
     if not container.get("recognized") or not container.get("supported"):
-        raise RunError(message=f"is no media that mkvmerge can read{_in_brackets(container.get('type'))}")
+        kind = f" ({container['type']})" if container.get("type") else ""
+        raise RunError(message=f"is no media that mkvmerge can read{kind}")
     properties = container.get("properties", {})
     return Media(
         container.get("type", ""),
@@ -206,7 +180,7 @@ def identify(name: str) -> Media:
         {entry["id"]: entry["size"] for entry in answer.get("attachments", [])},
         bool(answer.get("chapters")),
         bool(answer.get("global_tags") or answer.get("track_tags")),
-        _seconds_of(properties.get("duration")),
+        _of_nanoseconds(properties.get("duration")),
     )
 
 
@@ -232,10 +206,6 @@ def argument(name: str) -> str:
     return f"./{name}" if name.startswith(("-", "@", "+", "=", "(", ")", "[", "]")) else name
 
 
-def _in_brackets(text: str | None) -> str:
-    return f" ({text})" if text else ""
-
-
 def _track(track: Mapping[str, Any], container: Mapping[str, Any]) -> Track:
     properties = track.get("properties", {})
     # A tag counts only if the program that wrote the file also wrote the tag: a copied one may be a longer file's.
@@ -253,26 +223,20 @@ def _track(track: Mapping[str, Any], container: Mapping[str, Any]) -> Track:
 
 
 def _span(kind: str, properties: Mapping[str, Any], container: Mapping[str, Any], *, is_own: bool) -> float | None:
-    length = _parse_time(properties.get("tag_duration", ""))
+    length = seconds_of(properties.get("tag_duration", ""))
     if is_own and str(container["writing_application"]).startswith("mkvmerge "):
         return length
     # The tags of libavformat (ffmpeg, HandBrake) hold a track's end. A video's end includes the duration of its last
     # frame, which a copy may lose. A tag that exceeds the file's duration is stale.
-    whole, start = _seconds_of(container.get("duration")), _seconds_of(properties.get("minimum_timestamp"))
+    whole, start = _of_nanoseconds(container.get("duration")), _of_nanoseconds(properties.get("minimum_timestamp"))
     is_by_libavformat = str(container.get("muxing_application")).startswith("Lavf")
     if not is_by_libavformat or kind != "audio" or length is None or whole is None or start is None:
         return None
     return max(min(length, whole) - start, 0.0)
 
 
-def _seconds_of(nanoseconds: int | None) -> float | None:
+def _of_nanoseconds(nanoseconds: int | None) -> float | None:
     return None if nanoseconds is None else nanoseconds / 1e9
-
-
-def _parse_time(text: str) -> float | None:
-    """Seconds of a time such as `00:01:30.5`."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text, re.ASCII)
-    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
 
 
 # --- output of the programs ---
@@ -336,7 +300,7 @@ class _GuiOutput:
         elif match := re.match(
             "The last timestamp processed before the error was encountered was ([0-9:.]+[0-9])", text
         ):
-            self._reached[self._damaged] = _parse_time(match[1]) or 0.0
+            self._reached[self._damaged] = seconds_of(match[1]) or 0.0
         elif text.startswith("Resync failed"):
             self._lost.add(self._damaged)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 from app.exceptions import RunError
-from modules import roots
+from modules import context
 from modules.base import BaseModule, location
 from modules.containers import find_shortage
 from modules.output import is_special
@@ -64,7 +64,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         for name in self._names():
-            if (stamp := _stamp(name)) is not None and name not in self._stamps:
+            if (stamp := read_stamp(name)) is not None and name not in self._stamps:
                 self._stamps[name] = stamp
                 if len(self._stamps) <= _MAX_HELD:
                     self._hold(name)
@@ -95,14 +95,14 @@ class Watch:
     def find_change(self) -> str | None:
         """A message for a person about the first file that has changed, else `None`."""
         for name, before in self._stamps.items():
-            now = _stamp(name)
+            now = read_stamp(name)
             if now is None:
                 return f"{name}: was removed meanwhile"
             if now[:2] != before[:2]:
                 return f"{name}: was changed meanwhile: another file has taken its place"
             if now != before:
                 return f"{name}: was written to meanwhile: somebody may still be writing it"
-        new = next((name for name in self._names() if name not in self._stamps and _stamp(name)), None)
+        new = next((name for name in self._names() if name not in self._stamps and read_stamp(name)), None)
         return f"{new}: was written meanwhile, after the task had begun to read" if new else None
 
     def _hold(self, name: str) -> None:
@@ -111,7 +111,7 @@ class Watch:
             self._held.callback(os.close, descriptor)
 
 
-def _stamp(name: str) -> Stamp | None:
+def read_stamp(name: str) -> Stamp | None:
     """`None` if `name` is no regular file."""
     try:
         found = os.stat(name)
@@ -146,7 +146,7 @@ def plain_names(name: str) -> list[str]:
 
 def list_kind(name: str) -> str | None:
     """The kind of list that a file's contents are, for a person; `None` for any other file."""
-    if _stamp(name) is None:
+    if read_stamp(name) is None:
         return None
     try:
         with open(name, "rb") as file:
@@ -170,7 +170,7 @@ def list_problems(module: BaseModule, where: str, name: str, format_name: str = 
     for part in parts_of(name, format_name):
         if is_special(part):
             yield f"{where}: {name}: the list names {part}, which is no regular file"
-        elif obstacle := roots.find_obstacle(part):
+        elif obstacle := context.find_obstacle(part):
             yield f"{where}: {name}: the list names {part}, which {obstacle}"
         elif not module.will_exist(part):
             yield f"{where}: {name}: the list names {part}, and there is no such file"
@@ -195,7 +195,7 @@ def parts_of(name: str, format_name: str = "", within: frozenset[str] = frozense
     """
     kind = "a concat list" if format_name == "concat" else list_kind(name)
     find = {"a concat list": _concat_parts, "an HLS playlist": _hls_parts}.get(kind or "")
-    if find is None or len(within) > 9 or os.path.realpath(name) in within or _stamp(name) is None:
+    if find is None or len(within) > 9 or os.path.realpath(name) in within or read_stamp(name) is None:
         return []
     found: dict[str, None] = {}
     with contextlib.suppress(OSError), open(name, encoding="utf-8-sig", errors="surrogateescape") as file:

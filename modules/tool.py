@@ -48,7 +48,8 @@ _PACKAGES = {
 _VERSION_FLAGS = {"ffmpeg": "-version", "ffprobe": "-version"}
 """The option that prints a program's version, if it is not `--version`."""
 
-_Sinks = Mapping[int, Callable[[bytes], None]]
+_Taker = Callable[[bytes], None]
+_Sinks = Mapping[int, _Taker]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def run(
 
     out = _Lines(on_line or _ignore)
     err = _Lines(error_line)
-    returncode = _execute(_Command(argv, environment), out.feed, err.feed, None, ask, grace)
+    returncode = _execute(argv, environment, (out.feed, err.feed), None, ask, grace)
     out.end()
     err.end()
     return Finished(tuple(argv), returncode, tuple(kept))
@@ -146,7 +147,7 @@ def capture(
             raise RunError(message=f"{os.path.basename(argv[0])} wrote more than {limit} bytes: {shlex.join(argv)}")
 
     err = _Lines(kept.append)
-    returncode = _execute(_Command(argv, environment), take, err.feed, timeout, signal.SIGTERM, 1.0)
+    returncode = _execute(argv, environment, (take, err.feed), timeout, signal.SIGTERM, 1.0)
     err.end()
     return Finished(tuple(argv), returncode, tuple(kept), bytes(taken))
 
@@ -180,9 +181,9 @@ def version(name: str) -> str:
 
 
 def _execute(
-    command: "_Command",
-    out: Callable[[bytes], None],
-    err: Callable[[bytes], None],
+    argv: Sequence[str],
+    environment: Mapping[str, str] | None,
+    takers: tuple[_Taker, _Taker],
     timeout: float | None,
     ask: signal.Signals,
     grace: float,
@@ -192,9 +193,9 @@ def _execute(
         selector = stack.enter_context(selectors.DefaultSelector())
         try:
             with _terminate_held():
-                process = command.start()
+                process = _start(argv, environment)
                 stack.callback(_close, process)
-            sinks = _register(process, selector, out, err)
+            sinks = _register(process, selector, takers)
             _serve(process, selector, sinks, timeout)
         except BaseException:  # the program must not outlive the step, whatever ends that
             if process is not None:
@@ -203,42 +204,33 @@ def _execute(
         return process.wait()
 
 
-@dataclass(frozen=True)
-class _Command:
-    argv: Sequence[str]
-    environment: Mapping[str, str] | None
+def _start(argv: Sequence[str], more: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    # Colours would be escape codes in the messages: ffmpeg, and HandBrakeCLI with its libraries.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AV_LOG_FORCE_")}
+    environment |= more or {}
+    try:
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0, env=environment)
+    except (OSError, ValueError) as error:
+        raise RunError(message=missing(argv[0]) or _why_not_started(argv[0], error)) from error
 
-    def start(self) -> subprocess.Popen[bytes]:
-        pipe = subprocess.PIPE
-        # Colours would be escape codes in the messages: ffmpeg, and HandBrakeCLI with its libraries.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AV_LOG_FORCE_")}
-        environment |= self.environment or {}
-        try:
-            return subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0, env=environment
-            )
-        except (OSError, ValueError) as error:
-            raise RunError(message=missing(self.argv[0]) or self._why_not_started(error)) from error
 
-    def _why_not_started(self, error: OSError | ValueError) -> str:
-        name, path = os.path.basename(self.argv[0]), shutil.which(self.argv[0])
-        match getattr(error, "errno", None):
-            case errno.ENOEXEC:
-                return Unfit(f"{name} cannot be started: {path} is no program for this machine")
-            case errno.ENOENT:
-                return Unfit(f"{name} cannot be started: {path} needs an interpreter or loader that is not installed")
-        return f"{name} cannot be started: {error}"
+def _why_not_started(program: str, error: OSError | ValueError) -> str:
+    name, path = os.path.basename(program), shutil.which(program)
+    match getattr(error, "errno", None):
+        case errno.ENOEXEC:
+            return Unfit(f"{name} cannot be started: {path} is no program for this machine")
+        case errno.ENOENT:
+            return Unfit(f"{name} cannot be started: {path} needs an interpreter or loader that is not installed")
+    return f"{name} cannot be started: {error}"
 
 
 def _register(
-    process: subprocess.Popen[bytes],
-    selector: selectors.BaseSelector,
-    out: Callable[[bytes], None],
-    err: Callable[[bytes], None],
+    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, takers: tuple[_Taker, _Taker]
 ) -> _Sinks:
     assert process.stdout is not None
     assert process.stderr is not None
-    sinks = {process.stdout.fileno(): out, process.stderr.fileno(): err}
+    sinks = {pipe.fileno(): taker for pipe, taker in zip((process.stdout, process.stderr), takers, strict=True)}
     for descriptor in sinks:
         os.set_blocking(descriptor, False)
         selector.register(descriptor, selectors.EVENT_READ)

@@ -19,32 +19,30 @@ from typing import Any
 
 from loguru import logger
 
-from app.exceptions import CleanupError, RunError
+from app.exceptions import RunError
 from ipc.words import encodable
 from modules import schema as task_schema
 from modules.attributes import Attributes, copy_attributes, copy_times, read_attributes
-from modules.base import BaseModule, location
+from modules.base import location
 from modules.checks import require_space, same_file
 from modules.cleanup import checks
 from modules.cleanup.actions import Action, bare, read_actions
 from modules.cleanup.copying import bytes_to_copy, copy_bytes, device
 from modules.output import SPECIAL, Output, is_special, sync
 from modules.sources import Watch
+from modules.writing import WritingModule
 
 
-class Cleanup(BaseModule):
+class Cleanup(WritingModule):
     """Puts the files of a job in order."""
 
     schema = task_schema.load("cleanup")
-    cleanup_on_failure = True
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         super().__init__(task)
         self._done = 0
         self._total = 0
         self._began = 0.0
-        self.report()
-        logger.debug("Data: {}", self.task)
 
     def outputs(self) -> list[str]:
         return [action.target for action in self._actions() if action.destination]
@@ -93,14 +91,8 @@ class Cleanup(BaseModule):
                 self.warn(f"{link} is a link to {os.readlink(link)}, and leads to no file from there")
         self.report(done=True)
 
-    def cleanup(self) -> None:
-        """Remove the temporary copies that a killed process of this job may have left."""
-        for action in self._actions():
-            if action.destination:
-                try:
-                    self._output(action).discard()
-                except OSError as error:
-                    raise CleanupError(message=f"temporary file of {action.target}: {error.strerror}") from error
+    def _possible_outputs(self) -> list[Output]:
+        return [self._output(action) for action in self._actions() if action.destination]
 
     def _actions(self) -> list[Action]:
         return read_actions(self.task.to_dict())

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 
-from modules import roots
+from modules import context
 from modules.base import BaseModule, location
 from modules.checks import chain_checks, is_settled, is_too_long, same_entry, standing_directory
 from modules.cleanup.actions import Action, bare, effect, with_places
@@ -28,9 +28,9 @@ def _out_of_reach(actions: Sequence[Action]) -> Iterator[str]:
     for place, action in with_places(list(actions)):
         where = f"{place}.source" if action.destination else place
         touched = action.source if action.verb == "copy" else os.path.dirname(location(action.source))
-        if obstacle := roots.find_obstacle(touched):
+        if obstacle := context.find_obstacle(touched):
             yield f"{where}: {action.source}: {obstacle}"
-        if action.destination and (obstacle := roots.find_obstacle(os.path.dirname(location(action.target)))):
+        if action.destination and (obstacle := context.find_obstacle(os.path.dirname(location(action.target)))):
             yield f"{place}.destination: {action.target}: {obstacle}"
 
 

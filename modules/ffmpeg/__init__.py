@@ -6,51 +6,36 @@ the duration that `expect` predicts.
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import shlex
-import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from box import Box
 from loguru import logger
 
-from app.exceptions import CleanupError, RunError, Unfit, ValidationError
-from modules import media, tool
+from app.exceptions import RunError, Unfit, ValidationError
+from modules import checks, media, tool
 from modules import schema as task_schema
-from modules.base import BaseModule
-from modules.checks import (
-    chain_checks,
-    is_settled,
-    require_space,
-    same_file,
-    size_of,
-    target_problems,
-)
-from modules.command import Options, to_argument
-from modules.ffmpeg import encoders, files, inputs, known, packets, streams
+from modules.command import Options
+from modules.containers import contradiction
+from modules.ffmpeg import encoders, files, inputs, known, streams
 from modules.ffmpeg.encode import encode
-from modules.ffmpeg.expect import (
-    certain_length,
-    expect_output,
-    frame_limit,
-    is_empty_text,
-    used_shares,
-)
+from modules.ffmpeg.expect import certain_length, expect_output, frame_limit, goes_on, is_empty_text, used_shares
 from modules.ffmpeg.options import (
     IMAGES,
     MANY_FILES,
+    EncodeTask,
     fetch_option_set,
     ffmpeg_command,
     names,
-    outputs_of,
     phase,
     places,
     probe_options,
     source_argument,
-    sources,
     unquoted,
     unquoted_options,
     written,
@@ -58,7 +43,8 @@ from modules.ffmpeg.options import (
 from modules.ffmpeg.specifiers import settled_maps
 from modules.media import ExpectedOutput
 from modules.output import Output, is_special
-from modules.sources import Watch
+from modules.sources import Stamp, Watch, read_stamp
+from modules.writing import WritingModule
 
 _CODECS = names("c codec vcodec acodec scodec")
 
@@ -66,27 +52,24 @@ _TIMES = names("ss t to sseof stream_loop accurate_seek")
 """Input options without which ffprobe reads the source just as well."""
 
 
-class Ffmpeg(BaseModule):
+class Ffmpeg(WritingModule):
     """Encodes the task's sources into one output file."""
 
     schema = task_schema.load("ffmpeg")
     tools = ("ffmpeg", "ffprobe")
-    cleanup_on_failure = True
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         super().__init__(task)
         self.task = Box(unquoted(task, self.warn))
         self._sets: dict[str, Options] = {}
-        self._probed: dict[str, tuple[tuple[int, int], Mapping[str, Any]]] = {}
+        self._probed: dict[str, tuple[Stamp, Mapping[str, Any]]] = {}
         self._warned: set[str] = set()
-        self.report()
-        logger.debug("Data: {}", self.task)
 
     def outputs(self) -> list[str]:
         """The output, and the files that the options write. Those of option sets are not known yet."""
         names = [] if self._is_discarded() else [self.task["output_file"]]
         with contextlib.suppress(AttributeError, KeyError, TypeError):  # nobody has validated the data yet
-            names += [name for _, name, _ in written(self.task.to_dict(), self._sets)]
+            names += [name for _, name, _ in written(self._encoding())]
         return names
 
     def plan(self) -> list[str]:
@@ -97,20 +80,20 @@ class Ffmpeg(BaseModule):
         """
         self._need_sets(ValidationError)
         outputs = self._outputs()
-        argv = self._argv(self.task.to_dict(), outputs)
+        argv = self._argv(self._encoding(), outputs)
         return [shlex.join(argv), *(output.commit_command() for output in outputs.values())]
 
     def find_problems(self) -> Iterator[str]:
         """Check files first, then ask the server, then ffmpeg and ffprobe."""
-        task = self.task.to_dict()
         are_here = not any(map(tool.missing, self.tools))
-        yield from chain_checks(
+        task = self._encoding()  # the sets are fetched into it
+        yield from checks.chain_checks(
             self._source_problems(task),
             self._map_problems(task),
             self._fetch_sets(),
             self._option_problems(task),
             self._output_problems(task),
-            inputs.content_problems(self, task, self._sets, self._can_look),
+            inputs.content_problems(self, task, self._can_look),
             self._encoder_problems(task) if are_here else (),
             self._stream_problems(task) if are_here else (),
         )
@@ -124,68 +107,54 @@ class Ffmpeg(BaseModule):
         for name in self.tools:
             tool.require(name, RunError)
         self._need_sets(RunError)
-        task = self.task.to_dict()
-        contents = inputs.content_problems(self, task, self._sets, os.path.isfile)
+        task = self._encoding()
+        contents = inputs.content_problems(self, task, os.path.isfile)
         if problems := [*contents, *self._file_problems(task)]:
             raise RunError(problems=problems)
         with Watch(self, partial(inputs.read_files, task)) as watch:
-            probes = [self._probe_source(source) for source in self._sources()]
-            if problems := list(self._mapping_problems(task, dict(enumerate(probes)))):
+            task = self._encoding(dict(enumerate(map(self._probe_source, task.sources))))
+            if problems := list(self._mapping_problems(task)):
                 raise RunError(problems=problems)
-            expected = expect_output(task, self._sets, probes)
+            expected = expect_output(task)
             if self._is_discarded() or not self._was_written(expected):
-                sizes = {} if self._is_discarded() else used_shares(task, probes, expected.duration)
-                require_space(self, {task["output_file"]: size_of(sizes)} if sizes else {})
-                self._write(task, probes, expected, watch)
+                sizes = {} if self._is_discarded() else used_shares(task, expected.duration)
+                checks.require_space(self, {self.task["output_file"]: checks.size_of(sizes)} if sizes else {})
+                self._write(task, expected, watch)
         self.report(done=True)
 
-    def _write(
-        self, task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], expected: ExpectedOutput, watch: Watch
-    ) -> None:
+    def _write(self, task: EncodeTask, expected: ExpectedOutput, watch: Watch) -> None:
         outputs = self._outputs()
-        maps = settled_maps(task["source_maps"], [probe.get("streams", ()) for probe in probes])
-        argv = self._argv({**task, "source_maps": maps}, outputs)
+        maps = settled_maps(task.data["source_maps"], task.streams)
+        argv = self._argv(dataclasses.replace(task, data={**task.data, "source_maps": maps}), outputs)
         files.make_log_directory(argv)
         with contextlib.ExitStack() as stack:
             for output in outputs.values():
                 stack.enter_context(output)
-            encoded = encode(argv, expected, phase(task, self._sets), self.report, self.warn)
+            encoded = encode(argv, expected, phase(task), self.report, self.warn)
             if outputs:
                 self.report(info={"phase": "checking"})
             for output in outputs.values():
                 if problem := output.find_no_space():  # ffmpeg 5.1 exits with 0 if only the last bytes have no room
                     raise RunError(message=problem)
-            inputs.require_read(task, self._sets, encoded.log)
+            inputs.require_read(task, encoded.log)
             if not self._is_discarded():
                 with media.quoting(["nothing was encoded: see ss, t, to, frames"] if encoded.is_empty else []):
-                    self._verify(task, probes, expected, outputs[task["output_file"]].temporary)
-            for warning in inputs.damage_warnings(task, self._sets, probes, encoded):
+                    self._verify(task, expected, outputs[self.task["output_file"]].temporary)
+            for warning in inputs.damage_warnings(task, encoded):
                 self.warn(warning)
             watch.require_unchanged()
             for name, output in reversed(outputs.items()):  # an attempt that finds the output is not repeated
                 output.commit()
                 logger.info("Wrote {}", name)
 
-    def _verify(
-        self,
-        task: Mapping[str, Any],
-        probes: Sequence[Mapping[str, Any]],
-        expected: ExpectedOutput,
-        temporary: str,
-    ) -> None:
+    def _verify(self, task: EncodeTask, expected: ExpectedOutput, temporary: str) -> None:
         if is_empty_text(task, temporary):
-            self.warn(f"{task['output_file']} is empty: there are no subtitles in what was asked for")
+            self.warn(f"{self.task['output_file']} is empty: there are no subtitles in what was asked for")
         else:
-            goes_on = partial(packets.goes_on, task, self._sets, probes, self.will_exist)
-            media.verify(temporary, expected, goes_on)
+            media.verify(temporary, expected, partial(goes_on, task, self.will_exist))
 
-    def cleanup(self) -> None:
-        """Remove the temporary files that a killed process of this job may have left."""
-        for name, output in self._outputs().items():
-            try:
-                output.discard()
-            except OSError as error:
-                raise CleanupError(message=f"temporary file of {name}: {error}") from error
+    def _possible_outputs(self) -> list[Output]:
+        return list(self._outputs().values())
 
     def _was_written(self, expected: ExpectedOutput) -> bool:
         """True if an earlier attempt has written the output: it got its name only when it was whole.
@@ -213,86 +182,70 @@ class Ffmpeg(BaseModule):
         outputs: dict[str, Output] = {}
         if not self._is_discarded():
             outputs[self.task["output_file"]] = Output(self.task["output_file"], overwrite=overwrite, warn=self.warn)
-        for _, name, is_log in written(self.task.to_dict(), self._sets):
+        for _, name, is_log in written(self._encoding()):
             if not is_log:  # an encoder writes a log under a temporary name itself
                 outputs[name] = Output(name, overwrite=overwrite or self.resumed, warn=self.warn)
         return outputs
 
-    def _sources(self) -> list[tuple[str, Options]]:
-        return sources(self.task.to_dict())
+    def _encoding(self, probes: Mapping[int, Mapping[str, Any]] | None = None) -> EncodeTask:
+        return EncodeTask(self.task.to_dict(), self._sets, probes or {})
 
-    def _argv(self, task: Mapping[str, Any], outputs: Mapping[str, Output]) -> list[str]:
+    def _argv(self, task: EncodeTask, outputs: Mapping[str, Output]) -> list[str]:
         target = os.devnull if self._is_discarded() else outputs[self.task["output_file"]].temporary
         names = {name: output.temporary for name, output in outputs.items()}
-        argv = ffmpeg_command(task, self._sets, target, self.will_exist, lambda name: names.get(name, name))
-        if "%" in target and self._is_picture(task):
+        argv = ffmpeg_command(task, target, self.will_exist, lambda name: names.get(name, name))
+        if "%" in target and _is_picture(task):
             argv[-1:-1] = ["-update", "1"]  # else ffmpeg puts a number in the place of a %d
         return argv
 
-    def _source_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
-        for index, (name, options) in enumerate(self._sources()):
+    def _source_problems(self, task: EncodeTask) -> Iterator[str]:
+        for index, (name, options) in enumerate(task.sources):
             yield from inputs.file_problems(self, f"sources[{index}]", name, options)
-            if same_file(name, task["output_file"]):
+            if checks.same_file(name, task.data["output_file"]):
                 yield f"output_file: {name} is also sources[{index}]"
 
-    def _map_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
-        count = len(sources(task))
-        for index, entry in enumerate(task["source_maps"]):
+    def _map_problems(self, task: EncodeTask) -> Iterator[str]:
+        count = len(task.sources)
+        for index, entry in enumerate(task.data["source_maps"]):
             if entry["source"] >= count:
                 yield f"source_maps[{index}].source: {entry['source']}, but there are only sources 0 to {count - 1}"
 
     def _can_look(self, name: str) -> bool:
         """True if a source is there by now, and stays as it is until the task runs."""
-        return is_settled(self, name) and os.path.isfile(name) and os.access(name, os.R_OK)
+        return checks.is_settled(self, name) and os.path.isfile(name) and os.access(name, os.R_OK)
 
-    def _option_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
+    def _option_problems(self, task: EncodeTask) -> Iterator[str]:
         """Options that ffmpeg does not know or would misread, and files that options write."""
-        for where, place, options in places(task, self._sets):
+        for where, place, options in places(task):
             yield from known.option_problems(where, options, place)
         yield from self._file_problems(task)
-        overwrite = task.get("overwrite", False) or self.resumed
-        for where, name, _ in written(task, self._sets):
-            yield from target_problems(self, where, name, overwrite=overwrite)
-            others = [(f"sources[{index}]", each) for index, (each, _) in enumerate(self._sources())]
-            for other, entry in [("output_file", task["output_file"]), *others]:
-                if same_file(name, entry):
+        overwrite = task.data.get("overwrite", False) or self.resumed
+        for where, name, _ in written(task):
+            yield from checks.target_problems(self, where, name, overwrite=overwrite)
+            others = [(f"sources[{index}]", each) for index, (each, _) in enumerate(task.sources)]
+            for other, entry in [("output_file", task.data["output_file"]), *others]:
+                if checks.same_file(name, entry):
                     yield f"{where}: would write {name}, which is also {other}"
 
-    def _file_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
-        for where, _, options in places(task, self._sets):
+    def _file_problems(self, task: EncodeTask) -> Iterator[str]:
+        for where, _, options in places(task):
             yield from (f"{where}.{key}: {problem}" for key, problem in files.unnamed_problems(options))
 
-    def _output_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
-        name = task["output_file"]
+    def _output_problems(self, task: EncodeTask) -> Iterator[str]:
+        name = task.data["output_file"]
         if self._is_discarded():
             return
-        yield from target_problems(self, "output_file", name, overwrite=task.get("overwrite", False) or self.resumed)
-        if self._writes_several(task):
+        overwrite = task.data.get("overwrite", False) or self.resumed
+        yield from checks.target_problems(self, "output_file", name, overwrite=overwrite)
+        for line in filter(None, (contradiction(name, container) for container in sorted(task.formats))):
+            self.warn(f"output_file: {line}")
+        is_numbered = re.search(r"%\d*d", name, re.ASCII) and not _is_picture(task)
+        has_list = os.path.splitext(name)[1].lower() in {".m3u8", ".mpd"}
+        if has_list or task.formats & MANY_FILES or (is_numbered and _is_image(task)):
             yield f"output_file: {name}: ffmpeg writes several files, which the ffmpeg module does not support"
 
-    def _writes_several(self, task: Mapping[str, Any]) -> bool:
-        name = task["output_file"]
-        is_numbered = re.search(r"%\d*d", name, re.ASCII) and not self._is_picture(task)
-        return bool(
-            os.path.splitext(name)[1].lower() in {".m3u8", ".mpd"}
-            or self._formats(task) & MANY_FILES
-            or (is_numbered and self._is_image(task))
-        )
-
-    def _is_picture(self, task: Mapping[str, Any]) -> bool:
-        """True if the output is a single picture, whose name is no pattern for numbers."""
-        return self._is_image(task) and frame_limit(outputs_of(task, self._sets)) == 1
-
-    def _is_image(self, task: Mapping[str, Any]) -> bool:
-        formats = self._formats(task)
-        return "image2" in formats if formats else os.path.splitext(task["output_file"])[1][1:].lower() in IMAGES
-
-    def _formats(self, task: Mapping[str, Any]) -> set[str]:
-        outputs = outputs_of(task, self._sets)
-        return {to_argument(value) for each in outputs for key, value in each.items() if key.split(":")[0] == "f"}
-
-    def _encoder_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
-        for where, place, options in places(task, self._sets):
+    def _encoder_problems(self, task: EncodeTask) -> Iterator[str]:
+        for where, place, options in places(task):
             for key, value in options.items() if place != "source" else ():
                 if key.split(":")[0] in _CODECS and isinstance(value, str) and (why := encoders.find_problem(value)):
                     yield Unfit(f"{where}.{key}: {why}")
@@ -301,10 +254,10 @@ class Ffmpeg(BaseModule):
             for key in known.clipped(options):
                 self.warn(f"{where}.{key}: {options[key]} is more than x264 has: it takes 51, the worst picture")
 
-    def _stream_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
+    def _stream_problems(self, task: EncodeTask) -> Iterator[str]:
         """Mapped streams that their source lacks, and sources that cannot be read or end before the encode starts."""
         probes: dict[int, Mapping[str, Any]] = {}
-        for index, (name, options) in enumerate(self._sources()):
+        for index, (name, options) in enumerate(task.sources):
             if self._can_look(name):
                 probes[index] = self._probe_source((name, options))
                 if not probes[index] and not set(options) - _TIMES:
@@ -312,14 +265,13 @@ class Ffmpeg(BaseModule):
                 length = certain_length(probes[index])
                 if length is not None and "stream_loop" not in options and media.clock(options.get("ss")) >= length:
                     yield f"sources[{index}]: {name}: ss {options['ss']} is after its end ({length:.1f} s)"
-        yield from self._mapping_problems(task, probes)
+        yield from self._mapping_problems(self._encoding(probes))
 
-    def _mapping_problems(self, task: Mapping[str, Any], probes: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
-        """Maps that select nothing, or a cover for a film. `probes` has ffprobe's answers for sources by number."""
-        found = {index: each["streams"] for index, each in probes.items() if each.get("streams")}
-        problems = list(streams.source_problems(task, self._sets, found))
+    def _mapping_problems(self, task: EncodeTask) -> Iterator[str]:
+        """Maps that select nothing, or a cover for a film, as far as the sources are known."""
+        problems = list(streams.source_problems(task))
         yield from problems
-        for problem, is_error in streams.output_problems(task, self._sets, found) if not problems else ():
+        for problem, is_error in streams.output_problems(task) if not problems else ():
             if is_error:
                 yield problem
             else:
@@ -354,7 +306,7 @@ class Ffmpeg(BaseModule):
             return {}  # ffprobe would take away what it reads of a pipe
         forced = probe_options(options)
         key = shlex.join([name, *forced])
-        stamp = _stamp(name)
+        stamp = read_stamp(name)
         if stamp and key in self._probed and self._probed[key][0] == stamp:
             return self._probed[key][1]  # of the validation: a probe takes as long as a short task's whole start
         try:
@@ -367,10 +319,11 @@ class Ffmpeg(BaseModule):
         return found
 
 
-def _stamp(name: str) -> tuple[int, int] | None:
-    """A file's size and time of modification, by which a change is noticed; `None` if `name` is no file."""
-    try:
-        found = os.stat(name)
-    except (OSError, ValueError):
-        return None
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+def _is_picture(task: EncodeTask) -> bool:
+    """True if the output is a single picture, whose name is no pattern for numbers."""
+    return _is_image(task) and frame_limit(task.outputs) == 1
+
+
+def _is_image(task: EncodeTask) -> bool:
+    extension = os.path.splitext(task.data["output_file"])[1][1:].lower()
+    return "image2" in task.formats if task.formats else extension in IMAGES

@@ -1,21 +1,27 @@
 """Predict the output of an ffmpeg task from what ffprobe says of its sources.
 
 The prediction is checked against the output afterwards. It leaves out whatever the sources do not state for certain (a
-filter may change the timing, a duration may be an estimate): a good encode must never fail.
+filter may change the timing, a duration may be an estimate): a good encode must never fail. And a container may state
+too long a duration, so an output that seems short is an error only if its sources go on behind its end.
 """
 
+import dataclasses
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loguru import logger
+
+from app.exceptions import RunError
 from modules import media
 from modules.command import Options, to_argument
-from modules.ffmpeg.options import names, output_window, outputs_of, sources
-from modules.ffmpeg.specifiers import selected, specifier
+from modules.containers import is_whole
+from modules.ffmpeg.options import EncodeTask, names, probe_options, source_argument
+from modules.ffmpeg.specifiers import Stream, specifier
 from modules.media import ExpectedOutput, is_cover
 
 _RETIMING = names("""
@@ -56,15 +62,12 @@ class _OutputStream:
     frame_rate: float | None = None
 
 
-def expect_output(
-    task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]
-) -> ExpectedOutput:
-    """Predict the task's output. `sets` are the option sets by name, `probes` ffprobe's answers for each source."""
-    inputs = [options for _, options in sources(task)]
-    outputs = outputs_of(task, sets)
-    used = {key.split(":")[0] for each in (*inputs, *outputs) for key, value in each.items() if value is not False}
+def expect_output(task: EncodeTask) -> ExpectedOutput:
+    """Predict the task's output. ffprobe's answers for all sources must be known."""
+    inputs, outputs = task.inputs, task.outputs
+    used = task.given | {key.split(":")[0] for each in inputs for key, value in each.items() if value is not False}
     is_retimed = _changes_timing(inputs, outputs)
-    streams = list(_output_streams(task, sets, probes))
+    streams = list(_output_streams(task))
     lengths = _longest(streams, without={kind for name, kind in _DROPPED.items() if name in used})
     uncertain = {stream.kind for stream in streams if is_retimed or not stream.is_certain}
     video = next((stream for stream in streams if stream.frame_rate), None)
@@ -77,11 +80,7 @@ def expect_output(
     return ExpectedOutput(
         duration=duration if 0 < duration < math.inf else None,
         is_certain=_is_bound(inputs, outputs)
-        and all(
-            _states_duration(probes[index])
-            for index, stream in chosen_streams(task, sets, probes)
-            if stream.get("codec_type") in {"video", "audio"} and not is_cover(stream)
-        ),
+        and all(media.format_of(task.probes[index]) in media.CERTAIN_FORMATS | _TELLING for index, _ in _timed(task)),
         frame_rate=rate,
         frames=frames,
         lengths={kind: length for kind, length in lengths.items() if kind not in uncertain and length < math.inf},
@@ -89,57 +88,42 @@ def expect_output(
     )
 
 
-def missing_frames(
-    task: Mapping[str, Any],
-    sets: Mapping[str, Options],
-    probes: Sequence[Mapping[str, Any]],
-    frames: int,
-    *,
-    is_damaged: bool,
-) -> str:
+def missing_frames(task: EncodeTask, frames: int, *, is_damaged: bool) -> str:
     """A message for a person if the output has fewer frames than its source states, else ''.
 
     `frames` are those of the output, and `is_damaged` tells that the source is known to be.
     """
-    videos = [(index, each) for index, each in chosen_streams(task, sets, probes) if each.get("codec_type") == "video"]
-    expected, outputs = expect_output(task, sets, probes), outputs_of(task, sets)
-    keys = {key.split(":")[0] for options in outputs for key in options}
+    videos = [(index, each) for index, each in task.chosen if each.get("codec_type") == "video"]
+    expected = expect_output(task)
+    keys = {key.split(":")[0] for options in task.outputs for key in options}
     filters = {
-        name for options in outputs for each in _FILTERS & options.keys() for name in _filter_names(options[each])
+        name for options in task.outputs for each in _FILTERS & options.keys() for name in _filter_names(options[each])
     }
     is_changed = keys & {"frames", "vframes", "shortest"} or filters & {"fps"} or expected.frames is None
     if len(videos) != 1 or is_changed or is_cover(videos[0][1]):
         return ""
     index, stream = videos[0]
-    found = {**probes[index], "streams": [stream]}
+    found = {**task.probes[index], "streams": [stream]}
     return media.missing_frames(found, frames, expected.lengths.get("video"), is_damaged=is_damaged)
 
 
-def _output_streams(
-    task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]
-) -> Iterator[_OutputStream]:
+def _output_streams(task: EncodeTask) -> Iterator[_OutputStream]:
     """The streams that the task maps, without cover pictures: not every container can hold those."""
-    inputs = [options for _, options in sources(task)]
-    cut, earliest = output_window(task, sets), earliest_start(task, sets, probes)
-    for index, stream in chosen_streams(task, sets, probes):
+    earliest, timed = earliest_start(task), _timed(task)
+    for index, stream in task.chosen:
         kind = stream.get("codec_type", "")
-        if is_cover(stream):
-            continue
-        if kind not in {"video", "audio"}:
+        if (index, stream) in timed:
+            start, end, is_certain = _window(task, index, stream)
+            length = max(end - earliest, 0.0) if end > start else 0.0
+            rate = media.ratio(stream.get("avg_frame_rate")) if kind == "video" else None
+            yield _OutputStream(kind, length, is_certain, rate)
+        elif not is_cover(stream):
             yield _OutputStream(kind)
-            continue
-        start, end, is_certain = _window(stream, probes[index], inputs[index], cut)
-        length = max(end - earliest, 0.0) if end > start else 0.0
-        rate = media.ratio(stream.get("avg_frame_rate")) if kind == "video" else None
-        yield _OutputStream(kind, length, is_certain, rate)
 
 
-def chosen_streams(
-    task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]
-) -> list[tuple[int, Mapping[str, Any]]]:
-    """The streams that the task maps, each with the number of its source."""
-    streams = [[each for each in found.get("streams", []) if isinstance(each, dict)] for found in probes]
-    return selected(task["source_maps"], outputs_of(task, sets), streams)
+def _timed(task: EncodeTask) -> list[tuple[int, Stream]]:
+    """The mapped streams that have a length: video, but no covers, and audio."""
+    return [each for each in task.chosen if each[1].get("codec_type") in {"video", "audio"} and not is_cover(each[1])]
 
 
 def _longest(streams: Iterable[_OutputStream], without: Collection[str]) -> dict[str, float]:
@@ -188,10 +172,6 @@ def _is_bound(inputs: Sequence[Options], outputs: Sequence[Options]) -> bool:
     return not _changes_timing(inputs, outputs)
 
 
-def _states_duration(found: Mapping[str, Any]) -> bool:
-    return media.format_of(found) in media.CERTAIN_FORMATS | _TELLING
-
-
 def _is_retiming(options: Options, *, is_input: bool) -> bool:
     for key, value in options.items():
         name = key.split(":")[0]
@@ -210,48 +190,39 @@ def _filter_names(graph: object) -> set[str]:
     return set(re.findall(r"(?:^|[,;\]])\s*(\w+)", to_argument(graph)))
 
 
-def is_empty_text(task: Mapping[str, Any], name: str) -> bool:
+def is_empty_text(task: EncodeTask, name: str) -> bool:
     """True if the output is empty because the task maps text subtitles only, and none are in the part it asks for."""
-    kinds = {specifier(entry)[:1] for entry in task["source_maps"]}
+    kinds = {specifier(entry)[:1] for entry in task.data["source_maps"]}
     return kinds == {"s"} and os.path.getsize(name) == 0
 
 
-def earliest_start(task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]]) -> float:
+def earliest_start(task: EncodeTask) -> float:
     """Seconds at which the first stream of the output begins. ffmpeg moves that instant to 0."""
-    cut = output_window(task, sets)
-    inputs = [options for _, options in sources(task)]
-    starts = [
-        _window(stream, probes[index], inputs[index], cut)[0]
-        for index, stream in chosen_streams(task, sets, probes)
-        if stream.get("codec_type") in {"video", "audio"} and not is_cover(stream)
-    ]
-    return min(starts, default=0.0)
+    return min((_window(task, index, stream)[0] for index, stream in _timed(task)), default=0.0)
 
 
-def used_shares(
-    task: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], duration: float | None
-) -> dict[str, float]:
+def used_shares(task: EncodeTask, duration: float | None) -> dict[str, float]:
     """The share of each mapped source, by its name, that goes into an output of `duration` seconds: 1 is all of it."""
     shares: dict[str, float] = {}
-    indices = {int(entry["source"]) for entry in task["source_maps"]}
-    for index, (name, options) in enumerate(sources(task)):
-        total = media.number(probes[index].get("format", {}).get("duration"))
+    for index in task.mapped:
+        name, options = task.sources[index]
+        total = media.number(task.probes[index].get("format", {}).get("duration"))
         share = duration / total if duration and total else 1.0
-        if index in indices:
-            shares[name] = max(shares.get(name, 0.0), share if options.get("stream_loop") else min(share, 1.0))
+        shares[name] = max(shares.get(name, 0.0), share if options.get("stream_loop") else min(share, 1.0))
     return shares
 
 
-def windows_of(found: Mapping[str, Any], options: Options, cut: Options) -> list[tuple[float, float]]:
+def _windows(task: EncodeTask, index: int) -> list[tuple[float, float]]:
     """The first and last second of a source that ffmpeg reads, and of these the first and last that it writes.
 
     A time that cannot be read is NaN, and an end that is not given is infinite.
     """
-    total = media.number(found.get("format", {}).get("duration"))
+    options = task.inputs[index]
+    total = media.number(task.probes[index].get("format", {}).get("duration"))
     if "sseof" in options and total is not None:
         options = {**options, "ss": total + media.clock(options["sseof"])}
     windows = []
-    for window in (options, cut):
+    for window in (options, task.window):
         first = media.clock(window["ss"]) if "ss" in window else 0.0
         if "t" in window:
             last = first + media.clock(window["t"])
@@ -261,12 +232,10 @@ def windows_of(found: Mapping[str, Any], options: Options, cut: Options) -> list
     return windows
 
 
-def _window(
-    stream: Mapping[str, Any], found: Mapping[str, Any], options: Options, cut: Options
-) -> tuple[float, float, bool]:
+def _window(task: EncodeTask, index: int, stream: Stream) -> tuple[float, float, bool]:
     """The seconds at which a stream begins and ends in the output (infinite if unknown), and whether it is certain."""
-    container = found.get("format", {})
-    total = media.number(container.get("duration"))
+    found, options = task.probes[index], task.inputs[index]
+    total = media.number(found.get("format", {}).get("duration"))
     certain = media.format_of(found) in media.CERTAIN_FORMATS
     # Without durations of its streams, a container's is that of the longest, which need not be this one.
     certain = certain and ("duration" in stream or bool(media.tag(stream)) or len(found.get("streams", [])) == 1)
@@ -274,7 +243,7 @@ def _window(
     loops = media.number(options.get("stream_loop"))
     if loops or options.get("f") == "concat":  # ffprobe gives the duration of the first file alone
         end = math.inf if not loops or loops < 0 or total is None else end + loops * total
-    for first, last in windows_of(found, options, cut):
+    for first, last in _windows(task, index):
         if math.isnan(first) or math.isnan(last):
             return 0.0, math.inf, False
         start, end = max(start, first) - first, min(end, last) - first
@@ -285,3 +254,52 @@ def certain_length(found: Mapping[str, Any]) -> float | None:
     """Seconds of a source, if its container states them."""
     is_certain = media.format_of(found) in media.CERTAIN_FORMATS
     return media.number(found.get("format", {}).get("duration")) if is_certain else None
+
+
+# --- what comes behind the end of an output ---
+
+
+def goes_on(task: EncodeTask, exists: Callable[[str], bool], kind: str, seconds: float) -> bool:
+    """True if the sources have anything of type `kind` (video, audio) after so many seconds of the output.
+
+    True, too, if a source cannot be read, or not with certainty to its end: the missing part may be there.
+    """
+    if not all(os.path.isfile(name) and is_whole(name) for name, _ in task.sources):
+        return True
+    try:
+        measured = {index: _measure_starts(task, index, exists) for index in task.probes}
+        return _has_packets(dataclasses.replace(task, probes=measured), exists, kind, seconds)
+    except RunError as error:
+        logger.debug("{}", error.message)
+        return True
+
+
+def _measure_starts(task: EncodeTask, index: int, exists: Callable[[str], bool]) -> Mapping[str, Any]:
+    """ffprobe's answer for a source with the timestamps of the streams' first packets as their starts.
+
+    The headers do not always state the true ones.
+    """
+    name, options = task.sources[index]
+    argument, streams = source_argument(name, exists), []
+    for stream in task.probes[index].get("streams", []):
+        if stream.get("codec_type") in {"video", "audio"}:
+            first = media.packet_times(argument, probe_options(options), stream["index"], "%+#1")
+            stream = {**stream, "start_time": first[0]} if first else stream
+        streams.append(stream)
+    return {**task.probes[index], "streams": streams}
+
+
+def _has_packets(task: EncodeTask, exists: Callable[[str], bool], kind: str, seconds: float) -> bool:
+    earliest = earliest_start(task)
+    for index, stream in task.chosen:
+        if stream.get("codec_type") != kind:
+            continue
+        name, options = task.sources[index]
+        (first, last), (cut_first, cut_last) = _windows(task, index)
+        container = task.probes[index].get("format", {})
+        zero = (media.number(container.get("start_time")) or 0.0) + first + cut_first
+        end = zero + min(last - first - cut_first, cut_last - cut_first)
+        begin = zero + earliest + seconds
+        if media.has_packets(source_argument(name, exists), probe_options(options), stream["index"], begin, end):
+            return True
+    return False

@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from app.exceptions import RunError
 from modules import damage, media
@@ -14,7 +13,7 @@ from modules.containers import find_shortage
 from modules.damage import DamageLog, read_through
 from modules.ffmpeg.encode import Encoded
 from modules.ffmpeg.expect import missing_frames
-from modules.ffmpeg.options import is_device, is_file, is_sequence, names, outputs_of, sources
+from modules.ffmpeg.options import EncodeTask, is_device, is_file, is_sequence, names
 from modules.output import is_special
 from modules.sources import files_of, list_problems, part_shortages, parts_of, plain_names
 
@@ -38,15 +37,13 @@ def file_problems(module: BaseModule, where: str, name: str, options: Options) -
                 yield from source_problems(module, where, inner)
 
 
-def content_problems(
-    module: BaseModule, task: Mapping[str, Any], sets: Mapping[str, Options], can_look: Callable[[str], bool]
-) -> Iterator[str]:
+def content_problems(module: BaseModule, task: EncodeTask, can_look: Callable[[str], bool]) -> Iterator[str]:
     """Sources that are lists though they do not say so, that are cut short, or of which a part is missing.
 
     `can_look` tells whether a file is there as the task will read it. What may not be needed is not missed.
     """
-    needed = set() if _is_limited(task, sets) else _mapped(task)
-    for index, (name, options) in enumerate(sources(task)):
+    needed = set() if _is_limited(task) else task.mapped
+    for index, (name, options) in enumerate(task.sources):
         where, format_name = f"sources[{index}]", str(options.get("f", ""))
         if is_device(options):
             continue
@@ -63,17 +60,17 @@ def content_problems(
                 yield from (f"{where}: {inner}: {each}" for each in shortages)
 
 
-def read_files(task: Mapping[str, Any]) -> list[str]:
+def read_files(task: EncodeTask) -> list[str]:
     """All files that ffmpeg reads as sources, the parts of lists and the pictures of sequences among them."""
     found: list[str] = []
-    for name, options in sources(task):
+    for name, options in task.sources:
         found += _pictures(name, options).values()
         found += files_of([] if is_device(options) else _inner_names(name))
         found += parts_of(name, str(options.get("f", "")))
     return list(dict.fromkeys(found))
 
 
-def require_read(task: Mapping[str, Any], sets: Mapping[str, Options], log: DamageLog) -> None:
+def require_read(task: EncodeTask, log: DamageLog) -> None:
     """Check that ffmpeg has read the mapped sources to their ends. Where its log tells of damage, read them again.
 
     Raises:
@@ -81,45 +78,37 @@ def require_read(task: Mapping[str, Any], sets: Mapping[str, Options], log: Dama
     """
     files = [
         file
-        for index, (name, options) in enumerate(sources(task))
-        if index in _mapped(task) and not is_device(options)
+        for index, (name, options) in enumerate(task.sources)
+        if index in task.mapped and not is_device(options)
         for inner in _inner_names(name)
         for file in parts_of(inner, str(options.get("f", ""))) or [inner]
     ]
     if log.lost:
-        names = ", ".join(name for name, _ in sources(task))
+        names = ", ".join(name for name, _ in task.sources)
         raise RunError(message=f"{names}: cannot be read whole: {log.lost}")
     # A recording that was broken off states no size, and lacks nothing that anybody knows of.
     if log.truncated and not all(os.path.isfile(file) and not find_shortage(file) for file in files):
         raise RunError(message=f"a source is cut short: {log.truncated}")
-    if log.lines and not _is_limited(task, sets):
+    if log.lines and not _is_limited(task):
         damage.require_read(files)
 
 
-def damage_warnings(
-    task: Mapping[str, Any], sets: Mapping[str, Options], probes: Sequence[Mapping[str, Any]], encoded: Encoded
-) -> Iterator[str]:
-    """Errors that ffmpeg told of and went on, and frames that are missing. `probes` are ffprobe's answers."""
+def damage_warnings(task: EncodeTask, encoded: Encoded) -> Iterator[str]:
+    """Errors that ffmpeg told of and went on, and frames that are missing."""
     yield from encoded.log.warnings("ffmpeg")
-    if missing := missing_frames(task, sets, probes, encoded.frames, is_damaged=bool(encoded.log.lines)):
-        yield f"{task['output_file']}: {missing}"
-    for index in set() if _is_limited(task, sets) else _mapped(task):
-        name, options = sources(task)[index]
-        if media.format_of(probes[index]) in media.LIKELY_FORMATS and not is_device(options):
+    if missing := missing_frames(task, encoded.frames, is_damaged=bool(encoded.log.lines)):
+        yield f"{task.data['output_file']}: {missing}"
+    for index in set() if _is_limited(task) else task.mapped:
+        name, options = task.sources[index]
+        if media.format_of(task.probes[index]) in media.LIKELY_FORMATS and not is_device(options):
             reading = read_through(name)
             if reading and (doubt := reading.doubt()):
                 yield doubt
 
 
-def _mapped(task: Mapping[str, Any]) -> set[int]:
-    """The sources that the task takes streams from."""
-    return {int(entry["source"]) for entry in task["source_maps"]}
-
-
-def _is_limited(task: Mapping[str, Any], sets: Mapping[str, Options]) -> bool:
+def _is_limited(task: EncodeTask) -> bool:
     """True if ffmpeg may not read all sources to their ends."""
-    every = [*(options for _, options in sources(task)), *outputs_of(task, sets)]
-    return any(_ENDS & {key.split(":")[0] for key in options} for options in every)
+    return any(_ENDS & {key.split(":")[0] for key in options} for options in (*task.inputs, *task.outputs))
 
 
 def _inner_names(name: str) -> list[str]:

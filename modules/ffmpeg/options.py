@@ -3,6 +3,8 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from app.exceptions import ClientError, ValidationError
@@ -11,7 +13,7 @@ from modules import schema as task_schema
 from modules.command import Options, to_argument
 from modules.data import address, server_data
 from modules.ffmpeg import files, known
-from modules.ffmpeg.specifiers import source_map, with_suffix
+from modules.ffmpeg.specifiers import Stream, selected, source_map, with_suffix
 
 
 def names(text: str) -> frozenset[str]:
@@ -35,41 +37,90 @@ MANY_FILES = {"dash", "hds", "hls", "segment", "smoothstreaming", "ssegment", "s
 """Muxers that write more files than the named one."""
 
 
-def sources(task: Mapping[str, Any]) -> list[tuple[str, Options]]:
-    """Each source's name and options. The first source also has the task's `input_options`; its own take precedence."""
-    if not isinstance(task["sources"], list):
-        raise TypeError("sources: expected a list")
-    entries = [
-        (entry, {}) if isinstance(entry, str) else (entry["filename"], entry.get("options", {}))
-        for entry in task["sources"]
-    ]
-    name, own = entries[0]
-    entries[0] = (name, {**task.get("input_options", {}), **own})
-    return entries
+@dataclass(frozen=True)
+class EncodeTask:
+    """A task's data, the option sets that are fetched, by name, and ffprobe's answers for those of its sources that
+    are known, by number."""
+
+    data: Mapping[str, Any]
+    sets: Mapping[str, Options] = field(default_factory=dict)
+    probes: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def sources(self) -> list[tuple[str, Options]]:
+        """Each source's name and options. The first also has the task's `input_options`; its own take precedence."""
+        if not isinstance(self.data["sources"], list):
+            raise TypeError("sources: expected a list")
+        entries = [
+            (entry, {}) if isinstance(entry, str) else (entry["filename"], entry.get("options", {}))
+            for entry in self.data["sources"]
+        ]
+        name, own = entries[0]
+        entries[0] = (name, {**self.data.get("input_options", {}), **own})
+        return entries
+
+    @cached_property
+    def inputs(self) -> list[Options]:
+        """The options of each source."""
+        return [options for _, options in self.sources]
+
+    @cached_property
+    def outputs(self) -> list[Options]:
+        """The options of the file, and of each output map. Those of sets that are not fetched are left out."""
+        maps = self.data["output_maps"]
+        own = [{**each.get("options", {}), **self.sets.get(each.get("option_set", ""), {})} for each in maps]
+        found = [self.data.get("output_options", {}), *own]
+        has_log = any(key.split(":")[0] == "passlogfile" for options in found for key in options)
+        return [files.with_own_logs(options, has_log=has_log) for options in found]
+
+    @cached_property
+    def given(self) -> set[str]:
+        """The names of the output's options, without specifiers, but for those that are false."""
+        return {key.split(":")[0] for each in self.outputs for key, value in each.items() if value is not False}
+
+    @cached_property
+    def formats(self) -> set[str]:
+        """The output's containers, by their names to ffmpeg, as far as options say so."""
+        options = (item for each in self.outputs for item in each.items())
+        return {to_argument(value) for key, value in options if key.split(":")[0] == "f"}
+
+    @cached_property
+    def window(self) -> Options:
+        """The options `ss`, `t` and `to` of the output."""
+        return {key: value for each in self.outputs for key, value in each.items() if key in {"ss", "t", "to"}}
+
+    @cached_property
+    def mapped(self) -> set[int]:
+        """The sources that the task takes streams from."""
+        return {int(entry["source"]) for entry in self.data["source_maps"]}
+
+    @cached_property
+    def streams(self) -> list[list[Stream]]:
+        """The streams of each source; none of a source that is not known."""
+        found = [self.probes.get(index, {}).get("streams", []) for index in range(len(self.sources))]
+        return [[each for each in streams if isinstance(each, dict)] for streams in found]
+
+    @cached_property
+    def chosen(self) -> list[tuple[int, Stream]]:
+        """The streams that the task maps, each with the number of its source."""
+        return selected(self.data["source_maps"], self.outputs, self.streams)
 
 
 def ffmpeg_command(
-    task: Mapping[str, Any],
-    sets: Mapping[str, Options],
-    temporary: str,
-    exists: Callable[[str], bool],
-    rename: files.Rename = str,
+    task: EncodeTask, temporary: str, exists: Callable[[str], bool], rename: files.Rename = str
 ) -> list[str]:
-    """The command line that writes the task's output to `temporary`, and the files of its options as `rename` says.
-
-    `sets` are the option sets by name.
-    """
+    """The command line that writes the task's output to `temporary`, and the files of its options as `rename` says."""
     argv = ["ffmpeg", "-nostdin", "-y", "-progress", "pipe:1", "-stats_period", "1", "-nostats", "-hide_banner"]
     argv += ["-loglevel", "level+info"]  # the level tells errors from the summary that an encoder writes at its end
-    for name, options in sources(task):
+    for name, options in task.sources:
         if options.get("f") == "lavfi":
             name = files.renamed_in_graph(name, rename)
         argv += [*_flags(files.renamed(options, rename)), "-i", source_argument(name, exists)]
-    for entry in task["source_maps"]:
+    for entry in task.data["source_maps"]:
         argv += ["-map", source_map(entry)]
-    own, *outputs = outputs_of(task, sets)
+    own, *outputs = task.outputs
     argv += _flags(files.renamed(own, rename))  # before those of the streams: the last one counts
-    for entry, options in zip(task["output_maps"], outputs, strict=True):
+    for entry, options in zip(task.data["output_maps"], outputs, strict=True):
         argv += _flags({with_suffix(key, entry): value for key, value in files.renamed(options, rename).items()})
     return [*argv, media.file_argument(temporary)]
 
@@ -98,23 +149,6 @@ def _dictionary(value: Mapping[str, Any]) -> str:
     # Jobs of the field have escaped such a text themselves.
     is_escaped = {name: bool(re.search(r"\\[\\':]", text)) for name, text in texts.items()}
     return to_argument({name: text if is_escaped[name] else files.escape(text) for name, text in texts.items()})
-
-
-def output_options(entry: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
-    """An output map's options. Those of its option set take precedence."""
-    return {**entry.get("options", {}), **sets.get(entry.get("option_set", ""), {})}
-
-
-def outputs_of(task: Mapping[str, Any], sets: Mapping[str, Options]) -> list[Options]:
-    """The options of the file, and of each output map. Those of sets that are not fetched are left out."""
-    found = [task.get("output_options", {}), *(output_options(entry, sets) for entry in task["output_maps"])]
-    has_log = any(key.split(":")[0] == "passlogfile" for options in found for key in options)
-    return [files.with_own_logs(options, has_log=has_log) for options in found]
-
-
-def output_window(task: Mapping[str, Any], sets: Mapping[str, Options]) -> Options:
-    """The options `ss`, `t` and `to` of the output, from all output maps."""
-    return {key: value for each in outputs_of(task, sets) for key, value in each.items() if key in {"ss", "t", "to"}}
 
 
 def source_argument(name: str, exists: Callable[[str], bool]) -> str:
@@ -169,9 +203,9 @@ def fetch_option_set(name: str) -> Options:
     return options
 
 
-def phase(task: Mapping[str, Any], sets: Mapping[str, Options]) -> str:
+def phase(task: EncodeTask) -> str:
     """The phase for the status: `pass 1` or the like if the options name a pass, else `encoding`."""
-    for options in outputs_of(task, sets):
+    for options in task.outputs:
         for key, value in options.items():
             inner = value.get("pass") if isinstance(value, Mapping) else re.search(r"(?:^|:)pass=(\d)", str(value))
             number = value if key.split(":")[0] == "pass" else inner[1] if isinstance(inner, re.Match) else inner
@@ -183,27 +217,27 @@ def phase(task: Mapping[str, Any], sets: Mapping[str, Options]) -> str:
 # --- checks ---
 
 
-def places(task: Mapping[str, Any], sets: Mapping[str, Options]) -> Iterator[tuple[str, str, Options]]:
+def places(task: EncodeTask) -> Iterator[tuple[str, str, Options]]:
     """All options of a task: their path in its data, their place (see `known.PLACES`), and the options."""
-    yield "input_options", "source", task.get("input_options", {})
-    for index, entry in enumerate(task["sources"]):
+    yield "input_options", "source", task.data.get("input_options", {})
+    for index, entry in enumerate(task.data["sources"]):
         if isinstance(entry, Mapping):
             yield f"sources[{index}].options", "source", entry.get("options", {})
-    yield "output_options", "file", task.get("output_options", {})
-    for index, entry in enumerate(task["output_maps"]):
+    yield "output_options", "file", task.data.get("output_options", {})
+    for index, entry in enumerate(task.data["output_maps"]):
         yield f"output_maps[{index}].options", "stream", entry.get("options", {})
-        if (name := entry.get("option_set")) in sets:
-            yield f"output_maps[{index}].option_set: option set {name!r}: options", "stream", sets[name]
+        if (name := entry.get("option_set")) in task.sets:
+            yield f"output_maps[{index}].option_set: option set {name!r}: options", "stream", task.sets[name]
 
 
-def written(task: Mapping[str, Any], sets: Mapping[str, Options]) -> Iterator[tuple[str, str, bool]]:
+def written(task: EncodeTask) -> Iterator[tuple[str, str, bool]]:
     """The files that options write: the path of the options, the name, and whether it is a log of passes."""
-    for index, (name, options) in enumerate(sources(task)):
+    for index, (name, options) in enumerate(task.sources):
         graph = files.written_by_graph(name) if options.get("f") == "lavfi" else []
         yield from ((f"sources[{index}]", each, False) for each in graph)
-    for where, _, options in places(task, sets):
+    for where, _, options in places(task):
         yield from ((where, name, False) for name in files.written_names(options))
-    for index, options in enumerate(outputs_of(task, sets), -1):
+    for index, options in enumerate(task.outputs, -1):
         where = f"output_maps[{index}].options" if index >= 0 else "output_options"
         yield from ((where, name, True) for name in files.log_names(options))
 

@@ -6,6 +6,7 @@ for every packet, before or after the cause. So a reason is an error that names 
 """
 
 import itertools
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -103,12 +104,15 @@ class Reasons:
 
 
 def explain(reasons: Sequence[str], argv: Sequence[str]) -> list[str]:
-    """`reasons`, after the filters of the command if they are about filters, which ffmpeg numbers."""
+    """`reasons`, after the filters of the command if they are about filters, which ffmpeg numbers, or its codecs."""
     text = "\n".join(reasons)
     wanted = _FILTERS if _OF_FILTERS.search(text) else set()
-    if "formats supported" in text:  # those of an encoder, if the filters end with others
+    is_unfitting = "Could not write header" in text  # of some containers, ffmpeg says no more
+    if "formats supported" in text or is_unfitting:  # formats of an encoder, if the filters end with others
         wanted = wanted | _ENCODERS
     asked = shlex.join(_values(argv, wanted))[:MAX_LENGTH]
+    if is_unfitting:
+        asked = f"a codec may not fit into the container {os.path.splitext(argv[-1])[1][1:]}: {asked or 'its defaults'}"
     return [asked, *reasons] if asked else [*reasons]
 
 

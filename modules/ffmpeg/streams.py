@@ -3,17 +3,15 @@
 ffmpeg encodes a cover picture as if it were the film, and says nothing of options for a stream that the output lacks.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from modules.command import Options, to_argument
-from modules.ffmpeg.options import names, outputs_of
-from modules.ffmpeg.specifiers import KINDS, Stream, further_maps, select, selected, source_map, specifier
+from modules.ffmpeg.options import EncodeTask, names
+from modules.ffmpeg.specifiers import KINDS, Stream, further_maps, select, source_map, specifier
 from modules.media import is_cover
-
-Streams = Mapping[int, Sequence[Stream]]
-"""The streams of each source that is known, by the source's number."""
 
 _COUNTED = re.compile(r"(?:[vasdtV]:)?\d+")
 """Specifiers that count streams. What they count may be covers; any other specifier names what it selects."""
@@ -28,28 +26,33 @@ _GRAPHS = names("filter_complex filter_complex_script lavfi")
 _DROPPED = {"an": "audio", "dn": "data", "sn": "subtitle", "vn": "video"}
 
 
-def source_problems(task: Mapping[str, Any], sets: Mapping[str, Options], streams: Streams) -> Iterator[str]:
+def source_problems(task: EncodeTask) -> Iterator[str]:
     """Streams that are mapped and that their source lacks, and covers in the place of films."""
-    for index, entry in enumerate(task["source_maps"]):
-        own, name = streams.get(int(entry["source"])), specifier(entry)
+    maps = []
+    for index, entry in enumerate(task.data["source_maps"]):
+        own, name = _streams(task, entry), specifier(entry)
         if own and not entry.get("optional") and select(own, name) == []:
             kind = KINDS.get(name[:1].lower(), "")
             count = len(select(own, name[:1]) or []) if kind else len(own)
             has = f"{count} {kind} stream{'s' if count != 1 else ''}".replace("  ", " ")
             yield f"source_maps[{index}]: {source_map(entry)}, but sources[{entry['source']}] has {has}"
-    maps = [(f"source_maps[{index}]", int(each["source"]), each) for index, each in enumerate(task["source_maps"])]
-    yield from _covers(task, sets, streams, [(where, source, specifier(each)) for where, source, each in maps])
+        maps.append((f"source_maps[{index}]", int(entry["source"]), name))
+    yield from _covers(task, maps)
 
 
-def _covers(
-    task: Mapping[str, Any], sets: Mapping[str, Options], streams: Streams, maps: Iterable[tuple[str, int, str]]
-) -> Iterator[str]:
+def _streams(task: EncodeTask, entry: Mapping[str, Any]) -> Sequence[Stream]:
+    """The streams of a source map's source, as far as they are known."""
+    return task.streams[int(entry["source"])] if int(entry["source"]) < len(task.streams) else ()
+
+
+def _covers(task: EncodeTask, maps: Iterable[tuple[str, int, str]]) -> Iterator[str]:
     """Maps that count to a cover that stands before the film, in outputs without that film."""
-    outputs = outputs_of(task, sets)
-    added = [("the option map", source, name) for is_negative, source, name in further_maps(outputs) if not is_negative]
-    taken = [(f"the option {key}", source, name) for key, source, name in _taken_by_graphs(outputs)]
-    chosen = _chosen(task, outputs, streams)
-    chosen += [
+    added = [
+        ("the option map", source, name) for is_negative, source, name in further_maps(task.outputs) if not is_negative
+    ]
+    taken = [(f"the option {key}", source, name) for key, source, name in _taken_by_graphs(task.outputs)]
+    streams = dict(enumerate(task.streams))
+    chosen = task.chosen + [
         (source, each) for _, source, name in taken for each in (select(streams.get(source, ()), name) or ())[:1]
     ]
     for where, source, name in [*maps, *added, *taken]:
@@ -69,42 +72,51 @@ def _taken_by_graphs(outputs: Sequence[Options]) -> Iterator[tuple[str, int, str
                 yield key, int(source), "v:0" if name == "v" else name  # of several, the first
 
 
-def output_problems(
-    task: Mapping[str, Any], sets: Mapping[str, Options], streams: Streams
-) -> Iterator[tuple[str, bool]]:
+def output_problems(task: EncodeTask) -> Iterator[tuple[str, bool]]:
     """Options for streams that the output will not have: a line for a person, and whether that is an error.
 
     It is none if the stream depends on the source: its map is optional, or takes whatever there is.
     """
-    outputs = outputs_of(task, sets)
-    used = {key.split(":")[0] for options in outputs for key, value in options.items() if value is not False}
-    if used & _GRAPHS or not all(_is_known(each, streams) for each in task["source_maps"]):
+    if task.given & _GRAPHS or not all(_is_known(task, each) for each in task.data["source_maps"]):
         return
-    dropped = {kind for name, kind in _DROPPED.items() if name in used}
-    found = [each for _, each in _chosen(task, outputs, streams) if each.get("codec_type") not in dropped]
-    for where, name in _addressed(task, outputs):
+    dropped = {kind for name, kind in _DROPPED.items() if name in task.given}
+    found = [each for _, each in task.chosen if each.get("codec_type") not in dropped]
+    yield from ((line, False) for line in _lost_options(task, found))
+    for where, name in _addressed(task):
         if _PLAIN.fullmatch(name) and not select(found, name.lower()):
-            is_error = not any(_may_bring(each, name) for each in task["source_maps"])
+            is_error = not any(_may_bring(each, name) for each in task.data["source_maps"])
             yield f"{where}: the output has no stream {name}: its options are lost", is_error
 
 
-def _chosen(task: Mapping[str, Any], outputs: Sequence[Options], streams: Streams) -> list[tuple[int, Stream]]:
-    return selected(task["source_maps"], outputs, [streams.get(index, ()) for index in range(len(task["sources"]))])
+def _lost_options(task: EncodeTask, found: Sequence[Stream]) -> Iterator[str]:
+    """Options that two output maps give to one stream of the output: ffmpeg takes the last."""
+    places = [{**stream, "place": place} for place, stream in enumerate(found)]
+    given: dict[tuple[int, str], tuple[int, Any]] = {}
+    for index, (entry, options) in enumerate(zip(task.data["output_maps"], task.outputs[1:], strict=True)):
+        name = specifier(entry)
+        own = select(places, name.lower()) or () if name[-1:].isdigit() and _PLAIN.fullmatch(name) else ()
+        for stream, (key, value) in itertools.product(own, options.items()):
+            option = re.sub(r"^c\b", "codec", key)
+            first, other = given.get((stream["place"], option), (index, value))
+            if other != value and key.split(":")[0] not in {"map", "metadata"}:
+                yield f"output_maps[{first}].options.{key}: is lost: output_maps[{index}] has it for the same stream"
+            given[stream["place"], option] = index, value
 
 
-def _is_known(entry: Mapping[str, Any], streams: Streams) -> bool:
-    own = streams.get(int(entry["source"]))
-    return bool(own) and select(own or (), specifier(entry)) is not None
+def _is_known(task: EncodeTask, entry: Mapping[str, Any]) -> bool:
+    own = _streams(task, entry)
+    return bool(own) and select(own, specifier(entry)) is not None
 
 
-def _addressed(task: Mapping[str, Any], outputs: Sequence[Options]) -> Iterator[tuple[str, str]]:
+def _addressed(task: EncodeTask) -> Iterator[tuple[str, str]]:
     """The places in the task's data whose options are for a stream of the output, and its specifier."""
-    for key in outputs[0]:
+    own, *outputs = task.outputs
+    for key in own:
         name, _, suffix = key.partition(":")
         suffix = suffix.removeprefix("s:") if name in {"metadata", "map_metadata"} and suffix != "s" else suffix
         if re.search(r"\d$", suffix):  # `c:s` alone is for all subtitles, if there are any
             yield f"output_options.{key}", suffix
-    for index, (entry, options) in enumerate(zip(task["output_maps"], outputs[1:], strict=True)):
+    for index, (entry, options) in enumerate(zip(task.data["output_maps"], outputs, strict=True)):
         if any(value is not False and key.split(":")[0] not in _OF_OUTPUT for key, value in options.items()):
             yield f"output_maps[{index}]", specifier(entry)
 

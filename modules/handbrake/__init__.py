@@ -15,21 +15,10 @@ from typing import Any
 
 from loguru import logger
 
-from app.exceptions import CleanupError, RunError
-from modules import media, roots, tool
+from app.exceptions import RunError
+from modules import checks, context, media, tool
 from modules import schema as task_schema
-from modules.base import BaseModule
-from modules.checks import (
-    chain_checks,
-    is_settled,
-    require_space,
-    same_file,
-    size_of,
-    source_problems,
-    target_problems,
-    will_be_made,
-)
-from modules.containers import find_shortage, is_whole
+from modules.containers import contradiction, find_shortage, is_whole
 from modules.damage import require_read
 from modules.handbrake import cli as handbrake_cli
 from modules.handbrake import tracks
@@ -49,25 +38,20 @@ from modules.handbrake.options import (
     scan_command,
 )
 from modules.media import ExpectedOutput
-from modules.output import Output
 from modules.sources import Watch, files_of, list_problems, part_shortages
+from modules.writing import WritingModule
 
-_CONTAINERS = {".mkv": {"mkv", "av_mkv"}, ".mp4": {"mp4", "m4v", "av_mp4"}, ".webm": {"webm", "av_webm"}}
 
-
-class Handbrake(BaseModule):
+class Handbrake(WritingModule):
     """Encodes the task's source into one output file."""
 
     schema = task_schema.load("handbrake")
     tools = (TOOL, "ffprobe")
-    cleanup_on_failure = True
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         super().__init__(task)
         self._title: Title | None = None
         self._is_scanned = False
-        self.report()
-        logger.debug("Data: {}", self.task)
 
     def outputs(self) -> list[str]:
         return [self.task["output_file"]]
@@ -79,7 +63,7 @@ class Handbrake(BaseModule):
             RunError: HandBrakeCLI cannot list its options.
         """
         tool.require(TOOL, RunError)
-        output = self._output()
+        output = self.output(self.task["output_file"])
         argv = self._argv(file_argument(self.task["source"]), file_argument(output.temporary))
         return [shlex.join(argv), output.commit_command()]
 
@@ -95,7 +79,7 @@ class Handbrake(BaseModule):
             yield f"{TOOL} cannot be asked for its options: {error.message}"
             yield from self._file_problems(task)
             return
-        yield from chain_checks(
+        yield from checks.chain_checks(
             option_problems(task, known, self.warn),
             tracks.selection_problems(task, known),
             self._file_problems(task),
@@ -123,8 +107,8 @@ class Handbrake(BaseModule):
         certain, likely = expect_encode(options_of(task), self._title, found)
         if shortage := self._find_shortage():
             certain = self._require_part(shortage, certain, likely)
-        require_space(self, {task["output_file"]: size_of(self._used_shares(likely.duration))})
-        with self._output() as output:
+        checks.require_space(self, {task["output_file"]: checks.size_of(self._used_shares(likely.duration))})
+        with self.output(task["output_file"]) as output:
             with given_names(task["source"], output.temporary) as (source, target):
                 argv = self._argv(source, target)
                 said = handbrake_cli.encode(argv, output.temporary, certain.frame_rate, self.report)
@@ -137,8 +121,7 @@ class Handbrake(BaseModule):
             for warning in damage:
                 self.warn(warning)
             watch.require_unchanged()
-            if os.path.lexists(output.target):
-                self.warn(f"{output.target} was there already: it is replaced")
+            self.warn_of_loss(output.target)
             output.commit()
         logger.info("Wrote {}", output.target)
 
@@ -203,24 +186,16 @@ class Handbrake(BaseModule):
             raise RunError(message=problem)
         for line in tracks.lost_tracks(options, preset, source, said.tracks, counts):
             self.warn(line)
-
-    def cleanup(self) -> None:
-        """Remove the temporary file that a killed process of this job may have left."""
-        try:
-            self._output().discard()
-        except OSError as error:
-            raise CleanupError(message=f"temporary file of {self.task['output_file']}: {error}") from error
-
-    def _output(self) -> Output:
-        return Output(self.task["output_file"], overwrite=True, warn=self.warn)
+        for line in tracks.other_bitrates(options, said.tracks):
+            self.warn(line)
 
     def _argv(self, source: str, target: str) -> list[str]:
         return handbrake_command(self.task.to_dict(), known_options(), source, target)
 
     def _content_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         source = task["source"]
-        if is_settled(self, source) and not will_be_made(self, source) and os.access(source, os.R_OK):
-            if not os.path.isdir(source) and any(source_problems(self, "source", source)):
+        if checks.is_settled(self, source) and not checks.will_be_made(self, source) and os.access(source, os.R_OK):
+            if not os.path.isdir(source) and any(checks.source_problems(self, "source", source)):
                 return  # which are told already
             if problems := list(list_problems(self, "source", source)):
                 yield from problems
@@ -232,22 +207,22 @@ class Handbrake(BaseModule):
     def _file_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         source, target = task["source"], task["output_file"]
         if not os.path.isdir(source):
-            yield from source_problems(self, "source", source)
-        elif obstacle := roots.find_obstacle(source):
+            yield from checks.source_problems(self, "source", source)
+        elif obstacle := context.find_obstacle(source):
             yield f"source: {source}: {obstacle}"
         elif not os.access(source, os.R_OK | os.X_OK):
             yield f"source: {source}: cannot be read: permission denied"
-        yield from target_problems(self, "output_file", target, overwrite=True)
+        yield from checks.target_problems(self, "output_file", target, overwrite=True)
         extension, container = os.path.splitext(target)[1].lower(), str(options_of(task).get("format", "")).lower()
-        if not container and extension not in _CONTAINERS:
+        if not container and extension not in {".mkv", ".mp4", ".webm"}:
             self.warn(f"output_file: {target}: will be MP4, since neither its extension nor format says what else")
-        elif container and container not in _CONTAINERS.get(extension, {container}):
-            self.warn(f"output_file: {target}: will be {container}, which its extension contradicts")
+        elif container and (line := contradiction(target, container)):
+            self.warn(f"output_file: {line}")
         others = [(where, name) for where, key, value in entries(task) for name in file_names(key, value)]
         for where, name in others:
-            yield from source_problems(self, where, name)
+            yield from checks.source_problems(self, where, name)
         for where, name in [("source", source), *others]:
-            if same_file(name, target):
+            if checks.same_file(name, target):
                 yield f"output_file: {target} is also {where}"
 
     def _scan_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
@@ -316,7 +291,7 @@ class Handbrake(BaseModule):
             for stream in found.get("streams", []):
                 if stream.get("codec_type") == kind:
                     begin = sum(media.packet_times(name, [], stream["index"], "%+#1")[:1]) + seconds
-                    if any(time > begin for time in media.packet_times(name, [], stream["index"], f"{begin:.3f}%")):
+                    if media.has_packets(name, [], stream["index"], begin):
                         return True
         except RunError as error:
             logger.debug("{}", error.message)
@@ -365,7 +340,11 @@ def title_problems(task: Mapping[str, Any], title: Title) -> Iterator[str]:
     if (angles := numbers(options.get("angle", ""))) and angles[0] > title.angles:
         yield f"source_options.angle: {angles[0]}, but {source} has only angles 1 to {title.angles}"
     # The temporary file would be one of the titles, and the first.
-    if os.path.isdir(source) and os.path.isfile(title.path) and same_file(os.path.dirname(target) or ".", source):
+    if (
+        os.path.isdir(source)
+        and os.path.isfile(title.path)
+        and checks.same_file(os.path.dirname(target) or ".", source)
+    ):
         yield f"output_file: {target}: is in the directory {source}, whose files {TOOL} numbers as titles"
 
 

@@ -38,7 +38,7 @@ MAX_OBJECT = 64 << 10
 
 _TELLING = re.compile(
     r"(?:\[[\d:]+\] )?(?:ERROR: |\w+ ?\[error\]|Invalid |\w+: Invalid |unknown option |missing parameter "
-    r"|Preset import failed|No title found|Passthru requested)"
+    r"|Preset import failed|No title found|Passthru requested|\[Parsed_\w+ @ 0x[0-9a-f]+\] code )"
 )
 """Log lines that explain a failure or a missing track. Other lines with "error" appear in every successful scan."""
 

@@ -204,7 +204,7 @@ def _problems(key: str, value: Any, known: Known) -> Iterator[str]:
 
 def _is_flag(option: Option) -> bool:
     """Ask HandBrakeCLI whether an option takes no value. Its help shows none for some that do (`--arate`)."""
-    return any("unknown option" in line for line in _preset_log((option.flag, "--no-such-option")))
+    return any("unknown option" in line for line in _preset_log(_program(), (option.flag, "--no-such-option")))
 
 
 def _is_hidden(key: str, known: Known) -> bool:
@@ -215,7 +215,7 @@ def _is_hidden(key: str, known: Known) -> bool:
     flag = _flag(key)
     if not re.fullmatch(r"[a-z0-9_]+", key) or any(option.flag.startswith(flag) for option in known.values()):
         return False
-    return not any("unknown option" in line for line in _preset_log((flag,)))
+    return not any("unknown option" in line for line in _preset_log(_program(), (flag,)))
 
 
 def _unknown_names(where: str, key: str, value: Any, known: Known, warn: Callable[[str], None]) -> Iterator[str]:
@@ -230,7 +230,7 @@ def _unknown_names(where: str, key: str, value: Any, known: Known, warn: Callabl
         ):
             continue
         # It accepts the video encoders of all builds, and fails only later if this build lacks one.
-        if kind == "encoder" or any("ERROR: " in line for line in _preset_log((known[kind].flag, name))):
+        if kind == "encoder" or any("ERROR: " in line for line in _preset_log(_program(), (known[kind].flag, name))):
             yield Unfit(f"this {TOOL} has no {name!r}{suggestion(name, choices)}")
         elif kind == "aencoder":
             warn(f"{where}: this {TOOL} does not list {name!r}, and may take another encoder in its place")
@@ -240,25 +240,21 @@ def _refusals(options: Sequence[tuple[str, str, Any]], known: Known) -> Iterator
     """Presets and filters that HandBrakeCLI itself refuses. It stops at the first, so each is tried alone."""
     imports = [(key, value) for _, key, value in options if key in {"preset_import_file", "preset_import_gui"}]
     for where, key, value in options:
-        if key in {"preset", "rate"} or (where.startswith("filters_options.") and value is not False):
-            for line in _preset_log(tuple(all_flags([*imports, (key, value)], known))):
+        if key in {"preset", "rate", "colorspace"} or (where.startswith("filters_options.") and value is not False):
+            for line in _preset_log(_program(), tuple(all_flags([*imports, (key, value)], known))):
                 if re.match(r"(ERROR: (Preset x: )?)?Invalid ", line):
                     names = known_presets(preset_files(options)) if key == "preset" else []
                     held = f" (the files have {', '.join(names)})" if names else ""
                     yield f"{where}: {TOOL} refuses it: {line}{held}"
 
 
-def _preset_log(argv: tuple[str, ...]) -> tuple[str, ...]:
+@functools.cache
+def _preset_log(program: str, argv: tuple[str, ...]) -> tuple[str, ...]:
     """HandBrakeCLI's log when it makes a preset of some arguments, which checks them. Takes a tenth of a second.
 
     Raises:
         RunError: HandBrakeCLI cannot be started.
     """
-    return _asked(_program(), argv)
-
-
-@functools.cache
-def _asked(program: str, argv: tuple[str, ...]) -> tuple[str, ...]:
     return tool.capture([program, *argv, "--preset-export", "x"], tail=1000).stderr
 
 

@@ -24,6 +24,9 @@ _DROPPED = re.compile(
     r"(?:\[[\d:]+\] |Warning: )?((?:Passthru requested|Skipping (?:audio|subtitle) track|Subtitle pass-?thru).*)"
 )
 
+_BITRATE = re.compile(r"(?:\[[\d:]+\])? +\+ bitrate: (\d+) kbps, samplerate")
+"""Log lines of the job about audio tracks."""
+
 _ANY = {"any", "und"}
 """Codes in a preset's list that stand for every language."""
 
@@ -38,6 +41,9 @@ _OF_LIST = dict.fromkeys(("subtitle_burned", "subtitle_default", "subtitle_force
     f"{kind}_{option}": f"{kind}_file" for kind in ("srt", "ssa") for option in ("burn", "default")
 }
 """Options whose number is a place in a list, and that list."""
+
+_PREVIEWS = 10
+"""Previews that a scan makes, unless `previews` says otherwise."""
 
 
 def selection_problems(task: Mapping[str, Any], known: Known) -> Iterator[str]:
@@ -56,6 +62,11 @@ def selection_problems(task: Mapping[str, Any], known: Known) -> Iterator[str]:
             for name, code in zip(items(value), codes, strict=False):
                 if code == "any" and name.lower() != "any":
                     yield f"{where}: {TOOL} knows no language {name!r} (expected a code such as eng)"
+        elif key == "start_at_preview":
+            count = next(iter(numbers(str(lists.get("previews", "")).partition(":")[0])), _PREVIEWS)
+            for number in numbers(value):
+                if number > count:
+                    yield f"{where}: {number}, but there are only {count} previews"
         elif (listed := lists.get(_OF_LIST.get(key, ""))) is not None:
             for number in numbers(value):
                 if number > (count := len(items(listed))):
@@ -69,12 +80,14 @@ class TrackLog:
         encoded: The source's tracks that are encoded, counted from 1, by type.
         burned: The subtitles among them that become a part of the picture.
         reasons: Lines that say why a track is left out.
+        bitrates: The bit rates at which audio is encoded, in kbit/s.
     """
 
     def __init__(self) -> None:
         self.encoded: dict[str, set[int]] = {kind: set() for kind in _PRESET_NAMES}
         self.burned: set[int] = set()
         self.reasons: list[str] = []
+        self.bitrates: list[int] = []
 
     def take(self, line: str) -> None:
         if match := _ENCODED.match(line):
@@ -86,6 +99,8 @@ class TrackLog:
                     self.burned.add(int(match["subtitle"]) + 1)
         elif (match := _DROPPED.match(line)) and match[1] not in self.reasons:
             self.reasons.append(match[1])
+        elif match := _BITRATE.match(line):
+            self.bitrates.append(int(match[1]))
 
 
 Languages = Mapping[str, Sequence[str]]
@@ -111,6 +126,13 @@ def lost_tracks(
     if "subtitle_burned" not in options and preset.get("SubtitleBurnBehavior") == "none":
         for number in sorted(log.burned):
             yield f"subtitle track {number} is burned into the picture: the container takes no track of its kind"
+
+
+def other_bitrates(options: Options, log: TrackLog) -> Iterator[str]:
+    """A line for each bit rate that was asked for and that the encoder does not have: HandBrakeCLI takes another."""
+    for asked in numbers(options.get("ab", ""))[: len(log.bitrates)]:
+        if asked not in log.bitrates:
+            yield f"ab: {asked} kbit/s were asked for, and the audio has {', '.join(map(str, log.bitrates))}"
 
 
 def lost_audio(

@@ -14,8 +14,12 @@ _FORMS = {
     "previews": (r"\d+(:[01])?", "a number of pictures, and 0 or 1, as 10:0"),
     "start_at": (r"(seconds|duration|frames|pts):\d+(\.\d+)?", "a unit and a number, as seconds:10"),
 }
-_FORMS["stop_at"] = _FORMS["start_at"]
-_ITEMS = {"normalize_mix": (r"[01]", "0 or 1")} | dict.fromkeys(("srt_offset", "ssa_offset"), (_NUMBER, "a number"))
+_NOT_ZERO = r":(?!0+(\.0*)?$)"
+_FORMS["stop_at"] = (_FORMS["start_at"][0].replace(":", _NOT_ZERO), "a unit and a number above 0, as seconds:10")
+_ITEMS = {
+    "normalize_mix": (r"[01]", "0 or 1"),
+    "drc": (r"\s*(0(\.0*)?|[1-3](\.\d*)?|4(\.0*)?)?\s*", "0, or a number from 1 to 4"),
+} | dict.fromkeys(("srt_offset", "ssa_offset"), (_NUMBER, "a number"))
 """The form of a value, or of each item of a list, as the help describes it, and words for it."""
 
 _WORDS = {"audio": ("none",), "subtitle": ("scan", "none")}
@@ -34,7 +38,7 @@ def value_problems(key: str, text: str, items: Sequence[str], choices: Sequence[
     if form and not re.fullmatch(form, text, re.ASCII):
         yield f"expected {words}, got {text!r}"
     form, words = _ITEMS.get(key, ("", ""))
-    if is_number or key in _WORDS:
+    if not form and (is_number or key in _WORDS):
         form, words = "|".join(("", _NUMBER, *_WORDS.get(key, ()))), " or ".join(("a number", *_WORDS.get(key, ())))
     for item in items:
         if form and not re.fullmatch(form, item, re.ASCII):

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.exceptions import RunError
+from modules import checks
 from modules import schema as task_schema
-from modules.checks import chain_checks, is_settled, require_space, same_file, source_problems, target_problems
 from modules.mkvtoolnix import Media, MkvModule, Track, argument, examine
 from modules.output import Output
 from modules.sources import Watch
@@ -82,21 +82,21 @@ class Mkvextract(MkvModule):
 
     def find_problems(self) -> Iterator[str]:
         task = self.task.to_dict()
-        yield from chain_checks(
-            source_problems(self, "source", task["source"]),
+        yield from checks.chain_checks(
+            checks.source_problems(self, "source", task["source"]),
             self._problems_of_targets(task, None),
             self._problems_of_content(task),
         )
 
     def _problems_of_content(self, task: Mapping[str, Any]) -> Iterator[str]:
-        if is_settled(self, task["source"]) and not any(source_problems(self, "source", task["source"])):
+        if checks.is_settled(self, task["source"]) and not any(checks.source_problems(self, "source", task["source"])):
             media, problems = examine_source(task)
             yield from problems
             yield from self._problems_of_targets(task, media)  # only the source tells which tracks are VobSub ones
 
-    def _possible_outputs(self) -> list[str]:
+    def _possible_outputs(self) -> list[Output]:
         wanted = extractions(self.task.to_dict(), None)
-        return [name for each in wanted for name in (*each.files, *_vobsub_files(each.files[0]))]
+        return [self.output(name) for each in wanted for name in (*each.files, *_vobsub_files(each.files[0]))]
 
     def _read_files(self) -> list[str]:
         return [self.task["source"]]
@@ -106,7 +106,7 @@ class Mkvextract(MkvModule):
         if media is None or problems:
             raise RunError(problems=problems)
         wanted = list(extractions(task, media))
-        require_space(self, sizes(task["source"], wanted, media))
+        checks.require_space(self, sizes(task["source"], wanted, media))
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each output is held open, and there may be 1000
         with contextlib.ExitStack() as stack:
@@ -120,7 +120,7 @@ class Mkvextract(MkvModule):
             self._verify(wanted, outputs, media)
             self._require_read([task["source"]] if _needs_all(wanted) else [], watch)
             for each in outputs.values():
-                self._warn_of_loss(each.target)
+                self.warn_of_loss(each.target)
                 each.commit()
 
     def _verify(self, wanted: Sequence[Extraction], outputs: Mapping[str, Output], media: Media) -> None:
@@ -147,8 +147,8 @@ class Mkvextract(MkvModule):
             if extraction.id and (first := used.setdefault((extraction.mode, extraction.id), where)) != where:
                 yield f"{where}: is the same as {first}, and mkvextract extracts nothing twice"
             for name in extraction.files:
-                yield from target_problems(self, where, name, overwrite=True)
-                if same_file(name, task["source"]):
+                yield from checks.target_problems(self, where, name, overwrite=True)
+                if checks.same_file(name, task["source"]):
                     yield f"{where}: {name} is also the source"
                 if (first := written.setdefault(os.path.realpath(name), where)) != where:
                     yield f"{where}: {name} is written by {first} already"

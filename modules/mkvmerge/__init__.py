@@ -13,19 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from app.exceptions import RunError
-from modules import roots
+from modules import checks, context
 from modules import schema as task_schema
 from modules.base import location
-from modules.checks import (
-    chain_checks,
-    is_settled,
-    require_space,
-    same_file,
-    size_of,
-    source_problems,
-    target_problems,
-    will_be_made,
-)
+from modules.containers import contradiction
 from modules.mkvmerge.command import may_select, mkvmerge_command, shielded
 from modules.mkvmerge.expect import attachment_names, expect_tracks, track_problems, used_shares, verify_output
 from modules.mkvmerge.known import option_problems, selection_problems
@@ -36,9 +27,6 @@ from modules.sources import Watch
 _FILES, _TRACK_FILES = {"chapters", "global-tags", "segmentinfo"}, {"tags", "timecodes", "timestamps"}
 """Options whose values are files: those of the task and of sources, and those of tracks."""
 _READ = _FILES | _TRACK_FILES
-
-_OTHER = {".avi", ".m2ts", ".m4a", ".m4v", ".mov", ".mp3", ".mp4", ".ogg", ".ogm", ".ts"}
-"""Extensions of other containers."""
 
 
 class Mkvmerge(MkvModule):
@@ -67,7 +55,7 @@ class Mkvmerge(MkvModule):
 
     def find_problems(self) -> Iterator[str]:
         task = self.task.to_dict()
-        yield from chain_checks(
+        yield from checks.chain_checks(
             self._problems_of_sources(task),
             self._problems_of_output(task),
             self._problems_of_attachments(task),
@@ -89,7 +77,9 @@ class Mkvmerge(MkvModule):
             written = stack.enter_context(self.output(task["output_file"]))
             attached = self._files(written)
             files = [*(entry["filename"] for entry in task.get("attachments", [])), *attached]
-            require_space(self, {written.target: size_of(used_shares(task, media, expected)) + size_of(files)})
+            checks.require_space(
+                self, {written.target: checks.size_of(used_shares(task, media, expected)) + checks.size_of(files)}
+            )
             argv, option_files = shielded(mkvmerge_command(task, media, attached, written.temporary))
             for name, text in option_files.items():
                 stack.callback(os.unlink, name)
@@ -102,7 +92,7 @@ class Mkvmerge(MkvModule):
                 raise RunError(message="mkvmerge gave up at a warning, as abort-on-warnings tells it to")
             verify_output(written.temporary, expected, attachment_names(task, attached))
             self._require_read(list(dict.fromkeys(source["filename"] for source in task["sources"])), watch)
-            self._warn_of_loss(written.target)
+            self.warn_of_loss(written.target)
             written.commit()
 
     def _examine_all(self, task: Mapping[str, Any]) -> list[Media]:
@@ -126,7 +116,7 @@ class Mkvmerge(MkvModule):
 
     def _problems_of_sources(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, source in enumerate(task["sources"]):
-            yield from source_problems(self, f"sources[{index}].filename", source["filename"])
+            yield from checks.source_problems(self, f"sources[{index}].filename", source["filename"])
 
     def _problems_of_options(self, task: Mapping[str, Any]) -> Iterator[str]:
         places = [("options", task)]
@@ -137,7 +127,7 @@ class Mkvmerge(MkvModule):
             yield from option_problems(where, entry.get("options", {}), of_track=is_track)
             for key, value in entry.get("options", {}).items():
                 if key in (_TRACK_FILES if is_track else _FILES) and isinstance(value, str):
-                    yield from source_problems(self, f"{where}.{key}", value)
+                    yield from checks.source_problems(self, f"{where}.{key}", value)
         if not task.get("tracks") and not may_select(task):
             yield "tracks: none is listed, and no source has an option such as _copy-video-tracks: none would be muxed"
 
@@ -145,7 +135,7 @@ class Mkvmerge(MkvModule):
         media: dict[int, Media] = {}
         for index, source in enumerate(task["sources"]):
             where, name = f"sources[{index}].filename", source["filename"]
-            if is_settled(self, name) and not any(source_problems(self, where, name)):
+            if checks.is_settled(self, name) and not any(checks.source_problems(self, where, name)):
                 content, problems = examine(where, name)
                 yield from problems
                 if content:
@@ -163,28 +153,27 @@ class Mkvmerge(MkvModule):
     def _problems_of_attachments(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, entry in enumerate(task.get("attachments", [])):
             where, name = f"attachments[{index}].filename", entry["filename"]
-            yield from source_problems(self, where, name)
-            if is_settled(self, name) and os.path.getsize(name) == 0:
-                yield f"{where}: {name}: is empty, which mkvmerge does not attach"
+            yield from checks.source_problems(self, where, name)
         for index, directory in enumerate(task.get("attachment_directories", [])):
             where = f"attachment_directories[{index}]"
-            if obstacle := roots.find_obstacle(directory):
+            if obstacle := context.find_obstacle(directory):
                 yield f"{where}: {directory}: {obstacle}"
             elif os.path.isdir(directory):
                 if not os.access(directory, os.R_OK | os.X_OK):
                     yield f"{where}: {directory}: cannot be read: permission denied"
             elif os.path.lexists(directory):
                 yield f"{where}: {directory}: is no directory"
-            elif not will_be_made(self, directory):
+            elif not checks.will_be_made(self, directory):
                 yield f"{where}: {directory}: no such directory"
 
     def _problems_of_output(self, task: Mapping[str, Any]) -> Iterator[str]:
-        yield from target_problems(self, "output_file", task["output_file"], overwrite=True)
-        if os.path.splitext(task["output_file"])[1].lower() in _OTHER:
-            self.warn(f"output_file: {task['output_file']}: will be Matroska, which its extension contradicts")
+        yield from checks.target_problems(self, "output_file", task["output_file"], overwrite=True)
+        is_webm = task["output_file"].lower().endswith(".webm")
+        if line := contradiction(task["output_file"], "webm" if is_webm else "Matroska"):
+            self.warn(f"output_file: {line}")
         for key in ("sources", "attachments"):
             for index, entry in enumerate(task.get(key, [])):
-                if same_file(entry["filename"], task["output_file"]):
+                if checks.same_file(entry["filename"], task["output_file"]):
                     yield f"output_file: {task['output_file']} is also {key}[{index}]"
 
     def _files(self, written: Output) -> list[str]:

@@ -103,8 +103,7 @@ def _selection(options: Options, tracks: Sequence[int], media: Media | None) -> 
     for name, singular in TYPES.items():
         if copies_all(options, name):
             continue
-        chosen = dict.fromkeys(track for track in tracks if types.get(track, name) == name)
-        if chosen:
+        if chosen := [track for track in tracks if types.get(track, name) == name]:
             yield from (f"--{singular}-tracks", ",".join(map(str, chosen)))
         else:
             yield f"--no-{name}"

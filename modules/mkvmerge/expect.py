@@ -27,9 +27,12 @@ class ExpectedTrack:
 def track_problems(task: Mapping[str, Any], media: Mapping[int, Media]) -> Iterator[str]:
     """Listed tracks that their source lacks. `media` holds the contents of the sources that are known, by index."""
     count = len(task["sources"])
+    places: dict[tuple[int, int], int] = {}
     for index, entry in enumerate(task.get("tracks", [])):
         source, number = int(entry["source"]), int(entry["track"])
-        if source >= count:
+        if (first := places.setdefault((source, number), index)) != index:
+            yield f"tracks[{index}]: is the same track as tracks[{first}], and mkvmerge copies none twice"
+        elif source >= count:
             yield f"tracks[{index}].source: {source}, but there are only sources 0 to {count - 1}"
         elif source in media and number not in {track.id for track in media[source].tracks}:
             has = ", ".join(f"{track.id} ({track.type})" for track in media[source].tracks) or "none"
@@ -38,10 +41,8 @@ def track_problems(task: Mapping[str, Any], media: Mapping[int, Media]) -> Itera
 
 def expect_tracks(task: Mapping[str, Any], media: Sequence[Media]) -> list[ExpectedTrack]:
     """The tracks that the output will have at least, in its order: those that the task lists come first."""
-    listed: dict[tuple[int, int], set[str]] = {}
-    for entry in task.get("tracks", []):
-        key = (int(entry["source"]), int(entry["track"]))
-        listed.setdefault(key, set()).update(entry.get("options", {}))
+    entries = task.get("tracks", [])
+    listed = {(int(each["source"]), int(each["track"])): set(each.get("options", {})) for each in entries}
     found: dict[tuple[int, int], ExpectedTrack] = {}
     for index, source in enumerate(task["sources"]):
         options = source.get("options", {})

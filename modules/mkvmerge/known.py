@@ -18,19 +18,14 @@ from modules.mkvtoolnix import Media
 FLAG, VALUE, OPTIONAL = "flag", "value", "optional"
 """Kinds of options. An option of a track whose value is optional needs at least the number of the track."""
 
-_REFUSED = {
-    "capabilities": "it prints something and ends, and mkvmerge would mux nothing",
-    "help": "it prints something and ends, and mkvmerge would mux nothing",
-    "identification-format": "it prints something and ends, and mkvmerge would mux nothing",
-    "identify": "it prints something and ends, and mkvmerge would mux nothing",
-    "list-audio-emphasis": "it prints something and ends, and mkvmerge would mux nothing",
-    "list-languages": "it prints something and ends, and mkvmerge would mux nothing",
-    "list-stereo-modes": "it prints something and ends, and mkvmerge would mux nothing",
-    "list-types": "it prints something and ends, and mkvmerge would mux nothing",
+_PRINTING = """
+    capabilities help identification-format identify list-audio-emphasis list-languages list-stereo-modes list-types
+    version
+"""
+_REFUSED = dict.fromkeys(_PRINTING.split(), "it prints something and ends, and mkvmerge would mux nothing") | {
     "output": "the file's name is that of output_file",
     "redirect-output": "mkvmerge's messages would be lost",
     "split": "mkvmerge writes several files, which the mkvmerge module does not support",
-    "version": "it prints something and ends, and mkvmerge would mux nothing",
 }
 
 _RATIO = r"\d+(\.\d+)?([/:]\d+(\.\d+)?)?"
