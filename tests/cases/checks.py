@@ -1,11 +1,11 @@
 """A job's result, and the checks of it that tables name."""
 
-import json
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.support.media import look
 
 Words = str | tuple[str, ...]
 """A text that must be found, in any case of letters; a tuple holds alternatives, for tools that word it differently."""
@@ -114,10 +114,8 @@ def told(*words: Words, changed: Sequence[str] | None = None) -> Check:
 
 def streams(path: Path) -> list[set[str]]:
     """Each stream of a file in words: type, codec, size, language, title."""
-    argv = ["ffprobe", "-v", "error", "-of", "json", "-show_streams", "-i", f"file:{path}"]
-    found = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)["streams"]
     words = []
-    for each in found:
+    for each in look(path)["streams"]:
         tags = {key.lower(): value for key, value in each.get("tags", {}).items()}
         size = f"{each['width']}x{each['height']}" if "width" in each else ""
         texts = (each["codec_type"], each.get("codec_name", "?"), size, tags.get("language", ""))
@@ -127,6 +125,4 @@ def streams(path: Path) -> list[set[str]]:
 
 def tags_of(path: Path) -> dict[str, str]:
     """The tags of a file."""
-    argv = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-i", f"file:{path}"]
-    found = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)["format"].get("tags", {})
-    return {key.lower(): value for key, value in found.items()}
+    return {key.lower(): value for key, value in look(path)["format"].get("tags", {}).items()}

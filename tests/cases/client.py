@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ import requests
 from tests.cases.checks import Result
 from tests.cases.media import Media
 from tests.cases.tasks import job, strings
+from tests.support.supervised import CLIENT
+from tests.support.waiting import until
 
 PATIENCE = 60
 """Seconds after which a short job counts as hanging."""
-
-CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
 
 
 def snapshot(directory: Path) -> dict[str, str]:
@@ -36,15 +35,6 @@ def snapshot(directory: Path) -> dict[str, str]:
         elif path.is_file():
             found[name] = hashlib.sha1(path.read_bytes()).hexdigest()
     return found
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
-    """Wait until `condition` gives something true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.005)
-    return value
 
 
 class Client:

@@ -48,6 +48,17 @@ RECIPES: dict[str, str] = {
     "live.mkv": "-i clip.mkv -c copy -map 0 -f matroska -live 1",
     "long.mp4": "-i clip.mkv -i av.mkv -map 0:v -map 1:a:0 -c copy",
     "late.mkv": "-i clip.mkv -itsoffset 0.9 -i clip.mkv -map 0:a:0 -map 1:v -c copy",
+    "begins.mkv": "-i clip.mkv -map 0 -c copy -output_ts_offset 100",
+    "rest.mkv": "-copyts -ss 1 -i clip.mkv -map 0 -c copy",
+    "still.mkv": "mkvmerge -q -o still.mkv --timestamps 0:times.txt clip.mkv",  # its last picture stands for 10 s
+    "still.mp4": "-i still.mkv -map 0 -c copy",
+    "ffstill.mkv": "-i still.mkv -map 0 -c copy",
+    "keyed.mkv": _clip("160x90", 6, "-g 25"),
+    "muxed.mkv": "mkvmerge -q -o muxed.mkv --cluster-length 500ms av.mkv",
+    "part.mkv": "mkvmerge -q -o part.mkv --disable-track-statistics-tags --split parts:00:00:00-00:00:02 keyed.mkv",
+    "stale.mkv": "mkvmerge -q -o stale.mkv --disable-track-statistics-tags -A part.mkv -D keyed.mkv",
+    "tagged.mkv": "-i muxed.mkv -map 0 -c copy -t 0.5",
+    "livetags.mkv": "-i tagged.mkv -map 0 -c copy -f matroska -live 1",
     "pictures/%03d.png": "-i clip.mkv -frames:v 5",
     "hls/list.m3u8": "-i clip.mkv -map 0:v -map 0:a:0 -c copy -hls_time 1 -hls_playlist_type vod",
     "dash/list.mpd": "-i clip.mkv -map 0:v -c copy -seg_duration 1 -f dash",
@@ -67,6 +78,8 @@ RECIPES: dict[str, str] = {
 
 TEXTS: dict[str, str] = {
     "s.srt": "1\n00:00:01,000 --> 00:00:02,000\nHello\n\n2\n00:00:03,000 --> 00:00:04,000\nWorld\n",
+    "times.txt": "\n".join(["# timestamp format v2", *map(str, range(0, 1961, 40)), "11960"]),
+    "empty.srt": "",
     "victim.mkv": "precious\n",
     "victim.txt": "precious\n",
     "text.mkv": "no film\n",
@@ -183,7 +196,7 @@ class Media:
 
     def _cook(self, name: str) -> None:
         words = shlex.split(RECIPES[name])
-        for word in words:
+        for word in (word for each in words for word in (each, each.partition(":")[2])):
             if word != name and self.knows(word):
                 self._make(word)
         if words[0].startswith("-"):

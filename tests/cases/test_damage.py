@@ -52,6 +52,8 @@ DAMAGED: dict[str, tuple[list[Maker], Check]] = {
     "cut60.av.mp4": ([encoded, handbrake, mkvmerge], stopped(UNREADABLE)),  # the index is at the end
     "cut60.av.flac": ([sound], stopped((*HOLE, "residual"))),
     "cut60.av.wav": ([sound], stopped((*HOLE, "packet"))),
+    "zero50-100.muxed.mkv": ([mkvmerge, mkvextract], stopped(HOLE)),
+    "zero50-60.muxed.mkv": ([mkvmerge], told("error in the Matroska file structure")),
     # It goes on after the damage: enough may be left for who wants it, and nobody is to find out later.
     "bad4k.mkv": ([copied, handbrake, mkvmerge, mkvextract], told(LOST)),
     "zero30-70.fast.mp4": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
@@ -70,7 +72,31 @@ def test_damage(source: str, make: Maker, client: Client) -> None:
     DAMAGED[source][1](client.run(make(source)))
 
 
-WHOLE = ["vfr.mkv", "edited.mp4", "live.mkv", "long.mp4", "late.mkv", "clip.ts", "clip.avi"]
+@pytest.mark.parametrize("make", [encoded, handbrake, mkvmerge, mkvextract])
+@pytest.mark.parametrize(("source", "words"), [("cut60.av.mkv", HOLE), ("text.mkv", UNREADABLE)])
+def test_damage_that_a_task_brings(source: str, words: tuple[str, ...], make: Maker, client: Client) -> None:
+    """A source that an earlier task writes is looked into when its turn comes."""
+    result = client.run(cleanup(copy=[(source, "new.mkv")]), make("new.mkv"))
+
+    stopped("new.mkv", words, changed=["new.mkv"])(result)
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (ffmpeg("new.mkv", maps=["a:7"]), "0:a:7"),
+        (handbrake("new.mkv", audio_options={"audio": [3]}), "audio_options.audio: 3, but"),
+        (mkvmerge("new.mkv", tracks=[{"source": 0, "track": 5}]), "tracks[0].track: 5, but"),
+        (mkvextract("new.mkv", tracks=[{"id": 5, "filename": "o"}]), "tracks[0].id: the source has no track 5"),
+    ],
+)
+def test_what_a_task_does_not_bring(task: Task, said: str, client: Client) -> None:
+    """A stream or track that a source lacks is told when its turn comes, if an earlier task writes the source."""
+    stopped(said, changed=["new.mkv"])(client.run(cleanup(copy=[("clip.mkv", "new.mkv")]), task))
+
+
+WHOLE = ["vfr.mkv", "edited.mp4", "live.mkv", "long.mp4", "late.mkv", "clip.ts", "clip.avi", "begins.mkv", "rest.mkv"]
+WHOLE += ["still.mkv", "still.mp4", "ffstill.mkv", "stale.mkv", "tagged.mkv", "livetags.mkv"]
 
 
 @pytest.mark.parametrize("source", WHOLE)

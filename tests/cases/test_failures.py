@@ -87,6 +87,11 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     "ffmpeg Opus in AVI": (audio("out.avi", codec="libopus"), (("codec", "opus"),)),
     "ffmpeg ProRes in MP4": (ffmpeg(target="out.mp4", video={"codec": "prores"}), ("prores", "container")),
     "ffmpeg film in WAV": (ffmpeg(target="out.wav", video=COPY, audio=COPY), (("WAVE", "wav muxer"),)),
+    "ffmpeg H.265 in ASF": (
+        ffmpeg(target="out.asf", video={"codec": "libx265", "preset": "ultrafast"}),
+        ("libx265", "container asf"),
+    ),
+    "ffmpeg empty subtitles": (ffmpeg("empty.srt", outs={"s:0": {"codec": "srt"}}), ("empty.srt", "is empty")),
     "ffmpeg extension": (ffmpeg(target="out.nope"), ("output format", "nope")),
     "ffmpeg muxer": (encode(f="nope"), ("output format", "nope")),
     "ffmpeg picture subtitles into text": (subtitle("pgs.mkv", "out.srt", "srt"), ("bitmap",)),
@@ -131,6 +136,14 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     "handbrake H.264 in WebM": (handbrake(target="out.webm"), ("encoder", "WebM")),
     "handbrake filter": (handbrake(filters_options={"deinterlace": "nope"}), ("deinterlace", "nope")),
     "handbrake subtitle file": (handbrake(subtitles_options={"srt_file": "none.srt"}), ("none.srt",)),
+    "handbrake empty subtitles": (
+        handbrake(subtitles_options={"srt_file": "empty.srt"}),
+        ("empty.srt", "is empty"),
+    ),
+    "handbrake color": (
+        handbrake(filters_options={"colorspace": {"custom": {"primaries": "nope"}}}),
+        ("no path between colorspaces",),
+    ),
     "handbrake no media": (handbrake("text.mkv"), ("text.mkv", "no title")),
     "handbrake start after the end": (
         handbrake(source_options={"start_at": {"seconds": 99}}),
@@ -140,12 +153,15 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     # mkvmerge
     "mkvmerge no media": (mkvmerge("text.mkv"), ("text.mkv", ("no media", "recognized"))),
     "mkvmerge track": (mkvmerge(tracks=[{"source": 0, "track": 7}]), ("tracks[0]", "7")),
+    "mkvmerge empty subtitles": (mkvmerge("clip.mkv", "empty.srt"), ("empty.srt", "is empty")),
     "mkvmerge language": (mkvmerge(track={"language": "nope"}), ("language", "nope")),
     "mkvmerge sync": (mkvmerge(track={"sync": "nope"}), ("sync", "nope")),
     "mkvmerge duration": (mkvmerge(track={"default-duration": "nope"}), ("nope", "default-duration")),
     "mkvmerge boolean": (mkvmerge(track={"default-track-flag": "maybe"}), ("maybe", "default-track-flag")),
     "mkvmerge compression": (mkvmerge(track={"compression": "nope"}), ("nope", "compression")),
     "mkvmerge chapters": (mkvmerge(options={"chapters": "font.ttf"}), ("chapter", "font.ttf")),
+    "mkvmerge chapters' file": (mkvmerge(options={"chapters": "none.txt"}), ("none.txt", "no such file")),
+    "mkvmerge tags' file": (mkvmerge(track={"tags": "none.xml"}), ("none.xml", "no such file")),
     "mkvmerge chapters' XML": (mkvmerge(options={"chapters": "bad.xml"}), ("bad.xml", "xml")),
     "mkvmerge tags' XML": (mkvmerge(options={"global-tags": "bad.xml"}), ("bad.xml", "xml")),
     "mkvmerge split": (mkvmerge(options={"split": "size:nope"}), ("split",)),
@@ -160,10 +176,14 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
         ("tracks[0]", "fra"),
     ),
     "mkvextract attachment": (mkvextract(attachments=[{"id": 4, "filename": "o"}]), ("attachments[0]", "4")),
+    "mkvextract timestamps": (mkvextract(timestamps=[{"id": 6, "filename": "o"}]), ("timestamps[0]", "6")),
+    "mkvextract cues": (mkvextract(cues=[{"id": 6, "filename": "o"}]), ("cues[0]", "6")),
+    "mkvextract cues of audio": (mkvextract(cues=[{"id": 1, "filename": "o"}]), ("no cues", "1")),
     "mkvextract chapters": (mkvextract(chapters="o.xml"), ("chapters", ("none", "no chapters"))),
     "mkvextract another container": (mkvextract("clip.mp4"), ("clip.mp4", "Matroska")),
     # cleanup
     "cleanup source": (cleanup(copy=[("none", "o")]), ("none", "no such file")),
+    "cleanup move of nothing onto a file": (cleanup(move=[("none", "s.srt")]), ("none", "no such file")),
     "cleanup file for a directory": (cleanup(move=[("s.srt", "text.mkv/o")]), ("text.mkv", "directory")),
     "cleanup full directory": (cleanup(delete=["full"]), ("full", "not empty")),
     "cleanup copy of a directory": (cleanup(copy=[("full", "o")]), ("full", "directory")),
@@ -179,9 +199,10 @@ def test_reason(case: str, client: Client) -> None:
     client.shell("printf '1\\n00:00:00,000 --> 00:00:01,000\\nM\\374ller\\n' >latin.srt")
     client.put("font.ttf", "s.srt", "clip.mkv")
 
-    result = client.run(task)
+    result = client.run(task, env=os.environ | {"AV_LOG_FORCE_COLOR": "1"})
 
     stopped(*words)(result)
+    assert "\x1b" not in result.message
 
 
 PLACES: dict[str, Task] = {

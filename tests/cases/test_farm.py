@@ -7,9 +7,10 @@ import signal
 import pytest
 
 from tests.cases.checks import require_words
-from tests.cases.client import Client, Services, until
-from tests.cases.tasks import ENCODE, cleanup, encode, ffmpeg, job
+from tests.cases.client import Client, Services
+from tests.cases.tasks import ENCODE, Task, cleanup, encode, ffmpeg, job
 from tests.support.farm import Farm
+from tests.support.waiting import until
 
 SLOW = ENCODE | {"vf": "realtime=speed=2"}
 
@@ -82,28 +83,20 @@ def test_forms_of_a_record(client: Client) -> None:
     assert isinstance(record["seconds"], float)
 
 
-X265 = ({"codec": "libx265"}, {"x265-params": {"pass": 1}}, {"x265-params": {"pass": 2}})
-
-
 # --- submit --wait ---
 
 
-def test_wait_for_a_completed_job(client: Client, services: Services) -> None:
-    """The status is 0, and title, outputs and warnings are shown."""
+@pytest.mark.parametrize(
+    ("encoding", "status", "words"),
+    [(ffmpeg(), 0, ["A Title", "out.mkv", "gone.mkv", "completed"]), (ffmpeg("none.mkv"), 1, ["none.mkv"])],
+)
+def test_wait_for_the_end(encoding: Task, status: int, words: list[str], client: Client, services: Services) -> None:
+    """The status is 0 or 1, and title, outputs and warnings are shown, or the reason."""
     services.start_worker()
-    process = services.submit(job(ffmpeg(), cleanup(delete=["gone.mkv"]), job_title="A Title"), "--wait")
+    process = services.submit(job(encoding, cleanup(delete=["gone.mkv"]), job_title="A Title"), "--wait")
 
-    assert process.wait(30) == 0, services.log(process)
-    require_words(services.output(process), ["A Title", "out.mkv", "gone.mkv", "completed"])
-
-
-def test_wait_for_a_failed_job(client: Client, services: Services) -> None:
-    """The status is 1, and the reason is shown."""
-    services.start_worker()
-    process = services.submit(job(ffmpeg("none.mkv")), "--wait")
-
-    assert process.wait(30) == 1
-    require_words(services.output(process), ["none.mkv"])
+    assert process.wait(30) == status, services.log(process)
+    require_words(services.output(process), words)
 
 
 def test_wait_for_a_deleted_job(client: Client, services: Services) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cases.checks import Check, completes, refused, stopped, told
-from tests.cases.client import Client, Services, namespace, odd, until
+from tests.cases.client import Client, Services, namespace, odd
 from tests.cases.tasks import COPY, Task, cleanup, ffmpeg, handbrake, job, mkvextract, mkvmerge
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.tools
 
@@ -22,7 +23,7 @@ REAL = "mkdir real; ln -s real alias; cp s.srt real/f; cp clip.mkv real/f.mkv"
 LINKED = "mkdir a b; cp s.srt a/f; ln a/f b/f"
 POINTED = "cp s.srt f; ln -s f link"
 
-SAME_FILE: dict[str, tuple[str, list[Task], Check]] = {
+FILES: dict[str, tuple[str, list[Task], Check]] = {
     "move by a linked directory": (REAL, [cleanup(move=[("real/f", "alias/")])], KEPT),
     "move back by it": (REAL, [cleanup(move=[("alias/f", "real/")])], KEPT),
     "move, spelled otherwise": (REAL, [cleanup(move=[("real/f", "real/../real/")])], KEPT),
@@ -54,6 +55,15 @@ SAME_FILE: dict[str, tuple[str, list[Task], Check]] = {
         [mkvmerge("clip.mkv", attachment_directories=["fonts"])],
         completes("fonts/a.ttf", "nothing to attach"),
     ),
+    "attach what is in the output's directory": (
+        "mkdir d; cp font.ttf d; cp clip.mkv d/o.mkv; : >d/.o.dead.sisyphus-part.mkv",
+        [mkvmerge("clip.mkv", target="d/o.mkv", attachment_directories=["d"])],
+        completes(
+            "d/o.mkv was there already",
+            changed=["d/o.mkv", "d/.o.dead.sisyphus-part.mkv"],
+            holds={"d/o.mkv": ["video", "attachment ttf"]},
+        ),
+    ),
     "move to a name that is too long": (REAL, [cleanup(move=[("real/f", f"new/{256 * 'x'}")])], refused("too long")),
     "encode to it in the end": (
         REAL,
@@ -65,20 +75,64 @@ SAME_FILE: dict[str, tuple[str, list[Task], Check]] = {
     "copy and delete": (LINKED, [cleanup(copy=[("a/f", "b/f")], delete=["a/f"])], completes(SAME, changed=["a/f"])),
     "rotation": ("echo 1 >a; echo 2 >b; echo 3 >c", [cleanup(move=[("b", "c"), ("a", "b")])], completes(changed="abc")),
     "one target twice": ("echo 1 >a; echo 2 >b", [cleanup(move=[("a", "c"), ("b", "c")])], refused("move[1]", "c")),
+    "one target twice, and one of them moved on": (
+        "echo 1 >a; echo 2 >b",
+        [cleanup(copy=[("a", "d/x")], move=[("d/x", "y"), ("b", "d/x")])],
+        completes(changed=["y", "b", "d/x"]),
+    ),
+    "one target twice, from one name": (
+        "echo 1 >a; echo 2 >b",
+        [cleanup(copy=[("a", "x")], move=[("b", "a"), ("a", "x")])],
+        refused("move[1].destination: x is written by copy[0] already"),
+    ),
+    "what earlier actions take away": (
+        "",
+        [cleanup(delete=["s.srt", "never"], copy=[("s.srt", "b"), ("none", "c")], move=[("b", "d")])],
+        refused("copy[0].source: s.srt: no such file", "copy[1].source: none: no such file"),
+    ),
+    "what earlier actions make possible": (
+        "mkfifo p; : >f",
+        [cleanup(delete=["p", "f"], copy=[("s.srt", "p"), ("s.srt", "f/c")])],
+        completes(changed=["p", "f", "f/c"]),
+    ),
+    "a pipe as the target": ("mkfifo p", [cleanup(copy=[("s.srt", "p")])], refused("p: is no regular file")),
+    "a file for a directory": ("", [cleanup(copy=[("clip.mkv", "s.srt/x/c")])], refused("s.srt is no directory")),
+    "a failure midway": (
+        "",
+        [cleanup(copy=[("s.srt", "f")]), cleanup(copy=[("s.srt", "b"), ("s.srt", "f/c")])],
+        stopped("cannot copy s.srt to f/c", changed=["f", "b"]),
+    ),
+    "a directory": ("mkdir d; : >d/f", [cleanup(move=[("d", "e")])], completes(changed=["d/f", "e/f"])),
+    "an empty file": (": >e", [cleanup(copy=[("e", "f")])], completes(changed=["f"])),
     "wildcard": ("cp s.srt part1.ts", [cleanup(delete=["part*.ts"])], stopped("part*.ts", PATTERN)),
     "wildcard of a letter": ("cp s.srt a1", [cleanup(delete=["a?"])], stopped("a?", PATTERN)),
     "wildcard in a directory": (REAL, [cleanup(delete=["real/*"])], stopped("real/*", PATTERN)),
     "a name with brackets": ("cp s.srt '[a] *b?'", [cleanup(delete=["[a] *b?"])], completes(changed=["[a] *b?"])),
     "brackets, gone": ("", [cleanup(delete=["[Group] film.mkv"])], completes("[Group]", changed=[])),
+    "attach the output": (
+        "",
+        [mkvmerge(target="s.srt", attachments=[{"filename": "s.srt"}])],
+        refused("attachments[0]"),
+    ),
+    "what a task before has made": (
+        "",
+        [cleanup(copy=[("s.srt", "new/f")]), cleanup(move=[("new/f", "new/../new/")])],
+        stopped("cannot move", SAME, changed=["new/f"]),
+    ),
+    "subtitles of the output": (
+        POINTED,
+        [handbrake(target="link", subtitles_options={"srt_file": ["f"]})],
+        refused("link is also subtitles_options.srt_file"),
+    ),
     "encode": (REAL, [ffmpeg("real/f.mkv", "alias/f.mkv", overwrite=True)], refused("output_file", "also sources[0]")),
 }
 
 
-@pytest.mark.parametrize("case", SAME_FILE)
-def test_same_file(case: str, client: Client) -> None:
-    """The only name of a file is never removed; of two names, one may be."""
-    script, tasks, check = SAME_FILE[case]
-    client.put("s.srt", "clip.mkv")
+@pytest.mark.parametrize("case", FILES)
+def test_files(case: str, client: Client) -> None:
+    """The only name of a file is never removed; of two names, one may be. What cannot be done is told before."""
+    script, tasks, check = FILES[case]
+    client.put("s.srt", "clip.mkv", "font.ttf")
     client.shell(script)
 
     check(client.run(*tasks))
@@ -132,11 +186,12 @@ def test_file_system_without_case(case: str, client: Client) -> None:
 
 
 def test_move_to_another_file_system(client: Client) -> None:
-    """A move between file systems keeps the file's bytes."""
+    """A move between file systems keeps the file's bytes, and takes no directory."""
     client.put("clip.mkv")
-    client.shell("mkdir there; cp clip.mkv film.mkv")
+    client.shell("mkdir there dir; cp clip.mkv film.mkv; : >dir/f")
     with namespace(client, "mount -t tmpfs none there") as prefix:
         completes(changed=["film.mkv"])(client.run(cleanup(move=[("film.mkv", "there/new/")]), prefix=prefix))
+        stopped("dir is a directory")(client.run(cleanup(move=[("dir", "there/")]), prefix=prefix))
         completes(changed=["back"])(client.run(cleanup(move=[("there/new/film.mkv", "back")]), prefix=prefix))
 
     assert (client.work / "back").read_bytes() == (client.work / "clip.mkv").read_bytes()
@@ -177,6 +232,7 @@ def test_attributes_stay(case: str, client: Client) -> None:
     result = client.run(REPLACING[case])
 
     assert result.completed, str(result)
+    assert case == "ffmpeg" or "own.mkv was there already" in result.warnings
     assert target.read_bytes() != b"old"
     after = target.stat()
     assert (after.st_uid, after.st_gid, oct(after.st_mode)) == (before.st_uid, before.st_gid, oct(before.st_mode))
@@ -225,6 +281,7 @@ def test_rotation_goes_on_where_it_was(case: str, client: Client, services: Serv
         result = services.verdict(job_id)
 
     assert result.completed, str(result)
+    assert "taken for done by an earlier attempt" in result.warnings
     assert {name: (client.work / name).read_text() for name in expected} == expected
 
 

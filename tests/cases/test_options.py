@@ -41,6 +41,14 @@ FLAGS: list[Row] = [
     (mkvmerge(options={"title": None}), "title", NO_VALUE),
     (mkvmerge(track={"track-name": None}), "track-name", NO_VALUE),
     (handbrake(picture_options={"width": True}), "width", NO_VALUE),
+    (encode(filter_threads=True), "options.filter_threads", NO_VALUE),
+    (encode(an=[True, "a.mkv"]), "options.an", FLAG),
+    (mkvmerge(options={"default-track": True}), "options.default-track", NO_VALUE),
+    # It would be an option of its own, or HandBrake's choice.
+    (handbrake(destination_options={"optimize": "--output=x"}), "optimize", "takes no such value"),
+    (handbrake(video_options={"x264_preset": "--output=x"}), "x264_preset", "takes no such value"),
+    (handbrake(filters_options={"hqdn3d": {"preset": "light", "y_spatial": 1}}), "hqdn3d", "either settings"),
+    (handbrake(filters_options={"pad": {"width": "x"}}), "filters_options.pad", "Invalid pad option width=x"),
 ]
 # What the module itself says, what asks or ends, what talks elsewhere.
 FORBIDDEN: list[Row] = [
@@ -60,6 +68,9 @@ FORBIDDEN: list[Row] = [
     (handbrake(destination_options={"output": VICTIM}), "output"),
     (handbrake(source_options={"input": "clip.ts"}), "input"),
     (handbrake(source_options={"scan": True}), "scan"),
+    (handbrake(general_options={"queue_import_file": "x"}), "queue_import_file"),
+    (encode(buildconf=True), "options.buildconf", "prints something"),
+    (ffmpeg(output_options={"/y": "x"}), "output_options./y"),
     (handbrake(general_options={"version": True}), "version"),
     (handbrake(general_options={"preset_export": "x", "preset_export_file": "victim.txt"}), "preset_export_file"),
 ]
@@ -74,6 +85,12 @@ MISSPELT: list[Row] = [
     (handbrake(vido_options={"quality": 20}), "vido_options", "video_options"),
     (mkvextract(trakcs=[{"id": 0, "filename": "x"}], chapters="c.xml"), "trakcs", "tracks"),
     (cleanup(delte=["x"], delete=["x"]), "delte", "delete"),
+    (handbrake(destination_options={"outp": "x"}), "outp", "no such option", "output"),
+    (handbrake(destination_options={"output=x": True}), "output=x", "no such option", "output"),
+    (handbrake(general_options={"dvdnav": True}), "dvdnav", "no such option", "no_dvdnav"),
+    (handbrake(audio_options={"aencoder": ["copy:spam"]}), "copy:spam", "copy:mp3"),
+    (ffmpeg(output_options={"crff": False}), "crff", "crf"),
+    (mkvmerge(options={"titel": False}), "titel", "title"),
 ]
 # Options of the whole file would get a stream's suffix.
 OF_THE_FILE: list[Row] = [
@@ -83,6 +100,12 @@ OF_THE_FILE: list[Row] = [
         ("metadata", "title=x"),
     )
     for name in names.split()
+]
+OF_THE_FILE += [
+    (encode(sws_flags="x"), "options.sws_flags", "output_options"),
+    (encode(probesize="5M"), "options.probesize", "is an option of sources"),
+    (ffmpeg(input_options={"crf": 20}), "input_options.crf", "is an option of outputs"),
+    (ffmpeg(input_options={"movflags": "x"}), "input_options.movflags", "is an option of outputs"),
 ]
 # Files that options write are outputs: not over what is there, unless that was allowed.
 WRITING: list[Row] = [
@@ -103,10 +126,24 @@ WRITING: list[Row] = [
 VALUES: list[Row] = [
     (handbrake(**{f"{section}_options": {name: value}}), f"{section}_options.{name}", str(value))
     for section, options in {
-        "source": {"previews": "nope", "min_duration": "nope", "start_at": "nope", "stop_at": "10"},
-        "video": {"rate": 1000, "enable_hw_decoding": "nope"},
-        "picture": {"crop": "1:2:3", "crop_mode": "nope", "color_matrix": "bt709", "pixel_aspect": "nope"},
-        "audio": {"arate": 12345, "adither": "nope", "normalize_mix": 7},
+        "source": {
+            "previews": "nope",
+            "min_duration": "nope",
+            "start_at": "nope",
+            "stop_at": "seconds:0",
+            "start_at_preview": 99,
+        },
+        "video": {"rate": 1000, "enable_hw_decoding": "nope", "quality": "good", "vb": "1M"},
+        "subtitles": {"subtitle": "first"},
+        "picture": {
+            "width": "wide",
+            "crop": "1:2:3",
+            "crop_mode": "nope",
+            "color_matrix": "bt709",
+            "pixel_aspect": "nope",
+        },
+        "audio": {"arate": 12345, "adither": "nope", "normalize_mix": 7, "audio": "jpn", "ab": "lots", "drc": 99},
+        "filters": {"colorspace": "nope"},
     }.items()
     for name, value in options.items()
 ]
@@ -115,6 +152,9 @@ VALUES += [
     for name, value in {"srt_offset": "nope", "srt_lang": "nope", "srt_default": 9, "srt_burn": 9}.items()
 ]
 VALUES += [
+    (handbrake(source_options={"start_at": {"seconds": 1}, "stop_at": {"frames": 20}}), "stop_at", "unit of start_at"),
+    (handbrake(source_options={"stop_at": "10"}), "source_options.stop_at", "10"),
+    (handbrake(picture_options={"colorspace": "bt2021"}), "picture_options.colorspace", "bt2021"),
     (mkvmerge(track={"aspect-ratio": "nope"}), "aspect-ratio", "nope"),
     (mkvmerge(track={"color-matrix-coefficients": 999}), "color-matrix-coefficients", "999"),
     (mkvmerge(source("clip.mkv", **{"aspect-ratio-factor": "0:nope"})), "aspect-ratio-factor", "nope"),

@@ -96,6 +96,20 @@ STREAMS: dict[str, tuple[Task, Check]] = {
         holds(FILM, "audio"),
     ),
     "a map among the options that takes the cover": (mapped("cover1st.mp4", "a:0", map="0:v:0"), refused("cover", "V")),
+    # What another option or the container takes the place of.
+    "two maps for one stream": (
+        ffmpeg(maps=["v:0", "a:0"], outs={"v:0": ENCODE, "0": COPY, "a:0": COPY}),
+        completes("output_maps[0].options.codec", "output_maps[1]", "same stream"),
+    ),
+    "two maps for one stream, of one mind": (
+        ffmpeg(maps=["v:0"], outs={"v:0": COPY | {"metadata:s": "title=a"}, "0": COPY | {"metadata:s": "comment=b"}}),
+        holds(SMALL),
+    ),
+    "another's extension": (
+        ffmpeg(target="o.mp4", video=COPY | {"f": "matroska"}),
+        completes("extension", changed=["o.mp4"]),
+    ),
+    "a bit rate that the encoder does not have": (handbrake(audio_options={"ab": 99999}), completes("99999", "256")),
     # What encoders ignore.
     "crf of a copy": (ffmpeg(video=COPY | {"crf": 19}), completes("crf", "copied")),
     "x264-params that it does not know": (ffmpeg(video=ENCODE | {"x264-params": {"nope": 1}}), told("nope")),
@@ -147,6 +161,10 @@ TRACKS: dict[str, tuple[Task, Check]] = {
     ),
     "a language that nobody knows": (audio(audio_lang_list=["eng", "zzz"]), refused("audio_lang_list", "zzz")),
     "a native language that is none": (audio("av.mkv", native_language="fra", native_dub=True), stopped("audio")),
+    "an encoder that the container does not take": (
+        handbrake(target="out.mp4", audio_options={"audio": [1], "aencoder": ["vorbis"]}),
+        stopped("audio", "incompatible encoder 'vorbis'"),
+    ),
     "more encoders than tracks": (
         audio(audio=[1], aencoder=["av_aac", "ac3"]),
         completes("excess audio encoders", holds={"out.mkv": [SMALL, "audio aac"]}),
@@ -157,6 +175,7 @@ TRACKS: dict[str, tuple[Task, Check]] = {
         completes("audio", "1", holds={"out.mkv": [FILM, "audio eng"]}),
     ),
     "an audio track that is none": (audio(audio=[9]), refused("audio", "9")),
+    "a subtitle track that is none": (subtitles("subs.mkv", subtitle=["scan", 7]), refused("subtitle", "7")),
     "no audio wanted": (audio(audio="none"), holds(SMALL)),
     "subtitles of a language that is none": (
         subtitles("subs.mkv", subtitle_lang_list=["fra"], all_subtitles=True),
@@ -221,7 +240,40 @@ SELECTIONS: dict[str, tuple[Task, Check]] = {
         selection(**{"audio-tracks": "eng,fra"}),
         completes("audio-tracks", "fra", holds={"out.mkv": [FILM, ENG]}),
     ),
+    "a track twice": (
+        mkvmerge(tracks=[{"source": 0, "track": 0}] * 2),
+        refused("tracks[1]", "same track as tracks[0]"),
+    ),
     "a track of another type": (selection(**{"audio-tracks": 0}), refused("sources[0].options.audio-tracks", "0")),
+    "audio and one of the subtitles": (
+        mkvmerge(
+            {"filename": "subs.mkv", "options": {"_copy-audio-tracks": True}},
+            tracks=[{"source": 0, "track": 4, "options": {"language": "fre"}}],
+        ),
+        holds("subtitle ass fre", JPN, ENG),
+    ),
+    "nothing of a source but its attachments": (
+        mkvmerge("clip.mkv", "fonts.mkv", tracks=[{"source": 0, "track": 0}]),
+        holds(SMALL, "attachment ttf"),
+    ),
+    "all types, without video": (
+        selection("subs.mkv", **{"_copy-video-tracks": None, "no-video": None, "audio-tracks": 2}),
+        holds(ENG),
+    ),
+    "one source twice": (mkvmerge("muxed.mkv", "muxed.mkv"), completes("mkvmerge: '", "a track's UID")),
+    "one source twice, with abort-on-warnings": (
+        mkvmerge("muxed.mkv", "muxed.mkv", options={"abort-on-warnings": None}),
+        stopped("gave up at a warning"),
+    ),
+    "no track at all": (mkvmerge(tracks=[]), refused("none would be muxed")),
+    "no track of the type that is copied": (
+        mkvmerge({"filename": "s.srt", "options": {"_copy-video-tracks": None}}, tracks=[]),
+        stopped("the output has no tracks"),
+    ),
+    "an attachment that is there already": (
+        mkvmerge("fonts.mkv", attachments=[{"filename": "font.ttf"}]),
+        holds(SMALL, "attachment ttf"),
+    ),
     "an attachment that is none": (selection("fonts.mkv", attachments="5"), refused("attachments", "5")),
 }
 

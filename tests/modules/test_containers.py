@@ -1,26 +1,51 @@
 """Whether a file is as long as its container says."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from modules.containers import find_shortage
-from tests.modules.mkvmerge.scene import carry_out, task, tracks
+from modules.containers import find_shortage, is_whole
+from tests.support.films import ffmpeg
+
+KINDS = {
+    "film.mkv": "",  # by mkvmerge; all others by ffmpeg
+    "a.mkv": "-c copy",
+    "a.mp4": "-c copy -movflags +faststart",
+    "a.mov": "-c copy -movflags +faststart",
+    "a.avi": "-c:v mpeg4 -c:a ac3",
+    "a.wav": "",
+    "a.w64": "",
+    "a.aiff": "",
+    "a.wma": "-vn",
+}
+SLACK = {".avi": 4096, ".wav": 4096}
+"""Bytes that a whole file may lack."""
 
 
-def test_last_byte(film: Path, clip: Path, tmp_path: Path) -> None:
-    """That a Matroska file lacks its last byte is noticed; that it is a live recording is not held against it."""
-    for source in (film, clip):
-        (tmp_path / "cut.mkv").write_bytes(source.read_bytes()[:-1])
-        assert "is cut short" in str(find_shortage(str(tmp_path / "cut.mkv")))
-    ended = subprocess.run(
-        ["ffmpeg", "-v", "error", "-i", clip, "-c", "copy", "-f", "matroska", "-"], check=True, stdout=subprocess.PIPE
-    )
-    (tmp_path / "live.mkv").write_bytes(ended.stdout)
+@pytest.mark.parametrize("name", KINDS)
+def test_shortage(name: str, film: Path, clip: Path, tmp_path: Path) -> None:
+    """Wherever a file is cut, that is noticed, the last byte too; a whole one lacks nothing."""
+    whole = film if name == film.name else tmp_path / name
+    if whole is not film:
+        ffmpeg("-i", clip, *KINDS[name].split(), whole)
+    data = whole.read_bytes()
+    beginnings = (5, 24, 36, 40, 45, 52) if whole.suffix == ".mkv" else ()  # in the headers of EBML and of the segment
+    shares = (0.3, 0.5, 0.9, 0.98) if whole.suffix != ".mkv" else (0.01, 0.2, 0.5, 0.9, 0.999)
+    lengths = [*beginnings, *(int(len(data) * share) for share in shares), len(data) - 1]
 
-    carry_out(task(tmp_path / "live.mkv", tmp_path / "out.mkv"))
-    assert len(tracks(tmp_path / "out.mkv")) == 2
+    assert find_shortage(str(whole)) is None
+    for length in lengths:
+        if length < len(data) - SLACK.get(whole.suffix, 0):
+            (tmp_path / "cut").write_bytes(data[:length])
+            assert "is cut short: it has " in str(find_shortage(str(tmp_path / "cut"))), length
+
+
+def test_live_recording(clip: Path, tmp_path: Path) -> None:
+    """A recording that states no size lacks nothing, and is not known to be whole."""
+    ffmpeg("-i", clip, "-c", "copy", "-live", "1", tmp_path / "live.mkv")
+
+    assert find_shortage(str(tmp_path / "live.mkv")) is None
+    assert not is_whole(str(tmp_path / "live.mkv"))
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,35 @@
-"""Server-side data for a module that runs outside the client."""
+"""A module outside of the client, as an author's own tests use it, and server-side data for it."""
 
-import json
-import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.config import Config
-from app.exceptions import ClientError
-from ipc.messages import MAX_BODY, MAX_NAME, Data
+from app.exceptions import ClientError, ValidationError
+from ipc.messages import MAX_BODY, MAX_NAME
 from modules.base import BaseModule
 from modules.data import ServerData
 from tests.support.exchanges import Server, serving
+
+
+def test_base_module_outside_the_client(tmp_path: Path) -> None:
+    """An author's test can use a module without a client: schema, files, duration."""
+
+    class Picky(BaseModule):
+        schema = {"type": "object", "required": ["x"], "additionalProperties": False, "properties": {"x": {}}}
+
+    with pytest.raises(ValidationError, match="'x'"):
+        Picky({}).validate()
+    module = Picky({"x": 1})
+    module.validate()
+    module.run()
+    module.cleanup()
+
+    assert module.get_duration().total_seconds() >= 0
+    assert not module.will_exist(str(tmp_path / "none"))
+    assert module.will_exist(str(tmp_path))
 
 
 @pytest.fixture
@@ -126,24 +143,3 @@ def test_what_cannot_be_a_name(server: Server, name: Any, reason: str) -> None:
             ServerData().put(module, data_name, {})
 
     assert server.seen == []
-
-
-# The server's thread takes no lock here.
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_fork_does_not_use_its_parents_exchange(server: Server) -> None:
-    """An exchange belongs to the process that connected it; a fork of it asks the server itself."""
-    server.kept["/data/m/x"] = {"from": "afar"}
-    data = ServerData()
-    data.connect(lambda request: Data(200, '{"from": "here"}'))
-    reader, writer = os.pipe()
-    if os.fork() == 0:
-        try:
-            os.write(writer, json.dumps(data.get("m", "x")).encode())
-        finally:
-            os._exit(0)
-    os.wait()
-
-    assert data.get("m", "x") == {"from": "here"}
-    assert json.loads(os.read(reader, 1000)) == {"from": "afar"}
-    os.close(reader)
-    os.close(writer)

@@ -1,6 +1,5 @@
 """The helps of installed programs, kept between processes."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +9,14 @@ import pytest
 from app.exceptions import RunError
 from ipc.words import suggestion
 from modules.installed import help_of
+from tests.support.steps import put_program
 
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program that prints a help and notes that it was asked."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    file = tmp_path / "program"
-    file.write_text(f'#!/bin/sh\necho asked >> {tmp_path}/notes\necho help of "$1"\n')
-    file.chmod(0o755)
-    return file
+    return put_program(tmp_path, "program", f'echo asked >> {tmp_path}/notes\necho help of "$1"', monkeypatch)
 
 
 def ask(*arguments: str) -> str:

@@ -4,32 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from modules.mkvmerge import Mkvmerge
-from tests.modules.mkvmerge.scene import carry_out, failure, refusal, task, tracks
+from tests.modules.mkvmerge.scene import carry_out, refusal, task, tracks
 from tests.support.films import ffmpeg
-
-
-def test_no_media(tmp_path: Path) -> None:
-    """A source that is no media is named, by validation and by the run."""
-    (tmp_path / "a.mkv").write_text("no film")
-    data = task(tmp_path / "a.mkv", tmp_path / "out.mkv")
-
-    assert refusal(data) == f"sources[0].filename: {tmp_path}/a.mkv: is no media that mkvmerge can read"
-    assert failure(data).message == f"sources[0].filename: {tmp_path}/a.mkv: is no media that mkvmerge can read"
-
-
-def test_source_vanishes(tmp_path: Path) -> None:
-    """A source that is gone when its turn comes is named."""
-    error = failure(task(tmp_path / "a.mkv", tmp_path / "out.mkv"))
-
-    assert error.message.startswith(f"sources[0].filename: {tmp_path}/a.mkv: The file")
-    assert "could not be opened" in error.message
-
-
-def test_track_vanishes(clip: Path, tmp_path: Path) -> None:
-    """A track that a source lacks when its turn comes is named."""
-    error = failure(task(clip, tmp_path / "out.mkv", tracks=[{"source": 0, "track": 5}]))
-
-    assert error.message == "tracks[0].track: 5, but sources[0] has only these tracks: 0 (video), 1 (audio)"
 
 
 def test_numbered_siblings(tmp_path: Path) -> None:

@@ -56,26 +56,29 @@ def test_no_commit(tmp_path: Path) -> None:
     assert target.read_text() == "old"
 
 
-def test_overwrite(tmp_path: Path) -> None:
-    """With `overwrite` the old file is replaced."""
-    target = tmp_path / "a.mkv"
-    target.write_text("old")
-    with Output(str(target), overwrite=True) as output:
-        write(output)
-        output.commit()
-
-    assert target.read_text() == "new"
-
-
-def test_existing(tmp_path: Path) -> None:
-    """Without `overwrite` an existing target is refused before any work, a broken link too."""
+@pytest.mark.parametrize(
+    ("name", "overwrite", "said"),
+    [
+        ("a.mkv", False, "exists, and is not to be overwritten"),
+        ("link.mkv", False, "exists, and is not to be overwritten"),  # it leads nowhere
+        ("none/a", False, "there is no directory .*/none"),
+        ("there", True, "is a directory"),
+        ("pipe", True, "is no regular file"),
+        ("null", True, "is no regular file"),
+    ],
+)
+def test_refusals(name: str, overwrite: bool, said: str, tmp_path: Path) -> None:
+    """What is there and must not be replaced, or cannot be, is told before any work."""
     (tmp_path / "a.mkv").touch()
+    (tmp_path / "there").mkdir()
     (tmp_path / "link.mkv").symlink_to("nowhere")
-    for name in ("a.mkv", "link.mkv"):
-        with pytest.raises(RunError, match="exists, and is not to be overwritten"), Output(str(tmp_path / name)):
-            pass
+    (tmp_path / "null").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    before = names(tmp_path)
+    with pytest.raises(RunError, match=said), Output(str(tmp_path / name), overwrite=overwrite):
+        pass
 
-    assert names(tmp_path) == ["a.mkv", "link.mkv"]
+    assert names(tmp_path) == before
 
 
 def test_race(tmp_path: Path) -> None:
@@ -129,18 +132,6 @@ def test_link(tmp_path: Path) -> None:
     assert (tmp_path / "far" / "real.mkv").read_text() == "new"
 
 
-def test_missing_directory(tmp_path: Path) -> None:
-    """A directory that is not there is named."""
-    with pytest.raises(RunError, match=f"there is no directory {tmp_path}/none"), Output(str(tmp_path / "none/a")):
-        pass
-
-
-def test_directory(tmp_path: Path) -> None:
-    """A target that is a directory is refused."""
-    with pytest.raises(RunError, match="is a directory"), Output(str(tmp_path), overwrite=True):
-        pass
-
-
 def test_stale(tmp_path: Path) -> None:
     """What a killed process left of this target is removed; what is in use, or another target's, is not."""
     target = str(tmp_path / "a.mkv")
@@ -190,22 +181,11 @@ def test_discard_in_use(tmp_path: Path) -> None:
     assert (tmp_path / "a.mkv").read_text() == "new"
 
 
-def test_special_target(tmp_path: Path) -> None:
-    """A pipe or a device is not replaced, behind a link neither."""
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to("/dev/null")
-    for name in ("pipe", "link"):
-        with pytest.raises(RunError, match="is no regular file"), Output(str(tmp_path / name), overwrite=True):
-            pass
-
-    assert names(tmp_path) == ["link", "pipe"]
-
-
 @pytest.mark.parametrize("mode", [0o600, 0o444, 0o755])
 def test_mode(mode: int, tmp_path: Path) -> None:
     """A file that is overwritten keeps its mode, and is no more readable meanwhile."""
     target = tmp_path / "a.mkv"
-    target.touch()
+    target.write_text("old")
     target.chmod(mode)
     with Output(str(target), overwrite=True) as output:
         write(output)
@@ -214,6 +194,7 @@ def test_mode(mode: int, tmp_path: Path) -> None:
 
     assert during == mode | 0o600
     assert stat.S_IMODE(target.stat().st_mode) == mode
+    assert target.read_text() == "new"
 
 
 def test_discard(tmp_path: Path) -> None:

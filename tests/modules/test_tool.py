@@ -192,35 +192,19 @@ def test_deaf_tool_is_killed(tmp_path: Path) -> None:
     assert children() == []
 
 
-def test_stopped_tool(tmp_path: Path) -> None:
-    """A tool that is stopped hears the request."""
+@pytest.mark.parametrize(("ask", "stopped"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_asking(ask: signal.Signals, stopped: bool, tmp_path: Path) -> None:
+    """The asking signal is the caller's choice, and a tool that is stopped hears it, too."""
     asked = tmp_path / "asked"
 
     def stop_it(line: str) -> None:
-        process = psutil.Process(int(line))
-        process.suspend()
+        if stopped:
+            psutil.Process(int(line)).suspend()
         raise Interrupted
 
+    script = f"trap 'touch {asked}; exit' {ask.name.removeprefix('SIG')}; echo $$; while :; do sleep 0.02; done"
     with pytest.raises(Interrupted):
-        tool.run(shell(f"trap 'touch {asked}; exit' TERM; echo $$; while :; do :; done"), on_line=stop_it, grace=60)
-
-    assert asked.exists()
-
-
-def test_asking_signal(tmp_path: Path) -> None:
-    """The asking signal is the caller's choice."""
-    asked = tmp_path / "asked"
-
-    def stop_it(line: str) -> None:
-        raise Interrupted
-
-    with pytest.raises(Interrupted):
-        tool.run(
-            shell(f"trap 'touch {asked}; exit' INT; echo ready; while :; do sleep 0.02; done"),
-            on_line=stop_it,
-            ask=signal.SIGINT,
-            grace=60,
-        )
+        tool.run(shell(script), on_line=stop_it, ask=ask, grace=60)
 
     assert asked.exists()
 

@@ -1,5 +1,8 @@
 """A module's steps, called as the client does, but in this process."""
 
+import os
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,3 +37,13 @@ def failure(kind: type[BaseModule], data: dict[str, Any]) -> RunError:
     with pytest.raises(RunError) as caught:
         kind(data).run()
     return caught.value
+
+
+def put_program(directory: Path, name: str, lines: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a program of shell lines into a directory and before all others of its name, which the lines may call."""
+    directory.mkdir(exist_ok=True)
+    program, path = directory / name, os.environ["PATH"]
+    program.write_text(f"#!/bin/sh\nPATH={shlex.quote(path)}\n{lines}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{path}")
+    return program

@@ -1,14 +1,13 @@
 """Tasks of the `ffmpeg` module, for its tests."""
 
-import subprocess
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from app.exceptions import ValidationError
 from modules.ffmpeg import Ffmpeg
+from tests.support import steps
+from tests.support.films import ffmpeg
 from tests.support.media import look
 
 LEAD = ["ffmpeg", "-nostdin", "-y", "-progress", "pipe:1", "-stats_period", "1", "-nostats", "-hide_banner"]
@@ -32,18 +31,9 @@ def task(source: object, target: object, **more: Any) -> dict[str, Any]:
     }
 
 
-def carry_out(data: dict[str, Any], kind: type[Ffmpeg] = Ffmpeg) -> Ffmpeg:
-    module = kind(data)
-    module.validate()
-    module.run()
-    module.cleanup()
-    return module
+carry_out = partial(steps.carry_out, Ffmpeg)
 
-
-def refusal(data: dict[str, Any]) -> str:
-    with pytest.raises(ValidationError) as caught:
-        Ffmpeg(data).validate()
-    return caught.value.message
+refusal = partial(steps.refusal, Ffmpeg)
 
 
 def duration(path: Path) -> float:
@@ -87,15 +77,14 @@ def told(data: dict[str, Any]) -> list[Mapping[str, Any]]:
             super().report(*args, **kwargs)
             statuses.append(self.sisyphus_context.status)
 
-    carry_out(data, Watched)
+    steps.carry_out(Watched, data)
     return statuses
 
 
 def made(path: Path, *arguments: str) -> Path:
     """A file that ffmpeg makes of a generated picture and tone of three seconds."""
-    argv = ["ffmpeg", "-v", "error", "-nostdin", "-f", "lavfi", "-i", "testsrc=size=160x90:rate=25:duration=3"]
-    argv += ["-f", "lavfi", "-i", "sine=duration=3:sample_rate=48000", *arguments, str(path)]
-    subprocess.run(argv, check=True)
+    picture = ["-f", "lavfi", "-i", "testsrc=size=160x90:rate=25:duration=3"]
+    ffmpeg(*picture, "-f", "lavfi", "-i", "sine=duration=3:sample_rate=48000", *arguments, path)
     return path
 
 
@@ -103,8 +92,7 @@ VFR = ["-map", "0:v", "-vf", "select='not(mod(n,7))+lt(n,30)'", "-fps_mode", "vf
 
 
 def remade(source: Path, path: Path, *arguments: str, before: tuple[str, ...] = ()) -> Path:
-    argv = ["ffmpeg", "-v", "error", "-nostdin", *before, "-i", str(source), *arguments, str(path)]
-    subprocess.run(argv, check=True)
+    ffmpeg(*before, "-i", source, *arguments, path)
     return path
 
 

@@ -1,133 +1,240 @@
-"""The `ffmpeg` module encodes, with the real ffmpeg and tiny clips."""
+"""The `ffmpeg` module encodes and fails, with the real ffmpeg and tiny clips."""
 
 import math
 import os
-from collections.abc import Mapping
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.exceptions import RunError
 from modules.ffmpeg import Ffmpeg
-from tests.modules.ffmpeg.scene import carry_out, duration, made, task
-from tests.support.media import look, make_clip
+from modules.ffmpeg.expect import expect_output, used_shares
+from modules.ffmpeg.options import EncodeTask
+from modules.media import ExpectedOutput, probe, verify
+from tests.modules.ffmpeg.scene import FAST, VFR, carry_out, duration, made, mapped, remade, task, told
 
 pytestmark = pytest.mark.tools
 
 
-def test_encode(clip: Path, tmp_path: Path) -> None:
-    """An encode leaves the whole file under its name, and nothing else; the progress ends at 100."""
-    watched: list[Mapping[str, Any]] = []
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "changes", "seconds"),
+    [
+        ("a.mkv", ["-c:v", "libx264"], {}, 3.0),
+        ("audio.flac", ["-map", "1:a"], {"specifier": "a", "options": {"codec": "aac"}}, 3.0),
+        ("vfr.mkv", VFR, {}, 3.0),
+        ("raw.h264", ["-map", "0:v", "-c:v", "libx264"], {}, None),
+        ("cut.mkv", ["-c:v", "libx264"], {"input": {"ss": "0.5", "to": "2.5"}}, 2.0),
+        ("t.mkv", ["-c:v", "libx264"], {"input": {"ss": "1"}, "options": {"t": "1.5"}}, 1.5),
+        ("loop.mkv", ["-c:v", "libx264"], {"input": {"stream_loop": 1}}, 6.0),
+        ("endless.mkv", ["-c:v", "libx264"], {"input": {"stream_loop": -1}, "options": {"t": "4"}}, 4.0),
+        ("frames.mkv", ["-c:v", "libx264"], {"options": {"frames:v": 50}}, 3.0),
+        ("fps.mkv", ["-c:v", "libx264"], {"options": {"r": 10}}, 3.0),
+        ("slow.mkv", ["-c:v", "libx264"], {"options": {"filter": "setpts=2*PTS"}}, None),
+        ("graph.mkv", ["-c:v", "libx264"], {"input": {"itsscale": 2}}, None),
+        ("guess.mp3", ["-map", "1:a"], {"specifier": "a", "options": {"codec": "aac"}}, None),
+    ],
+)
+def test_what_is_told(
+    name: str, arguments: list[str], changes: dict[str, Any], seconds: float | None, tmp_path: Path
+) -> None:
+    """Of every kind of source and range: progress that only grows, below 100 to the end, and no number that is none."""
+    source = made(tmp_path / name, *arguments)
+    data = task(source, tmp_path / "out.mkv", input_options={"re": True, **changes.get("input", {})})
+    specifier = changes.get("specifier", "v")
+    data["source_maps"] = [{"source": 0, "specifier": specifier}]
+    options = {**(FAST if specifier == "v" else {}), **changes.get("options", {})}
+    data["output_maps"] = [{"specifier": specifier, "stream": 0, "options": options}]
 
-    class Watched(Ffmpeg):
-        def report(self, *args: Any, **kwargs: Any) -> None:
-            super().report(*args, **kwargs)
-            watched.append(self.sisyphus_context.status)
+    *before, last = told(data)
+    percents = [status["progress"] for status in before if "progress" in status]
+    infos = [status["info"] for status in before if status.get("info", {}).get("phase") == "encoding"]
+    known = {key for info in infos for key in info}
 
-    Watched(task(clip, tmp_path / "out.mkv")).run()
-    begun, *encoding, checking, done = watched
-
-    assert os.listdir(tmp_path) == ["out.mkv"]
-    assert duration(tmp_path / "out.mkv") == pytest.approx(2, abs=0.2)
-    assert [stream["codec_type"] for stream in look(tmp_path / "out.mkv")["streams"]] == ["video", "audio"]
-    assert begun == {"status": "in_progress", "task": "watched"}
-    assert checking["info"] == {"phase": "checking"}
-    assert done["progress"] == 100
-    info = encoding[-1]["info"]
-    assert info.pop("phase") == "encoding"
-    # The total is an estimate from the duration; versions of ffmpeg write a frame more or less.
-    assert info["total_frames"] == pytest.approx(50, abs=1)
-    assert info["current_frame"] == pytest.approx(50, abs=1)
-    assert all(math.isfinite(value) for value in info.values())
-
-
-def test_progress(clip: Path, tmp_path: Path) -> None:
-    """The progress only grows, and stays below 100 until the file has its name."""
-    seen: list[tuple[float, bool]] = []
-
-    class Watched(Ffmpeg):
-        def report(self, *args: Any, **kwargs: Any) -> None:
-            super().report(*args, **kwargs)
-            seen.append((self.sisyphus_context.status.get("progress", 0.0), (tmp_path / "out.mkv").exists()))
-
-    Watched(task(clip, tmp_path / "out.mkv", input_options={"re": True})).run()
-
-    assert len(seen) >= 3
-    assert seen == sorted(seen)
-    assert [exists for percent, exists in seen if percent < 100] == [False] * (len(seen) - 1)
-    assert seen[-1] == (100, True)
-
-
-def test_rich_source(tmp_path: Path) -> None:
-    """Several sounds and subtitles, chapters, an attachment, tags and HDR's marks all come through a whole encode."""
-    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:02,000\nHello\n")
-    (tmp_path / "b.srt").write_text("1\n00:00:01,000 --> 00:00:02,500\nHallo\n")
-    (tmp_path / "font.ttf").write_bytes(bytes(1000))
-    marks = ";FFMETADATA1\ntitle=A film\n[CHAPTER]\nTIMEBASE=1/1\nSTART=0\nEND=1\ntitle=One\n"
-    (tmp_path / "marks").write_text(marks + "[CHAPTER]\nTIMEBASE=1/1\nSTART=1\nEND=3\ntitle=Two\n")
-    colours = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
-    source = made(
-        tmp_path / "rich.mkv",
-        *("-i", str(tmp_path / "a.srt"), "-i", str(tmp_path / "b.srt"), "-i", str(tmp_path / "marks")),
-        *("-map", "0:v", "-map", "1:a", "-map", "1:a", "-map", "2", "-map", "3", "-map_metadata", "4"),
-        *("-attach", str(tmp_path / "font.ttf"), "-metadata:s:t", "mimetype=font/ttf"),
-        *("-metadata:s:a:1", "language=jpn", "-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le"),
-        *("-x265-params", f"log-level=none:{colours}", "-c:a", "flac", "-c:s", "srt"),
-    )
-    copies = [("a", 1), ("s", 0), ("s", 1), ("t", 0)]
-    data = {
-        "sources": [str(source)],
-        "source_maps": [{"source": 0}],
-        "output_maps": [
-            {
-                "specifier": "v",
-                "stream": 0,
-                "options": {"codec": "libx265", "preset": "ultrafast", "x265-params": f"log-level=none:{colours}"},
-            },
-            {"specifier": "a", "stream": 0, "options": {"codec": "aac", "b": "64k"}},
-            *({"specifier": kind, "stream": index, "options": {"codec": "copy"}} for kind, index in copies),
-        ],
-        "output_file": str(tmp_path / "out.mkv"),
-    }
-
-    carry_out(data)
-
-    found = look(tmp_path / "out.mkv", "-show_chapters")
-    video, *others = found["streams"]
-    assert [stream.get("codec_name") for stream in others[:4]] == ["aac", "flac", "subrip", "subrip"]
-    assert [stream["tags"]["filename"] for stream in others[4:]] == ["font.ttf"]
-    assert (video["color_primaries"], video["color_transfer"]) == ("bt2020", "smpte2084")
-    assert others[1]["tags"]["language"] == "jpn"
-    assert found["format"]["tags"]["title"] == "A film"
-    assert [chapter["tags"]["title"] for chapter in found["chapters"]] == ["One", "Two"]
+    assert last["progress"] == 100
+    assert percents == sorted(percents)
+    assert all(0 <= percent < 100 for percent in percents)
+    assert all(math.isfinite(value) for info in infos for key, value in info.items() if key != "phase")
+    assert {"phase", "speed"} <= known
+    assert ("current_frame" in known) == (specifier == "v")
+    if name == "a.mkv":  # versions of ffmpeg write a frame more or less
+        assert before[0] == {"status": "in_progress", "task": "watched"}
+        assert infos[-1]["total_frames"] == pytest.approx(75, abs=1)
+        assert infos[-1]["current_frame"] == pytest.approx(75, abs=1)
+    if seconds is None:
+        assert not percents
+        assert "eta_seconds" not in known
+    else:
+        assert len(percents) >= 2
+        assert percents[-1] > (90 if name != "frames.mkv" else 50)
+        assert all(info["eta_seconds"] <= seconds * 10 for info in infos if "eta_seconds" in info)
 
 
 @pytest.mark.parametrize(
-    "name", ["with space.mkv", "quote'\".mkv", "new\nline.mkv", "-dash.mkv", "co:lon.mkv", "\udcff.mkv", "%d$(x).mkv"]
+    ("changes", "length"),
+    [
+        ({"input_options": {"ss": "0:00:01"}}, 1),
+        ({"input_options": {"ss": "0.5", "to": "1.5"}}, 1),
+        ({"input_options": {"sseof": "-1"}}, 1),
+        ({"input_options": {"t": "1"}}, 1),
+        ({"input_options": {"stream_loop": 2}}, 6),
+        ({"input_options": {"stream_loop": -1, "t": "5"}}, 5),
+        ({"options": {"t": "1"}}, 1),
+        ({"options": {"ss": "0.5", "to": "1.5"}}, 1),
+        ({"options": {"frames": 10}}, None),
+        ({"options": {"filter": "setpts=0.5*PTS"}}, None),
+        ({"options": {"filter": "select='lt(t,1)'"}}, None),
+        ({"options": {"filter": "scale=160:-2,format=yuv420p"}}, 2),
+        ({"options": {"r": 10}}, 2),
+    ],
 )
-def test_odd_names(name: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources and outputs of odd names work, in the working directory too."""
-    monkeypatch.chdir(tmp_path)
-    os.link(clip, name)
+def test_durations(changes: dict[str, Any], length: float | None, clip: Path, tmp_path: Path) -> None:
+    """What the options make of the duration is known in advance, or known not to be; the encode passes either way."""
+    data = task(clip, tmp_path / "out.mkv", input_options=changes.get("input_options", {}))
+    data["source_maps"] = data["source_maps"][:1]
+    data["output_maps"] = [{"specifier": "v", "stream": 0, "options": FAST | changes.get("options", {})}]
 
-    carry_out(task(name, "out " + name))
-    carry_out(task("out " + name, name, overwrite=True))
-
-    assert sorted(os.listdir()) == sorted([name, "out " + name])
-
-
-def test_two_sources(clip: Path, tmp_path: Path) -> None:
-    """Streams of several sources, one of them absent and optional, make one file."""
-    sound = make_clip(tmp_path / "sound.mkv", seconds=1)
-    data = task(clip, tmp_path / "out.mkv")
-    data["sources"].append({"filename": str(sound), "options": {"t": "0.5"}})
-    data["source_maps"] = [
-        {"source": 0, "specifier": "v"},
-        {"source": 1, "specifier": "a"},
-        {"source": 1, "specifier": "s", "optional": True},
-    ]
-
+    expected = expect_output(EncodeTask(data, {}, {0: probe(str(clip))}))
     carry_out(data)
 
-    video, audio = look(tmp_path / "out.mkv")["streams"]
-    assert (video["codec_name"], audio["codec_name"]) == ("h264", "aac")
+    is_certain = length is not None and "stream_loop" not in changes.get("input_options", {})
+    assert expected.lengths == ({"video": pytest.approx(length, abs=0.1)} if is_certain else {})
+    if length is not None:
+        assert expected.duration == pytest.approx(length, abs=0.1)
+        # Two frames at 10 a second: versions of ffmpeg round the end differently.
+        assert duration(tmp_path / "out.mkv") == pytest.approx(length, abs=0.25)
+
+
+def test_guessed_length(clip: Path, tmp_path: Path) -> None:
+    """An output whose container states no duration is not judged by the guess at one."""
+    output = tmp_path / "out.aac"
+    data = task(clip, output)
+    data["source_maps"] = data["source_maps"][1:]
+    data["output_maps"] = [{"specifier": "a", "stream": 0, "options": {"codec": "aac"}}]
+    carry_out(data)
+
+    verify(str(output), ExpectedOutput(lengths={"audio": 1000.0}))
+    with pytest.raises(RunError, match="cut short"):
+        verify(str(clip), ExpectedOutput(lengths={"audio": 1000.0}))
+
+
+def test_retiming_options(clip: Path, tmp_path: Path) -> None:
+    """Options that let frames go make the duration uncertain."""
+    for name in ("vsync", "fps_mode"):
+        data = task(clip, tmp_path / "out.mkv")
+        data["output_maps"][0]["options"] = FAST | {name: "drop"}
+        assert expect_output(EncodeTask(data, {}, {0: probe(str(clip))})).lengths == {}
+
+
+@pytest.mark.parametrize("codec", ["libx264", "copy"])
+def test_part_of_a_truncated_source(codec: str, half: Path, tmp_path: Path) -> None:
+    """A part that ends before a source is cut short is whole; one that does not is an error, whatever ffmpeg says."""
+    data = task(half, tmp_path / "out.mkv", input_options={"to": "2.9"})
+    data["output_maps"][0]["options"] = {"codec": codec}
+    with pytest.raises(RunError, match=r"a source is cut short: .* File ended prematurely"):
+        carry_out(data)
+    before = os.listdir(tmp_path)
+    carry_out(data | {"input_options": {"to": "0.5"}})
+
+    assert before == []
+    assert os.listdir(tmp_path) == ["out.mkv"]
+
+
+def test_quiet_truncation(half: Path, tmp_path: Path) -> None:
+    """Where ffmpeg is told to say nothing, the duration still shows that the file is cut short."""
+    with pytest.raises(RunError, match=r"the output is cut short: 1\.\d s of video where 2\.9 s were expected"):
+        Ffmpeg(task(half, tmp_path / "out.mkv", input_options={"loglevel": "quiet", "to": "2.9"})).run()
+
+    assert os.listdir(tmp_path) == []
+
+
+LATE = {"codec": "copy", "ss": "3"}
+
+
+@pytest.mark.parametrize(
+    ("source", "specifier", "target", "options"),
+    [
+        ("film", "v", "out.mkv", FAST | {"vf": "fps=1/10"}),
+        ("film", "v", "out.mkv", FAST | {"vf": "fps=1/5"}),
+        ("film", "v", "out.mkv", FAST | {"r": "1/10"}),
+        ("film", "v", "out.mp4", LATE),
+        ("film", "v", "out.ts", LATE),
+        ("film", "a", "out.ogg", {"codec": "libopus", "ss": "3", "t": "4"}),
+        # Of a stream that begins late and is taken alone, the time before it is not missed.
+        ("late", "a", "a.wav", {"codec": "pcm_s16le"}),
+        ("late", "a", "a.flac", {"codec": "flac"}),
+        ("late", "a", "a.ts", {"codec": "aac"}),
+        ("late", "a", "a.mkv", {"codec": "copy"}),
+    ],
+)
+def test_good_output_is_kept(
+    source: str, specifier: str, target: str, options: dict[str, Any], film: Path, tmp_path: Path
+) -> None:
+    """Outputs that look short and are as they were asked for."""
+    if source == "late":
+        others = ["-map", "1:v", "-map", "0:a", "-c:v", "copy", "-c:a", "ac3"]
+        film = remade(film, tmp_path / "late.mkv", *others, before=("-itsoffset", "5", "-i", str(film)))
+
+    carry_out(mapped(film, tmp_path / target, specifier, options))
+
+    assert (tmp_path / target).exists()
+
+
+def test_subtitles_without_any(tmp_path: Path) -> None:
+    """No subtitle in the part that was asked for makes an empty file, which is odd and not wrong."""
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello\n")
+    data = mapped(tmp_path / "a.srt", tmp_path / "b.srt", "s", {"codec": "srt", "t": "0.5"})
+
+    module = carry_out(data)
+
+    assert module.sisyphus_context.warnings == (
+        f"{tmp_path}/b.srt is empty: there are no subtitles in what was asked for",
+    )
+
+
+def test_resumed_after_the_output_had_its_name(clip: Path, tmp_path: Path) -> None:
+    """A resumed attempt takes a whole output for its own, and anything else of that name for somebody's."""
+    data = task(clip, tmp_path / "out.mkv", overwrite=False)
+    written = carry_out(data).task.output_file
+    before = os.stat(written)
+    again = Ffmpeg(data)
+    again.resumed = True
+
+    again.validate()
+    again.run()
+    Path(written).write_bytes(b"something else")
+
+    with pytest.raises(RunError, match="exists, and is not to be overwritten"):
+        again.run()
+    assert list(again.sisyphus_context.warnings) == [
+        f"{written} is there and whole: taken for written by an earlier attempt"
+    ]
+    assert os.stat(written).st_ino == before.st_ino
+
+
+def test_room_for_a_part(clip: Path) -> None:
+    """What a cut leaves out needs no room, nor what is not mapped; what is looped needs more."""
+    data = task(clip, "out.mkv", input_options={"ss": "0.5", "t": "1"})
+    data["sources"] += ["unmapped.mkv", {"filename": "loop.mkv", "options": {"stream_loop": 3, "t": "8"}}]
+    probes = {index: {"format": {"duration": "2.0"}} for index in range(3)}
+    data["source_maps"].append({"source": 2})
+
+    assert used_shares(EncodeTask(data, {}, probes), 1.0) == {str(clip): 0.5, "loop.mkv": 0.5}
+    assert used_shares(EncodeTask(data, {}, probes), 8.0) == {str(clip): 1.0, "loop.mkv": 4.0}
+
+
+def test_disk_that_fills_at_the_end(film: Path, tmp_path: Path) -> None:
+    """A file whose end could not be written, after which ffmpeg 5.1 exits with 0, is an error and no file."""
+    whole = remade(film, tmp_path / "whole.aac", "-map", "0:a", "-c", "copy").stat().st_size
+    data = mapped(film, tmp_path / "out.aac", "a", {"codec": "copy"})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole - 5000, hard))
+    try:
+        with pytest.raises(RunError, match=r"out\.aac: cannot be written: File too large"):
+            carry_out(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert os.listdir(tmp_path) == ["whole.aac"]

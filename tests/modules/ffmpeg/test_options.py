@@ -1,14 +1,11 @@
 """The command line of the `ffmpeg` module."""
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modules.ffmpeg import Ffmpeg
-from modules.ffmpeg.options import ffmpeg_command, phase
-from modules.output import Output
+from modules.ffmpeg.options import EncodeTask, ffmpeg_command, phase
 from tests.modules.ffmpeg.scene import EXAMPLE, LEAD, minimal, output_map, task
 
 # --- the command line ---
@@ -59,22 +56,9 @@ def test_arguments(data: dict[str, Any], expected: str) -> None:
     """The command line of each kind of task data, to the letter."""
     sets = {"opus-128k-stereo": {"codec": "libopus", "b": "128k"}}
 
-    argv = ffmpeg_command(data, sets, "/shared/.output_file.part.mkv", lambda name: "there" in name)
+    argv = ffmpeg_command(EncodeTask(data, sets), "/shared/.output_file.part.mkv", lambda name: "there" in name)
 
     assert argv == [*LEAD, *shlex.split(expected), "/shared/.output_file.part.mkv"]
-
-
-def test_plan(tmp_path: Path) -> None:
-    """The plan is the command line of the run, and needs no source to be there."""
-    module = Ffmpeg(task(tmp_path / "a b.mkv", tmp_path / "out.mkv"))
-
-    line, renaming = module.plan()
-
-    assert shlex.split(line)[-1] == Output(str(tmp_path / "out.mkv")).temporary
-    assert shlex.split(line)[: len(LEAD) + 2] == [*LEAD, "-i", str(tmp_path / "a b.mkv")]
-    assert shlex.split(renaming) == ["mv", "--", shlex.split(line)[-1], str(tmp_path / "out.mkv")]
-    assert module.outputs() == [str(tmp_path / "out.mkv")]
-    assert module.removes() == []
 
 
 # --- failures ---
@@ -95,4 +79,4 @@ def test_phases(options: dict[str, Any], said: str) -> None:
     data = task("a.mkv", "b.mkv")
     data["output_maps"] = [{"specifier": "v", "stream": 0, "options": options}]
 
-    assert phase(data, {}) == said
+    assert phase(EncodeTask(data)) == said

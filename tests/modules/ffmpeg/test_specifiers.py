@@ -4,10 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.exceptions import ValidationError
-from modules.ffmpeg import Ffmpeg
-from modules.ffmpeg.specifiers import select, selected, source_map, specifier, with_suffix
-from tests.modules.ffmpeg.scene import minimal
+from modules.ffmpeg.specifiers import select, selected, specifier, with_suffix
 
 STREAMS: list[dict[str, Any]] = [
     {"codec_type": "video", "index": 0, "disposition": {"attached_pic": 1}},
@@ -88,12 +85,6 @@ def test_select(name: str, indices: list[int]) -> None:
     assert [stream["index"] for stream in found] == indices
 
 
-@pytest.mark.parametrize("name", ["p:1", "u", "g:0"])
-def test_what_is_not_told(name: str) -> None:
-    """ffprobe's answer has no programs."""
-    assert select(STREAMS, name) is None
-
-
 @pytest.mark.parametrize(
     ("further", "indices"),
     [
@@ -109,15 +100,3 @@ def test_selected(further: dict[str, Any], indices: list[int]) -> None:
     found = selected([{"source": 0}], [further], [STREAMS, STREAMS])
 
     assert [stream["index"] for _, stream in found] == indices
-
-
-def test_source_map() -> None:
-    """An entry is the value of -map."""
-    assert source_map({"source": 1, "specifier": "a:m:language:eng", "optional": True}) == "1:a:m:language:eng?"
-
-
-@pytest.mark.parametrize("text", ["x", "v:", "", ":v", "a:m", "v:x", "a b", "#", "0 :v"])
-def test_no_specifier(text: str) -> None:
-    """What ffmpeg cannot read as a specifier is refused by its path."""
-    with pytest.raises(ValidationError, match=r"source_maps\[0\]\.specifier: expected "):
-        Ffmpeg(minimal(source_maps=[{"source": 0, "specifier": text}])).validate()

@@ -1,16 +1,15 @@
 """Tasks of the `handbrake` module, for its tests."""
 
-import os
-import shlex
-import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.exceptions import ValidationError
 from modules.base import location
 from modules.handbrake import Handbrake
+from tests.support import steps
+from tests.support.films import ffmpeg
 from tests.support.media import look
 
 LEAD = ["stdbuf", "-oL", "HandBrakeCLI", "--json", "--input", "in.mkv", "--output", "./.out.part.mkv"]
@@ -39,23 +38,15 @@ END=4
 
 def stand_in(directory: Path, lines: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a script before HandBrakeCLI that runs lines of shell where that would encode to `$output`."""
-    directory.mkdir()
-    program = directory / "HandBrakeCLI"
-    path = shlex.quote(os.environ["PATH"])
-    program.write_text(
-        f"""#!/bin/sh
-case " $* " in
-*" --help "* | *" --scan "* | *" --preset-export "*) PATH={path} exec HandBrakeCLI "$@" ;;
+    head = """case " $* " in
+*" --help "* | *" --scan "* | *" --preset-export "*) exec HandBrakeCLI "$@" ;;
 esac
 for argument; do
     [ "$previous" = --output ] && output=$argument
     previous=$argument
 done
-{lines}
 """
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    steps.put_program(directory, "HandBrakeCLI", head + lines, monkeypatch)
 
 
 def make_film(path: Path) -> Path:
@@ -63,20 +54,15 @@ def make_film(path: Path) -> Path:
     subtitles, chapters = path.with_suffix(".srt"), path.with_suffix(".txt")
     subtitles.write_text("1\n00:00:00,500 --> 00:00:03,500\nHello\n")
     chapters.write_text(CHAPTERS)
-    argv = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", "testsrc=size=160x120:rate=25:duration=4"]
-    for sound in ("sine=duration=4", "sine=frequency=300:duration=4"):
-        argv += ["-f", "lavfi", "-i", sound]
-    argv += ["-i", str(subtitles), "-i", str(subtitles), "-i", str(chapters), "-map_metadata", "5"]
-    argv += ["-map", "0", "-map", "1", "-map", "2", "-map", "3", "-map", "4"]
-    argv += ["-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-pix_fmt", "yuv420p", "-c:a", "aac"]
-    subprocess.run([*argv, str(path)], check=True)
+    generated = ("testsrc=size=160x120:rate=25:duration=4", "sine=duration=4", "sine=frequency=300:duration=4")
+    inputs = [word for each in generated for word in ("-f", "lavfi", "-i", each)]
+    inputs += ["-i", subtitles, "-i", subtitles, "-i", chapters, "-map_metadata", "5"]
+    maps = [word for number in range(5) for word in ("-map", str(number))]
+    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    ffmpeg(*inputs, *maps, *codecs, path)
     subtitles.unlink()
     chapters.unlink()
     return path
-
-
-CAREFUL = {"encoder": "x264", "encoder_preset": "placebo", "encoder_tune": "zerolatency", "vb": 50_000}
-"""Slow, but what is encoded is written at once, if the target is an MP4."""
 
 
 def task(source: object, target: object, /, **sections: Any) -> dict[str, Any]:
@@ -85,12 +71,9 @@ def task(source: object, target: object, /, **sections: Any) -> dict[str, Any]:
     return {"source": str(source), "output_file": str(target)} | {f"{key}_options": sections[key] for key in sections}
 
 
-def carry_out(data: dict[str, Any]) -> Handbrake:
-    module = Handbrake(data)
-    module.validate()
-    module.run()
-    module.cleanup()
-    return module
+carry_out = partial(steps.carry_out, Handbrake)
+
+refusal = partial(steps.refusal, Handbrake)
 
 
 def later(**sections: Any) -> Handbrake:
@@ -98,12 +81,6 @@ def later(**sections: Any) -> Handbrake:
     module = Handbrake(task("soon.mkv", "out.mkv", **sections))
     module.sisyphus_context.files = {location("soon.mkv"): True}
     return module
-
-
-def refusal(data: dict[str, Any]) -> str:
-    with pytest.raises(ValidationError) as caught:
-        Handbrake(data).validate()
-    return caught.value.message
 
 
 def duration(path: Path) -> float:
@@ -114,17 +91,15 @@ def kinds(path: Path) -> list[str]:
     return [stream["codec_type"] for stream in look(path)["streams"]]
 
 
-NEWER = """#!/bin/sh
-echo "$1" >>{log}
-HandBrakeCLI=$(PATH={path} command -v HandBrakeCLI)
+NEWER = """echo "$1" >>{log}
 case $1 in
 --help)
-    "$HandBrakeCLI" --help | sed 's/-2, --two-pass/    --multi-pass/; s/two-pass/multi-pass/g'
+    HandBrakeCLI --help | sed 's/-2, --two-pass/    --multi-pass/; s/two-pass/multi-pass/g'
     echo "   --upscaleFactor <number>"
     echo "                           Make it larger"
     echo "       --no-upscaleFactor  Leave it"
     ;;
-*) exec "$HandBrakeCLI" "$@" ;;
+*) exec HandBrakeCLI "$@" ;;
 esac
 """
 

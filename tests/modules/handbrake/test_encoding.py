@@ -1,16 +1,25 @@
-"""The `handbrake` module encodes, with the real HandBrakeCLI and tiny clips."""
+"""The `handbrake` module encodes and fails, with the real HandBrakeCLI and tiny clips."""
 
 import math
 import os
 import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.exceptions import RunError, ValidationError
 from modules.handbrake import Handbrake
-from tests.modules.handbrake.scene import SLOW, carry_out, duration, kinds, refusal, task
-from tests.support.media import look, make_clip
+from modules.handbrake.cli import Title
+from modules.handbrake.expect import expect_encode, window
+from modules.media import probe
+from modules.output import Output
+from tests.modules.handbrake.scene import DONE, SLOW, carry_out, duration, kinds, refusal, stand_in, task
+from tests.support import steps
+from tests.support.media import Interrupted, look, make_clip, terminated_when
 
 pytestmark = pytest.mark.tools
 
@@ -34,62 +43,6 @@ def test_encode(film: Path, tmp_path: Path) -> None:
     assert module.sisyphus_context.status["task"] == "handbrake"
     assert module.sisyphus_context.status["progress"] == 100
     assert module.sisyphus_context.warnings == ()
-
-
-@pytest.mark.slow
-def test_filter_settings_are_taken(film: Path, tmp_path: Path) -> None:
-    """A filter's settings arrive: 1.6.1 ignores those that are an argument of their own."""
-    carry_out(task(film, tmp_path / "out.mkv", filters={"rotate": {"angle": 90}}))
-    video = look(tmp_path / "out.mkv")["streams"][0]
-
-    assert (video["width"], video["height"]) == (120, 160)
-
-
-@pytest.mark.slow
-def test_two_passes(long: Path, tmp_path: Path) -> None:
-    """Over both passes the progress only grows, and stays below 100 until the file has its name."""
-    seen: list[tuple[float, bool]] = []
-    phases: dict[str, list[float]] = {}
-
-    class Watched(Handbrake):
-        def report(self, progress: float | None = None, info: Any = None, *, done: bool = False) -> None:
-            super().report(progress, info, done=done)
-            if "progress" in self.sisyphus_context.status:
-                seen.append((self.sisyphus_context.status["progress"], (tmp_path / "out.mkv").exists()))
-            if progress is not None and (told := self.sisyphus_context.status["info"])["phase"].startswith("pass"):
-                phases.setdefault(told["phase"], []).append(self.sisyphus_context.status["progress"])
-                assert all(math.isfinite(value) for key, value in told.items() if key != "phase")
-                assert 0 <= told["current_frame"] <= told["total_frames"]
-
-    video = {"two_pass": True, "vb": 300, "encoder_preset": "fast"}
-    Watched(task(long, tmp_path / "out.mkv", video=video, source={"stop_at": {"seconds": 8}})).run()
-
-    assert list(phases) == ["pass 1 of 2", "pass 2 of 2"]
-    assert max(phases["pass 1 of 2"]) <= 50 <= min(phases["pass 2 of 2"])
-    assert seen == sorted(seen)
-    assert [exists for percent, exists in seen if percent < 100] == [False] * (len(seen) - 1)
-    assert seen[-1] == (100, True)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "-quote'\" $(x)\nline:.mkv",
-        "\udcff.mkv",
-        *(pytest.param(name, marks=SLOW) for name in ["-dash.mkv", "new\nline.mkv", "co:lon.mkv"]),
-    ],
-)
-def test_odd_names(name: str, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources and outputs of odd names work, in the working directory too."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    os.symlink(film, name)
-
-    carry_out(task(name, name + " out.mkv", source={"stop_at": {"seconds": 1}}))
-
-    assert sorted(os.listdir()) == sorted([name, name + " out.mkv"])
-    assert sorted(os.listdir(tmp_path)) == ["here"]
 
 
 @pytest.mark.slow
@@ -123,13 +76,264 @@ def test_without_stdbuf(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert duration(tmp_path / "out.mkv") == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("source", "start", "length"),
+    [
+        ({}, 0, math.inf),
+        ({"start_at": {"seconds": 1}}, 1, math.inf),
+        ({"start_at": {"seconds": 1}, "stop_at": {"seconds": 2}}, 1, 2),
+        ({"start_at": "frames:25", "stop_at": {"frames": 50}}, 1, 2),
+        ({"start_at": {"pts": 90_000}, "stop_at": {"duration": 2}}, 1, 2),
+        ({"stop_at": {"seconds": 9}}, 0, 9),
+        ({"chapters": 1}, 0, 1),
+        ({"chapters": "2"}, 1, 2),
+        ({"chapters": "2-3"}, 1, 3),
+        ({"chapters": "2-9"}, 1, 3),
+    ],
+)
+def test_windows(source: dict[str, Any], start: float, length: float) -> None:
+    """Which part of the source is asked for."""
+    assert window(source, Title("a.mkv", 4.0, ("und",), (), (1.0, 2.0, 1.0)), 25.0) == (start, length)
+
+
+@pytest.mark.parametrize(
+    ("source", "rate"),
+    [
+        ({"stop_at": {"frames": 50}}, None),
+        ({"start_at": "soon"}, 25.0),
+        ({"start_at": "hours:x"}, 25.0),
+        ({"start_at_preview": 3}, 25.0),
+        ({"chapters": "4"}, 25.0),
+        ({"chapters": "x"}, 25.0),
+        ({"chapters": "2", "stop_at": {"seconds": 1}}, 25.0),
+    ],
+)
+def test_uncertain_windows(source: dict[str, Any], rate: float | None) -> None:
+    """Where HandBrakeCLI decides what is encoded, nothing is expected."""
+    assert window(source, Title("a.mkv", 4.0, ("und",), (), (1.0, 2.0, 1.0)), rate) is None
+
+
 @pytest.mark.slow
-def test_overwriting(film: Path, tmp_path: Path) -> None:
-    """A target that is there is replaced, as HandBrakeCLI would, and the record says so."""
-    target = tmp_path / "out.mkv"
-    target.write_text("old")
+@pytest.mark.parametrize("source", [{"start_at": {"frames": 25}, "stop_at": {"frames": 50}}, {"chapters": "2"}])
+def test_parts(source: dict[str, Any], film: Path, tmp_path: Path) -> None:
+    """Encodes of a part of the source pass, and are as long as expected."""
+    title = Title(str(film), 4.0, ("und",) * 2, ("und",) * 2, (1.0, 2.0, 1.0))
+    strict, hoped = expect_encode({**source, "audio": [1]}, title, probe(str(film)))
 
-    module = carry_out(task(film, target, source={"stop_at": {"seconds": 1}}))
+    carry_out(task(film, tmp_path / "out.mkv", source=source, audio={"audio": [1]}))
 
-    assert kinds(target) == ["video", "audio"]
-    assert module.sisyphus_context.warnings == (f"{target} was there already: it is replaced",)
+    assert strict.lengths == {}
+    assert hoped.lengths == {"video": pytest.approx(2, abs=0.1)}
+    assert strict.streams == {"video": 1, "audio": 1}
+    assert hoped.streams == {"video": 1}
+    # A chapter's end is where its last packets end.
+    assert 1.9 < duration(tmp_path / "out.mkv") < (2.2 if "start_at" in source else 4)
+
+
+def test_disc_is_hoped_for() -> None:
+    """Of a disc nothing but its own tables tells the length: that is worth a warning, not an error."""
+    strict, hoped = expect_encode({"start_at": {"seconds": 100}}, Title("/disc", 1100.0, ("und",), (), ()), {})
+
+    assert strict.lengths == {}
+    assert hoped.lengths == {"video": pytest.approx(900)}
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"audio": [1, 2]}, 2),
+        ({"audio": "2,1,1", "aencoder": ["opus"]}, 3),
+        ({"audio": [1, 2], "aencoder": ["copy:ac3", "opus"]}, 1),
+        ({"audio": [1, 2, 2], "aencoder": "opus,copy"}, 1),
+        ({"audio": [1, 2], "aencoder": ["none", "opus"]}, 1),
+        ({"audio": [1, 2], "preset": "Fast 1080p30"}, 0),
+        ({"audio": "none"}, 0),
+        ({"audio": None}, 0),
+        ({"all_audio": True}, 0),
+    ],
+)
+def test_certain_audio(options: dict[str, Any], count: int) -> None:
+    """Tracks that are encoded have to be there; HandBrakeCLI leaves out those that it cannot copy."""
+    strict, _ = expect_encode(options, None, {})
+
+    assert strict.streams == {"video": 1, "audio": count}
+
+
+@pytest.mark.parametrize("extension", ["mkv", "mp4"])
+def test_half_an_output(extension: str, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that says all is well, and has written half of it, is not believed."""
+    cut = 'for f in "$PWD"/.out.*; do truncate -s $(($(stat -c %s "$f") / 2)) "$f"; done'
+    lines = f'HandBrakeCLI "$@"\ncase "$*" in *--output*) {cut};; esac'
+    steps.put_program(tmp_path / "bin", "HandBrakeCLI", lines, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(RunError, match=r"cut short|cannot be read"):
+        Handbrake(task(film, f"out.{extension}", audio={"audio": "none"})).run()
+
+    assert os.listdir(tmp_path) == ["bin"]
+
+
+def test_truncated_source(film: Path, tmp_path: Path) -> None:
+    """A source that ends in the middle is an error, though HandBrakeCLI says all is well; nothing is left."""
+    half = tmp_path / "half.mkv"
+    half.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    with pytest.raises(ValidationError, match=r"source: .*half\.mkv: is cut short: it has \d+ bytes, and states \d+"):
+        carry_out(task(half, tmp_path / "out.mkv"))
+    with pytest.raises(RunError, match=r"the source is cut short: .*half\.mkv: is cut short"):
+        Handbrake(task(half, tmp_path / "out.mkv")).run()
+    with pytest.raises(RunError, match=r"the output is cut short: \d\.\d s of video where 3\.\d s were expected"):
+        carry_out(task(half, tmp_path / "out.mkv", source={"stop_at": {"seconds": 3.5}}))
+
+    assert os.listdir(tmp_path) == ["half.mkv"]
+
+
+def test_part_of_a_truncated_source(film: Path, tmp_path: Path) -> None:
+    """A part that is there can be encoded, whatever becomes of the rest."""
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(film.read_bytes()[: film.stat().st_size * 3 // 4])
+
+    carry_out(task(cut, tmp_path / "out.mkv", source={"stop_at": {"seconds": 1}}))
+
+    assert duration(tmp_path / "out.mkv") == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.slow
+def test_part_with_a_long_frame(film: Path, tmp_path: Path) -> None:
+    """A part that ends where the picture stands still for long is a good encode, and at most odd."""
+    still = tmp_path / "still.mkv"
+    argv = ["ffmpeg", "-v", "error", "-i", str(film), "-map", "0:v", "-vf", "select='lt(t,1)+gt(t,3)'"]
+    subprocess.run([*argv, "-fps_mode", "vfr", "-c:v", "libx264", str(still)], check=True)
+
+    module = carry_out(task(still, tmp_path / "out.mkv", source={"stop_at": {"seconds": 2.5}}))
+
+    assert [warning[:24] for warning in module.sisyphus_context.warnings] == ["the output is cut short:"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"video": {"encoder": "spam"}}, r"ERROR: Invalid video encoder \(spam\)"),
+        ({"video": {"spam": 1}}, r"unknown option \(--spam\)"),
+        ({"destination": {"format": "spam"}}, r"ERROR: Invalid container \(spam\)"),
+        ({"filters": {"hqdn3d": "spam"}}, "Invalid hqdn3d option spam"),
+    ],
+)
+def test_nothing_encoded(sections: dict[str, Any], reason: str, film: Path, tmp_path: Path) -> None:
+    """What HandBrakeCLI refuses with exit status 0 and no file is an error, with the line that tells why."""
+    with pytest.raises(
+        RunError,
+        match=rf"^HandBrakeCLI exited with status 0, but there is no output: {reason}; the command was: HandBrakeCLI ",
+    ) as caught:
+        Handbrake(task(film, tmp_path / "out.mkv", **sections)).run()
+
+    assert caught.value.exit_status == 0
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "share"),
+    [
+        ({"start_at": {"seconds": 3}}, 0.25),
+        pytest.param({}, 1.0, marks=SLOW),
+        pytest.param({"chapters": 2}, 0.5, marks=SLOW),
+    ],
+)
+def test_room(
+    source: dict[str, Any], share: float, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of what goes in, as far as it is encoded, has to be free where the output goes."""
+    needs: list[dict[str, int]] = []
+    monkeypatch.setattr("modules.handbrake.checks.require_space", lambda _, sizes: needs.append(sizes))
+
+    Handbrake(task(film, tmp_path / "out.mkv", source=source)).run()
+
+    assert needs == [{str(tmp_path / "out.mkv"): pytest.approx(film.stat().st_size * share, rel=0.05)}]
+
+
+def test_no_room(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is begun where there is no room, for a directory's files together, too."""
+    monkeypatch.setattr("modules.context.current.free_space", (1e9, 0))
+    (tmp_path / "disc" / "VIDEO_TS").mkdir(parents=True)
+    os.link(film, tmp_path / "disc" / "VIDEO_TS" / "a.mkv")
+    for source in (film, tmp_path / "disc"):
+        module = Handbrake(task(source, tmp_path / "out.mkv"))
+        module._is_scanned = True
+        with pytest.raises(RunError, match=r"must be for the output .the limit free_space"):
+            module.run()
+
+
+def test_crash(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A HandBrakeCLI that crashes is named with its signal, and not stdbuf that started it."""
+    stand_in(tmp_path / "bin", "kill -SEGV $$", monkeypatch)
+    with pytest.raises(
+        RunError, match=r"^HandBrakeCLI was killed by SIGSEGV \(segmentation fault\); the command was: H"
+    ):
+        Handbrake(task(film, tmp_path / "out.mkv")).run()
+
+    assert os.listdir(tmp_path) == ["bin"]
+
+
+def test_vanishing_directory(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target directory that vanishes while HandBrakeCLI is at work is an error."""
+    (tmp_path / "there").mkdir()
+    stand_in(tmp_path / "bin", f"rm -r {tmp_path}/there; echo '{DONE}'", monkeypatch)
+
+    with pytest.raises(RunError, match=r"^HandBrakeCLI exited with status 0, but there is no output; the command"):
+        Handbrake(task(film, tmp_path / "there" / "out.mkv")).run()
+
+
+@pytest.mark.parametrize("lines", ["true", 'echo \'{"State": "WORKDONE"}\'; echo part >"$output"'])
+def test_no_work_done(lines: str, tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit status 0 without a `WORKDONE` is a failure, even with a file."""
+    stand_in(tmp_path / "bin", lines, monkeypatch)
+    with pytest.raises(RunError, match=r"^HandBrakeCLI exited with status 0, but there is no output"):
+        Handbrake(task(film, tmp_path / "out.mkv")).run()
+
+    assert os.listdir(tmp_path) == ["bin"]
+
+
+@pytest.mark.parametrize(
+    ("target", "missing"),
+    [("out.mkv", 200), *(pytest.param(*case, marks=SLOW) for case in [("out.mkv", 20_000), ("out.mp4", 200)])],
+)
+def test_full_disk(
+    target: str, missing: int, film: Path, tmp_path: Path, small_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    """That there was no more room comes first in the error, even if HandBrakeCLI exits with 0, as for the end alone."""
+    data = task(film, tmp_path / target, source={"stop_at": {"seconds": 2}})
+    Handbrake(data).run()
+    limit = (tmp_path / target).stat().st_size - missing
+    (tmp_path / target).unlink()
+    with (
+        small_disk(limit),
+        pytest.raises(RunError, match=f"^{tmp_path}/{target}: cannot be written: File too large"),
+    ):
+        Handbrake(data).run()
+
+    assert os.listdir(tmp_path) == ["bin"]
+
+
+def test_unfinished_output(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Matroska file whose end could not be written is an error, even if there is room again."""
+    unfinished = tmp_path / "bin" / "unfinished.mkv"
+    lines = f"""cp {unfinished} "$output"; echo '{DONE}'"""
+    stand_in(tmp_path / "bin", lines, monkeypatch)
+    argv = ["ffmpeg", "-v", "error", "-i", str(film), "-map", "0:v", "-c", "copy", "-live", "1"]
+    subprocess.run([*argv, str(unfinished)], check=True)  # as live streams, which state none either
+    with pytest.raises(RunError, match="the output states no duration"):
+        Handbrake(task(film, tmp_path / "out.mkv")).run()
+
+    assert os.listdir(tmp_path) == ["bin"]
+
+
+def test_asks_with_sigint(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HandBrakeCLI is asked to stop with the signal on which it closes its files."""
+    log = tmp_path / "log"
+    lines = f"trap 'echo INT >{log}; exit 1' INT; trap 'echo TERM >{log}; exit 1' TERM; echo something >\"$output\""
+    stand_in(tmp_path / "bin", f"{lines}; while :; do sleep 0.02; done", monkeypatch)
+    temporary = Output(str(tmp_path / "out.mp4")).temporary
+
+    with terminated_when(f"[ -s '{temporary}' ]"), pytest.raises(Interrupted):
+        Handbrake(task(film, tmp_path / "out.mp4")).run()
+
+    assert log.read_text() == "INT\n"

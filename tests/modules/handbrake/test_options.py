@@ -1,6 +1,5 @@
 """The command line of the `handbrake` module."""
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -12,8 +11,8 @@ import pytest
 from app.exceptions import RunError
 from modules.handbrake import Handbrake
 from modules.handbrake.options import handbrake_command, known_options, read_help
-from modules.output import Output
 from tests.modules.handbrake.scene import LEAD, NEWER, SECTIONS, refusal, task
+from tests.support.steps import put_program
 
 # --- the help ---
 
@@ -44,11 +43,8 @@ def test_every_option_of_the_help_is_found() -> None:
 
 def test_newer_version(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A newer version's options are taken, what it has no more is not, and it is asked once."""
-    program, log = tmp_path / "bin" / "HandBrakeCLI", tmp_path / "log"
-    program.parent.mkdir()
-    program.write_text(NEWER.format(log=log, path=shlex.quote(os.environ["PATH"])))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    log = tmp_path / "log"
+    put_program(tmp_path / "bin", "HandBrakeCLI", NEWER.format(log=log), monkeypatch)
     module = Handbrake(task(film, tmp_path / "out.mkv", video={"multi_pass": True}, picture={"upscale_factor": 2}))
 
     module.validate()
@@ -65,13 +61,8 @@ def test_newer_version(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_probing_encoders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each encoder that is listed is tried once; one that HandBrakeCLI only lists is told with what it says."""
     more = "sed 's/^ *x264$/&\\n                               nvenc_h264/'"
-    program = tmp_path / "HandBrakeCLI"
-    path = shlex.quote(os.environ["PATH"])
-    program.write_text(
-        f'#!/bin/sh\nPATH={path}\n[ "$1" = --help ] || exec HandBrakeCLI "$@"\nHandBrakeCLI --help | {more}\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lines = f'[ "$1" = --help ] || exec HandBrakeCLI "$@"\nHandBrakeCLI --help | {more}'
+    put_program(tmp_path, "HandBrakeCLI", lines, monkeypatch)
 
     found = list(Handbrake.probe_encoders())
     working = {name for name, problem in found if not problem}
@@ -93,10 +84,7 @@ def test_probing_needs_ffmpeg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_no_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A HandBrakeCLI whose help lists nothing is named, with what it wrote."""
-    program = tmp_path / "HandBrakeCLI"
-    program.write_text("#!/bin/sh\necho broken >&2\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    put_program(tmp_path, "HandBrakeCLI", "echo broken >&2", monkeypatch)
 
     message = refusal(task("in.mkv", "out.mkv"))
 
@@ -192,17 +180,3 @@ def test_arguments(sections: dict[str, Any], expected: str) -> None:
     argv = handbrake_command(data, known_options(), "in.mkv", "./.out.part.mkv")
 
     assert argv == LEAD + shlex.split(expected)
-
-
-def test_plan(tmp_path: Path) -> None:
-    """The plan is the command line of the run, and needs no source to be there."""
-    module = Handbrake(task(tmp_path / "a b.mkv", tmp_path / "out.mkv"))
-    temporary = Output(str(tmp_path / "out.mkv")).temporary
-
-    line, renaming = module.plan()
-
-    assert shlex.split(line) == [*LEAD[:4], "--input", str(tmp_path / "a b.mkv"), "--output", temporary, "--encoder",
-                                 "x264", "--encoder-preset", "ultrafast"]  # fmt: skip
-    assert shlex.split(renaming) == ["mv", "--", temporary, str(tmp_path / "out.mkv")]
-    assert module.outputs() == [str(tmp_path / "out.mkv")]
-    assert module.removes() == []

@@ -5,16 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.films import make_silence, mkvmerge
-
-
-@pytest.fixture(scope="session")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small file that takes some time to extract: 200 MB of silence, compressed."""
-    directory = tmp_path_factory.mktemp("large")
-    silence = make_silence(directory / "a.wav", 200 << 20)
-    mkvmerge("-o", directory / "large.mkv", "--compression", "0:zlib", silence)
-    return directory / "large.mkv"
+from tests.support.films import mkvmerge
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The command line of the `mkvextract` module."""
 
-import os
 import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +43,6 @@ def test_source_argument(source: str, expected: str) -> None:
     assert mkvextract_command(source, [], {}) == ["mkvextract", expected, "--gui-mode"]
 
 
-def test_plan(film: Path, here: Path) -> None:
-    """The plan is the command line of the run, with the temporary names, and the renamings that follow."""
-    Path("@d").mkdir()
-
-    line, *renamings = Mkvextract(
-        {"source": str(film), "tracks": [{"id": 3, "filename": "a b"}], "tags": "@d/t"}
-    ).plan()
-
-    first, second = Output("a b").temporary, Output("@d/t").temporary
-    assert shlex.split(line) == ["mkvextract", str(film), "--gui-mode", "tracks", f"3:{first}", "tags", f"./{second}"]
-    assert [shlex.split(renaming) for renaming in renamings] == [
-        ["mv", "--", first, "a b"],
-        ["mv", "--", second, "@d/t"],
-    ]
-
-
 def test_plan_without_source(here: Path) -> None:
     """Of a source that is not there yet, the plan says which track is meant."""
     tracks = [{"id": 1, "track_type": "subtitles", "language": "jpn", "filename": "a"}, {"id": 7, "filename": "b"}]
@@ -72,18 +54,3 @@ def test_plan_without_source(here: Path) -> None:
         "mkvextract", "later.mkv", "--gui-mode", "tracks", f"<subtitles jpn 1>:{first}", f"7:{second}",
     ]  # fmt: skip
     assert renamings == [f"mv -- {first} a", f"mv -- {second} b"]
-
-
-@pytest.mark.parametrize("name", ["a.srt", "new\nline", "\udcff.srt"])
-def test_plan_can_be_pasted(name: str, film: Path, here: Path) -> None:
-    """A shell that is given the plan does what the run does, the detour for odd names included."""
-    data = {"source": str(film), "tracks": [{"id": 3, "filename": name}]}
-    lines = Mkvextract(data).plan()
-
-    for line in lines:
-        subprocess.run(["bash", "-c", os.fsencode(line)], check=True, stdout=subprocess.DEVNULL)
-    for line in lines[:-2]:
-        Path(shlex.split(line)[-1]).unlink()
-
-    assert "Hello" in Path(name).read_text()
-    assert os.listdir() == [name]

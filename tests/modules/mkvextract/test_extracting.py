@@ -1,22 +1,26 @@
-"""The `mkvextract` module extracts, with the real mkvextract and tiny films."""
+"""The `mkvextract` module extracts and fails, with the real mkvextract and tiny films."""
 
 import os
-import stat
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.exceptions import RunError
-from modules.mkvextract import Mkvextract
-from tests.modules.mkvextract.scene import EVERYTHING, FILES, carry_out, sound
+from modules.mkvextract import Mkvextract, extractions, sizes
+from modules.mkvtoolnix import identify
+from tests.modules.mkvextract.scene import EVERYTHING, FILES, carry_out, failure, problems, refusal, sound
+from tests.support.disks import files_limited_to
 from tests.support.films import (
-    ODD_NAMES,
     SUBTITLES,
     ffmpeg,
+    halve,
     mkvmerge,
+    payload,
 )
-from tests.support.media import look
+from tests.support.media import look, make_clip
+from tests.support.steps import put_program
 
 pytestmark = pytest.mark.tools
 
@@ -45,30 +49,6 @@ def test_everything(film: Path, here: Path) -> None:
     assert module.sisyphus_context.warnings == ()
 
 
-@pytest.mark.parametrize("source", [*ODD_NAMES, "tracks", "chapters"])
-def test_odd_names(source: str, film: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources and outputs of odd names work, in the working directory and in odd ones, in any locale."""
-    monkeypatch.setenv("LC_ALL", "C")
-    os.link(film, source)
-    Path(f"{source}.d").mkdir()
-    inside = os.path.join(f"{source}.d", source)
-    data = {
-        "source": source,
-        "tracks": [{"id": 3, "filename": f"{source}.3"}, {"id": 5, "filename": inside}],
-        "attachments": [{"id": 2, "filename": f"{source}.2"}],
-        "chapters": f"{source}.c",
-        "tags": f"{inside}.t",
-    }
-
-    carry_out(data)
-
-    assert sorted(os.listdir()) == sorted([source, *(f"{source}.{extension}" for extension in "3d2c")])
-    assert sorted(os.listdir(f"{source}.d")) == [source, f"{source}.t"]
-    assert "Hello" in Path(inside).read_text()
-    assert "Two" in Path(f"{source}.c").read_text()
-    assert os.environ["LC_ALL"] == "C"
-
-
 @pytest.mark.parametrize("name", ["a.sub", "a.idx", "a.b.c", "plain", "new\nline.sub"])
 def test_vobsub(name: str, vobsub: Path, here: Path) -> None:
     """mkvextract makes two files of a VobSub track, whatever extension it is given; both get their names."""
@@ -94,51 +74,6 @@ def test_vobsub_behind_links(vobsub: Path, here: Path) -> None:
     assert "timestamp:" in Path("one/x").read_text()
 
 
-def test_replaced_targets(film: Path, here: Path) -> None:
-    """Files at the targets are replaced, as mkvextract does it, and that is on the record."""
-    Path("a").write_text("old")
-    Path("a").chmod(0o600)
-
-    module = carry_out({"source": str(film), "chapters": "a", "tags": "b"})
-
-    assert list(module.sisyphus_context.warnings) == ["a was there already: it is replaced"]
-    assert "Chapters" in Path("a").read_text()
-    assert stat.S_IMODE(Path("a").stat().st_mode) == 0o600
-
-
-def test_progress(large: Path, here: Path) -> None:
-    """The progress only grows, and stays below 100 until the file has its name."""
-    seen: list[tuple[float, bool]] = []
-    infos: list[dict[str, Any]] = []
-
-    class Watched(Mkvextract):
-        def report(self, *args: Any, **kwargs: Any) -> None:
-            super().report(*args, **kwargs)
-            seen.append((self.sisyphus_context.status.get("progress", 0), Path("a.wav").exists()))
-            infos.append(self.sisyphus_context.status.get("info", {"phase": "extracting"}))
-
-    Watched(sound(large, "a.wav")).run()
-
-    assert len(seen) >= 5
-    assert seen == sorted(seen)
-    assert [exists for percent, exists in seen if percent < 100] == [False] * (len(seen) - 1)
-    assert seen[-1] == (100, True)
-    assert {info["phase"] for info in infos} == {"extracting", "checking"}
-    assert all(info["eta_seconds"] >= 0 for info in infos if "eta_seconds" in info)
-
-
-def test_resumed(film: Path, here: Path) -> None:
-    """A second attempt does the work again."""
-    carry_out(sound(film, "a"))
-    module = Mkvextract(sound(film, "a"))
-    module.resumed = True
-
-    module.validate()
-    module.run()
-
-    assert os.listdir() == ["a"]
-
-
 def test_empty_tracks(here: Path) -> None:
     """A track of pictures for subtitles without any makes an empty file, with a warning; one of sound an error."""
     Path("a.srt").write_text(SUBTITLES)
@@ -157,3 +92,137 @@ def test_empty_tracks(here: Path) -> None:
     with pytest.raises(RunError, match=r"^tracks\[0\]: out2: mkvextract wrote nothing$"):
         Emptied(sound("b.mkv", "out2")).run()
     assert not Path("out2").exists()
+
+
+def test_all_or_nothing(film: Path, here: Path) -> None:
+    """If one of several files cannot be had, none is there, and what was there before stays."""
+    Path("a").write_text("old")
+    tracks = [{"id": 0, "filename": "a"}, {"id": 1, "filename": "b"}]
+
+    error = failure({"source": str(film), "tracks": tracks, "cues": [{"id": 1, "filename": "c"}]})
+
+    assert error.message.startswith("mkvextract exited with status 2: There are no cues for track ID 1.")
+    assert f"; the command was: mkvextract {film} --gui-mode tracks 0:./.a." in error.message
+    assert error.exit_status == 2
+    assert any("Extracting track 0" in line for line in error.stderr)
+    assert Path("a").read_text() == "old"
+    assert os.listdir() == ["a"]
+
+
+def test_nothing_to_extract(here: Path) -> None:
+    """Chapters, tags and attachments of a source without any are an error, where mkvextract exits with 0."""
+    Path("a.srt").write_text(SUBTITLES)
+    mkvmerge("-o", "a.mkv", "--disable-track-statistics-tags", "a.srt")
+    mkvmerge("-o", "b.mkv", "a.srt")
+    data = {"source": "a.mkv", "chapters": "c", "tags": "t", "attachments": [{"id": 1, "filename": "a"}]}
+    problem = (
+        "attachments[0].id: the source has no attachment 1, only: none; chapters: the source has none; "
+        "tags: the source has none"
+    )
+
+    assert refusal(data) == failure(data).message == problem
+    carry_out({"source": "b.mkv", "tags": "t"})  # the statistics are tags, too
+    assert sorted(os.listdir()) == ["a.mkv", "a.srt", "b.mkv", "t"]
+
+
+def test_whole_part_of_a_truncated_source(film: Path, here: Path) -> None:
+    """What is at the beginning of a source can be had, though its end is missing."""
+    shutil.move(halve(film, "cut.mkv"), here / "cut.mkv")
+
+    carry_out({"source": "cut.mkv", "attachments": [{"id": 1, "filename": "a"}], "chapters": "c"})
+
+    assert Path("a").read_bytes() == film.with_name("font.ttf").read_bytes()
+    assert Path("c").read_text().rstrip().endswith("</Chapters>")
+
+
+@pytest.mark.parametrize("mode", ["tracks", "attachments", "chapters", "tags", "timestamps", "cues"])
+def test_full_disk(mode: str, film: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that is full is an error, though mkvextract exits with 0 then, or aborts; no file is left."""
+    # so that the limit is an error to the program, and not a signal
+    put_program(tmp_path, "mkvextract", "trap '' XFSZ\nexec mkvextract \"$@\"", monkeypatch)
+    entry: Any = {"chapters": "a", "tags": "a", "cues": [{"id": 0, "filename": "a"}]}
+    data = {"source": str(film), mode: entry.get(mode, [{"id": 1, "filename": "a"}])}
+
+    with files_limited_to(100):
+        error = failure(data)
+
+    assert error.message.startswith("a: cannot be written: File too large")
+    assert os.listdir() == []
+
+
+def test_sizes(film: Path, large: Path, vobsub: Path, here: Path) -> None:
+    """What is counted takes its bytes, text next to nothing, and all the rest as much as the source."""
+    clip = make_clip(here / "clip.mkv")
+
+    def expected(source: Path, **data: Any) -> dict[str, int]:
+        media = identify(str(source))
+        return sizes(str(source), list(extractions(data, media)), media)
+
+    def tracks(*numbers: int) -> list[dict[str, Any]]:
+        return [{"id": number, "filename": str(number)} for number in numbers]
+
+    everything = {"chapters": "c", "tags": "t", "timestamps": [{"id": 0, "filename": "x"}]}
+    nothing = dict.fromkeys("ctx", 0)
+    assert expected(film, tracks=tracks(0, 1, 4), **everything) == {
+        "0": payload(film, 0),
+        "1": payload(film, 1),
+        "4": 30,
+        **nothing,
+    }
+    assert expected(film, attachments=[{"id": 1, "filename": "a"}, {"id": 2, "filename": "b"}]) == {"a": 2560, "b": 7}
+    assert expected(large, tracks=tracks(0)) == {"0": 200 << 20}
+    assert expected(vobsub, tracks=tracks(0)).keys() == {"0.sub"}
+    half = clip.stat().st_size // 2
+    assert expected(clip, tracks=tracks(0, 1), timestamps=[{"id": 0, "filename": "x"}]) == {
+        "0": half,
+        "1": half,
+        "x": 0,
+    }
+
+
+@pytest.mark.parametrize("asked", ["fra", "fre", "FRA"])
+def test_two_codes_of_a_language(asked: str, tmp_path: Path) -> None:
+    """A language that has two codes of three letters is found by both."""
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nBonjour\n")
+    mkvmerge("-o", tmp_path / "a.mkv", "--language", "0:fre", tmp_path / "a.srt")
+    entry = {"id": 0, "language": asked, "filename": str(tmp_path / "b.srt")}
+
+    carry_out({"source": str(tmp_path / "a.mkv"), "tracks": [entry]})
+
+    assert "Bonjour" in (tmp_path / "b.srt").read_text()
+
+
+def test_half_an_extract(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that exits with 0, and has written half of a track, is not believed."""
+    cut = f'for f in "{tmp_path}"/.half.*; do truncate -s $(($(stat -c %s "$f") / 2)) "$f"; done'
+    put_program(tmp_path / "bin", "mkvextract", f'mkvextract "$@"\n{cut}', monkeypatch)
+
+    error = failure({"source": str(film), "tracks": [{"id": 0, "filename": str(tmp_path / "half.h264")}]})
+
+    assert "bytes of a track of" in error.message
+    assert os.listdir(tmp_path) == ["bin"]
+
+
+def test_all_problems_at_once(here: Path) -> None:
+    """Everything that is wrong is reported, not only the first."""
+    data = {
+        "source": "none.mkv",
+        "tracks": [{"id": 0, "filename": "no/a"}, {"id": 0, "filename": "./x"}, {"id": 1, "filename": "x"}],
+        "attachments": [{"id": 1, "filename": "."}],
+        "chapters": "pipe",
+        "tags": "none.mkv",
+        "timestamps": [{"id": 0, "filename": "link"}],
+    }
+    Path("link").symlink_to("x")
+    os.mkfifo("pipe")
+
+    assert problems(data) == [
+        "source: none.mkv: no such file",
+        "tracks[0]: no/a: there is no directory no",
+        "tracks[1]: is the same as tracks[0], and mkvextract extracts nothing twice",
+        "tracks[2]: x is written by tracks[1] already",
+        "attachments[0]: .: is a directory",
+        "chapters: pipe: is no regular file (a device or a pipe): it is not replaced",
+        "tags: none.mkv is also the source",
+        "timestamps[0]: link is written by tracks[1] already",
+    ]

@@ -2,17 +2,13 @@
 
 import json
 import shlex
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modules.mkvmerge import Mkvmerge
 from modules.mkvmerge.command import mkvmerge_command, shielded
 from modules.mkvtoolnix import Media
-from modules.output import Output
-from tests.modules.mkvmerge.scene import AUDIO, EXAMPLE, MENUS, NONE, VIDEO, listed, look, task, with_source, with_track
+from tests.modules.mkvmerge.scene import AUDIO, EXAMPLE, MENUS, NONE, VIDEO, listed, with_source, with_track
 from tests.support.films import LEAD
 
 
@@ -46,11 +42,6 @@ from tests.support.films import LEAD
             [None],
             "--video-tracks 2,0 --audio-tracks 2,0 --subtitle-tracks 2,0 --button-tracks 2,0 '(' a.mkv ')' "
             "--track-order 0:2,0:0",
-        ),
-        (
-            listed(0, 0),
-            [VIDEO],
-            "--video-tracks 0 --no-audio --no-subtitles --no-buttons '(' a.mkv ')' --track-order 0:0,0:0",
         ),
         (
             with_source(**{f"_copy-{name}-tracks": None for name in ("video", "audio", "subtitles", "buttons")}),
@@ -118,33 +109,3 @@ def test_arguments_like_option_files() -> None:
     ((name, text),) = files.items()
     assert argv == ["mkvmerge", "--title", f"@{name}", "a@b"]
     assert json.loads(text) == ['@home "x"']
-
-
-def test_plan(film: Path, tmp_path: Path) -> None:
-    """The plan is the command line of the run; of a source that is not there yet, tracks are selected by number."""
-    data = task(film, tmp_path / "out.mkv", tracks=[{"source": 1, "track": 0}])
-    data["sources"].append({"filename": str(tmp_path / "later.ac3")})
-    module = Mkvmerge(data)
-
-    line, renaming = module.plan()
-
-    temporary = Output(str(tmp_path / "out.mkv")).temporary
-    assert shlex.split(line) == [
-        "mkvmerge", "--gui-mode", "--output", temporary, "--no-buttons", "(", str(film), ")",
-        "--video-tracks", "0", "--audio-tracks", "0", "--subtitle-tracks", "0", "--button-tracks", "0",
-        "(", str(tmp_path / "later.ac3"), ")", "--track-order", "1:0",
-    ]  # fmt: skip
-    assert shlex.split(renaming) == ["mv", "--", temporary, str(tmp_path / "out.mkv")]
-    assert module.outputs() == [str(tmp_path / "out.mkv")]
-    assert module.removes() == []
-
-
-def test_plan_can_be_pasted(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shell that is given the plan does what the run does, option files included."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    data = task(film, tmp_path / "out.mkv", options={"title": "@home 'x'"}, attachment_directories=["/nowhere"])
-
-    for line in Mkvmerge(data).plan():
-        subprocess.run(["bash", "-c", line], check=True, stdout=subprocess.DEVNULL)
-
-    assert look(tmp_path / "out.mkv")["container"]["properties"]["title"] == "@home 'x'"

@@ -1,148 +1,65 @@
-"""The `mkvmerge` module muxes, with the real mkvmerge and tiny films."""
+"""The `mkvmerge` module muxes and fails, with the real mkvmerge and tiny films."""
 
 import os
 import resource
-import shutil
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.exceptions import RunError
+from modules.containers import find_shortage
 from modules.mkvextract import Mkvextract
 from modules.mkvmerge import Mkvmerge
-from modules.output import Output
-from tests.modules.mkvmerge.scene import carry_out, look, task, tracks
-from tests.support.films import ODD_NAMES, SUBTITLES, ffmpeg, make_silence, mkvmerge
+from modules.mkvmerge.expect import ExpectedTrack, expect_tracks, used_shares, verify_output
+from modules.mkvtoolnix import identify
+from tests.modules.mkvmerge.scene import carry_out, failure, look, problems, task, tracks
+from tests.support.films import ffmpeg, mkvmerge, payload
 from tests.support.media import make_clip
 
 pytestmark = pytest.mark.tools
 
 
 def test_mux(film: Path, tmp_path: Path) -> None:
-    """Listed tracks come in the order of the list, with their options; nothing is left beside the output."""
-    target = tmp_path / "out.mkv"
-    (tmp_path / "fonts").mkdir()
-    (tmp_path / "fonts" / "inner").mkdir()
+    """Listed tracks come in the order of the list, with their options; of directories, the files are attached."""
+    (tmp_path / "fonts" / "inner").mkdir(parents=True)
     (tmp_path / "fonts" / "inner" / "no.ttf").write_text("x")
     (tmp_path / "fonts" / ".nomedia").touch()  # mkvmerge would refuse it
     for name in ("b.ttf", ".a.ttf"):
         (tmp_path / "fonts" / name).write_text(name)
-    data = {
-        "sources": [
-            {"filename": str(film), "options": {"no-chapters": None, "no-attachments": True}},
-            {"filename": str(film.with_name("b.ass"))},
-        ],
-        "tracks": [
-            {"source": 0, "track": 2, "options": {"language": "fre", "track-name": "'Son'; $(x)"}},
-            {
-                "source": 1,
-                "track": 0,
-                "options": {"language": "jpn", "default-track": "no", "forced-display-flag": True},
-            },
-            {"source": 0, "track": 0},
-        ],
-        "options": {"no-global-tags": None, "title": "@home"},
-        "attachments": [{"filename": str(film.with_name("note.txt")), "name": "Note", "mime_type": "text/x-note"}],
-        "attachment_directories": [str(tmp_path / "fonts")],
-        "output_file": str(target),
-    }
+    target = tmp_path / "out.mkv"
+    data = task(film, target, attachment_directories=[str(tmp_path / "fonts")], options={"title": "@home"})
+    data["sources"] = [
+        {"filename": str(film), "options": {"no-chapters": None, "no-attachments": True}},
+        {"filename": str(film.with_name("b.ass"))},
+    ]
+    data["tracks"] = [
+        {"source": 0, "track": 2, "options": {"language": "fre", "track-name": "'Son'; $(x)"}},
+        {"source": 1, "track": 0, "options": {"language": "jpn", "default-track": "no", "forced-display-flag": True}},
+        {"source": 0, "track": 0, "options": {"track-name": "--no-video"}},
+    ]
+    data["attachments"] = [{"filename": str(film.with_name("note.txt")), "name": "Note", "mime_type": "text/x-note"}]
 
     module = carry_out(data)
-    found = look(target)
 
-    assert sorted(os.listdir(tmp_path)) == ["fonts", "out.mkv"]
+    found = look(target)
+    first, second, third = (track["properties"] for track in found["tracks"])
     assert tracks(target) == [("audio", "fre"), ("subtitles", "jpn"), ("video", "und")]
-    assert found["tracks"][0]["properties"]["track_name"] == "'Son'; $(x)"
-    assert found["tracks"][1]["properties"]["forced_track"]
-    assert not found["tracks"][1]["properties"]["default_track"]
+    assert (first["track_name"], third["track_name"]) == ("'Son'; $(x)", "--no-video")
+    assert second["forced_track"]
+    assert not second["default_track"]
     assert found["container"]["properties"]["title"] == "@home"
-    assert found["chapters"] == found["global_tags"] == []
+    assert found["chapters"] == []
     assert [(entry["file_name"], entry["content_type"]) for entry in found["attachments"]] == [
         ("Note", "text/x-note"),
         (".a.ttf", "font/ttf"),
         ("b.ttf", "font/ttf"),
     ]
-    assert module.sisyphus_context.status == {
-        "status": "in_progress", "task": "mkvmerge", "progress": 100, "info": {"phase": "checking"}
-    }  # fmt: skip
     assert module.sisyphus_context.warnings == ()
-
-
-def test_options_of_each_kind(clip: Path, tmp_path: Path) -> None:
-    """Options of a track, a source and the file reach mkvmerge: HDR flags, values that begin with dashes."""
-    track = {
-        "track-name": "--no-video", "color-primaries": 9, "color-transfer-characteristics": "16",
-        "color-matrix-coefficients": 9.0, "max-content-light": 1000, "min-luminance": 0.01, "original-flag": None,
-        "hearing-impaired-flag": False, "display-dimensions": "640x360",
-    }  # fmt: skip
-    data = task(clip, tmp_path / "out.mkv", options={"title": "--dash", "no-date": True, "cluster-length": 2})
-    data["sources"][0]["options"] |= {"no-global-tags": None, "no-track-tags": True, "no-chapters": False}
-    data["tracks"] = [{"source": 0, "track": 0, "options": track}]
-
-    carry_out(data)
-
-    properties = look(tmp_path / "out.mkv")["tracks"][0]["properties"]
-    container = look(tmp_path / "out.mkv")["container"]["properties"]
-    assert properties["track_name"] == "--no-video"
-    assert (properties["color_primaries"], properties["color_transfer_characteristics"]) == (9, 16)
-    assert (properties["color_matrix_coefficients"], properties["max_content_light"]) == (9, 1000)
-    assert properties["min_luminance"] == pytest.approx(0.01)
-    assert properties["flag_original"]
-    assert properties["display_dimensions"] == "640x360"
-    assert container["title"] == "--dash"
-    assert "date_utc" not in container
-
-
-def test_copied_types(film: Path, tmp_path: Path) -> None:
-    """All tracks of a type come with `_copy-…-tracks`, after those that are listed; of the rest, only those."""
-    data = task(film, tmp_path / "out.mkv", tracks=[{"source": 0, "track": 4, "options": {"language": "und"}}])
-    data["sources"][0]["options"] = {"_copy-audio-tracks": True, "_copy-subtitles-tracks": None}
-
-    carry_out(data)
-
-    sounds, subtitles = [("audio", "eng"), ("audio", "jpn")], [("subtitles", "eng"), ("subtitles", "jpn")]
-    assert tracks(tmp_path / "out.mkv") == [("subtitles", "und"), *sounds, *subtitles]
-    assert look(tmp_path / "out.mkv")["chapters"] == [{"num_entries": 2}]
-
-
-def test_nothing_listed(film: Path, clip: Path, tmp_path: Path) -> None:
-    """A source of which no track is listed gives its chapters, tags and attachments."""
-    data = task(clip, tmp_path / "out.mkv")
-    data["sources"].append({"filename": str(film)})
-
-    carry_out(data)
-
-    assert [kind for kind, _ in tracks(tmp_path / "out.mkv")] == ["video", "audio"]
-    assert len(look(tmp_path / "out.mkv")["attachments"]) == 2
-    assert look(tmp_path / "out.mkv")["chapters"] == [{"num_entries": 2}]
-
-
-def test_selection_by_mkvmerge_itself(film: Path, clip: Path, tmp_path: Path) -> None:
-    """A source's own selecting options reach mkvmerge, and what they leave out is not missed."""
-    data = task(film, tmp_path / "out.mkv")
-    data["sources"][0]["options"] |= {"no-video": None, "audio-tracks": 2}
-    data["sources"].append({"filename": str(clip), "options": {"_copy-video-tracks": None}})
-
-    carry_out(data)
-
-    kinds = [kind for kind, _ in tracks(tmp_path / "out.mkv")]
-    assert kinds in (
-        ["audio", *["subtitles"] * 3, "video"],  # as in the sources
-        ["video", "audio", *["subtitles"] * 3],  # newer versions of mkvmerge order by type what nobody has ordered
-    )
-
-
-def test_attachments_that_are_alike(film: Path, tmp_path: Path) -> None:
-    """mkvmerge keeps one of two attachments that are alike, which is no loss."""
-    font = str(film.with_name("font.ttf"))
-    (tmp_path / "fonts").mkdir()
-    shutil.copy(font, tmp_path / "fonts")
-
-    carry_out(
-        task(film, tmp_path / "out.mkv", attachments=[{"filename": font}], attachment_directories=[f"{tmp_path}/fonts"])
-    )
-
-    assert "font.ttf" in {entry["file_name"] for entry in look(tmp_path / "out.mkv")["attachments"]}
 
 
 def test_many_attachments(clip: Path, tmp_path: Path) -> None:
@@ -164,104 +81,6 @@ def test_many_attachments(clip: Path, tmp_path: Path) -> None:
     assert {(tmp_path / f"{number}.ttf").read_text() for number in range(1000)} == set(map(str, range(1000)))
 
 
-def test_output_among_attachments(clip: Path, tmp_path: Path) -> None:
-    """An output in an attachment directory is not attached to itself, neither an old one nor the one being written."""
-    (tmp_path / "font.ttf").write_text("x")
-    data = task(clip, tmp_path / "out.mkv", attachment_directories=[str(tmp_path)])
-    Path(Output(data["output_file"], tag="killed").temporary).touch()
-
-    carry_out(data)
-    carry_out(data)
-
-    assert [entry["file_name"] for entry in look(tmp_path / "out.mkv")["attachments"]] == ["font.ttf"]
-    assert sorted(os.listdir(tmp_path)) == ["font.ttf", "out.mkv"]
-
-
-@pytest.mark.parametrize("locale", ["C", "xx_XX.UTF-8"])
-def test_odd_sources(locale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources and attachments of odd names work, in the working directory too, in any locale."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LC_ALL", locale)
-    for name in ODD_NAMES:
-        Path(name).write_text(SUBTITLES)
-    count = len(ODD_NAMES)
-    data = {
-        "sources": [{"filename": name} for name in ODD_NAMES],
-        "tracks": [{"source": index, "track": 0} for index in range(count)],
-        "attachments": [{"filename": name} for name in ODD_NAMES],
-        "output_file": "out.mkv",
-    }
-
-    carry_out(data)
-
-    assert tracks("out.mkv") == [("subtitles", "und")] * count
-    assert len(look("out.mkv")["attachments"]) == count
-    assert sorted(os.listdir()) == sorted([*ODD_NAMES, "out.mkv"])
-    assert os.environ["LC_ALL"] == locale
-
-
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_odd_outputs(name: str, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outputs of odd names work, in the working directory and in an odd one."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LC_ALL", "C")
-    Path(f"{name}2").mkdir()
-
-    carry_out(task(film.with_name("a.srt"), name))
-    Mkvmerge(task(name, os.path.join(f"{name}2", name))).run()
-
-    assert len(tracks(name)) == len(tracks(os.path.join(f"{name}2", name))) == 1
-    assert sorted(os.listdir()) == sorted([name, f"{name}2"])
-    assert os.listdir(f"{name}2") == [name]
-
-
-def test_progress(tmp_path: Path) -> None:
-    """The progress only grows, and stays below 100 until the file has its name."""
-    seen: list[tuple[float, bool]] = []
-    infos: list[dict[str, Any]] = []
-
-    class Watched(Mkvmerge):
-        def report(self, *args: Any, **kwargs: Any) -> None:
-            super().report(*args, **kwargs)
-            seen.append((self.sisyphus_context.status.get("progress", 0), (tmp_path / "out.mkv").exists()))
-            infos.append(self.sisyphus_context.status.get("info", {"phase": "muxing"}))
-
-    Watched(task(make_silence(tmp_path / "a.wav", 100 << 20), tmp_path / "out.mkv")).run()
-
-    assert len(seen) >= 3
-    assert seen == sorted(seen)
-    assert [exists for percent, exists in seen if percent < 100] == [False] * (len(seen) - 1)
-    assert seen[-1] == (100, True)
-    assert {info["phase"] for info in infos} == {"muxing", "checking"}
-    assert all(info["eta_seconds"] >= 0 for info in infos if "eta_seconds" in info)
-
-
-def test_replaced_target(clip: Path, tmp_path: Path) -> None:
-    """A file at the target is replaced, as mkvmerge does it, and that is on the record."""
-    target = tmp_path / "out.mkv"
-    target.write_text("old")
-    target.chmod(0o640)
-
-    module = carry_out(task(clip, target))
-
-    assert list(module.sisyphus_context.warnings) == [f"{target} was there already: it is replaced"]
-    assert len(tracks(target)) == 2
-    assert target.stat().st_mode & 0o777 == 0o640
-
-
-def test_warnings(film: Path, tmp_path: Path) -> None:
-    """Exit status 1 is a success, with what mkvmerge warned of on the record."""
-    data = task(film, tmp_path / "out.mkv")
-    data["sources"].append(data["sources"][0])
-
-    module = carry_out(data)
-
-    assert len(module.sisyphus_context.warnings) == 6
-    assert "mkvmerge: '" in module.sisyphus_context.warnings[0]
-    assert "Could not keep a track's UID" in module.sisyphus_context.warnings[0]
-    assert len(tracks(tmp_path / "out.mkv")) == 12
-
-
 def test_short_track_of_a_long_source(tmp_path: Path) -> None:
     """A warning of something else does not make a short track of a long source look cut short."""
     ffmpeg("-f", "lavfi", "-i", "sine=duration=1", tmp_path / "a.ac3")
@@ -277,13 +96,173 @@ def test_short_track_of_a_long_source(tmp_path: Path) -> None:
     assert tracks(tmp_path / "out.mkv") == [("audio", "und")] * 2
 
 
-def test_resumed(clip: Path, tmp_path: Path) -> None:
-    """A second attempt does the work again."""
-    carry_out(task(clip, tmp_path / "out.mkv"))
-    module = Mkvmerge(task(clip, tmp_path / "out.mkv"))
-    module.resumed = True
+VIDEOS = {
+    "vfr.mkv": "-vf \"select='not(mod(n,7))+lt(n,9)'\" -fps_mode vfr",
+    "b-frames.mkv": "-bf 3 -g 50",
+    "a.mp4": "",
+    "a.mov": "-movflags +faststart",
+    "a.avi": "-c:v mpeg4",
+    "a.ts": "",
+    "a.h264": "",
+}
 
-    module.validate()
-    module.run()
+SOUNDS = {
+    "a.webm": "-c:a libopus",
+    "opus.mkv": "-c:a libopus",
+    "vorbis.mkv": "-c:a libvorbis",
+    "flac.mkv": "-c:a flac",
+    "mp3.mkv": "-c:a libmp3lame",
+    "pcm.mkv": "-c:a pcm_s16le",
+    "a.ogg": "-c:a libvorbis",
+    "a.flac": "",
+    "a.wav": "",
+    "odd.wav": "-ac 1 -c:a pcm_u8 -af atrim=end_sample=15999",
+    "a.m4a": "",
+    "a.ac3": "",
+}
 
-    assert os.listdir(tmp_path) == ["out.mkv"]
+
+def make_kinds(directory: Path) -> list[Path]:
+    """Files of two seconds in all kinds of formats."""
+    for source, kinds in (("testsrc=size=64x64:rate=25:duration=2", VIDEOS), ("sine=duration=2", SOUNDS)):
+        outputs = [[*shlex.split(options), directory / name] for name, options in kinds.items()]
+        ffmpeg("-f", "lavfi", "-i", source, *(argument for output in outputs for argument in output))
+    return [directory / name for name in (*VIDEOS, *SOUNDS)]
+
+
+def test_kinds_of_sources(tmp_path: Path) -> None:
+    """Good sources of all kinds make a good output, which makes one again."""
+    kinds = make_kinds(tmp_path)
+    data = task(kinds[0], tmp_path / "out.mkv")
+    data["sources"] = [{**data["sources"][0], "filename": str(kind)} for kind in kinds]
+
+    carry_out(data)
+    module = carry_out(task(tmp_path / "out.mkv", tmp_path / "again.mkv"))
+
+    found = [kind for kind, _ in tracks(tmp_path / "again.mkv")]
+    assert found == ["video"] * len(VIDEOS) + ["audio"] * len(SOUNDS)
+    assert module.sisyphus_context.warnings == ()
+    assert [find_shortage(str(kind)) for kind in kinds] == [None] * len(kinds)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sync": "0:1500"},
+        {"sync": "0:-1500"},
+        {"sync": "0:0,1/2"},
+        {"default-duration": "0:50fps"},
+        {"disable-track-statistics-tags": None},
+    ],
+)
+def test_timing_options(options: dict[str, Any], film: Path, clip: Path, tmp_path: Path) -> None:
+    """Options that change how long tracks are make no output look cut short, wherever they stand."""
+    sync = options.pop("sync", None)
+    for index, source in enumerate((film, clip)):
+        data = task(source, tmp_path / f"{index}.mkv")
+        data["sources"][0]["options"] |= options | ({"sync": sync} if sync else {})
+        Mkvmerge(data).run()
+    if sync:
+        entry = {"source": 0, "track": 0, "options": {"sync": sync.removeprefix("0:")}}
+        Mkvmerge(task(film, tmp_path / "2.mkv", tracks=[entry])).run()
+        Mkvmerge(task(film, tmp_path / "3.mkv", options={"sync": sync})).run()
+
+    assert len(tracks(tmp_path / "0.mkv")) == 6
+
+
+def test_empty_subtitles(clip: Path, tmp_path: Path) -> None:
+    """A track of subtitles without any is copied."""
+    (tmp_path / "a.srt").write_text("1\n00:00:00,500 --> 00:00:01,000\n\n")
+    data = task(clip, tmp_path / "out.mkv", tracks=[{"source": 1, "track": 0}])
+    data["sources"].append({"filename": str(tmp_path / "a.srt")})
+    carry_out(data)
+
+    carry_out(task(tmp_path / "out.mkv", tmp_path / "again.mkv"))
+
+    assert Counter(kind for kind, _ in tracks(tmp_path / "again.mkv")) == Counter(["subtitles", "video", "audio"])
+
+
+def test_short_tracks_in_another_order(film: Path) -> None:
+    """A track that is too short is an error where mkvmerge has ordered the tracks by type, as newer versions do."""
+    tracks = reversed(identify(str(film)).tracks)
+    expected = [ExpectedTrack(0, replace(track, span=100.0)) for track in tracks]
+
+    with pytest.raises(RunError, match=r"cut short: 2\.0 s of track 0 of sources\[0\], which has 100\.0 s"):
+        verify_output(str(film), expected, set())
+
+
+def test_missing_tracks(clip: Path, tmp_path: Path) -> None:
+    """An output without a track or an attachment that was asked for is no success."""
+
+    class Careless(Mkvmerge):
+        def _execute(self, argv: Sequence[str], durations: Any) -> bool:
+            return super()._execute([*argv[:4], "--no-audio", str(clip)], durations)
+
+    pictures = task(clip, tmp_path / "out.mkv", attachments=[{"filename": str(clip)}])
+    pictures["sources"][0]["options"] = {"_copy-video-tracks": None}
+    with pytest.raises(RunError, match="the output has 0 audio tracks of 1"):
+        Careless(task(clip, tmp_path / "out.mkv")).run()
+    with pytest.raises(RunError, match="the output has 0 attachments of 1"):
+        Careless(pictures).run()
+    assert os.listdir(tmp_path) == []
+
+
+def test_nothing_written(clip: Path, tmp_path: Path) -> None:
+    """An option that makes mkvmerge do something else leaves no empty file."""
+    assert failure(task(clip, tmp_path / "out.mkv", options={"capabilities": None})).message == "mkvmerge wrote nothing"
+    assert os.listdir(tmp_path) == []
+
+
+def test_shares(film: Path, clip: Path) -> None:
+    """Of a source whose tracks are counted, those count that are copied, and its attachments; of others, all of it."""
+    size, sound, subtitles, attached = film.stat().st_size, payload(film, 1), 30, 2567
+
+    def share(options: dict[str, Any], *numbers: int, source: Path = film, twice: bool = False) -> float:
+        data = task(source, "out.mkv", tracks=[{"source": 0, "track": number} for number in numbers])
+        data["sources"][0]["options"] = options
+        data["sources"] *= 1 + twice
+        media = [identify(str(source))] * len(data["sources"])
+        return round(used_shares(data, media, expect_tracks(data, media))[str(source)] * source.stat().st_size)
+
+    assert share({}) == attached
+    assert share({}, 2, 4) == sound + subtitles + attached
+    assert share({"_copy-audio-tracks": True}) == 2 * sound + attached
+    assert share({"_copy-audio-tracks": True}, twice=True) == 4 * sound + 2 * attached
+    assert share({"_copy-video-tracks": True, "_copy-audio-tracks": True}, 0, twice=True) == size
+    assert share({"audio-tracks": 2}) == size
+    assert share({}, 1, source=clip) == clip.stat().st_size
+    assert share({}, source=clip) == 0
+
+
+def test_all_problems_at_once(film: Path, tmp_path: Path) -> None:
+    """Everything that is wrong is reported, not only the first."""
+    (tmp_path / "text").write_text("no film")
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    names = [tmp_path / "none.mkv", tmp_path, tmp_path / "text", tmp_path / "pipe"]
+    data = {
+        "sources": [*({"filename": str(name)} for name in names), {"filename": str(film), "options": {"split": 1}}],
+        "tracks": [{"source": 4, "track": 9}, {"source": 5, "track": 0}, {"source": 0, "track": 7}],
+        "options": {"split": "10s", "redirect-output": "x"},
+        "attachments": [{"filename": f"{tmp_path}/none.ttf"}, {"filename": f"{tmp_path}/empty"}],
+        "attachment_directories": [f"{tmp_path}/none", f"{tmp_path}/text"],
+        "output_file": f"{tmp_path}/no/out.mkv",
+    }
+
+    assert problems(data) == [
+        f"sources[0].filename: {tmp_path}/none.mkv: no such file",
+        f"sources[1].filename: {tmp_path}: is a directory",
+        f"sources[3].filename: {tmp_path}/pipe: is no regular file (a pipe or a device), which can be read once only",
+        f"output_file: {tmp_path}/no/out.mkv: there is no directory {tmp_path}/no",
+        f"attachments[0].filename: {tmp_path}/none.ttf: no such file",
+        f"attachments[1].filename: {tmp_path}/empty: is empty",
+        f"attachment_directories[0]: {tmp_path}/none: no such directory",
+        f"attachment_directories[1]: {tmp_path}/text: is no directory",
+        "options.split: mkvmerge writes several files, which the mkvmerge module does not support",
+        "options.redirect-output: mkvmerge's messages would be lost",
+        "sources[4].options.split: mkvmerge writes several files, which the mkvmerge module does not support",
+        f"sources[2].filename: {tmp_path}/text: is no media that mkvmerge can read",
+        "tracks[0].track: 9, but sources[4] has only these tracks: 0 (video), 1 (audio), 2 (audio), 3 (subtitles), "
+        "4 (subtitles), 5 (subtitles)",
+        "tracks[1].source: 5, but there are only sources 0 to 4",
+    ]
