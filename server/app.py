@@ -1,5 +1,6 @@
 """The application: the routes on a store, and a watch that finds lost jobs."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,7 @@ from fastapi_offline import FastAPIOffline
 from loguru import logger
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.config import VERSION
 from server import models, transport
@@ -51,6 +53,7 @@ def create_app(services: Services) -> FastAPI:
         responses={"4XX": {"model": models.ProblemBody, "description": "The request is wrong; the message says why."}},
     )
     app.state.services = services
+    app.state.big_bodies = asyncio.Semaphore(transport.BIG_BODIES)
     # The gate checks the token. This dependency only puts a field for it on the OpenAPI page.
     dependencies = [Depends(HTTPBearer(auto_error=False))] if token else []
     for router in (queue, history, jobs, *ROUTERS):
@@ -76,9 +79,22 @@ async def _to_page() -> Response:
     return RedirectResponse("/doc/", 308)
 
 
-async def _on_refusal(_request: Request, error: Exception) -> Response:
+async def _on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return transport.problem(error.status_code, error.detail, **(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the framework names the methods of one route alone
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return transport.problem(error.status_code, error.detail, **headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods of all routes with the path of a request."""
+    found = set[str]()
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] == Match.FULL for route in request.app.router.routes):
+            found.add(method)
+    return found | ({"HEAD"} if "GET" in found and request.url.path != "/queue/poll" else set())
 
 
 async def _on_broken_database(request: Request, error: Exception) -> Response:

@@ -1,5 +1,7 @@
 """The settings of a server."""
 
+import re
+import ssl
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,6 +16,9 @@ MAX_DIGITS = 5
 
 POSTGRESQL = ("postgresql://", "postgres://")
 """The beginnings of a URL of PostgreSQL, in libpq's form: several hosts and all its parameters are allowed."""
+
+ROUTES = ("data", "doc", "events", "farm", "jobs", "metrics", "queue", "status", "workers")
+"""The beginnings of the server's own paths."""
 
 VANISHED_AFTER = 30.0
 """Seconds after a worker's last heartbeat until its job goes back to the queue."""
@@ -31,6 +36,14 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Seconds without a heartbeat after which a worker's job goes back to the queue."""
     token: str = ""
     """The bearer token that requests must carry; empty for none."""
+    worker_token: str = ""
+    """A token for the calls of workers alone; empty for none."""
+    tls_cert: str = ""
+    """A file with the certificate, in PEM, for HTTPS; empty for HTTP."""
+    tls_key: str = ""
+    """A file with its key, unless that is in the same file."""
+    root_path: str = ""
+    """The path under which a proxy shows this server, such as `/sisyphus`; the proxy takes it off."""
     keep: str = "90d"
     """The time that completed and cancelled jobs are kept, such as `12h` or `90d`; `0` for ever."""
     keep_failed: str = "365d"
@@ -58,11 +71,30 @@ class ServerSettings(msgspec.Struct, frozen=True):
                 f"{self.host}: other machines could reach this server and give work to its workers: set API_TOKEN for"
                 " all of them, or say --insecure"
             )
+        if self.worker_token and self.token in ("", self.worker_token):
+            raise ServerError("WORKER_TOKEN: it needs an API_TOKEN beside it, and another one than that")
+        if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
+            raise ServerError(f"root-path: {self.root_path!r} is not a path such as /sisyphus")
+        if self.root_path.split("/")[1:2] in [[name] for name in ROUTES]:
+            raise ServerError(f"root-path: {self.root_path} is a path of the server itself; take another one")
+        self._check_certificate()
         if self.processes > 1 and not is_postgresql(self.database):
             raise ServerError(
                 "processes: an SQLite file has one server; more need PostgreSQL (--database postgresql://…)"
             )
         self.retention()
+
+    def _check_certificate(self) -> None:
+        if self.tls_key and not self.tls_cert:
+            raise ServerError("tls-key: it needs a certificate (--tls-cert)")
+        if self.tls_cert:
+            try:
+                # The password of an encrypted key is not asked for: nobody may be there.
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(self.tls_cert, self.tls_key or None, password=lambda: "")
+            except (OSError, ValueError) as error:
+                files = self.tls_cert + (f", {self.tls_key}" if self.tls_key else "")
+                raise ServerError(f"tls-cert: {files}: the certificate cannot be used: {_why(error)}") from error
 
     def retention(self) -> dict[str, timedelta]:
         """Return the time that jobs are kept after their end, by their state. What is missing is kept for ever.
@@ -78,6 +110,12 @@ class ServerSettings(msgspec.Struct, frozen=True):
 def is_postgresql(database: Path | str) -> bool:
     """Return whether a database is a URL of PostgreSQL."""
     return isinstance(database, str) and database.startswith(POSTGRESQL)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "it is not PEM").replace("_", " ").lower()
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,6 +5,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 from loguru import logger
@@ -14,6 +15,7 @@ from app.formats import SERVER_HEADER
 from server.app import create_app
 from server.config import ServerSettings
 from server.errors import ServerError
+from server.http.connections import Connections, raise_descriptor_limit
 from server.processes import serve_with, stopped_by_signals
 from server.services import Services
 from server.storage.database import ServerDatabase
@@ -25,6 +27,9 @@ STOP_GRACE = 2
 
 KEEP_ALIVE = 75
 """Seconds that a connection may idle: longer than clients pause, so that no request meets a closing connection."""
+
+ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted before any of them can be closed: fewer than `http.connections.RESERVED`."""
 
 BACKLOG = 512
 """Connections that may wait for the server to accept them."""
@@ -44,6 +49,11 @@ class _Server(uvicorn.Server):
         logger.info("Serving {} from {}", self.url, self._services.database.name)
         self.run([self._listener])
         logger.info("Stopped serving {}", self.url)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let more connections wait than are accepted at once: asyncio knows one number for both."""
+        await super().startup(sockets)
+        self._listener.listen(BACKLOG)
 
     def stop(self) -> None:
         """Stop soon."""
@@ -66,8 +76,9 @@ def serve(settings: ServerSettings) -> None:
         ServerError: the server cannot start.
     """
     settings.check()
+    raise_descriptor_limit()
     with _listening(settings) as listener:
-        url = _url(settings.host, listener)
+        url = _url(settings, listener)
         if settings.processes == 1:
             serve_on(settings, listener, url)
         else:
@@ -99,7 +110,7 @@ def in_background(settings: ServerSettings) -> Iterator[str]:
         ServerError: the server cannot start.
     """
     settings.check()
-    with _listening(settings) as listener, _prepared(settings, listener, _url(settings.host, listener)) as server:
+    with _listening(settings) as listener, _prepared(settings, listener, _url(settings, listener)) as server:
         thread = threading.Thread(target=server.run_until_stopped, name="server")
         thread.start()
         try:
@@ -119,11 +130,14 @@ def _prepared(settings: ServerSettings, listener: socket.socket, url: str) -> It
     with contextlib.closing(ServerDatabase(settings.database)) as database, _log_to_loguru():
         services = Services(database, settings)
         app = create_app(services)
+        protocol: Any = Connections()  # on h11, not httptools, even if that is installed: one parser to test
         config = uvicorn.Config(
             app,
             headers=[(SERVER_HEADER, VERSION)],
             loop="asyncio",
-            http="h11",  # not httptools, even if that is installed: one parser to test
+            http=protocol,
+            ssl_certfile=settings.tls_cert or None,
+            ssl_keyfile=settings.tls_key or None,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -131,7 +145,7 @@ def _prepared(settings: ServerSettings, listener: socket.socket, url: str) -> It
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            backlog=BACKLOG,
+            backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=STOP_GRACE,
         )
@@ -161,9 +175,9 @@ def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
         yield listener
 
 
-def _url(host: str, listener: socket.socket) -> str:
-    port = listener.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _url(settings: ServerSettings, listener: socket.socket) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'https' if settings.tls_cert else 'http'}://{host}:{listener.getsockname()[1]}"
 
 
 class _ToLoguru(logging.Handler):

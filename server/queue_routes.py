@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from loguru import logger
 from starlette.background import BackgroundTask
@@ -29,9 +29,11 @@ def show_queue(served: Served) -> Response:
 
 
 @queue.post("", response_model=models.JobIdBody, summary="Submit a job")
-async def submit(job: NewJobBody, served: Served) -> Response:
+async def submit(job: NewJobBody, served: Served, request: Request) -> Response:
     """Append a job to the queue. When the response arrives, the job is on the disk."""
     tasks = job.model_dump(exclude_unset=True)["tasks"]
+    if getattr(request.state, "role", "") == "worker" and not await run_in_threadpool(served.store.returns, tasks):
+        raise HTTPException(403, "The token for workers is only for jobs that a worker hands back.")
     job_id = await run_in_threadpool(served.store.submit, job.job_title, tasks, job.priority, job.requires)
     logger.info("Job {} is queued: {!a}", job_id, job.job_title)
     need = Need(frozenset(task["module"] for task in tasks), frozenset(job.requires))

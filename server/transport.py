@@ -4,11 +4,12 @@ Bodies are parsed here and not by the framework: its parser takes NaN, and its r
 to case. A wrong request gets a 4xx with `{"message": …}`, never a 500.
 """
 
-import hmac
+import asyncio
+import contextlib
 import json
 import math
 from collections.abc import Callable, Coroutine, Sequence
-from email.message import Message
+from email.message import Message as Mail
 from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
@@ -20,10 +21,11 @@ from fastapi.routing import APIRoute
 from pydantic import AfterValidator
 from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.formats import quote_part, refuse_constant
 from server.config import ServerSettings
+from server.http.tokens import Tokens, is_worker_call
 from server.models import ProblemBody
 from server.pages.sessions import is_logged_in
 from server.storage.tables import to_text
@@ -32,8 +34,19 @@ NOTHING = 204
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ProblemBody, "description": "There is none."}}
 
-MAX_BODY = 64 << 20
-"""Bytes of the largest body."""
+MAX_BODIES = {"workers": 64 << 10, "data": 4 << 20}
+"""Bytes of the largest body, by the first part of the path."""
+
+MAX_BODY = 16 << 20
+"""Bytes of the largest body of another call: a job."""
+
+BIG_BODY = 256 << 10
+"""Bytes of a body above which only some are taken at a time."""
+
+BIG_BODIES = 8
+
+BODY_TIME = 60.0
+"""Seconds for a whole body to arrive."""
 
 MAX_DEPTH = 100
 """Levels of nested lists and objects. Deeper ones could be stored, but not every client could read them."""
@@ -119,7 +132,9 @@ class Gate:
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app
-        self._token = settings.token.encode()
+        self._token = settings.token
+        self._root_path = settings.root_path
+        self._tokens = Tokens(settings.token, settings.worker_token)
         self._names = {"localhost", *(name.lower() for name in settings.allow_host)}
         self._origins = set(settings.cors_origin)
 
@@ -129,6 +144,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         refusal: Response | None = None
+        scope["root_path"] = self._root_path
         try:
             parts = [unquote(part, errors="strict") for part in scope["raw_path"].decode("ascii").split("/")]
         except UnicodeDecodeError:
@@ -138,9 +154,28 @@ class Gate:
             headers = Headers(scope=scope)
             if stranger := self._find_stranger(headers):
                 refusal = problem(403, stranger)
-            elif not (self._is_open(parts) or self._has_token(scope) or self._is_logged_in(scope, headers)):
-                refusal = self._ask_for_token(scope, parts)
-        await (refusal or self._app)(scope, receive, send)
+            elif not (self._is_open(parts) or self._is_logged_in(scope, headers)):
+                refusal = await self._check_token(scope, parts)
+        if refusal or scope["method"] != "HEAD" or parts[1:] == ["queue", "poll"]:  # a poll changes something
+            await (refusal or self._app)(scope, receive, send)
+        else:
+            await self._answer_head(scope, receive, send)
+
+    async def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as to GET, without the body; uvicorn leaves that out. A stream ends at once."""
+        is_ended = False
+
+        async def sending(message: Message) -> None:
+            nonlocal is_ended
+            if message["type"] == "http.response.start":
+                await send(message)
+            elif not is_ended:
+                is_ended = True
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        asked = {**scope, "method": "GET"}
+        await self._app(asked, receive, sending)
+        scope["route"] = asked.get("route")
 
     def _find_stranger(self, headers: Headers) -> str:
         """Say why a request may come from a web page of somebody else; empty if it does not."""
@@ -157,7 +192,21 @@ class Gate:
         return not self._token or is_free or parts == ["", "status", "health"]
 
     def _is_logged_in(self, scope: Scope, headers: Headers) -> bool:
-        return is_logged_in(scope["method"], headers, self._token.decode())
+        return is_logged_in(scope["method"], headers, self._token)
+
+    async def _check_token(self, scope: Scope, parts: Sequence[str]) -> Response | None:
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = given.partition(b" ")
+        role = self._tokens.role(token.strip()) if scheme.lower() == b"bearer" else ""
+        scope["state"]["role"] = role
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        if role == "worker" and not is_worker_call(method, parts):
+            return problem(403, "The token for workers is not for this call.")
+        if role:
+            return None
+        if given:
+            await self._tokens.slow_down(scope["client"][0] if scope["client"] else "")
+        return self._ask_for_token(scope, parts)
 
     def _ask_for_token(self, scope: Scope, parts: Sequence[str]) -> Response:
         """Send whoever wants to see a page to the login, and refuse a call."""
@@ -165,11 +214,6 @@ class Gate:
             wanted = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
             return RedirectResponse(f"{scope.get('root_path', '')}/farm/login?next={quote_part(wanted)}", 303)
         return problem(401, "The token is missing or wrong.", **{"WWW-Authenticate": "Bearer"})
-
-    def _has_token(self, scope: Scope) -> bool:
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = given.partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
 
 
 def _host_of(name: str) -> str:
@@ -201,15 +245,27 @@ class StrictRoute(APIRoute):
             # Also for safety: a browser lets any page send other types to this server, without asking it first (CORS).
             if self.body_field and not _is_json(request.headers.get("content-type", "")):
                 raise HTTPException(415, "The body must be JSON, with the header Content-Type: application/json.")
-            return await handle(_StrictRequest(request.scope, request.receive))
+            async with contextlib.AsyncExitStack() as taken:
+                return await handle(_StrictRequest(request, taken))
 
         return checked
 
 
 class _StrictRequest(Request):
+    def __init__(self, request: Request, taken: contextlib.AsyncExitStack) -> None:
+        super().__init__(request.scope, request.receive)
+        self._taken = taken
+        self._limit = MAX_BODIES.get(request.url.path.split("/")[1], MAX_BODY)
+
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
-            self._body = await self._read()
+            try:
+                async with asyncio.timeout(BODY_TIME):
+                    self._body = await self._read()
+            except TimeoutError:
+                raise HTTPException(
+                    408, f"The body did not arrive within {BODY_TIME:.0f} s.", {"Connection": "close"}
+                ) from None
         return self._body
 
     async def json(self) -> Any:
@@ -218,13 +274,16 @@ class _StrictRequest(Request):
 
     async def _read(self) -> bytes:
         length = self.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > MAX_BODY:
-            raise _too_large()
-        body = bytearray()
+        if length.isdecimal() and int(length) > self._limit:
+            raise _too_large(self._limit)
+        body, is_big = bytearray(), False
         async for chunk in self.stream():
             body += chunk
-            if len(body) > MAX_BODY:
-                raise _too_large()
+            if len(body) > self._limit:
+                raise _too_large(self._limit)
+            if len(body) > BIG_BODY and not is_big:
+                is_big = True
+                await self._taken.enter_async_context(self.app.state.big_bodies)
         return bytes(body)
 
 
@@ -258,14 +317,15 @@ def _finite(text: str) -> float:
 
 
 def _is_json(content_type: str) -> bool:
-    message = Message()
+    message = Mail()
     message["content-type"] = content_type
     kind = message.get_content_type()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def _too_large() -> HTTPException:
-    return HTTPException(413, f"The body is larger than {MAX_BODY >> 20} MiB.")
+def _too_large(limit: int) -> HTTPException:
+    size = f"{limit >> 20} MiB" if limit >> 20 else f"{limit >> 10} KiB"
+    return HTTPException(413, f"The body is larger than {size}.")
 
 
 def _too_deep() -> HTTPException:

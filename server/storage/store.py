@@ -83,6 +83,11 @@ class Store:
                 _end_cancelled(db, _find(db, job_id), former.cancelled_by)
         return job_id
 
+    def returns(self, tasks: Sequence[Any]) -> bool:
+        """Return whether a job with these tasks is one that was running and comes back."""
+        former_id = _former_id(tasks)
+        return former_id is not None and bool(self._texts(select(jobs.c.job_id).where(jobs.c.job_id == former_id)))
+
     def take(self, ability: Ability = ANYTHING, worker_id: str | None = None) -> str | None:
         """Take the first job of the queue that a worker can do: it runs from now on.
 

@@ -85,6 +85,9 @@ def start_command(
 )
 @click.option("--insecure", is_flag=True, help="Let other machines reach a server without API_TOKEN.")
 @click.option("--allow-host", metavar="NAME", multiple=True, help="A name by which clients reach this server.")
+@click.option("--tls-cert", metavar="FILE", default="", help="A certificate in PEM: serve HTTPS.")
+@click.option("--tls-key", metavar="FILE", default="", help="Its key, unless that is in the same file.")
+@click.option("--root-path", metavar="PATH", default="", help="The path under which a proxy shows the server.")
 @click.option("--cors-origin", metavar="ORIGIN", multiple=True, help="A web page's origin that may use this server.")
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes, with PostgreSQL."
@@ -158,6 +161,7 @@ def _server_settings(
         database=database or Path(settings.state_directory) / "server.sqlite3",
         port=DEFAULT_PORT if port is None else port,
         token=settings.api_token,
+        worker_token=os.environ.get("WORKER_TOKEN", ""),
         **options,
     )
 

@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from tests.server.postgresql import PASSWORD, postgresql
+from tests.server.relay import Relay
 from tests.support.api_server import BEAT, Api, Process, connected, serving
-from tests.support.relay import Relay
 from tests.support.waiting import until
 
 

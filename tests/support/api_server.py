@@ -99,7 +99,8 @@ def serving(database: Path | str, **settings: Any) -> Iterator[Api]:
 class Process:
     """A server in a process of its own, which can be killed and started again."""
 
-    def __init__(self, directory: Path, database: Path | str, **settings: Any) -> None:
+    def __init__(self, directory: Path, database: Path | str, descriptors: int = 0, **settings: Any) -> None:
+        self._descriptors = descriptors
         self._log = directory / "server.log"
         self._settings = {"database": database, "port": 0} | settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,9 +108,12 @@ class Process:
     def start(self) -> str:
         """Start it; returns the URL once it answers."""
         code = (
+            "import resource\n"
             "from pathlib import PosixPath\n"
             "from server.config import ServerSettings\n"
             "from server.main import serve\n"
+            f"most = {self._descriptors} or resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))\n"
             f"serve(ServerSettings(**{self._settings!r}))\n"
         )
         with open(self._log, "wb") as log:

@@ -1,0 +1,128 @@
+"""Clients that open connections and say nothing, and HTTPS."""
+
+import contextlib
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from server.errors import ServerError
+from server.http import connections
+from tests.support.api_server import JOB, Api, Process, connected, serving
+
+
+@contextlib.contextmanager
+def silent(api: Api, count: int, sent: bytes = b"") -> Iterator[list[socket.socket]]:
+    """Connections that send this and no more."""
+    host, port = api.url.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as opened:
+        yield [_open(opened, host, int(port), sent) for _ in range(count)]
+
+
+def _open(opened: contextlib.ExitStack, host: str, port: int, sent: bytes) -> socket.socket:
+    connection = opened.enter_context(socket.create_connection((host, port)))
+    connection.sendall(sent)
+    return connection
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /queue HTTP/1.1\r\nHost: x\r\n"])
+def test_silent_clients_take_nobodys_place(tmp_path: Path, sent: bytes) -> None:
+    """More than there are descriptors: good clients go on, old and new ones, and the log stays small."""
+    process = Process(tmp_path, tmp_path / "jobs.db", descriptors=400)
+    try:
+        with connected(process.start()) as old:
+            waiting = silent(old, 1000, sent)
+            with waiting:
+                statuses = [old.status("POST", "/queue", JOB) for _ in range(3)]
+                with connected(old.url) as new:
+                    statuses += [new.status("GET", "/queue") for _ in range(3)]
+    finally:
+        process.kill()
+
+    assert statuses == [200] * 6
+    assert len(process.log) < 20_000
+
+
+def test_a_head_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then does not keep a connection."""
+    monkeypatch.setattr(connections, "HEAD_TIME", 0.5)
+    with serving(tmp_path / "jobs.db") as api, silent(api, 1, b"GET /queue HTTP/1.1\r\n") as [slow]:
+        slow.settimeout(0.1)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                slow.sendall(b"x")
+                with contextlib.suppress(TimeoutError):
+                    if not slow.recv(1):
+                        break
+        ended = api.status("GET", "/queue")
+
+    assert ended == 200
+
+
+# --- HTTPS ---
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    names = ["-subj", "/CN=farm", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    return cert, key
+
+
+def test_it_serves_https(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    """With a certificate, clients that trust it are served."""
+    cert, key = map(str, certificate)
+    with serving(tmp_path / "jobs.db", tls_cert=cert, tls_key=key) as api:
+        answer = requests.get(f"{api.url}/queue", verify=cert, timeout=60)
+
+    assert api.url.startswith("https://")
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("wrong", ["missing", "no PEM", "another key", "no certificate"])
+def test_a_wrong_certificate_is_told_in_one_line(tmp_path: Path, certificate: tuple[Path, Path], wrong: str) -> None:
+    """The server does not start, and the line names the file."""
+    cert, key = map(str, certificate)
+    (tmp_path / "none").write_text("nothing")
+    other = tmp_path / "other"
+    subprocess.run(["openssl", "genrsa", "-out", str(other), "2048"], check=True, capture_output=True)
+    settings = {
+        "missing": {"tls_cert": "/nowhere", "tls_key": key},
+        "no PEM": {"tls_cert": str(tmp_path / "none")},
+        "another key": {"tls_cert": cert, "tls_key": str(other)},
+        "no certificate": {"tls_key": key},
+    }[wrong]
+    with pytest.raises(ServerError) as told, serving(tmp_path / "jobs.db", **settings):
+        pass
+
+    assert re.fullmatch(r"tls-(cert|key): .+", str(told.value))
+    assert settings.get("tls_cert", "") in str(told.value)
+
+
+def test_behind_a_proxy_links_have_its_path(tmp_path: Path) -> None:
+    """With `--root-path`, a proxy that takes the path off gets pages whose links have it."""
+    with serving(tmp_path / "jobs.db", root_path="/sisyphus") as api:
+        page = api("GET", "/doc/").text
+        schema = api("GET", "/doc/openapi.json").json()
+
+    assert "/sisyphus/doc/openapi.json" in page
+    assert schema["servers"] == [{"url": "/sisyphus"}]
