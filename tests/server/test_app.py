@@ -153,6 +153,7 @@ def test_the_schema_tells_of_every_route(api: Api) -> None:
             "GET /events",
             "GET /metrics",
             "GET /status/config",
+            "GET /status/farm",
             "GET /status/health",
         ]
     )
