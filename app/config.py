@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True):
     shutdown_grace: float | None
     """Seconds for which a first SIGTERM lets the jobs in hand go on; `None`: to their end."""
     cancel_deleted_jobs: bool
+    metrics_port: str
+    """Where to tell Prometheus of the worker, as `HOST:PORT`; empty for nowhere."""
     log_level: str
     state_directory: str
 
@@ -292,6 +294,13 @@ def _tags(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tag for each in text.split(",") if (tag := each.strip())))
 
 
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if text and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 1 << 16 and host.isprintable()):
+        raise ValueError("a port, or an address and a port (such as 9100 or 0.0.0.0:9100)")
+    return f"{host or '127.0.0.1'}:{port}" if text else ""
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         for choice in choices:
@@ -320,6 +329,7 @@ SETTINGS = {
     "on_restart": Setting("ON_RESTART", "resume", _one_of("resume", "requeue", "fail")),
     "shutdown_grace": Setting("SHUTDOWN_GRACE", "", lambda text: _seconds(text) if text else None),
     "cancel_deleted_jobs": Setting("CANCEL_DELETED_JOBS", "0", _yes_or_no),
+    "metrics_port": Setting("METRICS_PORT", "", _address),
     "log_level": Setting(
         "LOGURU_LEVEL", "INFO", _one_of("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
     ),

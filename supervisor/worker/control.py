@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import enum
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -188,6 +188,8 @@ class WorkerContext:
     outbox: Outbox
     log_outbox: Outbox
     """That of logs: no verdict waits for them."""
+    results: Counter[str]
+    """How many jobs were completed, failed, cancelled or returned to the queue, since the start."""
     control: Control
     flags: DisabledFlags
     trouble: Trouble

@@ -60,8 +60,8 @@ class Slot:
         self._control = context.control
         self._heartbeat = heartbeat
         self._settings = msgspec.structs.replace(context.settings, host_uuid=worker_id)
-        self._standing = SlotStanding(context.control, worker_id)
-        self._intake = Intake(context, worker_id, self._standing)
+        self.standing = SlotStanding(context.control, worker_id)
+        self._intake = Intake(context, worker_id, self.standing)
         self._adjusting = asyncio.Lock()
         heartbeat.on_orders = self._obey
 
@@ -75,16 +75,16 @@ class Slot:
             await self._begin(polled)
 
     def _obey(self, orders: WorkerOrders) -> None:
-        if self._standing.obey(orders, self._heartbeat.job_id):
+        if self.standing.obey(orders, self._heartbeat.job_id):
             self._control.start_task(self.adjust())
 
     async def adjust(self) -> None:
         """Do as operators want, after a signal or an order of the server: pause, resume or cancel, take jobs or not."""
-        self._standing.update()
+        self.standing.update()
         self._intake.interrupt()
         async with self._adjusting:
-            paused = self._standing.is_paused
-            if self.job and self._standing.is_cancelled.is_set():
+            paused = self.standing.is_paused
+            if self.job and self.standing.is_cancelled.is_set():
                 self.job.stop(CANCELLED)
             if self.job and paused != self._heartbeat.paused:
                 await (self.job.pause() if paused else self.job.resume())
@@ -193,7 +193,7 @@ class Slot:
             await self._refuse(unfinished, failure)
             return
         logger.bind(job=job.job_id).info("Job {!r} begins ({} tasks)", job.job_title, len(job.tasks))
-        self._standing.is_cancelled.clear()
+        self.standing.is_cancelled.clear()
         self._heartbeat.set_job(job)
         self._counted = job.job_id
         try:
@@ -221,9 +221,9 @@ class Slot:
         self.job = self._job_run(job, self.observer, checkpoint)
         if self._control.stage >= Stage.CANCEL:  # the order came while the job was read
             self.stop()
-        elif self._standing.is_cancelled.is_set():
+        elif self.standing.is_cancelled.is_set():
             self.job.stop(CANCELLED)
-        elif self._standing.is_paused:
+        elif self.standing.is_paused:
             await self.job.pause()
         watching = asyncio.create_task(self._cancel_if_deleted(self.job))
         try:
@@ -242,8 +242,8 @@ class Slot:
         logger.bind(job=job.job_id).warning("The job waits until the worker is well again: {}", why)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if job.tasks else KEPT):
-                await self._control.stopping_or(trouble.well, self._standing.is_cancelled)
-        if self._standing.is_cancelled.is_set():
+                await self._control.stopping_or(trouble.well, self.standing.is_cancelled)
+        if self.standing.is_cancelled.is_set():
             await self._refuse(job, Failure(CANCELLED.cause, "run", task=len(job.tasks)))
             return False
         if trouble.well.is_set() and self._control.stage < Stage.CANCEL:
@@ -324,11 +324,15 @@ class Slot:
 
     async def _queue_verdict(self, job: UnfinishedJob, info: dict[str, Any]) -> None:
         verdict = {"failed": not info["completed"], "info": info}
+        reason = info.get("error", {}).get("reason")
+        result = "cancelled" if reason == "cancelled" else "failed" if verdict["failed"] else "completed"
+        self._context.results[result] += 1
         item = await self._write(self._context.journal.queue_verdict(job.job_id, verdict))
         self._queue(item or OutboxItem(None, job.job_id, "verdict", json.dumps(verdict)))
         self._control.start_task(self._context.log_outbox.queue_log(job.job_id))
 
     async def _queue_return(self, job: UnfinishedJob) -> None:
+        self._context.results["returned"] += 1
         item = await self._write(self._context.journal.queue_return(job.job_id, job.document))
         self._queue(item or OutboxItem(None, job.job_id, "return", job.document))
 

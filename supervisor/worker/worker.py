@@ -31,6 +31,7 @@ from supervisor.worker.control import Control, DisabledFlags, PollTurn, Stage, W
 from supervisor.worker.heartbeat import WorkerHeartbeat
 from supervisor.worker.job_logs import JobLogs
 from supervisor.worker.journal import Journal, JournalError
+from supervisor.worker.metrics import WorkerMetrics
 from supervisor.worker.outbox import Outbox
 from supervisor.worker.slot import Slot
 from supervisor.worker.trouble import Trouble
@@ -70,7 +71,10 @@ class Worker:
         """Work until told to stop; returns the exit status."""
         with self._logs.collecting(self._settings.log_level), signals.handling(SIGNALS, self._on_signal):
             jobs = Path(self._settings.state_directory, "jobs")
-            async with start_runtime(self._client, self._settings, self._limits, jobs=jobs) as runtime:
+            async with (
+                WorkerMetrics(lambda: self._context, self._slots).serving(self._settings.metrics_port),
+                start_runtime(self._client, self._settings, self._limits, jobs=jobs) as runtime,
+            ):
                 with contextlib.closing(Session(self._settings)) as session:
                     context = self._context = await self._build_context(runtime, session)
                     self._make_slots(context)
@@ -100,6 +104,7 @@ class Worker:
             journal=journal,
             outbox=outbox,
             log_outbox=log_outbox,
+            results=collections.Counter(),
             control=self._control,
             flags=flags,
             trouble=trouble,

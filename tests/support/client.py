@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.api_server import Api
 from tests.support.farm import Farm, Request, Verdict
-from tests.support.supervised import CLIENT, Supervised, job
+from tests.support.supervised import BENIGN, CLIENT, Supervised, job
 from tests.support.waiting import until
 
 WORKER = "8b5c1d1e-6f0a-4c39-9a53-0d3a86a4d1f7"
@@ -31,6 +32,7 @@ SETTINGS = {
     "API_TIMEZONE",
     "WORKER_SLOTS",
     "WORKER_TAGS",
+    "METRICS_PORT",
     "ON_RESTART",
     "SHUTDOWN_GRACE",
 }
@@ -121,6 +123,57 @@ class Held:
 
     def let_go(self) -> None:
         self._end.touch()
+
+
+class Served:
+    """A client, not yet started, and its server, the embedded one. Polls and beats are as rare as by default."""
+
+    def __init__(self, client: Client, api: Api) -> None:
+        self.client = client
+        self.api = api
+        client.settings |= {"API_URL": api.url, "QUEUE_POLL_INTERVAL": "60", "NETWORK_RETRY_INTERVAL": "60"}
+
+    def submit(self, document: dict[str, Any] = BENIGN, **more: Any) -> str:
+        """Submit a job; returns its id."""
+        answer = self.api("POST", "/queue", document | more)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["job_id"])
+
+    def hold(self, directory: Path, name: str = "held", **more: Any) -> tuple[Held, str]:
+        """Submit a job that runs until it is let go, and wait until it runs; returns it and its id."""
+        held = Held(directory, name)
+        job_id = self.submit(held.job, **more)
+        held.await_running()
+        return held, job_id
+
+    def order(self, worker: str = WORKER, **attributes: bool) -> None:
+        """Disable, enable, pause or resume a worker."""
+        assert self.api.status("PATCH", f"/workers/{worker}", attributes) == 200
+
+    def record(self, job_id: str) -> dict[str, Any]:
+        """Everything of a job."""
+        record: dict[str, Any] = self.api("GET", f"/jobs/{job_id}/record").json()
+        return record
+
+    def await_state(self, job_id: str, state: str) -> dict[str, Any]:
+        """Wait until a job is in a state; returns everything of it."""
+        return until(lambda: (record := self.record(job_id))["state"] == state and record, f"{job_id} {state}", 60)
+
+    def idle_workers(self) -> int:
+        """How many workers wait for a job."""
+        return [each["status"] for each in self.api("GET", "/workers").json()["workers"]].count("idle")
+
+    def await_beat(self, worker: str = WORKER, **info: Any) -> dict[str, Any]:
+        """Wait for a heartbeat with this in its `info`."""
+
+        def find() -> Any:
+            beat = self.api("GET", f"/workers/{worker}").json()
+            return (
+                info.items() <= beat.get("info", {}).items() and beat.get("status") in ("idle", "in_progress") and beat
+            )
+
+        beat: dict[str, Any] = until(find, f"a heartbeat with {info}")
+        return beat
 
 
 def hold_jobs(farm: Farm, client: Client, directory: Path, count: int = 3) -> tuple[list[Held], list[str]]:

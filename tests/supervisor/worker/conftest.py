@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.worker.served import Served
 from tests.support.api_server import serving
-from tests.support.client import Client
+from tests.support.client import Client, Served
 
 
 @pytest.fixture

@@ -12,13 +12,11 @@ from loguru import logger
 
 from supervisor.worker import job_logs
 from supervisor.worker.job_logs import MAX_AGE, MAX_FILES, MAX_LOG, JobLogs
-from tests.supervisor.worker.served import Served
 from tests.support.api_server import Process, connected
-from tests.support.client import TOKEN, Client, await_verdicts
+from tests.support.client import TOKEN, Client, Served, await_verdicts
 from tests.support.farm import Farm
 from tests.support.supervised import BENIGN, job
 from tests.support.waiting import until
-
 
 PRINTING = job(("hostile", {"step": "run", "act": "warn_and_leave_threads"}))
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.supervisor.worker.served import Served
 from tests.support.api_server import wait_for
-from tests.support.client import QUICK, WORKER
+from tests.support.client import QUICK, WORKER, Served
 from tests.support.waiting import until
 
 

@@ -2,16 +2,64 @@
 
 import contextlib
 import itertools
+import re
 import signal
+import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.supervisor.worker.served import CuttingProxy, Served
 from tests.support.api_server import Process, connected
-from tests.support.client import Client, Held
+from tests.support.client import Client, Held, Served
 from tests.support.supervised import BENIGN, job
 from tests.support.waiting import until
+
+
+class CuttingProxy:
+    """Stands before a server, and closes each connection whose request is not answered within `patience` seconds."""
+
+    def __init__(self, url: str, patience: float) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._server = (host, int(port))
+        self._patience = patience
+        self.polls: list[float] = []
+        """When polls came, on the monotonic clock."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        """Pass one request on, and its answer back; then close, as the client is told to expect."""
+        with connection, contextlib.suppress(OSError), socket.create_connection(self._server) as server:
+            request = b""
+            while not (end := re.search(rb"\r\n\r\n", request)):
+                if not (data := connection.recv(1 << 16)):
+                    return
+                request += data
+            if request.startswith(b"GET /queue/poll"):
+                self.polls.append(time.monotonic())
+            length = re.search(rb"(?i)content-length: (\d+)", request)
+            while length and len(request) < end.end() + int(length[1]):
+                request += connection.recv(1 << 16)
+            server.sendall(request.replace(b"Connection: keep-alive", b"Connection: close"))
+            server.settimeout(self._patience)
+            while data := server.recv(1 << 16):
+                connection.sendall(data)
+
 
 # The intervals of `served` are a minute: whatever happens sooner happens because a poll waits.
 

@@ -32,6 +32,8 @@ def test_settings_may_be_empty(farm: Farm, client: Client) -> None:
         ("WORKER_SLOTS", "2.5"),
         ("WORKER_SLOTS", "many"),
         ("WORKER_TAGS", "gpu,\tspam"),
+        ("METRICS_PORT", "localhost:http"),
+        ("METRICS_PORT", "65536"),
         ("ON_RESTART", "perhaps"),
         ("SHUTDOWN_GRACE", "soon"),
         ("SHUTDOWN_GRACE", "-1"),
