@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import math
 import random
 from collections.abc import Callable
 from http import HTTPStatus
@@ -53,7 +54,7 @@ class WorkerHeartbeat:
         self.on_orders: Callable[[WorkerOrders], None] = lambda _: None
         self.is_known = asyncio.Event()
         self._session = session
-        self._interval = settings.heartbeat_interval
+        self._interval = self._wanted = settings.heartbeat_interval
         self._trouble = trouble
         self._online_at = field_time(now(settings))
         self._hostname = settings.hostname
@@ -130,11 +131,11 @@ class WorkerHeartbeat:
         except SessionError as error:
             self._must_ask = error.status != HTTPStatus.NOT_FOUND
             return
-        patience = configuration.vanished_after
-        if patience and self._interval > patience / BEATS:
-            shown, self._interval = self._interval, patience / BEATS
+        patience = configuration.vanished_after or math.inf
+        before, self._interval = self._interval, min(self._wanted, patience / BEATS)
+        if self._interval < before:
             words = "HEARTBEAT_INTERVAL: {:g} s is too long for the server, whose patience is {:g} s: now {:g} s"
-            logger.warning(words, shown, patience, self._interval)
+            logger.warning(words, before, patience, self._interval)
             self._adapted.set()
         if ORDERS in configuration.offers:
             self._adapted.set()  # the next heartbeat brings the orders

@@ -85,11 +85,9 @@ def replaced(around: Surroundings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def forbidden(around: Surroundings) -> Iterator[None]:
-    around.scratch.chmod(0o500)
     for directory in around.scratch.iterdir():
-        directory.rename(around.scratch.parent / "moved") if ROOT else directory.chmod(0)
+        directory.chmod(0)
     yield
-    around.scratch.chmod(0o700)
 
 
 @contextlib.contextmanager
@@ -172,7 +170,7 @@ FAULTS: dict[str, tuple[str, str, Context, str]] = {
     "scratch read-only": ("the disk", "an error made it read-only", read_only("scratch"), "Read-only file system"),
     "scratch removed": ("a cleaner", "removes TMPDIR", emptied("scratch"), ""),
     "scratch replaced": ("a user", "puts a file in its place", replaced, ""),
-    "scratch forbidden": ("a user", "takes the permissions away", forbidden, "Permission denied"),
+    "scratch forbidden": ("a user", "takes the permissions away", forbidden, ""),
     "no process": ("the machine", "no process is to be had", no_process, "cannot fork"),
     "no descriptors": ("the machine", "no descriptor is to be had", no_descriptors, "Too many open files"),
     "upgrade": ("the operator", "replaces the code, and the zygote is lost", upgrading, "the zygote was lost"),
