@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -22,22 +23,22 @@ STEPS = {
 }
 
 FAILURES = {
-    # act: (reason, what else the error holds)
-    "own_error": ("exception", {"message": "Could not build additional pylons."}),
+    # act: (reason, what else the error holds; of the message, a pattern)
+    "own_error": ("exception", {"message": r"Could not build additional pylons\."}),
     "other_exception": ("exception", {"message": "ZeroDivisionError: not one of the four"}),
     "unprintable_exception": ("exception", {}),
     "huge_error": ("exception", {}),
-    "system_exit": ("exit", {"exit_status": 7}),
-    "os_exit": ("exit", {"exit_status": 7}),
-    "abort": ("signal", {"signal": "SIGABRT"}),
-    "segfault": ("signal", {"signal": "SIGSEGV"}),
-    "sigkill": ("signal", {"signal": "SIGKILL"}),
-    "hold_gil": ("timeout", {"limit": "500ms"}),
+    "system_exit": ("exit", {"exit_status": 7, "message": "called sys.exit"}),
+    "os_exit": ("exit", {"exit_status": 7, "message": "exited with status 7"}),
+    "abort": ("signal", {"signal": "SIGABRT", "message": "killed by SIGABRT"}),
+    "segfault": ("signal", {"signal": "SIGSEGV", "message": "killed by SIGSEGV"}),
+    "sigkill": ("signal", {"signal": "SIGKILL", "message": "killed by SIGKILL"}),
+    "hold_gil": ("timeout", {"limit": "500ms", "message": "did not end within 500ms"}),
     "block_in_c": ("timeout", {"limit": "500ms"}),
     "endless_heartbeats": ("timeout", {"limit": "500ms"}),
     "endless_log": ("timeout", {"limit": "500ms"}),
     "ignore_everything": ("timeout", {"limit": "500ms"}),
-    "garbage": ("protocol", {}),
+    "garbage": ("protocol", {"message": "the task process "}),
     "half_frame": ("protocol", {}),
     "huge_frame": ("protocol", {}),
     "nested_frame": ("protocol", {}),
@@ -73,7 +74,9 @@ def test_failure_is_explained_and_contained(supervised: Supervised, step: str, a
     error = failed.info["error"]
     reason, evidence = FAILURES[act]
     assert (error["type"], error["reason"], error["step"]) == (STEPS[step], reason, step)
-    assert evidence.items() <= error.items()
+    assert evidence.items() - {("message", evidence.get("message"))} <= error.items()
+    assert re.search(str(evidence.get("message", "")), error["message"])
+    assert None not in error.values()
     assert error["module"] == "hostile"
     assert not failed.info["completed"]
     assert after.failure is None
