@@ -40,6 +40,9 @@ SETTINGS = {
 BEAT = 1.0
 """The heartbeat's interval where gaps are measured: long beside what a busy machine adds."""
 
+SLOW_BEAT = 2.0
+"""The same beside modules and faults that make it busy themselves."""
+
 
 class Client:
     """`sisyphus-client start`, with short intervals and a log that can be read."""
@@ -180,7 +183,7 @@ def hold_jobs(farm: Farm, client: Client, directory: Path, count: int = 3) -> tu
     """Start a client with one slot more than jobs that run until they are let go. Returns the jobs and their ids."""
     good = [Held(directory, f"good{number}") for number in range(count)]
     ids = [farm.post(each.job) for each in good]
-    client.start(WORKER_SLOTS=str(count + 1), HEARTBEAT_INTERVAL=f"{BEAT:g}")
+    client.start(WORKER_SLOTS=str(count + 1), HEARTBEAT_INTERVAL=f"{SLOW_BEAT:g}")
     for each in good:
         each.await_running()
     return good, ids
@@ -191,10 +194,10 @@ def gaps(requests: list[Request]) -> list[float]:
     return [later.time - earlier.time for earlier, later in itertools.pairwise(requests)]
 
 
-def longest_gap(farm: Farm) -> float:
+def longest_gap(farm: Farm, since: float = 0.0) -> float:
     """Seconds between two heartbeats of a slot, at most."""
-    slots = {request.call for request in farm.calls("POST /workers/*")}
-    return max(gap for slot in slots for gap in gaps(farm.calls(slot)))
+    slots = {request.call for request in farm.calls("POST /workers/*", since)}
+    return max([0.0, *(gap for slot in slots for gap in gaps(farm.calls(slot, since)))])
 
 
 def own_beats(farm: Farm, since: float = 0.0) -> list[Request]:
