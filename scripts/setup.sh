@@ -1,6 +1,6 @@
 # Sourced by the other scripts: sets up what they need. `root` is the checkout, `venv` its environment.
 #   set_up LOCK [PROGRAM...]  the client and the packages of that lock file, in .venv, and those programs, with apt-get:
-#                             ffmpeg, mkvmerge, HandBrakeCLI, and for the tests faketime and PostgreSQL
+#                             ffmpeg, mkvmerge, HandBrakeCLI, and for the tests faketime, PostgreSQL and Chromium
 # It says what it does on standard error, a line for each thing, and nothing when all is in place. What it may not install
 # itself, for want of root or sudo, it names all at once, in one line that can be pasted.
 # shellcheck shell=bash

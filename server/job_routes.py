@@ -107,7 +107,7 @@ def why_waiting(served: Services, need: Need) -> str:
         return "the queue is disabled"
     if all(name in standing.disabled | standing.paused for name in able):
         return "every worker that can do it is disabled or paused"
-    return "it waits for its turn"
+    return "waiting for a free worker"
 
 
 def _has_module(abilities: Any, module: str) -> bool:

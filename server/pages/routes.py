@@ -35,13 +35,14 @@ def show_now(request: Request, served: Served) -> Response:
     """The whole farm at a glance."""
     failed, _ = served.history.page(JobFilter("failed"), None, SHOWN_NOW)
     day_ago = datetime.now(UTC) - timedelta(days=1)
+    farm = summarise(served)
     return render(
         request,
         "now.html",
-        farm=summarise(served),
+        farm=farm,
+        top=max(hour["completed"] + hour["failed"] for hour in farm["hours"]),
         running=views.list_running(served)[:SHOWN_NOW],
         failed=[job for job in failed if datetime.fromisoformat(job["ended_at"]) > day_ago],
-        since=day_ago.isoformat(timespec="minutes")[:16],
     )
 
 

@@ -19,7 +19,7 @@ from server.transport import MAX_BODY, Json, decode, in_words
 
 submission = APIRouter(prefix="/farm", include_in_schema=False)
 
-FINE = ("it waits for its turn", "the queue is disabled", "every worker that can do it is disabled or paused")
+FINE = ("waiting for a free worker", "the queue is disabled", "every worker that can do it is disabled or paused")
 """Why a job waits that will be done some time."""
 
 

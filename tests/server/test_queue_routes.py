@@ -94,7 +94,7 @@ def test_a_job_that_nobody_can_do_says_so(api: Api) -> None:
         "no live worker has the tag gpu",
         "no live worker has the module other",
         "every worker that can do it is disabled or paused",
-        "it waits for its turn",
+        "waiting for a free worker",
     ]
 
 

@@ -1,8 +1,7 @@
 // Times, durations and sizes for people. The server writes times in UTC; here they become the reader's own.
 
 const EVERY = 5000; // milliseconds
-const AGO = new Intl.RelativeTimeFormat("en", { numeric: "always", style: "short" });
-const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 const FULL = { dateStyle: "medium", timeStyle: "medium" };
 
 export function begin() {
@@ -16,16 +15,16 @@ export function tell(element) {
         const instant = new Date(time.dateTime);
         if (Number.isNaN(instant.getTime())) continue;
         const full = instant.toLocaleString([], FULL);
-        const text = time.dataset.style === "full" ? full : ago((Date.now() - instant) / 1000);
+        const text = time.dataset.style === "full" ? full : inWords((Date.now() - instant) / 1000, time.dataset.style);
         if (time.textContent !== text) time.textContent = text;
         if (time.title !== full) time.title = full;
     }
 }
 
-function ago(seconds) {
-    if (Math.abs(seconds) < 5) return "just now";
-    const [unit, length] = UNITS.find(([, length]) => Math.abs(seconds) >= length);
-    return AGO.format(-Math.trunc(seconds / length), unit);
+function inWords(seconds, style) {
+    if (seconds < 5) return style === "for" ? "an instant" : "just now"; // or in the future: clocks differ
+    const [length, unit] = UNITS.find(([length]) => seconds >= length);
+    return `${Math.trunc(seconds / length)} ${unit}${style === "for" ? "" : " ago"}`;
 }
 
 export function duration(seconds) {

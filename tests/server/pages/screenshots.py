@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,8 +23,8 @@ from sqlalchemy import update
 from server.storage.database import ServerDatabase
 from server.storage.store import Store
 from server.storage.tables import jobs
+from tests.server.pages.chromium import launch
 from tests.support.api_server import Api, serving
-from tests.support.browsers import launch
 from tests.support.waiting import until
 
 WIDTHS = (390, 1280, 1920)
@@ -36,8 +37,9 @@ TITLES = ("The Third Man", "Metropolis", "Nosferatu", "Sunrise", "M", "The Gener
 
 FAILURES = [
     ("exit", "ffmpeg exited with 1: Error while decoding stream #0:0: Invalid data found when processing input",
-     {"exit_status": 1, "stderr": ["[hevc @ 0x55d0c1] Could not find ref with POC 41", "Error while decoding stream #0:0: "
-                                   "Invalid data found when processing input", "Conversion failed!"]}),
+     {"exit_status": 1, "stderr": ["[hevc @ 0x55d0c1] Could not find ref with POC 41",
+                                   "Error while decoding stream #0:0: Invalid data found when processing input",
+                                   "Conversion failed!"]}),
     ("memory", "the task used more memory than it may have", {"limit": "8GiB", "value": "8.1GiB", "progress": 43.1}),
     ("stall", "nothing happened for 15 minutes: no report, no CPU time, no input or output", {"progress": 71.8}),
     ("signal", "ffmpeg was killed by SIGSEGV", {"signal": "SIGSEGV", "progress": 3.4}),
@@ -67,11 +69,18 @@ def record(document: dict[str, Any], host: str, failure: Any) -> dict[str, Any]:
             "peak_memory": random.randrange(400, 2600) * 10**6, "attempts": 1,
             "outputs": [{"path": path, "bytes": random.randrange(200, 4000) * 10**6}]}  # fmt: skip
     cleanup = {"module": "cleanup", "result": "completed", "seconds": 0.2, "cpu_seconds": 0.1, "peak_memory": 21000000}
-    info = {"worker": host, "worker_id": f"{host}-4c39", "version": "1.4.0", "seconds": seconds, "completed": True}
+    info = {"worker": host, "worker_id": worker_id(host), "version": "1.4.0", "seconds": seconds, "completed": True}
     if not failure:
         return info | {"tasks": [done, cleanup]}
     reason, words, more = failure
-    error = {"type": "RunError", "reason": reason, "step": "run", "module": "ffmpeg", "task": 0, "message": words} | more
+    error = {
+        "type": "RunError",
+        "reason": reason,
+        "step": "run",
+        "module": "ffmpeg",
+        "task": 0,
+        "message": words,
+    } | more
     failed = {key: value for key, value in done.items() if key != "outputs"} | {"result": "failed"}
     info |= {"completed": False, "module": "ffmpeg", "message": f"Failed to run task: {words}", "error": error}
     return info | {"tasks": [failed, {"module": "cleanup", "result": "not run"}]}
@@ -95,6 +104,11 @@ def fill(place: Path) -> None:
                 db.execute(update(jobs).where(jobs.c.job_id == job_id).values(times))
 
 
+def worker_id(host: str) -> str:
+    """An id as workers have it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, host))
+
+
 class Imagined(threading.Thread):
     """Workers that send heartbeats and encode nothing."""
 
@@ -104,15 +118,14 @@ class Imagined(threading.Thread):
         self.beats: dict[str, dict[str, Any]] = {}
         self.stopped = threading.Event()
 
-    def add(self, host: str, tags: str, job_id: str = "", title: str = "") -> None:
+    def add(self, host: str, tags: str, modules: str) -> None:
         """Add a worker, with its job."""
-        name = f"{host}-4c39-9a53"
-        self.api("GET", f"/queue/poll?worker_id={name}&modules=none,ffmpeg,cleanup,mkvmerge&tags={tags}")
+        name = worker_id(host)
         beat = {"status": "idle", "online_at": "2026-01-01 10:00:00.123456+00:00", "hostname": host, "version": "1.4.0"}
         beat["online_at"] = str(datetime.now(UTC) - timedelta(hours=30))
         self.beats[name] = beat
         self.beat(name)
-        taken = self.api("GET", f"/queue/poll?worker_id={name}&modules=ffmpeg,cleanup,mkvmerge&tags={tags}").json()
+        taken = self.api("GET", f"/queue/poll?worker_id={name}&modules={modules}cleanup,mkvmerge&tags={tags}").json()
         if taken:
             info = {"phase": "pass 2 of 2", "fps": random.uniform(20, 90), "speed": random.uniform(0.8, 3.5)}
             info |= {"memory": random.randrange(600, 2400) * 10**6, "eta_seconds": random.randrange(200, 4000)}
@@ -153,7 +166,19 @@ def encode(directory: Path, number: int) -> dict[str, Any]:
     """A real encode, at the speed at which the film is played."""
     clip = directory / "clip.mkv"
     if not clip.exists():
-        argv = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-t", "300", "-c:v", "mpeg4"]
+        argv = [
+            "ffmpeg",
+            "-v",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=320x180:rate=25",
+            "-t",
+            "300",
+            "-c:v",
+            "mpeg4",
+        ]
         subprocess.run([*argv, str(clip)], check=True)
     data = {"sources": [{"filename": str(clip), "options": {"re": None}}],
             "source_maps": [{"source": 0, "specifier": "v", "stream": 0}],
@@ -173,14 +198,13 @@ def populate(api: Api, directory: Path, imagined: Imagined) -> None:
     for number in range(1, 4):
         api("POST", "/queue", job("Sherlock Jr.", number, requires=["av1-hardware"], priority=5 if number == 2 else 0))
     for host in HOSTS:
-        imagined.add(host, "studio,gpu" if host.startswith("gpu") else "studio")
+        imagined.add(host, "studio,gpu" if host.startswith("gpu") else "studio", "" if host == "attic" else "ffmpeg,")
     trouble = {"trouble": "no scratch directory: /var/tmp: no space left on device"}
-    imagined.beats["attic-4c39-9a53"] |= {"status": "idle", "info": trouble}
-    imagined.beats["attic-4c39-9a53"].pop("job_id", None)
+    imagined.beats[worker_id("attic")] |= {"info": trouble}
     for number in (1, 2):
         api("POST", "/queue", encode(directory, number))
-    api("PATCH", "/workers/encoder03-4c39-9a53", {"paused": True})
-    api("PATCH", "/workers/gpu02-4c39-9a53", {"disabled": True})
+    api("PATCH", "/workers/" + worker_id("encoder03"), {"paused": True})
+    api("PATCH", "/workers/" + worker_id("gpu02"), {"disabled": True})
 
 
 def take(browser: Browser, url: str, views: dict[str, str], target: Path, scheme: str, widths: Any = WIDTHS) -> None:
@@ -196,14 +220,14 @@ def take(browser: Browser, url: str, views: dict[str, str], target: Path, scheme
         picture = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
         context.close()
         argv = ["ffmpeg", "-v", "error", "-y", "-f", "image2pipe", "-i", "-", "-c:v", "libwebp", "-quality", "60"]
-        suffix = "-dark" if scheme == "dark" else ""
-        subprocess.run([*argv, str(target / f"{name}-{width}{suffix}.webp")], input=picture, check=True)
+        folder = target / (str(width) if scheme == "light" else scheme)
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run([*argv, str(folder / f"{name}.webp")], input=picture, check=True)
 
 
 def main() -> None:
     """Make all pictures."""
     target = Path(sys.argv[1])
-    target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         directory = Path(name)
         fill(directory / "jobs.db")
@@ -216,7 +240,6 @@ def main() -> None:
             until(lambda: api("GET", "/status/farm").json()["running"] >= 6, "the farm to be busy")
             time.sleep(8)
             failed = api("GET", "/jobs?state=failed&limit=1").json()["jobs"][0]["job_id"]
-            print(api("GET", "/jobs?q=Faust").text)
             running = api("GET", "/jobs?q=Faust").json()["jobs"][0]["job_id"]
             views = {"now": "/", "running": "/farm/running", "queue": "/farm/queue", "history": "/farm/history",
                      "job-failed": f"/farm/jobs/{failed}", "job-running": f"/farm/jobs/{running}",

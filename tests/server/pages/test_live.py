@@ -1,0 +1,238 @@
+"""What the page does by itself: it follows the farm, loses the server and finds it again, and knows who may look."""
+
+import contextlib
+import socket
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from playwright.sync_api import Page, expect
+
+from server.storage.database import ServerDatabase
+from server.storage.tables import jobs, to_text
+from tests.server.pages.conftest import Look, until_live
+from tests.server.pages.test_views import VIEWS, beat, populate
+from tests.support.api_server import Api, Process, connected, serving
+from tests.support.client import Client
+from tests.support.media import make_clip
+from tests.support.supervised import Supervised, job
+from tests.support.waiting import until
+
+TOKEN = "spam & eggs 4711"
+
+
+def test_a_real_encode_is_seen_to_move(api: Api, look: Look, supervised: Supervised, tmp_path: Path) -> None:
+    """A job begins, moves and ends before the eyes of who looks on, without loading the page again."""
+    clip = make_clip(tmp_path / "clip.mkv", seconds=10, audio=False)
+    data = {
+        "sources": [{"filename": str(clip), "options": {"re": None}}],
+        "source_maps": [{"source": 0, "specifier": "v", "stream": 0}],
+        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "libx264", "preset": "ultrafast"}}],
+        "output_file": str(tmp_path / "out.mkv"),
+    }
+    page = look(api.url, "/farm/running")
+    until_live(page)
+    page.evaluate("window.same = true")
+    with closing(Client(api, supervised)) as client:
+        client.start()
+        job_id = api("POST", "/queue", job(("ffmpeg", data), job_title="moves")).json()["job_id"]
+        bar = page.get_by_role("progressbar")
+        expect(bar).to_have_attribute("aria-label", "Progress of moves")
+        seen = [until(lambda least=least: page.evaluate(SHOWN, least), "progress") for least in (0, 20, 40)]
+        expect(page.locator(f"#job-{job_id}")).to_contain_text("fps")
+        expect(page.locator("main")).to_contain_text("Nothing runs.", timeout=60_000)
+        assert client.stop() == 0
+
+    assert seen == sorted(set(seen))
+    assert page.evaluate("window.same")
+    page.goto(f"{api.url}/farm/jobs/{job_id}")
+    expect(page.locator("main")).to_contain_text("out.mkv")
+    expect(page.locator(".facts .badge").first).to_have_text("completed")
+
+
+SHOWN = "(least) => { const shown = document.querySelector('progress')?.value ?? 0; return shown > least && shown }"
+
+
+def test_a_server_that_goes_and_comes(tmp_path: Path, look: Look) -> None:
+    """The page says since when the server is away, and shows what is new when it is back; nobody loads it again."""
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port = chosen.getsockname()[1]
+    server = Process(tmp_path, tmp_path / "jobs.db", port=port)
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.kill)
+        api = stack.enter_context(connected(server.start()))
+        page = look(api.url, "/farm/queue", failing=True)
+        until_live(page)
+        page.evaluate("window.same = true")
+        server.kill()
+        expect(page.locator("#connection")).to_contain_text("Server away since")
+        server.start()
+        api.submit("after the restart")
+
+        expect(page.locator("tbody")).to_contain_text("after the restart")
+        expect(page.locator("#connection")).to_have_text("Live")
+        assert page.evaluate("window.same")
+
+
+def test_login(tmp_path: Path, look: Look) -> None:
+    """Behind a token, the page asks for it, refuses a wrong one, keeps a cookie for the right one, and forgets it."""
+    with serving(tmp_path / "jobs.db", token=TOKEN) as api:
+        ids = populate(api)
+        page = look(api.url, f"/farm/jobs/{ids['failed']}?x=1", failing=True)
+        field = page.get_by_label("Token")
+        field.fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text("This is not the token of this server.")
+        field.fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#error")).to_be_visible()
+        assert page.url.endswith("?x=1")
+        until_live(page)
+        cookie = page.context.cookies()[0]
+
+        assert (cookie["httpOnly"], cookie["sameSite"], cookie["secure"]) == (True, "Strict", False)
+        assert TOKEN not in cookie["value"]
+        page.get_by_role("button", name="Run it again").click()
+        expect(page.locator("#status")).to_contain_text("A copy is in the queue.")
+        page.get_by_role("button", name="Log out").click()
+        expect(field).to_be_visible()
+        page.goto(f"{api.url}/farm/queue")
+        expect(field).to_be_visible()
+
+
+def test_a_cookie_is_good_for_this_page_alone(tmp_path: Path) -> None:
+    """With the cookie, calls of other origins, of a changed cookie and of one of another token are refused."""
+    with serving(tmp_path / "jobs.db", token=TOKEN) as api:
+        own = {"Origin": api.url}
+        form = {"token": TOKEN, "next": "//evil.example"}
+        answer = requests.post(f"{api.url}/farm/login", form, headers=own, allow_redirects=False)
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+
+        def patch(cookie: str, **headers: str) -> int:
+            headers = {"Cookie": cookie} | {name.replace("_", "-"): value for name, value in headers.items()}
+            return requests.patch(f"{api.url}/queue", json={"disabled": False}, headers=headers).status_code
+
+        assert answer.headers["Location"] == "/"
+        assert patch(cookie, **own) == 200
+        assert patch(cookie, **own, Sec_Fetch_Site="same-origin") == 200
+        assert patch(cookie) == 401
+        assert patch(cookie, Origin="http://127.0.0.1:1") == 401
+        assert patch(cookie, Origin="null") == 401
+        assert patch(cookie, **own, Sec_Fetch_Site="same-site") == 401
+        end, _, signature = cookie.partition("=")[2].partition(".")
+        for changed in (f"{int(end) + 1}.{signature}", f"{end}.{'0' * 64}", f"{end}.", "", "x", f"1.{signature}"):
+            assert patch(f"sisyphus_session={changed}", **own) == 401
+        assert (
+            requests.get(f"{api.url}/jobs", headers={"Cookie": cookie, "Sec-Fetch-Site": "same-site"}).status_code
+            == 401
+        )
+        assert requests.get(f"{api.url}/", allow_redirects=False).headers["Location"] == "/farm/login?next=%2F"
+        other = requests.post(
+            f"{api.url}/farm/login", form, headers={"Origin": "http://x.example"}, allow_redirects=False
+        )
+        assert other.status_code == 403
+
+
+def test_headers_of_every_view(api: Api) -> None:
+    """Every view and file says what a browser may load and do: nothing of others, no script in the text."""
+    for path in (*VIEWS, "/farm/login", "/farm/jobs/x", "/farm/static/main.js"):
+        headers = api("GET", path).headers
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+        assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "same-origin")
+
+
+# --- large farms ---
+
+
+def fill(place: Path, ended: int, queued: int) -> None:
+    """Put jobs into a database."""
+    document = to_text({"job_title": "many", "tasks": [{"module": "ffmpeg", "data": {"sources": ["a" * 200]}}]})
+    with closing(ServerDatabase(place)) as database, database.begin() as db:
+        db.exec_driver_sql("INSERT INTO needs (need, modules, tags) VALUES (1, '[\"ffmpeg\"]', '[]')")
+        now = int(time.time() * 1e6)
+        for state, count in (("completed", ended), ("queued", queued)):
+            rows = [
+                {
+                    "job_id": f"{state}-{number}", "state": state, "priority": 0, "position": 0,
+                    "title": f"many {number}", "document": document, "need": 1, "attempts": "[]",
+                    "added_at": now, "started_at": now, "ended_at": now if state == "completed" else None,
+                }
+                for number in range(count)
+            ]  # fmt: skip
+            table = jobs.insert().compile(dialect=db.dialect, column_keys=list(rows[0]))
+            db.exec_driver_sql(str(table), [tuple(row.values()) for row in rows])
+
+
+@pytest.mark.slow
+def test_views_of_large_farms_are_as_quick(tmp_path: Path) -> None:
+    """With 100 000 jobs in the history and 10 000 in the queue, no view takes much longer than with few jobs."""
+    fill(tmp_path / "small.db", 10, 100)
+    fill(tmp_path / "large.db", 100_000, 10_000)
+    with serving(tmp_path / "small.db") as small, serving(tmp_path / "large.db") as large:
+        for path in (
+            "/farm/queue",
+            "/farm/history",
+            "/farm/history?state=queued",
+            "/farm/jobs/completed-5",
+            "/farm/workers",
+        ):
+            quick, slow = (_median(lambda api=api, path=path: api("GET", path)) for api in (small, large))
+            assert slow < 3 * quick + 0.05, path
+        # This one counts the day's jobs and the queue.
+        assert _median(lambda: large("GET", "/")) < _median(lambda: small("GET", "/")) + 0.3
+
+
+def _median(call: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(9):
+        began = time.perf_counter()
+        assert call().status_code == 200
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+@pytest.mark.slow
+def test_a_thousand_workers_at_work(api: Api, look: Look) -> None:
+    """A thousand jobs move without a flicker: rows, focus and the place scrolled to stay, and the page responds."""
+    ids = [api.submit(f"job {number}") for number in range(1000)]
+    for number in range(1000):
+        api("GET", f"/queue/poll?worker_id=w{number}&modules=ffmpeg&tags=")
+        beat(api, f"w{number}", ids[number], hostname=f"host{number // 8}")
+    page = look(api.url, "/farm/running")
+    until_live(page)
+    expect(page.get_by_role("progressbar")).to_have_count(1000)
+    page.get_by_label("Cancel job 700", exact=True).focus()
+    place = page.evaluate("scrollY")
+    page.evaluate("(id) => { window.row = document.getElementById(id) }", f"job-{ids[700]}")
+    page.evaluate(WATCH)
+
+    for progress in (50.0, 60.0):
+        for number in range(1000):
+            beat(api, f"w{number}", ids[number], hostname=f"host{number // 8}", progress=progress)
+    api("PATCH", f"/jobs/{ids[0]}/completed", {"failed": False, "info": {}})  # the view is read again
+    _await_bar(page, f"#job-{ids[999]}", 60)
+    expect(page.get_by_role("progressbar")).to_have_count(999)
+
+    assert page.evaluate("window.row.isConnected")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Cancel job 700"
+    assert abs(page.evaluate("scrollY") - place) < 400  # one card left the list above
+    assert page.evaluate("window.removed") <= 3
+    page.goto(f"{api.url}/farm/workers?q=host77")
+    expect(page.locator("tbody tr")).to_have_count(8)
+
+
+WATCH = """() => {
+    window.removed = 0;
+    new MutationObserver((changes) => {
+        for (const change of changes) for (const node of change.removedNodes) window.removed += node.nodeType === 1;
+    }).observe(document.querySelector(".cards"), { childList: true });
+}"""
+
+
+def _await_bar(page: Page, row: str, progress: int) -> None:
+    until(lambda: page.locator(f"{row} progress").evaluate("bar => bar.value") == progress, "the bar to move")
