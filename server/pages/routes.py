@@ -41,7 +41,7 @@ def show_now(request: Request, served: Served) -> Response:
         "now.html",
         farm=farm,
         top=max(hour["completed"] + hour["failed"] for hour in farm["hours"]),
-        running=views.list_running(served)[:SHOWN_NOW],
+        running=views.list_running(served, SHOWN_NOW),
         failed=[job for job in failed if datetime.fromisoformat(job["ended_at"]) > day_ago],
     )
 
@@ -49,7 +49,7 @@ def show_now(request: Request, served: Served) -> Response:
 @pages.get("/farm/running")
 def show_running(request: Request, served: Served) -> Response:
     """What runs, how far it is, and where."""
-    return render(request, "running.html", running=views.list_running(served))
+    return render(request, "running.html", running=views.list_running(served), limit=views.MAX_SHOWN)
 
 
 @pages.get("/farm/queue")
@@ -122,7 +122,7 @@ def show_workers(request: Request, served: Served, q: str = "") -> Response:
     """The workers, live and lost, or those of whose host, id, modules, tags or state `q` is a part."""
     workers = views.list_workers(served)
     found = [worker for worker in workers if q.lower() in views.text_of(worker)]
-    return render(request, "workers.html", workers=found[: views.MAX_RUNNING], total=len(workers), q=q)
+    return render(request, "workers.html", workers=found[: views.MAX_SHOWN], total=len(workers), q=q)
 
 
 @pages.get("/farm/data")

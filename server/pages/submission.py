@@ -15,6 +15,7 @@ from server.job_routes import why_waiting
 from server.models import NewJobBody
 from server.services import Served, Services
 from server.storage.needs import Need
+from server.storage.tables import to_text
 from server.transport import MAX_BODY, Json, decode, in_words
 
 submission = APIRouter(prefix="/farm", include_in_schema=False)
@@ -25,7 +26,10 @@ FINE = ("waiting for a free worker", "the queue is disabled", "every worker that
 
 @submission.post("/check")
 async def check(request: Request, served: Served, title: str = "") -> Response:
-    """Return the job of a file, its problems, and what may keep it waiting. `title` is for a job without one."""
+    """Return what is wrong with a job file, what may keep it waiting, and the text to submit.
+
+    `title` is for a job without one. The text is not the job itself: JavaScript would round large numbers.
+    """
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -51,7 +55,9 @@ def _check(services: Services, body: bytes, title: str) -> dict[str, Any]:
     need = Need(frozenset(task.module for task in job.tasks), frozenset(job.requires))
     why = why_waiting(services, need)
     warnings = [] if why in FINE else [f"It will wait, for now: {why}."]
-    return {"job": document, "problems": problems, "warnings": warnings}
+    modules = [task.module for task in job.tasks]
+    text = to_text(document)
+    return {"title": job.job_title, "modules": modules, "text": text, "problems": problems, "warnings": warnings}
 
 
 def _decode(body: bytes) -> Any:

@@ -13,48 +13,20 @@ from server.transport import Json, StrictRoute
 STATES = ("completed", "failed", "cancelled")
 
 
-class QueueSummaryBody(BaseModel):
-    """The queue in numbers."""
-
-    entries: int
-    disabled: bool
-    head_added_at: str = Field(default="", description="When its first job was submitted, ISO 8601; missing if empty.")
-
-
-class WorkersSummaryBody(BaseModel):
-    """The workers in numbers. One that is paused or disabled counts as working, too, while it has a job."""
-
-    live: int
-    working: int
-    paused: int
-    disabled: int
-    lost: int = Field(description="Vanished in the last day.")
-
-
-class WaitBody(BaseModel):
-    """Queued jobs that wait for the same reason."""
-
-    why: str
-    entries: int
-
-
-class HourBody(BaseModel):
-    """How many jobs ended in the hour that began then."""
-
-    begin: str
-    completed: int
-    failed: int
-    cancelled: int
-
-
 class FarmBody(BaseModel):
     """The farm at one instant."""
 
-    queue: QueueSummaryBody
+    queue: dict[str, Any] = Field(
+        description="`entries`, `disabled`; `head_added_at` of the first job, if there is one."
+    )
     running: int
-    workers: WorkersSummaryBody
-    waits: list[WaitBody] = Field(description="Why the queued jobs wait, the most frequent reason first.")
-    hours: list[HourBody] = Field(description="The last 24 hours, the oldest first; the last one ends now.")
+    workers: dict[str, int] = Field(
+        description="`live`; of these `working`, `paused`, `disabled`; and `lost`: those that vanished in the last day."
+    )
+    waits: list[dict[str, Any]] = Field(description="`why` queued jobs wait, how many `entries`; the most first.")
+    hours: list[dict[str, Any]] = Field(
+        description="The last 24 hours, the oldest first: when each `begin`s, and the jobs that ended in it by state."
+    )
     day: dict[str, int] = Field(description="How many jobs ended in these 24 hours, by their state.")
 
 

@@ -9,7 +9,7 @@ from server.services import Services
 from server.storage.lists import Place
 from server.storage.needs import ANYTHING, Need
 
-MAX_RUNNING = 2000
+MAX_SHOWN = 2000
 """Running jobs and workers that a view shows."""
 
 QUEUE_PAGE = 100
@@ -23,10 +23,10 @@ SOURCES = ("sources", "source", "delete", "move", "copy", "output_file")
 """Where the bundled modules' data names files, the most telling first."""
 
 
-def list_running(services: Services) -> list[dict[str, Any]]:
-    """Return the running jobs, each with the worker that names it, if there is one, and with its file."""
+def list_running(services: Services, limit: int = MAX_SHOWN) -> list[dict[str, Any]]:
+    """Return running jobs, each with the worker that names it, if there is one, and with its file."""
     by_job = {worker["job_id"]: worker for worker in list_workers(services) if worker.get("job_id")}
-    jobs = services.lists.running(MAX_RUNNING)
+    jobs = services.lists.running(limit)
     return [
         job | {"worker": by_job.get(job["job_id"]), "file": _file_of(job["tasks"], by_job.get(job["job_id"]))}
         for job in jobs

@@ -30,6 +30,7 @@ export function follow(view) {
         const time = awaySince.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
         show("away", `Server away since ${time}; what you see is old`);
         if (source?.readyState !== EventSource.CLOSED) return; // it tries again by itself
+        view.reset(); // perhaps the server is there, and nobody is logged in any more
         clearTimeout(timer);
         timer = setTimeout(open, RETRY);
     }

@@ -55,13 +55,16 @@ export function begin() {
         if (!isReading && !timer) timer = setTimeout(read, Math.max(0, next - performance.now()));
     };
 
-    const watches = (kind) => main().dataset.watch.split(" ").includes(kind);
+    const watches = (kind, id) => {
+        const watched = main().dataset.watch.split(" ");
+        return watched.includes(kind) || watched.includes(`${kind}:${id}`);
+    };
     setInterval(() => document.hidden || asked(), 1000 * main().dataset.every);
     progress.look();
     sayWhatIsLeft();
     return {
-        job: (job) => (watches("job") || watches(`job:${job.job_id}`)) && asked(),
-        worker: (worker) => !progress.take(worker) && watches("worker") && asked(),
+        job: (job) => watches("job", job.job_id) && asked(),
+        worker: (worker) => !progress.take(worker) && watches("worker", worker.job_id) && asked(),
         queue: () => watches("queue") && asked(),
         reset: () => asked(),
     };

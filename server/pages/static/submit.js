@@ -49,25 +49,24 @@ async function check(name, title, body) {
     document.getElementById("checked").append(show(name, found));
 }
 
-function show(name, { job, problems, warnings }) {
+function show(name, { title, modules, text, problems, warnings }) {
     const item = element("li", problems.length ? "card failed" : "card");
-    const tasks = job?.tasks.map((task) => task.module).join(", ");
-    item.append(element("h3", "", problems.length ? `${name} is not a job` : `${name}: ${job.job_title || "(no title)"}`));
+    item.append(element("h3", "", problems.length ? `${name} is not a job` : `${name}: ${title || "(no title)"}`));
     for (const problem of problems) item.append(element("p", "message", problem));
     for (const warning of warnings) item.append(element("p", "message warn", warning));
     if (problems.length) return item;
-    item.append(element("p", "muted", `Tasks: ${tasks}`));
+    item.append(element("p", "muted", `Tasks: ${modules.join(", ")}`));
     const button = element("button", "", "Submit");
     button.type = "button";
     button.setAttribute("aria-label", `Submit ${name}`);
     button.addEventListener("click", () =>
         attempt(button, async () => {
-            const { job_id: id } = await call("POST", `${root}/queue`, job);
+            const { job_id: id } = await call("POST", `${root}/queue`, text);
             const link = element("a", "title", "It is in the queue");
             link.href = `${root}/farm/jobs/${encodeURIComponent(id)}`;
             button.replaceWith(link);
             link.focus();
-            return `${job.job_title || name} is in the queue.`;
+            return `${title || name} is in the queue.`;
         }),
     );
     item.append(button);

@@ -26,33 +26,45 @@ from tests.support.waiting import until
 TOKEN = "spam & eggs 4711"
 
 
-def test_a_real_encode_is_seen_to_move(api: Api, look: Look, supervised: Supervised, tmp_path: Path) -> None:
-    """A job begins, moves and ends before the eyes of who looks on, without loading the page again."""
-    clip = make_clip(tmp_path / "clip.mkv", seconds=10, audio=False)
+def encode(clip: Path, output: Path, **options: Any) -> dict[str, Any]:
+    """A job that encodes a clip."""
     data = {
-        "sources": [{"filename": str(clip), "options": {"re": None}}],
+        "sources": [{"filename": str(clip), "options": options}],
         "source_maps": [{"source": 0, "specifier": "v", "stream": 0}],
         "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "libx264", "preset": "ultrafast"}}],
-        "output_file": str(tmp_path / "out.mkv"),
+        "output_file": str(output),
     }
+    return job(("ffmpeg", data), job_title=output.stem)
+
+
+def test_a_real_encode_is_seen_to_move(api: Api, look: Look, supervised: Supervised, tmp_path: Path) -> None:
+    """An encode begins, moves and is cancelled before the eyes of who looks on; another leaves its log and sizes."""
+    clip = make_clip(tmp_path / "clip.mkv", seconds=60, audio=False)
     page = look(api.url, "/farm/running")
     until_live(page)
     page.evaluate("window.same = true")
     with closing(Client(api, supervised)) as client:
         client.start()
-        job_id = api("POST", "/queue", job(("ffmpeg", data), job_title="moves")).json()["job_id"]
-        bar = page.get_by_role("progressbar")
-        expect(bar).to_have_attribute("aria-label", "Progress of moves")
-        seen = [until(lambda least=least: page.evaluate(SHOWN, least), "progress") for least in (0, 20, 40)]
+        job_id = api("POST", "/queue", encode(clip, tmp_path / "moves.mkv", re=None)).json()["job_id"]
+        expect(page.get_by_role("progressbar")).to_have_attribute("aria-label", "Progress of moves", timeout=60_000)
+        seen = [until(lambda least=least: page.evaluate(SHOWN, least), "progress", 60) for least in (0, 2, 4)]
         expect(page.locator(f"#job-{job_id}")).to_contain_text("fps")
+        page.get_by_role("button", name="Cancel moves").click()
+        page.get_by_role("button", name="Yes").click()
         expect(page.locator("main")).to_contain_text("Nothing runs.", timeout=60_000)
+        same = page.evaluate("window.same")
+        cancelled = api("GET", f"/jobs/{job_id}/record").json()
+        job_id = api("POST", "/queue", encode(clip, tmp_path / "ends.mkv")).json()["job_id"]
+        page.goto(f"{api.url}/farm/jobs/{job_id}")
+        expect(page.locator(".facts .badge").first).to_have_text("completed", timeout=60_000)
+        expect(page.locator("main")).to_contain_text("ends.mkv")
+        until(lambda: api.status("GET", f"/jobs/{job_id}/log") == 200, "the log")
         assert client.stop() == 0
 
+    assert same
     assert seen == sorted(set(seen))
-    assert page.evaluate("window.same")
-    page.goto(f"{api.url}/farm/jobs/{job_id}")
-    expect(page.locator("main")).to_contain_text("out.mkv")
-    expect(page.locator(".facts .badge").first).to_have_text("completed")
+    assert cancelled["state"] == "cancelled"
+    assert not (tmp_path / "moves.mkv").exists()
 
 
 SHOWN = "(least) => { const shown = document.querySelector('progress')?.value ?? 0; return shown > least && shown }"

@@ -72,11 +72,11 @@ def test_workers_are_paused_and_disabled(api: Api, look: Look) -> None:
 
 def test_data_is_stored_edited_and_deleted(api: Api, look: Look) -> None:
     """A set of options is made, changed and deleted; text that is no JSON is refused, and nothing is stored."""
-    page = look(api.url, "/farm/data")
+    page = look(api.url, "/farm/data", failing=True)
     page.get_by_label("Name").fill("opus/2")
     editor = page.get_by_label("The object, as JSON")
     editor.fill('{"codec": "libopus",}')
-    press(page, "Store it", says="This is not JSON")
+    press(page, "Store it", says="The body is not JSON")
     assert api("GET", "/data").json() == {"names": []}
 
     editor.fill('{"codec": "libopus"}')
