@@ -30,6 +30,7 @@ COMMANDS = {
     "start": ("daemon", "Take jobs from the API server's queue and run them, until told to stop."),
     "serve": ("daemon", "Run an API server: its data is in one file, or for a farm in PostgreSQL."),
     "submit": ("farm.submit", "Put jobs into the queue and print their ids."),
+    "watch": ("farm.watch", "Submit a job for each media file that a directory gets."),
     "jobs": ("farm.jobs", "List jobs: what waits, what runs, what ended and how."),
     "show": ("farm.jobs", "Show everything of a job, and follow it to its end."),
     "retry": ("farm.orders", "Run jobs again that have ended."),
@@ -42,6 +43,8 @@ COMMANDS = {
     "disable": ("farm.orders", "Have a worker, or all of them, take no more jobs."),
     "enable": ("farm.orders", "Have a worker, or all of them, take jobs again."),
     "data": ("farm.data", "Show and change the sets of options that are kept for modules."),
+    "completion": ("shell", "Print or install the completion of a shell: bash, zsh or fish."),
+    "man": ("shell", "Print or install the manual page."),
 }
 """The commands: the module that has each, and its help, which stands here because the list of all commands needs it."""
 
