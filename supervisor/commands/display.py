@@ -1,7 +1,7 @@
 """Tables and lines of results for a person, on standard output."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import click
@@ -13,9 +13,6 @@ from supervisor.isolation.limits import IoPriority, Limits
 from supervisor.isolation.line_pipe import printable
 from supervisor.jobs.job_run import Verdict
 from supervisor.jobs.record import Failure
-
-NO_TERMINAL_WIDTH = 140
-"""Columns of a table where there is no terminal: wide enough for paths on one line."""
 
 
 def show_verdict(verdict: Verdict) -> None:
@@ -57,18 +54,10 @@ def show_problems(reports: Sequence[tuple[int, str, Sequence[str], Sequence[str]
 
 
 def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[Inspection | Failure]) -> bool:
-    """Print a table of the enabled modules and their problems; returns whether there are no problems."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from supervisor.commands.bars import Terminal
-
-    console = Terminal(highlight=False)
-    if not console.is_terminal:
-        console = Terminal(highlight=False, width=max(console.width, NO_TERMINAL_WIDTH))
-    table = Table("module", "from", "tools", "limits", "state", show_lines=True)
+    """Print the enabled modules and their problems; returns whether there are no problems."""
     wrong: list[str] = []
     inspections = [each if isinstance(each, Inspection) else Inspection() for each in found]
+    width = max(map(len, client.modules), default=0)
     for (name, target), inspection, each in zip(client.modules.items(), inspections, found, strict=True):
         problems = [tool.problem for tool in inspection.tools if tool.problem]
         if isinstance(each, Failure):
@@ -76,9 +65,10 @@ def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[I
         elif inspection.encoders and all(encoder.problem for encoder in inspection.encoders):
             problems.append("none of its encoders works")
         wrong += [f"{name}: {problem}" for problem in problems]
-        cells = name, f"{target}\n{inspection.file}", _tools(inspection), _limits(limits[name])
-        table.add_row(*map(Text, (*cells, "cannot run" if problems else "ready")))
-    console.print(table)
+        say(f"{name:<{width}}  {'cannot run' if problems else 'ready':<10}  {target}")
+        tools = (f"{tool.name} {tool.version}  {tool.path}".rstrip() for tool in inspection.tools)
+        for line in filter(None, (inspection.file, *tools, *_changed_limits(limits[name]))):
+            say(f"    {line}")
     for line in wrong:
         say(line)
     for name, inspection in zip(client.modules, inspections, strict=True):
@@ -92,14 +82,14 @@ def say(text: str) -> None:
         click.echo(printable(text.encode("utf-8", "backslashreplace")))
 
 
-def _tools(inspection: Inspection) -> str:
-    return "\n".join(f"{tool.name} {tool.version}\n{tool.path}".rstrip() for tool in inspection.tools) or "-"
-
-
-def _limits(limits: Limits) -> str:
-    values = {field: _limit(getattr(limits, field)) for field in Limits.__struct_fields__}
-    without = {"core_files": "false", "network": "true"}  # what nobody has limited
-    return "\n".join(f"{field} {value}" for field, value in values.items() if value not in ("off", without.get(field)))
+def _changed_limits(limits: Limits) -> Iterator[str]:
+    """The limits that are not the client's defaults, on lines of 76 characters."""
+    default = Limits()
+    changed = [name for name in Limits.__struct_fields__ if getattr(limits, name) != getattr(default, name)]
+    if changed:
+        yield from textwrap.wrap(
+            "limits: " + ", ".join(f"{name} {_limit(getattr(limits, name))}" for name in changed), 76
+        )
 
 
 def _show_encoders(name: str, inspection: Inspection) -> None:
@@ -108,7 +98,7 @@ def _show_encoders(name: str, inspection: Inspection) -> None:
         return
     working = [encoder.name for encoder in inspection.encoders if not encoder.problem]
     click.echo(f"\n{name}: {len(working)} of {len(inspection.encoders)} encoders work here:")
-    click.echo(textwrap.fill(", ".join(working), 110, initial_indent="    ", subsequent_indent="    "))
+    click.echo(textwrap.fill(", ".join(working), 80, initial_indent="    ", subsequent_indent="    "))
     if len(working) < len(inspection.encoders):
         click.echo("and these do not:")
     for encoder in inspection.encoders:

@@ -58,8 +58,11 @@ def lazy_exchange(settings: Settings) -> Iterator[ServerExchange]:
 
 @contextlib.contextmanager
 def _showing(level: str) -> Iterator["Bars | Lines"]:
-    """Log to standard error, and show there how the job proceeds: live bars on a terminal, lines elsewhere."""
-    if not os.isatty(STDERR):
+    """Log to standard error, and show there how the job proceeds: live bars on a terminal, lines elsewhere.
+
+    Where only warnings are logged, as with -q, there are no bars.
+    """
+    if not os.isatty(STDERR) or level in ("WARNING", "ERROR", "CRITICAL"):
         with logging_to_stderr(level):
             yield Lines()
         return

@@ -24,9 +24,12 @@ STDERR = 2
 
 @contextmanager
 def logging_to(write: Callable[["Message"], None], level: str) -> Iterator[None]:
-    """Have `write` called with each line of the log, which is marked with its job, task and pid."""
+    """Have `write` called with each line of the log: for a person if standard error is a terminal, else whole."""
+    is_terminal = os.isatty(STDERR)
+    colorize = is_terminal and not os.environ.get("NO_COLOR")
     logger.remove()
-    handler = logger.add(write, level=level, format=_format, diagnose=False)
+    line = _format_for_person if is_terminal else _format
+    handler = logger.add(write, level=level, format=line, colorize=colorize, diagnose=False)
     try:
         yield
     finally:
@@ -81,6 +84,15 @@ def _write(line: str) -> None:
             break  # no reader any more
 
 
+def _format_for_person(record: "Record") -> str:
+    """Time, level, the beginning of the job's id, and task."""
+    marks = "".join(
+        f" {{extra[{name}]{form}}}" for name, form in (("job", "!s:.8"), ("task", "")) if name in record["extra"]
+    )
+    return f"{{time:HH:mm:ss}} <level>{{level:<7}}</level>{marks} {{message}}\n{{exception}}"
+
+
 def _format(record: "Record") -> str:
+    """Time, level, job, task and pid."""
     marks = "".join(f" {name}={{extra[{name}]}}" for name in ("job", "task", "pid") if name in record["extra"])
     return f"{{time:YYYY-MM-DD HH:mm:ss.SSS}} {{level:<7}}{marks} {{message}}\n{{exception}}"
