@@ -105,9 +105,16 @@ def why_waiting(served: Services, need: Need) -> str:
         return f"no live worker has {' and '.join(lacking) or 'all modules and tags that it needs'}"
     if "" in standing.disabled:
         return "the queue is disabled"
-    if all(name in standing.disabled | standing.paused for name in able):
-        return "every worker that can do it is disabled or paused"
+    troubles = {name: trouble for name in able if (trouble := trouble_of(live[name]))}
+    if all(name in standing.disabled | standing.paused | troubles.keys() for name in able):
+        trouble = next(iter(troubles.values()), "")
+        return "every worker that can do it is disabled or paused" + (f", or in trouble: {trouble}" if trouble else "")
     return "waiting for a free worker"
+
+
+def trouble_of(status: dict[str, Any]) -> str:
+    """Return why a worker takes no jobs by itself, as its heartbeat tells; empty if it does."""
+    return str((status.get("info") or {}).get("trouble", ""))
 
 
 def _has_module(abilities: Any, module: str) -> bool:

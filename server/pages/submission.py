@@ -20,8 +20,8 @@ from server.transport import MAX_BODY, Json, decode, in_words
 
 submission = APIRouter(prefix="/farm", include_in_schema=False)
 
-FINE = ("waiting for a free worker", "the queue is disabled", "every worker that can do it is disabled or paused")
-"""Why a job waits that will be done some time."""
+FINE = ("waiting for a free worker", "the queue is disabled", "every worker that can do it is")
+"""How the reasons begin for which jobs wait that will be done some time."""
 
 
 @submission.post("/check")
@@ -54,7 +54,7 @@ def _check(services: Services, body: bytes, title: str) -> dict[str, Any]:
     problems = [] if job.tasks else ["tasks: there is no task"]
     need = Need(frozenset(task.module for task in job.tasks), frozenset(job.requires))
     why = why_waiting(services, need)
-    warnings = [] if why in FINE else [f"It will wait, for now: {why}."]
+    warnings = [] if why.startswith(FINE) else [f"It will wait, for now: {why}."]
     modules = [task.module for task in job.tasks]
     text = to_text(document)
     return {"title": job.job_title, "modules": modules, "text": text, "problems": problems, "warnings": warnings}

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from server.job_routes import why_waiting
+from server.job_routes import trouble_of, why_waiting
 from server.services import Served, Services
 from server.transport import Json, StrictRoute
 
@@ -21,7 +21,7 @@ class FarmBody(BaseModel):
     )
     running: int
     workers: dict[str, int] = Field(
-        description="`live`; of these `working`, `paused`, `disabled`; and `lost`: those that vanished in the last day."
+        description="`live`; of these `working`, `paused`, `disabled`, `in trouble`; `lost`: vanished in the last day."
     )
     waits: list[dict[str, Any]] = Field(description="`why` queued jobs wait, how many `entries`; the most first.")
     hours: list[dict[str, Any]] = Field(
@@ -68,5 +68,6 @@ def _count_workers(services: Services) -> dict[str, int]:
         "working": sum(status.get("status") == "in_progress" for status in live.values()),
         "paused": len(live.keys() & standing.paused),
         "disabled": len(live.keys() & standing.disabled),
+        "in trouble": sum(bool(trouble_of(status)) for status in live.values()),
         "lost": len(services.workers.lost()),
     }

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from server.job_routes import why_waiting
+from server.job_routes import trouble_of, why_waiting
 from server.services import Services
 from server.storage.lists import Place
 from server.storage.needs import ANYTHING, Need
@@ -94,6 +94,8 @@ def _state(worker: dict[str, Any]) -> str:
         return "lost"
     if worker["paused"] or (worker.get("info") or {}).get("paused") is True:
         return "paused"
+    if worker["status"] == "idle" and trouble_of(worker):
+        return "in trouble"
     state = {"in_progress": "running", "idle": "idle"}.get(worker["status"], "starting")
     return "disabled" if worker["disabled"] and state != "running" else state
 
@@ -103,7 +105,7 @@ def _kind(worker: dict[str, Any]) -> str:
     info = worker.get("info") or {}
     status = "lost" if worker["is_lost"] else worker["status"]
     told = (status, worker.get("job_id", ""), worker["disabled"], worker["paused"], info.get("paused") is True)
-    return json.dumps([*told, str(info.get("trouble", ""))], ensure_ascii=False, separators=(",", ":"))
+    return json.dumps([*told, trouble_of(worker)], ensure_ascii=False, separators=(",", ":"))
 
 
 def list_queue(services: Services, after: Place | None) -> tuple[list[dict[str, Any]], Place | None]:

@@ -215,9 +215,11 @@ def take(browser: Browser, url: str, views: dict[str, str], target: Path, scheme
         page.goto(url + path)
         if "login" not in path:
             page.wait_for_selector("#connection[data-state=live]")
-        page.wait_for_timeout(300)  # bars move
+        page.wait_for_timeout(1000)  # bars move
+        # Not a picture of the full page: a browser does not lay out the rows that nobody sees.
         height = min(MAX_HEIGHT, int(page.evaluate("document.documentElement.scrollHeight")))
-        picture = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
+        page.set_viewport_size({"width": width, "height": height})
+        picture = page.screenshot()
         context.close()
         argv = ["ffmpeg", "-v", "error", "-y", "-f", "image2pipe", "-i", "-", "-c:v", "libwebp", "-quality", "60"]
         folder = target / (str(width) if scheme == "light" else scheme)

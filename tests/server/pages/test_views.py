@@ -77,6 +77,7 @@ def test_every_view_shows_the_farm(api: Api, look: Look) -> None:
     page.get_by_role("link", name="Workers").click()
     expect(page.locator("#worker-busy-1")).to_contain_text("gpu")
     expect(page.locator("#worker-busy-1 .badge")).to_have_text("running")
+    expect(page.locator("#worker-idle-2")).to_contain_text("in trouble")
     expect(page.locator("#worker-idle-2")).to_contain_text("no space left")
     page.get_by_label("Host, state, module, tag or id").fill("gpu")
     page.keyboard.press("Enter")
@@ -141,6 +142,11 @@ def test_what_keeps_the_queue_is_said_first(api: Api, look: Look) -> None:
     beat(api, "w")
 
     expect(why).to_contain_text("no live worker has the module ffmpeg")
+    api("GET", "/queue/poll?worker_id=w&modules=ffmpeg")
+    api("DELETE", "/queue")
+    api.submit()
+    beat(api, "w", info={"trouble": "no space left"})
+    expect(why).to_contain_text("in trouble: no space left")
     api("DELETE", "/queue")
     expect(why).to_contain_text("the queue is empty")
 
