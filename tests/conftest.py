@@ -17,8 +17,7 @@ from tests.support.client import Client, Held, reporting
 from tests.support.exchanges import Tasks
 from tests.support.farm import Farm
 from tests.support.processes import SURVIVAL, await_none_alive, kept
-from tests.support.supervised import Supervised
-from tests.support.supervisor import Supervisor
+from tests.support.supervised import Supervised, Supervisor
 
 
 @pytest.hookimpl(optionalhook=True)

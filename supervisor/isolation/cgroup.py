@@ -1,6 +1,7 @@
-"""Cgroups, where the client may make them: the kernel limits, stops and kills all processes of a task together.
+"""Cgroups, where the client may make them: the kernel limits and kills all processes of a task together.
 
-Version 2 only, and never required: version 1 cannot kill a group, and processes that it has frozen cannot be killed.
+Version 2 only, and never required: version 1 cannot kill a group. A pause does without them (`sampler.freeze`), for it
+must work everywhere.
 Permissions differ: under systemd with `Delegate=yes` and for root everything works, in most containers nothing. So the
 client tries at the start, in a cgroup of its own, and logs the result in one line.
 
@@ -54,14 +55,6 @@ class Cgroup:
         """False for a cgroup of the type `domain invalid`, as all children of a threaded domain are at first."""
         return (self._path / "cgroup.type").read_text().strip() == "domain"
 
-    def freeze(self, frozen: bool) -> None:
-        """Stop all its processes, or let them continue. They can be killed either way.
-
-        Raises:
-            OSError: the kernel refuses.
-        """
-        (self._path / "cgroup.freeze").write_text("1" if frozen else "0")
-
     def kill(self) -> None:
         """Kill all its processes at one instant, also those being forked. Without Linux 5.14, the zygote kills them."""
         self._write("cgroup.kill", "1")
@@ -113,7 +106,7 @@ class Cgroups:
 
     def __str__(self) -> str:
         limits = "".join(f", {name}.max" for name in sorted(self.controllers))
-        return f"each task gets a cgroup below {self._base}: freeze, kill{limits}"
+        return f"each task gets a cgroup below {self._base}: kill{limits}"
 
     def make(self, number: int) -> Cgroup | None:
         """Make a cgroup for a task; `None` if that fails."""

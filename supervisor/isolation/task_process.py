@@ -4,7 +4,6 @@ Whatever the process does, a step ends: with the process's own answer, or with a
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -209,22 +208,14 @@ class TaskProcess:
         """Stop the whole process tree where it is. It can be killed all the same."""
         if self._frozen is not None or self._ended:
             return
-        self._frozen = []
-        if self._cgroup:
-            with contextlib.suppress(OSError):
-                self._cgroup.freeze(True)
-                return
+        self._frozen = []  # already before the tree is stopped: `close` must not wait for its exit
         self._frozen = await asyncio.to_thread(sampler.freeze, self.pid)
 
     async def resume(self) -> None:
         """Let the process tree continue."""
         frozen, self._frozen = self._frozen, None
-        if frozen is None or self._ended:
-            return
-        if self._cgroup:
-            with contextlib.suppress(OSError):
-                self._cgroup.freeze(False)
-        await asyncio.to_thread(sampler.thaw, frozen)
+        if frozen is not None and not self._ended:
+            await asyncio.to_thread(sampler.thaw, frozen)
 
     async def close(self) -> Exited | Cause:
         """Let the process exit, or kill it if it is in the middle of a step. Returns when nothing of it is alive."""

@@ -9,19 +9,7 @@ import pytest
 
 from ipc.messages import MAX_BODY, Data, Done, Failed, Get, Put, Start
 from ipc.queue import MAX_FRAME, MAX_REQUEST
-from tests.support.exchanges import (
-    MINUTE,
-    STEPS,
-    TOKEN,
-    Desk,
-    Tasks,
-    asking,
-    cancel,
-    eventually,
-    reason,
-    serving,
-    step,
-)
+from tests.support.exchanges import MINUTE, STEPS, TOKEN, Desk, Tasks, asking, cancel, eventually, reason, serving, step
 from tests.support.media import make_clip
 
 
@@ -44,8 +32,6 @@ BAD_EXCHANGES: dict[str, tuple[Data | BaseException | None, str]] = {
     "none": (None, "http://localhost:5000 does not answer: the client runs without an API server"),
     "no answer": (Data(0, error="Connection refused"), "http://localhost:5000 does not answer: Connection refused"),
     "status": (Data(500, "oops"), "http://localhost:5000/data/clerk/x answers with status 500"),
-    "text": (Data(200, "<html>"), "http://localhost:5000/data/clerk/x does not answer with JSON: Expecting value"),
-    "list": (Data(200, "[1]"), "http://localhost:5000/data/clerk/x does not answer with a JSON object"),
     "too large": (Data(200, "x" * (MAX_REQUEST + 1)), "more than a task process can take (64 MiB)"),
     "too large on its way": (Data(200, '"' * (MAX_REQUEST // 2)), "more than a task process can take (64 MiB)"),
     "no UTF-8": (Data(200, "\ud800"), "does not answer: asking it failed: UnicodeEncodeError"),

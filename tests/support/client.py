@@ -1,17 +1,23 @@
 """`sisyphus-client start` as the tests run it: short intervals, a log that can be read, jobs that can be held."""
 
+import asyncio
+import contextlib
 import itertools
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from supervisor.worker.journal import Journal, OutboxItem, UnfinishedJob
 from tests.support.api_server import Api
 from tests.support.farm import Farm, Request, Verdict
 from tests.support.supervised import BENIGN, CLIENT, Supervised, job
 from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[2]
 
 WORKER = "8b5c1d1e-6f0a-4c39-9a53-0d3a86a4d1f7"
 
@@ -69,26 +75,22 @@ class Client:
 
     def start(self, **settings: str) -> "subprocess.Popen[bytes]":
         """Start it, with other settings."""
-        own = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+        command, streams = [*self.launcher, *self._command], {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
         with self._log.open("ab") as log:
-            self._started.append(
-                subprocess.Popen(
-                    [*self.launcher, *self._command],
-                    env=own | self.settings | settings,
-                    cwd=self.directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
+            process = subprocess.Popen(
+                command, env=self._environment(settings), cwd=self.directory, stdout=log, **streams
             )
-        return self.process
+        self._started.append(process)
+        return process
 
     def refuse(self, **settings: str) -> "subprocess.CompletedProcess[str]":
         """Start one that is to end by itself, beside the one that may run."""
+        environment = self._environment(settings)
+        return subprocess.run(self._command, env=environment, capture_output=True, text=True, timeout=60)
+
+    def _environment(self, settings: dict[str, str]) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-        return subprocess.run(
-            self._command, env=own | self.settings | settings, capture_output=True, text=True, timeout=60
-        )
+        return own | self.settings | settings
 
     def stop(self) -> int:
         """Ask it to stop, and wait; returns its exit status."""
@@ -232,3 +234,38 @@ def tasks_of(document: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def is_paused(beat: dict[str, Any]) -> bool:
     return beat.get("info", {}).get("paused") is True
+
+
+# --- its journal, opened and read ---
+
+NOON = "2026-01-01T12:00:00+00:00"
+
+
+@contextlib.contextmanager
+def opened(state: Path) -> Iterator[Journal]:
+    with contextlib.closing(Journal(state)) as journal:
+        yield journal
+
+
+def written(state: Path) -> tuple[list[UnfinishedJob], list[tuple[Any, ...]]]:
+    """What is in the journal for one that opens it: the unfinished jobs, and the debts but for their numbers."""
+
+    async def read(journal: Journal) -> tuple[list[UnfinishedJob], list[OutboxItem]]:
+        return await journal.unfinished(), await journal.outbox_items()
+
+    with opened(state) as journal:
+        entries, debts = asyncio.run(read(journal))
+    return entries, [(debt.job_id, debt.kind, debt.body, debt.doubtful, debt.new_id) for debt in debts]
+
+
+def run_script(script: str, *arguments: object) -> "subprocess.Popen[str]":
+    lines = script.splitlines()[1:]
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join(line[indent:] for line in lines), *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -1,23 +1,28 @@
 """Runs jobs as users do, through the console script, or several in one supervisor, which is then this process."""
 
+import asyncio
 import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from app.config import load_client
+from app.config import Client, load_client, load_settings
 from ipc.messages import Cause
-from supervisor.isolation.runtime import Runtime
+from supervisor.isolation.limits import load_limits
+from supervisor.isolation.runtime import Runtime, start_runtime
 from supervisor.isolation.zygote import Zygote
 from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import read_job
 from supervisor.jobs.task_run import JobObserver
-from tests.support.supervisor import Supervisor
+from tests.support.processes import kept
 from tests.support.waiting import until
+
+Result = TypeVar("Result")
 
 CLIENT = str(Path(sys.executable).with_name("sisyphus-client"))
 
@@ -47,6 +52,54 @@ def job(*tasks: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
 def without_leftovers(log: str) -> str:
     """A log without the word that a start kills what a dead client of the same user has left: other tests kill some."""
     return "".join(line for line in log.splitlines(keepends=True) if "that an earlier run had left behind" not in line)
+
+
+class Supervisor:
+    """A supervisor in this process, for all tests of a file: to start one takes longer than most of them do.
+
+    It starts when it is first used. Another one starts where the environment has changed, and after a test that failed
+    in the middle of its work.
+    """
+
+    def __init__(self, state: Path, with_cgroups: bool = False) -> None:
+        self._state = state
+        self._with_cgroups = with_cgroups
+        self._stack = contextlib.ExitStack()
+        self._runner: asyncio.Runner | None = None
+        self._environment: dict[str, str] = {}
+        self._runtime: Runtime
+
+    def run(self, main: Callable[[Runtime], Coroutine[Any, Any, Result]], client: Client) -> Result:
+        """Run a coroutine with the runtime, which has this configuration."""
+        if self._environment != _environment():
+            self.close()
+        try:
+            runner = self._runner or self._start(client)
+            return runner.run(main(replace(self._runtime, client=client, limits=load_limits(client))))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop it, if it runs."""
+        self._runner = None
+        self._stack.close()
+
+    def _start(self, client: Client) -> asyncio.Runner:
+        self._environment = _environment()
+        settings = load_settings(os.environ, self._state)
+        runner = self._runner = self._stack.enter_context(asyncio.Runner())
+        runtime = start_runtime(client, settings, load_limits(client), self._with_cgroups)
+        self._runtime = runner.run(runtime.__aenter__())
+        self._stack.callback(lambda: runner.run(runtime.__aexit__(None, None, None)))
+        self._stack.enter_context(kept(lambda: {self._runtime.zygote.pid}))
+        return runner
+
+
+def _environment() -> dict[str, str]:
+    """The environment but for what is different in each test, and means nothing to a module."""
+    of_the_test = {"PYTEST_CURRENT_TEST", "SISYPHUS_STATE_DIR"}
+    return {name: value for name, value in os.environ.items() if name not in of_the_test}
 
 
 class Supervised:

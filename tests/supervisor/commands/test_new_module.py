@@ -18,6 +18,8 @@ from tests.support.supervised import Supervised, job
 LONGEST = "a" * 30
 """A name as long as they may be: lines that hold it must not be too long."""
 
+OVERWRITE = {"overwrite": True}
+
 UNLIKELY = ("", "Cool", "cool-thing", "cool.thing", "../cool", "cool\n", "_cool", "9cool", "ä", LONGEST + "a")
 
 
@@ -54,16 +56,14 @@ def test_job_with_it(supervised: Supervised, tmp_path: Path) -> None:
     enable(supervised, write_module("cool", tmp_path / "odd 'name\" ä"))
     content = os.urandom(3 << 20)
     (tmp_path / "source").write_bytes(content)
-    data = {"source": "source", "target": "target"}
+    data = {name: str(tmp_path / name) for name in ("source", "target")}
 
-    first = supervised.record(job(("cool", data)))
-    again = supervised.record(job(("cool", data)))
-    overwriting = supervised.record(job(("cool", {**data, "overwrite": True})))
+    first, again, overwriting = supervised.verdicts(*(job(("cool", data | more)) for more in ({}, {}, OVERWRITE)))
 
-    assert first["completed"], first
+    assert first.failure is None
     assert (tmp_path / "target").read_bytes() == content
-    assert again["error"]["message"] == "target: target: exists, and overwrite is not true"
-    assert overwriting["completed"], overwriting
+    assert again.info["error"]["message"] == f"target: {tmp_path}/target: exists, and overwrite is not true"
+    assert overwriting.failure is None
     assert not list(tmp_path.glob(".*"))
 
 
@@ -71,11 +71,11 @@ def test_job_with_it(supervised: Supervised, tmp_path: Path) -> None:
     ("data", "message"),
     [
         (
-            {"source": "none", "target": "no/target", "overwrite": 1},
-            "overwrite: expected true or false, got 1; source: none: no such file; "
-            "target: no/target: there is no directory no",
+            {"source": "/none", "target": "/no/target", "overwrite": 1},
+            "overwrite: expected true or false, got 1; source: /none: no such file; "
+            "target: /no/target: there is no directory /no",
         ),
-        ({"source": "source", "target": "./source", "overwrite": True}, "target: ./source is also the source"),
+        ({"source": "{}/source", "target": "{}/./source"} | OVERWRITE, "target: {}/./source is also the source"),
     ],
 )
 def test_bad_data(supervised: Supervised, tmp_path: Path, data: dict[str, Any], message: str) -> None:
@@ -83,9 +83,10 @@ def test_bad_data(supervised: Supervised, tmp_path: Path, data: dict[str, Any], 
     enable(supervised, write_module("cool", tmp_path))
     (tmp_path / "source").write_text("text")
 
-    error = supervised.record(job(("cool", data)))["error"]
+    here = {key: value.format(tmp_path) if isinstance(value, str) else value for key, value in data.items()}
+    cause = supervised.cause(job(("cool", here)))
 
-    assert (error["type"], error["message"]) == ("ValidationError", message)
+    assert cause.message == message.format(tmp_path)
     assert (tmp_path / "source").read_text() == "text"
 
 
@@ -97,10 +98,12 @@ def test_failed_run(supervised: Supervised, tmp_path: Path) -> None:
     )
     (tmp_path / "source").write_text("text")
 
-    error = supervised.record(job(("cool", {"source": "source", "target": "target"})))["error"]
+    cause = supervised.cause(job(("cool", {name: str(tmp_path / name) for name in ("source", "target")})))
 
-    assert (error["type"], error["reason"]) == ("RunError", "exception")
-    assert error["message"] == "cannot make target: [Errno 5] Input/output error"
+    assert (cause.reason, cause.message) == (
+        "exception",
+        f"cannot make {tmp_path}/target: [Errno 5] Input/output error",
+    )
     assert not list(tmp_path.glob("*target*"))
     assert not list(tmp_path.glob(".*"))
 

@@ -12,7 +12,6 @@ from ipc.messages import StepName
 from supervisor.isolation.cgroup import PREFIX, SUPERVISOR, Cgroup, Cgroups, probe
 from supervisor.jobs.task_run import JobObserver, TaskRun
 from tests.support.supervised import BENIGN, Supervised, job
-from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -24,8 +23,8 @@ def cgroups() -> Cgroups:
     return found
 
 
-def test_freeze_and_kill(cgroups: Cgroups) -> None:
-    """What is in a task's cgroup is stopped, continued and killed as one, sessions and forks of its own among it."""
+def test_kill(cgroups: Cgroups) -> None:
+    """What is in a task's cgroup is killed as one, sessions and forks of its own among it."""
     cgroup = cgroups.make(1)
     assert cgroup is not None
     ready = "(setsid sleep 1000 &) ; sleep 1000 & echo ready; read line; sleep 1000"
@@ -38,8 +37,6 @@ def test_freeze_and_kill(cgroups: Cgroups) -> None:
         process.stdin.write(b"go\n")
         process.stdin.flush()
         process.stdout.readline()
-        cgroup.freeze(True)
-        until(lambda: cgroup._event("cgroup.events", "frozen"), "the cgroup to be frozen")
         cgroup.kill()
     cgroup.await_empty()
     empty = not cgroup._event("cgroup.events", "populated")

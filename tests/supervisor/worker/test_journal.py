@@ -16,9 +16,8 @@ import pytest
 
 from server.storage.database import ServerDatabase
 from supervisor.worker.journal import Journal, JournalError, OutboxItem, UnfinishedJob
-from tests.support.client import Client, await_beats, await_idle
+from tests.support.client import NOON, Client, await_beats, await_idle, opened, run_script, written
 from tests.support.farm import Farm
-from tests.support.journals import NOON, opened, run_script, written
 from tests.support.supervised import BENIGN, Supervised
 from tests.support.waiting import until
 

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from supervisor.worker.journal import Journal, JournalError, UnfinishedJob
-from tests.support.client import Client, Held, await_beats, await_idle, reporting
+from tests.support.client import NOON, Client, Held, await_beats, await_idle, opened, reporting, run_script, written
 from tests.support.disks import fill, mounted
 from tests.support.farm import Farm
-from tests.support.journals import NOON, opened, run_script, written
 from tests.support.supervised import BENIGN, Supervised, job
 from tests.support.waiting import until
 
