@@ -8,12 +8,12 @@ import pytest
 
 from tests.support.api_server import wait_for
 from tests.support.client import QUICK, WORKER, Served
-from tests.support.waiting import until
+from tests.support.waiting import pass_time, until
 
 
 def stands_still(served: Served, job_id: str) -> bool:
     """A job that could end does not, for some heartbeats."""
-    wait_for(3 * float(QUICK["HEARTBEAT_INTERVAL"]))
+    pass_time(3 * float(QUICK["HEARTBEAT_INTERVAL"]))
     return served.await_beat()["info"] == {"paused": True} and served.record(job_id)["state"] == "running"
 
 
