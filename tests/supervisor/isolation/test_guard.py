@@ -133,9 +133,9 @@ def test_stopped_tool_is_a_stall(supervised: Supervised) -> None:
 @pytest.mark.parametrize("act", ["work_in_silence", "copy_slowly"])
 def test_silent_work_is_no_stall(supervised: Supervised, act: str) -> None:
     """A module that computes or moves bytes, however slowly, and reports nothing, is let work."""
-    supervised.configure({"stall_timeout": "1s"})
+    supervised.configure({"stall_timeout": "1500ms"})
 
-    (verdict,) = supervised.verdicts(hostile(act, seconds=3))
+    (verdict,) = supervised.verdicts(hostile(act, seconds=4))
 
     assert verdict.failure is None, verdict.failure
 

@@ -57,10 +57,10 @@ def test_everything_stops_and_goes_on(supervised: Supervised, tmp_path: Path) ->
 
 def test_time_outs_do_not_run(supervised: Supervised) -> None:
     """Neither run_timeout nor stall_timeout counts the time spent paused; afterwards they do."""
-    supervised.configure({"run_timeout": "2s", "stall_timeout": "1s"})
+    supervised.configure({"run_timeout": "3s", "stall_timeout": "2s"})
     client = supervised.start_at("quiet", "--json")
     pause(client)
-    pass_time(2.5)
+    pass_time(3.5)
     alive = client.poll() is None
     client.send_signal(signal.SIGUSR2)
     out, _ = client.communicate()
