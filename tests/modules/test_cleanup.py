@@ -14,7 +14,7 @@ import pytest
 from app.exceptions import RunError
 from modules.cleanup import Cleanup
 from modules.output import Output
-from tests.support import steps
+from tests.modules import steps
 from tests.support.media import Interrupted, terminated_when
 
 ODD_NAMES = ["with space", "quote'\"", "new\nline", "-rf", "\udcff", "*", "$(x)"]

@@ -9,7 +9,7 @@ import pytest
 from app.exceptions import RunError
 from ipc.words import suggestion
 from modules.installed import help_of
-from tests.support.steps import put_program
+from tests.modules.steps import put_program
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from modules.mkvextract import Mkvextract
 from modules.mkvmerge import Mkvmerge
 from modules.output import Output
 from tests.cases import tasks
-from tests.support import steps
+from tests.modules import steps
 from tests.support.films import make_silence
 from tests.support.media import Interrupted, terminated_when
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modules.ffmpeg import Ffmpeg
-from tests.support import steps
+from tests.modules import steps
 from tests.support.films import ffmpeg
 from tests.support.media import look
 

@@ -8,7 +8,7 @@ import pytest
 
 from modules.base import location
 from modules.handbrake import Handbrake
-from tests.support import steps
+from tests.modules import steps
 from tests.support.films import ffmpeg
 from tests.support.media import look
 

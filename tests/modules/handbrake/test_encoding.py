@@ -17,8 +17,8 @@ from modules.handbrake.cli import Title
 from modules.handbrake.expect import expect_encode, window
 from modules.media import probe
 from modules.output import Output
+from tests.modules import steps
 from tests.modules.handbrake.scene import DONE, SLOW, carry_out, duration, kinds, refusal, stand_in, task
-from tests.support import steps
 from tests.support.media import Interrupted, look, make_clip, terminated_when
 
 pytestmark = pytest.mark.tools

@@ -12,7 +12,7 @@ from app.exceptions import RunError
 from modules.handbrake import Handbrake
 from modules.handbrake.options import handbrake_command, known_options, read_help
 from tests.modules.handbrake.scene import LEAD, NEWER, SECTIONS, refusal, task
-from tests.support.steps import put_program
+from tests.modules.steps import put_program
 
 # --- the help ---
 

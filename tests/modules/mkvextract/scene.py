@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from modules.mkvextract import Mkvextract
-from tests.support import steps
+from tests.modules import steps
 
 EVERYTHING: dict[str, Any] = {
     "tracks": [

@@ -11,6 +11,7 @@ from app.exceptions import RunError
 from modules.mkvextract import Mkvextract, extractions, sizes
 from modules.mkvtoolnix import identify
 from tests.modules.mkvextract.scene import EVERYTHING, FILES, carry_out, failure, problems, refusal, sound
+from tests.modules.steps import put_program
 from tests.support.disks import files_limited_to
 from tests.support.films import (
     SUBTITLES,
@@ -20,7 +21,6 @@ from tests.support.films import (
     payload,
 )
 from tests.support.media import look, make_clip
-from tests.support.steps import put_program
 
 pytestmark = pytest.mark.tools
 

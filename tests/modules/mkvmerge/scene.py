@@ -6,7 +6,7 @@ from typing import Any
 
 from modules.mkvmerge import Mkvmerge
 from modules.mkvtoolnix import Media, Track
-from tests.support import steps
+from tests.modules import steps
 from tests.support.films import mkvmerge
 
 
