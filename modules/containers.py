@@ -8,7 +8,7 @@ import os
 from typing import BinaryIO
 
 _EXTENSIONS = {
-    "mkv mka mks mk3d": "matroska mkv av_mkv",
+    "mkv mka mks mk3d": "matroska mkv av_mkv webm",
     "webm": "webm av_webm",
     "mp4 m4v m4a m4b mov 3gp": "mp4 mov ipod psp 3gp m4v av_mp4",
     "ts m2ts mts": "mpegts",

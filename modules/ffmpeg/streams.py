@@ -96,9 +96,11 @@ def _lost_options(task: EncodeTask, found: Sequence[Stream]) -> Iterator[str]:
         name = specifier(entry)
         own = select(places, name.lower()) or () if name[-1:].isdigit() and _PLAIN.fullmatch(name) else ()
         for stream, (key, value) in itertools.product(own, options.items()):
+            if value is False or key.split(":")[0] in {"map", "metadata"}:
+                continue
             option = re.sub(r"^c\b", "codec", key)
             first, other = given.get((stream["place"], option), (index, value))
-            if other != value and key.split(":")[0] not in {"map", "metadata"}:
+            if other != value:
                 yield f"output_maps[{first}].options.{key}: is lost: output_maps[{index}] has it for the same stream"
             given[stream["place"], option] = index, value
 

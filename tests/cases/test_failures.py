@@ -30,6 +30,7 @@ def encoder(**options: Any) -> Task:
 FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     # ffmpeg: values of encoders
     "ffmpeg preset": (encode(preset="nope"), ("preset", "nope")),
+    "ffmpeg preset, and a file of an option": (encode(preset="nope", vstats_file="stats"), ("preset", "nope")),
     "ffmpeg preset of x265": (ffmpeg(video={"codec": "libx265", "preset": "nope"}), ("preset", "nope")),
     "ffmpeg tune": (encode(tune="nope"), ("tune", "nope")),
     "ffmpeg profile": (encode(profile="nope"), ("profile", "nope")),
@@ -99,6 +100,8 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     "ffmpeg SubRip in MP4": (subtitle("subs.mkv", "out.mp4", "srt"), ("subrip", "container")),
     # ffmpeg: sources
     "ffmpeg source": (ffmpeg("none.mkv"), ("none.mkv", "no such file")),
+    "ffmpeg source with a percent sign": (ffmpeg("a%20d.mkv"), ("a%20d.mkv: no such file",)),
+    "ffmpeg source in a file": (ffmpeg("text.mkv/x.mkv"), ("text.mkv/x.mkv: not a directory",)),
     "ffmpeg no media": (ffmpeg("text.mkv"), ("text.mkv", "no media")),
     "ffmpeg demuxer": (ffmpeg(input_options={"f": "nope"}), ("input format", "nope")),
     "ffmpeg decoder": (ffmpeg(input_options={"c:v": "hevc"}), ("hevc",)),

@@ -104,6 +104,12 @@ FILES: dict[str, tuple[str, list[Task], Check]] = {
     ),
     "a directory": ("mkdir d; : >d/f", [cleanup(move=[("d", "e")])], completes(changed=["d/f", "e/f"])),
     "an empty file": (": >e", [cleanup(copy=[("e", "f")])], completes(changed=["f"])),
+    "a link to nothing": ("ln -s none l.mkv", [ffmpeg("l.mkv")], refused("l.mkv: is a link to none, and there is no")),
+    "a target that a task before moves away": (
+        "",
+        [cleanup(move=[("clip.mkv", "in.mkv")]), ffmpeg("in.mkv", "clip.mkv")],
+        completes(changed=["in.mkv", "clip.mkv"]),
+    ),
     "wildcard": ("cp s.srt part1.ts", [cleanup(delete=["part*.ts"])], stopped("part*.ts", PATTERN)),
     "wildcard of a letter": ("cp s.srt a1", [cleanup(delete=["a?"])], stopped("a?", PATTERN)),
     "wildcard in a directory": (REAL, [cleanup(delete=["real/*"])], stopped("real/*", PATTERN)),

@@ -122,6 +122,23 @@ WRITING: list[Row] = [
         ffmpeg("fonts.mkv", input_options={"dump_attachment:t:0": "victim.txt"}),
     )
 ]
+GENERATED = "color=size=64x64:duration=1,metadata=print:file=victim.txt"
+WRITING += [
+    (ffmpeg(source(GENERATED, f="lavfi")), "victim.txt", "exists"),
+    (ffmpeg(target="victim.mkv"), "output_file: victim.mkv: exists"),
+    (ffmpeg(video=ENCODE | {"vstats_file": "clip.mkv"}, overwrite=True), "also sources[0]"),
+    (ffmpeg(video=ENCODE | {"vstats_file": "out.mkv"}, overwrite=True), "also output_file"),
+    *[
+        (ffmpeg(target=target, video=ENCODE | options), f"output_file: {target}", "several files")
+        for target, options in (
+            ("a%03d.png", {}),
+            ("a.m3u8", {}),
+            ("a.mpd", {}),
+            ("a.ts", {"f": "hls"}),
+            ("%d", {"f": "image2"}),
+        )
+    ],
+]
 # HandBrakeCLI takes its default, or 0, for a value that it does not know, and mkvmerge leaves it out.
 VALUES: list[Row] = [
     (handbrake(**{f"{section}_options": {name: value}}), f"{section}_options.{name}", str(value))

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from modules.ffmpeg import Ffmpeg
 from modules.ffmpeg.files import (
     escape,
     log_directory,
@@ -17,10 +16,9 @@ from modules.ffmpeg.files import (
     unescape,
     unnamed_problems,
     with_own_logs,
-    written_by_graph,
     written_names,
 )
-from tests.modules.ffmpeg.scene import FAST, carry_out, refusal, task
+from tests.modules.ffmpeg.scene import FAST, carry_out, task
 
 pytestmark = pytest.mark.tools
 
@@ -154,38 +152,6 @@ def encoding(clip: Path, target: Path, **options: Any) -> dict[str, Any]:
     data["source_maps"], data["output_maps"] = data["source_maps"][:1], data["output_maps"][:1]
     data["output_maps"][0]["options"] = FAST | options
     return data
-
-
-def test_file_that_is_a_source(clip: Path, tmp_path: Path) -> None:
-    """No option writes over a source, or the output, though the task may overwrite."""
-    source = tmp_path / "in.mkv"
-    source.write_bytes(clip.read_bytes())
-    for name, said in ((source, "is also sources[0]"), (tmp_path / "out.mkv", "is also output_file")):
-        data = encoding(source, tmp_path / "out.mkv", vstats_file=str(name)) | {"overwrite": True}
-
-        assert said in refusal(data)
-
-
-def test_generated_source_that_writes(tmp_path: Path) -> None:
-    """Filters of a generated source write files, too."""
-    graph = f"color=size=64x64:duration=1,metadata=print:file={tmp_path / 'there'}"
-    (tmp_path / "there").write_text("precious")
-    data = encoding(tmp_path, tmp_path / "out.mkv")
-    data["sources"] = [{"filename": graph, "options": {"f": "lavfi"}}]
-
-    assert "there: exists, and overwrite is not true" in refusal(data)
-    assert written_by_graph(graph) == [str(tmp_path / "there")]
-
-
-def test_interrupted_file(clip: Path, tmp_path: Path) -> None:
-    """A task that fails leaves none of its files."""
-    data = encoding(clip, tmp_path / "out.mkv", vstats_file=str(tmp_path / "stats"), preset="spam")
-    module = Ffmpeg(data)
-    with pytest.raises(Exception, match="spam"):
-        module.run()
-    module.cleanup()
-
-    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.slow

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
-from modules.base import location
 from modules.ffmpeg import Ffmpeg
 from tests.modules.ffmpeg.scene import refusal, task
 
@@ -58,45 +55,6 @@ def test_sources_that_are_text(tmp_path: Path) -> None:
     data = task("none.mkv", tmp_path / "out.mkv") | {"sources": "none.mkv"}
 
     assert refusal(data) == 'sources: expected a list, got "none.mkv"'
-
-
-def test_sources_that_lead_nowhere(clip: Path, tmp_path: Path) -> None:
-    """A link to nothing is no source, nor a name with a percent sign that is no picture's."""
-    (tmp_path / "link.mkv").symlink_to("nowhere")
-    data = task(tmp_path / "link.mkv", tmp_path / "out.mkv")
-    data["sources"] += [str(tmp_path / "a%20d.mkv"), str(clip.parent / "clip.mkv" / "x.mkv")]
-
-    assert refusal(data).split("; ") == [
-        f"sources[0]: {tmp_path}/link.mkv: is a link to nowhere, and there is no such file",
-        f"sources[1]: {tmp_path}/a%20d.mkv: no such file",
-        f"sources[2]: {clip}/x.mkv: not a directory",
-    ]
-
-
-def test_existing_target(clip: Path, tmp_path: Path) -> None:
-    """An existing target is an error, unless it is to be overwritten or an earlier task takes it away."""
-    target = tmp_path / "out.mkv"
-    target.touch()
-
-    assert refusal(task(clip, target)) == f"output_file: {target}: exists, and overwrite is not true"
-    Ffmpeg(task(clip, target, overwrite=True)).validate()
-    later = Ffmpeg(task(clip, target))
-    later.sisyphus_context.files = {location(str(target)): False}
-    later.validate()
-
-
-@pytest.mark.parametrize(
-    ("name", "muxer"), [("a%03d.png", None), ("a.m3u8", None), ("a.mpd", None), ("a.ts", "hls"), ("%d", "image2")]
-)
-def test_several_files(name: str, muxer: str | None, clip: Path, tmp_path: Path) -> None:
-    """What would leave files beside the output is refused."""
-    data = task(clip, tmp_path / name)
-    if muxer:
-        data["output_maps"][0]["options"] = {"f": muxer}
-
-    assert refusal(data) == (
-        f"output_file: {tmp_path / name}: ffmpeg writes several files, which the ffmpeg module does not support"
-    )
 
 
 def test_addresses_are_not_files(tmp_path: Path) -> None:
