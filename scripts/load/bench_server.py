@@ -30,7 +30,7 @@ SHARE = 0.02
 ROWS = """
 INSERT INTO jobs (job_id, state, priority, position, title, document, need, attempts, added_at, started_at, ended_at,
                   worker_id, hostname, message, info)
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+WITH RECURSIVE n(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {count})
 SELECT 'job-' || i, CASE WHEN i > {count} - 100 THEN 'queued' WHEN i % 50 = 0 THEN 'failed' ELSE 'completed' END, 0, 0,
        'film ' || i, '{{"tasks":[]}}', 1 + i % 3, '[]', 1700000000000000 + i * 1000000,
        1700000001000000 + i * 1000000, CASE WHEN i <= {count} - 100 THEN 1700000002000000 + i * 1000000 END,
@@ -252,7 +252,7 @@ async def _simulate(farm: Farm, count: int, seconds: float) -> tuple[str, ...]:
     tasks = [asyncio.create_task(_keep_beating(farm.url, name, gate, beats)) for name in names]
     tasks += [asyncio.create_task(_keep_polling(farm.url, name, gate, starts)) for name in names]
     call = await Connection.open(farm.url)
-    await asyncio.sleep(10)  # all are connected, and have sent their first heartbeat
+    await asyncio.sleep(min(10, seconds))  # all are connected, and have sent their first heartbeat
     beats.clear()
     cpu, began = farm.cpu_seconds(), time.perf_counter()
     while time.perf_counter() - began < seconds:
