@@ -6,7 +6,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.api_server import wait_for
 from tests.support.client import QUICK, WORKER, Served
 from tests.support.waiting import pass_time, until
 
