@@ -17,7 +17,7 @@ import platformdirs
 from app.exceptions import ValidationError
 from child.loader import declared_paths
 from ipc import landlock
-from ipc.messages import Done, Failed, Ready, Start
+from ipc.messages import Cause, Done, Failed, Ready, Start
 from modules import context
 from modules.context import find_obstacle
 
@@ -48,8 +48,18 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - no temporary file of ours
 _CACHE = "sisyphus-client"
 """A directory to write in the user's cache directory: `modules.installed` keeps the tools' helps there."""
 
-_DENIED = re.compile("[Pp]ermission denied|could not be opened|open stats file")
-"""The words with which most programs, MKVToolNix and x264 say that a file or a connection was denied."""
+_DENIED = re.compile(
+    r"""
+    Permission\ denied:\ '(?P<after>[^']+)'            # Python
+    | (?P<denied>:\ [Pp]ermission\ denied)            # most programs, after the name
+    | '(?P<quoted>/[^']+)'\ could\ not\ be\ opened    # MKVToolNix
+    | open\ stats\ file                               # x264: a file of its own in the working directory
+    """,
+    re.VERBOSE,
+)
+"""The words with which programs say that a file was denied."""
+
+_URL = re.compile(r"\b\w+://\S+")
 
 
 def places(start: Start) -> Iterator[tuple[str, int]]:
@@ -92,15 +102,38 @@ def refuse_outside(module: Any) -> None:
 
 
 def explain(answer: Ready | Done | Failed) -> Ready | Done | Failed:
-    """Add to a failure that speaks of something denied what the limits deny: that may be the reason."""
-    roots, network = context.current.roots, context.current.network
-    if not isinstance(answer, Failed) or (roots is None and network):
+    """Add the limit to the message of a failure that says that a file or an address was denied."""
+    if not isinstance(answer, Failed) or not (reason := _find_reason(answer.cause)):
         return answer
-    cause = answer.cause
-    if not any(map(_DENIED.search, (cause.message, *cause.problems, *cause.stderr))):
-        return answer
-    limits = [f"the limit roots denies files outside of {', '.join(roots)}"] if roots is not None else []
-    limits += [] if network else ["the limit network denies TCP"]
-    return msgspec.structs.replace(
-        answer, cause=msgspec.structs.replace(cause, message="; ".join([cause.message, *limits]))
-    )
+    explained = msgspec.structs.replace(answer.cause, message=f"{answer.cause.message}; {reason}")
+    return msgspec.structs.replace(answer, cause=explained)
+
+
+def _find_reason(cause: Cause) -> str | None:
+    if context.current.roots is None and context.current.network:
+        return None
+    for text in (cause.message, *cause.problems, *cause.stderr):
+        for match in _DENIED.finditer(_URL.sub("", text)):
+            for name in _names(match):
+                if (obstacle := find_obstacle(name)) and obstacle not in text and _is_permitted(name):
+                    return f"{os.path.abspath(name)} {obstacle}"
+        if not context.current.network and _URL.search(text) and "ermission denied" in text:
+            return "the limit network forbids TCP"
+    return None
+
+
+def _names(match: re.Match[str]) -> Iterator[str]:
+    """The file names that a message may mean, the most likely first. A name may follow words, and may have spaces."""
+    # Not in the pattern, which would look from each place of a message of megabytes to its end.
+    before = re.split("[:'\"]", match.string[: match.start()])[-1] if match["denied"] else ""
+    yield from filter(None, (match["after"], match["quoted"], before[before.find("/") :] if "/" in before else None))
+    yield from (word for word in before.split() if "/" in word)
+    yield before.split()[-1] if before.split() else "."
+
+
+def _is_permitted(name: str) -> bool:
+    """True if the file's permissions allow it, so that Landlock was the obstacle: access(2) does not know Landlock."""
+    try:
+        return os.access(name, os.R_OK) if os.path.lexists(name) else os.access(os.path.dirname(name) or ".", os.W_OK)
+    except ValueError:  # NUL
+        return False
