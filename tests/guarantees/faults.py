@@ -94,9 +94,11 @@ def forbidden(around: Surroundings) -> Iterator[None]:
 def no_process(around: Surroundings) -> Iterator[None]:
     """The zygote may fork no more: by a cgroup, because root has no limit of its own, or by such a limit."""
     if not ROOT:
-        before = resource.prlimit(around.zygote.pid, resource.RLIMIT_NPROC, (1, resource.RLIM_INFINITY))
+        zygote = around.zygote.pid
+        before = resource.prlimit(zygote, resource.RLIMIT_NPROC)
+        resource.prlimit(zygote, resource.RLIMIT_NPROC, (1, before[1]))
         yield
-        resource.prlimit(around.zygote.pid, resource.RLIMIT_NPROC, before)
+        resource.prlimit(zygote, resource.RLIMIT_NPROC, before)
         return
     group = Path("/sys/fs/cgroup/pids", f"sisyphus-test-{os.getpid()}")
     group.mkdir()

@@ -50,8 +50,8 @@ HOSTILE_JOBS: dict[str, tuple[dict[str, Any], str]] = {
     "tool missing": (job(("hostile", {"step": "run", "act": "run_tool", "argv": ["spam-and-eggs"]})), "unfit"),
 }
 
-MOUNTED = ("full", "read-only")
-"""Faults whose names end so take a small disk, which only root can mount."""
+OF_ROOT = ("full", "read-only", "no descriptors")
+"""Faults whose names end so take root: to mount a small disk, to count the client's descriptors."""
 
 with_and_without = pytest.mark.parametrize("lacking", [[], ["capabilities"]], ids=["as_it_is", "no_capabilities"])
 
@@ -109,7 +109,7 @@ def test_good_jobs_go_on_through_all_troubles(
     with small_disks(*places) as mounts, contextlib.ExitStack() as stack, contextlib.closing(client):
         good, ids = hold_jobs(farm, client, tmp_path)
         around = Surroundings(client, *places, code, mounts, stack)
-        told = {name: suffer(name, around) for name in FAULTS if mounts or not name.endswith(MOUNTED)}
+        told = {name: suffer(name, around) for name in FAULTS if mounts or not name.endswith(OF_ROOT)}
         for each in good:
             each.let_go()
         verdicts = [farm.await_verdict(job_id) for job_id in ids]
