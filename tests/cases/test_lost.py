@@ -61,7 +61,7 @@ FILES: dict[str, tuple[str, list[Task], Check]] = {
         completes(
             "d/o.mkv was there already",
             changed=["d/o.mkv", "d/.o.dead.sisyphus-part.mkv"],
-            holds={"d/o.mkv": ["video", "attachment ttf"]},
+            holds={"d/o.mkv": ["video", "attachment"]},
         ),
     ),
     "move to a name that is too long": (REAL, [cleanup(move=[("real/f", f"new/{256 * 'x'}")])], refused("too long")),
