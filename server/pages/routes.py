@@ -81,12 +81,16 @@ def show_history(
         jobs, following = served.history.page(wanted, cursor, HISTORY_PAGE)
     except ValueError as error:
         jobs, following, problem = [], None, str(error)
+    # A field for a time complains of anything else.
+    shown = given | {
+        name: given[name][:16] if not problem and "T" in given[name] else "" for name in ("since", "before")
+    }
     link = {key: value for key, value in given.items() if value}
     return render(
         request,
         "history.html",
         jobs=jobs,
-        given=given,
+        given=shown,
         problem=problem,
         cursor=cursor,
         first=urlencode(link, errors="replace"),

@@ -180,7 +180,7 @@ def encode(directory: Path, number: int) -> dict[str, Any]:
             "mpeg4",
         ]
         subprocess.run([*argv, str(clip)], check=True)
-    data = {"sources": [{"filename": str(clip), "options": {"re": None}}],
+    data = {"sources": [{"filename": str(clip), "options": {"re": True}}],
             "source_maps": [{"source": 0, "specifier": "v", "stream": 0}],
             "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "libx264", "preset": "ultrafast"}}],
             "output_file": str(directory / f"Faust - S01E0{number}.mkv")}  # fmt: skip

@@ -45,7 +45,7 @@ def test_a_real_encode_is_seen_to_move(api: Api, look: Look, supervised: Supervi
     page.evaluate("window.same = true")
     with closing(Client(api, supervised)) as client:
         client.start()
-        job_id = api("POST", "/queue", encode(clip, tmp_path / "moves.mkv", re=None)).json()["job_id"]
+        job_id = api("POST", "/queue", encode(clip, tmp_path / "moves.mkv", re=True)).json()["job_id"]
         expect(page.get_by_role("progressbar")).to_have_attribute("aria-label", "Progress of moves", timeout=60_000)
         seen = [until(lambda least=least: page.evaluate(SHOWN, least), "progress", 60) for least in (0, 2, 4)]
         expect(page.locator(f"#job-{job_id}")).to_contain_text("fps")
