@@ -2,6 +2,7 @@
 // was opened stay. Elements with an id are the same where they have the same id, wherever they stand.
 
 const KEPT = "data-keep"; // a part with what a person is at: never touched
+const LISTS = new Set(["MAIN", "OL", "TBODY", "UL"]); // white space in them says nothing
 const OPEN = new Set(["DETAILS", "DIALOG"]);
 
 /** Make `old` like `fresh`, which is used up. */
@@ -25,6 +26,7 @@ function morphElement(old, fresh) {
 }
 
 function morphChildren(old, fresh) {
+    if (LISTS.has(old.tagName)) [old, fresh].forEach(dropSpace); // or it would be in the way: rows would be moved
     const byId = new Map();
     for (const child of old.children) if (child.id) byId.set(child.id, child);
     const wanted = new Set([...fresh.children].map((child) => child.id).filter(Boolean));
@@ -43,6 +45,10 @@ function morphChildren(old, fresh) {
         }
     }
     while (place) place = remove(place);
+}
+
+function dropSpace(list) {
+    for (const child of [...list.childNodes]) if (child.nodeType === Node.TEXT_NODE && !child.data.trim()) child.remove();
 }
 
 function remove(node) {
