@@ -142,6 +142,7 @@ class Handbrake(WritingModule):
         with media.quoting(said.telling):
             written = media.probe_output(name)
             media.compare(written, certain, goes_on)
+            _require_frames(name, written)
         _require_duration(written)
         try:
             with media.quoting(said.telling):
@@ -346,6 +347,17 @@ def title_problems(task: Mapping[str, Any], title: Title) -> Iterator[str]:
         and checks.same_file(os.path.dirname(target) or ".", source)
     ):
         yield f"output_file: {target}: is in the directory {source}, whose files {TOOL} numbers as titles"
+
+
+def _require_frames(name: str, written: Mapping[str, Any]) -> None:
+    """Check that the output's picture has frames: none comes out of a filter that fails, and HandBrakeCLI goes on.
+
+    Raises:
+        RunError: It has none.
+    """
+    videos = [each["index"] for each in written.get("streams", []) if each.get("codec_type") == "video"]
+    if videos and not media.packet_times(media.file_argument(name), [], videos[0], "%+#1"):
+        raise RunError(message="the output has no frames of the picture")
 
 
 def _require_duration(written: Mapping[str, Any]) -> None:
