@@ -19,7 +19,8 @@ def main() -> None:
     logger.add(sys.stderr, level=os.environ.get("LOGURU_LEVEL") or "INFO", format=form, diagnose=False)
     settings = ServerSettings(**msgspec.json.decode(sys.stdin.buffer.readline()))
     try:
-        serve_on(settings, socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.stdin.buffer.read)
+        # Not `sys.stdin`: a thread that still reads there is a fatal error when the interpreter ends.
+        serve_on(settings, socket.socket(fileno=int(sys.argv[1])), sys.argv[2], lambda: os.read(0, 1))
     except ServerError as error:  # such as a database that is away just now: the parent tries again
         logger.error("{}", error)
         sys.exit(1)

@@ -157,7 +157,7 @@ class Gate:
             elif not (self._is_open(parts) or self._is_logged_in(scope, headers)):
                 refusal = await self._check_token(scope, parts)
         if refusal or scope["method"] != "HEAD" or parts[1:] == ["queue", "poll"]:  # a poll changes something
-            await (refusal or self._app)(scope, receive, send)
+            await _pass_on(refusal or self._app, scope, receive, send)
         else:
             await self._answer_head(scope, receive, send)
 
@@ -214,6 +214,23 @@ class Gate:
             wanted = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
             return RedirectResponse(f"{scope.get('root_path', '')}/farm/login?next={quote_part(wanted)}", 303)
         return problem(401, "The token is missing or wrong.", **{"WWW-Authenticate": "Bearer"})
+
+
+async def _pass_on(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Call `app`; answer for it if the server stops and waits no longer, as for a database that hangs."""
+    is_answered = False
+
+    async def sending(message: Message) -> None:
+        nonlocal is_answered
+        is_answered = True
+        await send(message)
+
+    try:
+        await app(scope, receive, sending)
+    except asyncio.CancelledError:
+        if not is_answered:
+            stopping = problem(503, "The server stops. Perhaps the change was made; look, and try again.")
+            await stopping(scope, receive, send)
 
 
 def _host_of(name: str) -> str:

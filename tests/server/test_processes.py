@@ -2,7 +2,9 @@
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -42,7 +44,7 @@ def test_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
     assert len(second) == 2
     assert first[1] in second
     assert status == 0
-    assert "Traceback" not in process.log
+    assert not {"Traceback", "Fatal"} & set(process.log.split())
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
@@ -104,6 +106,31 @@ def test_a_postgresql_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch
                 assert set(statuses) == {503}
                 assert unhealthy["database"] == "offline"
                 assert beat == 204
+
+
+def test_stopping_while_postgresql_hangs(tmp_path: Path) -> None:
+    """A server that is told to stop does not wait for PostgreSQL: a call that does gets 503, and the log one line."""
+    with Relay(postgresql().port) as relay:
+        process = Process(tmp_path, postgresql().make_database(relay.port))
+        try:
+            url = process.start()
+            waiting = HTTPConnection(urlsplit(url).netloc)
+            relay.hang()
+            waiting.request("GET", "/queue")
+            with connected(url) as api:
+                api.status("GET", "/doc/")  # answered after the other was read
+            process.send(signal.SIGTERM)
+            answer = waiting.getresponse()
+            said = answer.status, answer.read()
+            waiting.close()
+            relay.go_on()
+            status = process.wait()
+        finally:
+            process.kill()
+
+    assert (said[0], status) == (503, 0), said
+
+    assert "Traceback" not in process.log
 
 
 def _ask(url: str) -> int:
