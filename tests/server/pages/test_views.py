@@ -1,6 +1,7 @@
 """What each view shows, to whom, and what it never does."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -33,6 +34,7 @@ def beat(api: Api, name: str, job_id: str = "", **more: Any) -> None:
 
 def populate(api: Api, title: str = "film", name: str = "opus") -> dict[str, str]:
     """Give a farm a job in each state, a worker at work, one in trouble, and stored data. Returns the jobs' ids."""
+    beat(api, "busy-1")
     api("GET", "/queue/poll?worker_id=busy-1&modules=ffmpeg&tags=gpu")
     data = {"sources": ["/srv/in.mkv"], "output_maps": [{"option_set": name}]}
     tasks = [{"module": "ffmpeg", "data": data}]
@@ -51,7 +53,7 @@ def populate(api: Api, title: str = "film", name: str = "opus") -> dict[str, str
     ids["routed"] = api("POST", "/queue", JOB | {"job_title": f"{title} routed", "requires": ["av1"]}).json()["job_id"]
     beat(api, "busy-1", ids["running"])
     beat(api, "idle-2", info={"trouble": "no space left"})
-    api("POST", f"/data/ffmpeg/{name}", {"codec": "libopus"})
+    api("POST", f"/data/ffmpeg/{quote(name, safe='')}", {"codec": "libopus"})
     return ids
 
 
@@ -138,8 +140,8 @@ def test_what_keeps_the_queue_is_said_first(api: Api, look: Look) -> None:
     until_live(page)
     why = page.locator("#why")
     expect(why).to_contain_text("1 job waits: no worker is alive")
-    api("GET", "/queue/poll?worker_id=w&modules=cleanup")
     beat(api, "w")
+    api("GET", "/queue/poll?worker_id=w&modules=cleanup")
 
     expect(why).to_contain_text("no live worker has the module ffmpeg")
     api("GET", "/queue/poll?worker_id=w&modules=ffmpeg")
