@@ -58,10 +58,7 @@ class WorkerStatus(msgspec.Struct):
     """A worker's last heartbeat, as far as this client needs it."""
 
     worker_id: str = ""
-    hostname: str = ""
     job_id: str | None = None
-    task: str | None = None
-    progress: float | None = None
 
 
 class _WorkersResponse(msgspec.Struct):
@@ -197,21 +194,10 @@ class Session:
         path = f"/jobs/{quote_part(job_id)}/completed"
         await self._call("PATCH", path, _read_nothing, verdict, idempotent=False, log=False)
 
-    async def completed(self, job_id: str) -> Any:
-        """Return a job's verdict, which only the embedded server gives; `None` if the server does not know it."""
-        path = f"/jobs/{quote_part(job_id)}/completed"
-        response = await self._call("GET", path, _read_found, accept=(404, 405))
-        return response.json() if response else None
-
     async def put_log(self, job_id: str, log: bytes) -> None:
         """Store the log of a job, if the server still has that job. Failures are not logged."""
         path, headers = f"/jobs/{quote_part(job_id)}/log", {"Content-Type": "text/plain; charset=utf-8"}
         await self._call("PUT", path, _read_nothing, log, accept=(404,), headers=headers, log=False)
-
-    async def is_embedded_server(self) -> bool:
-        """Return whether the server is this project's own, which keeps the verdict of every job."""
-        response = await self._call("GET", "/status/health", _read_whole)
-        return response.from_embedded_server
 
     # --- workers ---
 

@@ -49,8 +49,22 @@ COMMANDS = {
 """The commands: the module that has each, and its help, which stands here because the list of all commands needs it."""
 
 
-class Commands(click.Group):
-    """The commands of `COMMANDS`. The help shows each sentence whole."""
+class WholeGroup(click.Group):
+    """A group whose help shows the sentence of each command whole."""
+
+    def summarise(self, context: click.Context) -> dict[str, str]:
+        """Return the help of each command."""
+        commands = {name: self.get_command(context, name) for name in self.list_commands(context)}
+        return {name: command.help or "" for name, command in commands.items() if command}
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.summarise(context).items()))
+
+
+class Commands(WholeGroup):
+    """The commands of `COMMANDS`."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return all names, in the order of the help."""
@@ -68,11 +82,10 @@ class Commands(click.Group):
         command.help = "\n\n".join(filter(None, (summary, command.callback and command.callback.__doc__)))
         return command
 
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing them."""
+    def summarise(self, context: click.Context) -> dict[str, str]:
+        """Return the help of each command without importing any."""
         del context
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+        return {name: summary for name, (_, summary) in COMMANDS.items()}
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a command's name without importing any."""

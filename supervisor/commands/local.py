@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from supervisor.commands import FAILED, display, job_files
+from supervisor.commands.cli import WholeGroup
 from supervisor.commands.foreground import Foreground
 from supervisor.commands.shared import config_option, exit_with, level_options, read_configuration, read_settings
 from supervisor.jobs.model import Job, JobError, Task, read_job
@@ -42,7 +43,7 @@ def validate_command(job_file: str, config: str | None) -> None:
     exit_with(Foreground(job, job_file, settings, client, limits).validate(refused))
 
 
-@click.group("modules", invoke_without_command=True)
+@click.group("modules", cls=WholeGroup, invoke_without_command=True)
 @config_option
 @click.option("--probe", is_flag=True, help="Try each encoder with a second of picture or sound (takes a minute).")
 @click.pass_context
@@ -55,7 +56,7 @@ def modules_command(context: click.Context, config: str | None, probe: bool) -> 
     exit_with(Foreground(job, "", settings, client, limits).inspect(probe))
 
 
-@modules_command.command("new", short_help="Write a working module and its test.")
+@modules_command.command("new")
 @click.argument("name")
 @click.option(
     "--directory",

@@ -66,14 +66,14 @@ class FarmClient:
                 self._url + path,
                 params={name: value for name, value in query.items() if value is not None},
                 json=body,
-                timeout=(CONNECT_TIMEOUT, CALL_TIMEOUT + query.get("wait", 0)),
+                timeout=(CONNECT_TIMEOUT, CALL_TIMEOUT),
                 allow_redirects=False,
                 proxies=self._proxies,
             )
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise SessionError(reason(error)) from error
         response = Response(answer.status_code, answer.content, SERVER_HEADER in answer.headers)
-        if not answer.ok and answer.status_code not in accept:
+        if answer.status_code // 100 != 2 and answer.status_code not in accept:
             raise SessionError(describe_refusal(response), response.status, response.body)
         return response
 
@@ -99,32 +99,31 @@ class FarmClient:
     # --- jobs ---
 
     def jobs(self, **query: Any) -> Iterator[dict[str, Any]]:
-        """Yield jobs as `GET /jobs` lists them, the newest first; of another server, those that wait or run."""
+        """Yield jobs as `GET /jobs` lists them, the newest first; of another server, those that wait or run.
+
+        A `limit` says how many are wanted, at least: they come in pages of so many.
+        """
         if not self.is_ours:
             yield from self._unfinished(query)
             return
-        cursor = None
+        cursor, limit = None, min(query.pop("limit", PAGE), PAGE)
         while True:
-            page = self.get("/jobs", limit=PAGE, cursor=cursor, **query)
+            page = self.get("/jobs", limit=limit, cursor=cursor, **query)
             yield from page["jobs"]
             if (cursor := page.get("next")) is None:
                 return
 
     def _unfinished(self, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        kept = ("job_id", "job_title", "worker_id", "hostname")
         running = [
-            {"job_id": worker["job_id"], "job_title": worker.get("job_title", ""), "state": "running"}
-            | {"worker_id": worker["worker_id"], "hostname": worker["hostname"], "modules": [worker.get("task", "")]}
+            {name: worker.get(name, "") for name in kept} | {"state": "running", "modules": [worker.get("task", "")]}
             for worker in self.workers()
             if worker.get("job_id")
         ]
         queued = [
-            {
-                "job_id": job["job_id"],
-                "job_title": job["job_title"],
-                "state": "queued",
-                "added_at": job.get("added", ""),
-            }
-            | {"modules": [task.get("module", "") for task in job["tasks"]]}
+            {name: job.get(name, "") for name in kept[:2]}
+            | {"state": "queued", "modules": [task.get("module", "") for task in job["tasks"]]}
+            | ({"added_at": job["added"]} if "added" in job else {})
             for job in self.queue()
         ]
         for job in (*queued[::-1], *running):

@@ -9,6 +9,7 @@ import requests
 
 from app.formats import quote_part, refuse_constant
 from supervisor.commands import COMPLETED, FAILED
+from supervisor.commands.cli import WholeGroup
 from supervisor.commands.display import say
 from supervisor.commands.farm.client import FarmClient, farm_command, print_json
 from supervisor.commands.shared import give_up
@@ -17,7 +18,7 @@ _module = click.argument("module")
 _name = click.argument("name")
 
 
-@click.group("data")
+@click.group("data", cls=WholeGroup)
 def data_command() -> None:
     """A module asks for one by its own name and the set's."""
 
@@ -64,6 +65,7 @@ def get_data(farm: FarmClient, as_json: bool, module: str, name: str) -> int:
 @_name
 @click.argument("file", type=click.File(encoding="utf-8"), default="-")
 def put_data(farm: FarmClient, as_json: bool, module: str, name: str, file: TextIO) -> int:
+    del as_json  # there is nothing to print
     try:
         document = json.load(file, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -71,8 +73,6 @@ def put_data(farm: FarmClient, as_json: bool, module: str, name: str, file: Text
     if not isinstance(document, dict):
         give_up(f"{file.name}: expected a JSON object")
     farm.call("POST", _path(module, name), document)
-    if as_json:
-        print_json(document)
     return COMPLETED
 
 

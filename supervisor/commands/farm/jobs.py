@@ -42,7 +42,7 @@ def jobs_command(
     query = filters | {"q": text, "time": "ended" if filters["state"] in ENDED else None}
     if filters["state"] in ENDED or filters["since"] or filters["before"]:
         farm.need_ours("tell of jobs that have ended, or of times")
-    found = list(itertools.islice(farm.jobs(**query), limit))
+    found = list(itertools.islice(farm.jobs(**query, limit=limit), limit))
     if as_json and not following:
         print_json(found)
     else:

@@ -52,7 +52,7 @@ def top_command(farm: FarmClient, as_json: bool, interval: float) -> None:
 def _look(farm: FarmClient) -> dict[str, Any]:
     """The farm at one instant: `workers` as the server lists them, and its numbers."""
     workers = farm.workers()
-    if numbers := farm.get("/status/farm"):
+    if farm.is_ours and (numbers := farm.get("/status/farm")):
         return {"farm": numbers, "workers": workers}
     queue = farm.get("/queue")
     disabled = queue["attributes"]["disabled"]

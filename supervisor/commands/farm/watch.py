@@ -62,7 +62,7 @@ WITHOUT_EVENTS = re.compile(r"nfs.*|cifs|smb.*|fuse\..*|9p|afs|ceph|glusterfs|lu
 
 
 @farm_command("watch")
-@click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, resolve_path=True))
+@click.argument("directory", metavar="DIR", type=click.Path(resolve_path=True))
 @click.option("--template", metavar="JOB.json", required=True, help="The job: {path}, {dir} and {stem} are the file's.")
 @click.option(
     "--include", metavar="PATTERN", multiple=True, help="Only such files (default: media files by extension)."
@@ -88,6 +88,8 @@ def watch_command(
     for the name, or for the path below DIR. Until SIGTERM or Ctrl-C.
     """
     del as_json  # the log is all that there is
+    if not os.path.isdir(directory):
+        raise ConfigError(f"{directory}: is no directory")
     document = job_files.read_document(template)
     job_body(template, fill(document, "/x"), **options)  # what is wrong with it is told at once
     stop = threading.Event()

@@ -1,0 +1,85 @@
+"""Orders for jobs and workers: each does what it says on the server, and says what it did."""
+
+import json
+
+import pytest
+
+from tests.supervisor.commands.farm.conftest import BAD, GOOD, Operator
+
+
+def test_retry(operator: Operator) -> None:
+    """A copy of each job that is named goes to the queue; --failed takes each failed job once."""
+    good, bad = operator.post(GOOD), operator.post(BAD)
+    operator.until_state(good, "completed")
+    operator.until_state(bad, "failed")
+
+    one = operator("retry", good[:13])
+    failed = operator("retry", "--failed", "--since", "1h", "--json")
+    copy = json.loads(failed.stdout)[-1]
+    operator.until_state(copy["copy"], "failed")
+    again = operator("retry", "--failed", "--json")
+
+    assert operator.api("GET", f"/jobs/{one.stdout.strip()}/record").json()["retry_of"] == good
+    assert (failed.returncode, copy["job_id"]) == (0, bad)
+    assert [each["job_id"] for each in json.loads(again.stdout)] == [copy["copy"]]
+    assert operator("retry", "--failed", "--since", "1s", "--module", "none").returncode == 1
+    assert operator("retry").returncode == operator("retry", good, "--failed").returncode == 2
+
+
+def test_cancel(operator: Operator, held_job: str) -> None:
+    """A job that waits ends at once, one that runs when its worker hears of it; one that has ended is status 1."""
+    waiting = operator.post(GOOD | {"requires": ["gpu"]})
+
+    done = operator("cancel", waiting[:13], held_job)
+    operator.until_state(held_job, "cancelled")
+
+    assert done.stdout == f"{waiting}: cancelled\n{held_job}: its worker is told to stop\n"
+    assert operator.state(waiting) == "cancelled"
+    again = operator("cancel", waiting)
+    assert (again.returncode, again.stderr) == (1, f"{waiting}: No job with this id is queued or running.\n")
+
+
+def test_move(operator: Operator) -> None:
+    """Jobs go to the head, in the order in which they are named, or get a priority."""
+    first, second, third = (operator.post(GOOD | {"requires": ["gpu"]}) for _ in range(3))
+
+    moved = operator("move", third, second)
+    after_moving = operator.api.queued()
+    operator("move", first, "--priority", "9")
+
+    assert moved.returncode == 0
+    assert after_moving == [third, second, first]
+    assert operator.api.queued() == [first, third, second]
+    for job_id in (first, second, third):
+        operator.api("POST", f"/jobs/{job_id}/cancel")
+
+
+@pytest.mark.parametrize("target", [["encoder01"], ["enc"], ["8b5c"], ["--queue"]])
+def test_workers(operator: Operator, target: list[str]) -> None:
+    """A worker is named by its host, its id or a beginning; it, or the queue, is disabled, enabled, paused, resumed."""
+    shown = []
+    for order in ("disable", "enable", "pause", "resume"):
+        assert operator(order, *target).returncode == 0
+        worker = json.loads(operator("workers", "--json").stdout)["workers"][0]["attributes"]
+        queue = operator.api("GET", "/queue").json()["attributes"]
+        shown.append((worker.get("disabled"), worker.get("paused", False), queue["disabled"]))
+
+    queue_only = [(False, False, True), (False, False, False)] * 2
+    of_worker = [(True, False, False), (False, False, False), (False, True, False), (False, False, False)]
+    assert shown == (queue_only if target == ["--queue"] else of_worker)
+
+
+def test_data(operator: Operator) -> None:
+    """Sets of options are kept, listed, printed as they were and deleted; what is no object is refused."""
+    words = ("data", "put", "ffmpeg", "best of/all")
+
+    refused = operator(*words, input="[1]")
+    put = operator(*words, input='{"crf": 18}')
+    listed, got = operator("data", "list"), operator("data", "get", "ffmpeg", "best of/all")
+    deleted, gone = operator("data", "delete", "ffmpeg", "best of/all"), operator("data", "list")
+
+    assert (refused.returncode, refused.stderr) == (2, "<stdin>: expected a JSON object\n")
+    assert (put.returncode, put.stderr) == (0, "")
+    assert listed.stdout == "ffmpeg  best of/all\n"
+    assert json.loads(got.stdout) == {"crf": 18}
+    assert (deleted.returncode, gone.returncode, gone.stdout) == (0, 1, "")
