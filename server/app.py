@@ -60,7 +60,7 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router, dependencies=dependencies)
     add_pages(app, dependencies)
     app.add_api_route("/doc", _to_page, include_in_schema=False)
-    app.add_middleware(transport.Gate, settings=services.settings)
+    app.add_middleware(transport.Gate, settings=services.settings, tokens=services.tokens)
     if origins := services.settings.cors_origin:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(CountedRequests, metrics=services.metrics)

@@ -12,10 +12,13 @@ from server import models
 from server.models import AttributesBody, NewJobBody
 from server.services import Served, Services
 from server.storage.needs import Ability, Need
+from server.storage.store import Taken
 from server.transport import NOTHING, Json, StrictRoute, nothing
 
 MAX_WAIT = 30.0
 """Seconds that a poll may wait."""
+
+GONE = "The job that is handed back (`handed_back` in its first task) was completed or deleted meanwhile."
 
 queue = APIRouter(prefix="/queue", tags=["queue"], route_class=StrictRoute)
 
@@ -34,7 +37,10 @@ async def submit(job: NewJobBody, served: Served, request: Request) -> Response:
     tasks = job.model_dump(exclude_unset=True)["tasks"]
     if getattr(request.state, "role", "") == "worker" and not await run_in_threadpool(served.store.returns, tasks):
         raise HTTPException(403, "The token for workers is only for jobs that a worker hands back.")
-    job_id = await run_in_threadpool(served.store.submit, job.job_title, tasks, job.priority, job.requires)
+    try:
+        job_id = await run_in_threadpool(served.store.submit, job.job_title, tasks, job.priority, job.requires)
+    except LookupError:
+        raise HTTPException(409, GONE) from None
     logger.info("Job {} is queued: {!a}", job_id, job.job_title)
     need = Need(frozenset(task["module"] for task in tasks), frozenset(job.requires))
     return Json({"job_id": job_id}, background=offer(served, need))
@@ -85,27 +91,30 @@ async def poll(
     if worker_id:
         served.workers.set_ability(worker_id, ability)
     if wait:
-        job = await _wait_for_job(request, served, worker_id, ability, min(wait, MAX_WAIT))
+        taken = await _wait_for_job(request, served, worker_id, ability, min(wait, MAX_WAIT))
     else:
-        job = await _take(served, worker_id, ability)
-    return Json("null", 404) if job is None else Json(job)
+        taken = await _take(served, worker_id, ability)
+    if taken and await request.is_disconnected():  # or the job would wait for its worker to be missed
+        await run_in_threadpool(served.store.untake, taken)
+        served.waiting.wake()
+        taken = None
+    return Json(taken.document) if taken else Json("null", 404)
 
 
 async def _wait_for_job(
     request: Request, served: Services, worker_id: str, ability: Ability, seconds: float
-) -> str | None:
+) -> Taken | None:
     deadline = asyncio.get_running_loop().time() + seconds
-    job = None
     with served.waiting.joined(ability) as event:
         # Joined before the first look: no job comes unnoticed between that and the waiting.
-        while (job := await _take(served, worker_id, ability)) is None:
+        while (taken := await _take(served, worker_id, ability)) is None:
             if not await served.waiting.sleep(event, deadline) or await request.is_disconnected():
                 break
     served.waiting.wake()  # the next one: there may be more jobs, or this poll was woken at its very end
-    return job
+    return taken
 
 
-async def _take(served: Services, worker_id: str, ability: Ability) -> str | None:
+async def _take(served: Services, worker_id: str, ability: Ability) -> Taken | None:
     standing = served.orders.standing
     if worker_id and ({"", worker_id} & standing.disabled or worker_id in standing.paused):
         return None

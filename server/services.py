@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from server.config import ServerSettings
+from server.http.tokens import Tokens
 from server.observe.events import Events
 from server.observe.health import DatabaseHealth
 from server.observe.metrics import Metrics
@@ -29,6 +30,7 @@ class Services:
 
     def __init__(self, database: ServerDatabase, settings: ServerSettings) -> None:
         self.settings = settings
+        self.tokens = Tokens(settings.token, settings.worker_token)
         self.look_every = min(1.0, settings.vanished_after / 4)
         self.database = database
         self.store = Store(database)

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.formats import quote_part, refuse_constant
 from server.config import ServerSettings
-from server.http.tokens import Tokens, is_worker_call
+from server.http.tokens import Tokens, TooManyGuessesError, is_worker_call
 from server.models import ProblemBody
 from server.pages.sessions import is_logged_in
 from server.storage.tables import to_text
@@ -130,11 +130,11 @@ class Gate:
     Routes are matched while the parts of the path are quoted: unquoted, a name with a slash in it would be two parts.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings, tokens: Tokens) -> None:
         self._app = app
         self._token = settings.token
         self._root_path = settings.root_path
-        self._tokens = Tokens(settings.token, settings.worker_token)
+        self._tokens = tokens
         self._names = {"localhost", *(name.lower() for name in settings.allow_host)}
         self._origins = set(settings.cors_origin)
 
@@ -196,17 +196,18 @@ class Gate:
 
     async def _check_token(self, scope: Scope, parts: Sequence[str]) -> Response | None:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        if not given:
+            return self._ask_for_token(scope, parts)
         scheme, _, token = given.partition(b" ")
-        role = self._tokens.role(token.strip()) if scheme.lower() == b"bearer" else ""
+        try:
+            role = await self._tokens.check(token.strip() if scheme.lower() == b"bearer" else b"", address_of(scope))
+        except TooManyGuessesError as error:
+            return problem(429, str(error), **{"Retry-After": str(error.seconds)})
         scope["state"]["role"] = role
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if role == "worker" and not is_worker_call(method, parts):
             return problem(403, "The token for workers is not for this call.")
-        if role:
-            return None
-        if given:
-            await self._tokens.slow_down(scope["client"][0] if scope["client"] else "")
-        return self._ask_for_token(scope, parts)
+        return None if role else self._ask_for_token(scope, parts)
 
     def _ask_for_token(self, scope: Scope, parts: Sequence[str]) -> Response:
         """Send whoever wants to see a page to the login, and refuse a call."""
@@ -231,6 +232,11 @@ async def _pass_on(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
         if not is_answered:
             stopping = problem(503, "The server stops. Perhaps the change was made; look, and try again.")
             await stopping(scope, receive, send)
+
+
+def address_of(scope: Scope) -> str:
+    """The address of a client, or of the proxy before it."""
+    return scope["client"][0] if scope["client"] else ""
 
 
 def _host_of(name: str) -> str:

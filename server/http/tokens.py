@@ -1,11 +1,17 @@
-"""Tokens: one for everything, and one for what workers call. Wrong ones are answered late."""
+"""Tokens: one for everything, and one for what workers call. Wrong ones are answered late, one at a time.
+
+While a wrong token of an address waits for its answer, no other one from there is looked at: else a thousand guesses at
+once would be tried in no time. An address that has sent a right one lately is an exception, for it may be a proxy's, or
+that of many workers: its right tokens are taken at any time.
+"""
 
 import asyncio
 import hmac
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["", "worker", "operator"]
 
@@ -34,7 +40,22 @@ FIRST_DELAY, MAX_DELAY = 0.1, 3.0
 FORGOTTEN_AFTER = 60.0
 """Seconds without a wrong token."""
 
-MAX_ADDRESSES = 1000
+GOOD_FOR = 3600.0
+"""Seconds after a right token in which an address may send more of them at any time."""
+
+MAX_ADDRESSES = 10_000
+
+
+class TooManyGuessesError(Exception):
+    """A wrong token of the same address still waits for its answer.
+
+    Attributes:
+        seconds: When to try again.
+    """
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"A wrong token has just come from your address: try again in {seconds} s.")
+        self.seconds = seconds
 
 
 def is_worker_call(method: str, parts: Sequence[str]) -> bool:
@@ -50,20 +71,38 @@ class Tokens:
 
     def __init__(self, operator: str, worker: str) -> None:
         self._operator, self._worker = operator.encode(), worker.encode()
-        self._wrong: OrderedDict[str, tuple[float, float]] = OrderedDict()  # delays, and when, by address
+        self._wrong: OrderedDict[str, tuple[float, float]] = OrderedDict()  # last delay and end of it, by address
+        self._right: OrderedDict[str, float] = OrderedDict()  # when, by address
 
-    def role(self, token: bytes) -> Role:
-        """Return whose token this is; empty if it is wrong."""
+    async def check(self, token: bytes, address: str) -> Role:
+        """Return whose token this is; empty if it is wrong, after a while.
+
+        Raises:
+            TooManyGuessesError: it is wrong, or was not looked at.
+        """
+        now = time.monotonic()
+        delay, end = self._wrong.get(address, (0.0, 0.0))
+        is_good = now - self._right.get(address, -GOOD_FOR) < GOOD_FOR
+        if now < end and not is_good:
+            raise TooManyGuessesError(math.ceil(end - now))
+        if role := self._role(token):
+            _note(self._right, address, now)
+            return role
+        if now < end:
+            raise TooManyGuessesError(math.ceil(end - now))
+        delay = min(2 * delay, MAX_DELAY) if delay and now - end < FORGOTTEN_AFTER else FIRST_DELAY
+        _note(self._wrong, address, (delay, now + delay))
+        await asyncio.sleep(delay)
+        return ""
+
+    def _role(self, token: bytes) -> Role:
         if hmac.compare_digest(token, self._operator):
             return "operator"
         return "worker" if self._worker and hmac.compare_digest(token, self._worker) else ""
 
-    async def slow_down(self, address: str) -> None:
-        """Wait before a wrong token is refused. Who sends the right one never waits, from the same address either."""
-        now = time.monotonic()
-        delay, at = self._wrong.pop(address, (FIRST_DELAY / 2, now))
-        delay = min(2 * delay, MAX_DELAY) if now - at < FORGOTTEN_AFTER else FIRST_DELAY
-        self._wrong[address] = delay, now
-        if len(self._wrong) > MAX_ADDRESSES:
-            self._wrong.popitem(last=False)
-        await asyncio.sleep(delay)
+
+def _note(known: "OrderedDict[str, Any]", address: str, value: Any) -> None:
+    known[address] = value
+    known.move_to_end(address)
+    if len(known) > MAX_ADDRESSES:
+        known.popitem(last=False)

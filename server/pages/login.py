@@ -1,15 +1,16 @@
 """Logging in with the token, and out."""
 
-import hmac
 import time
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
+from server.http.tokens import TooManyGuessesError
 from server.pages.rendering import render
 from server.pages.sessions import COOKIE, LASTS, is_own_request, make_cookie
 from server.services import Served
+from server.transport import address_of
 
 MAX_FORM = 10_000
 
@@ -19,7 +20,7 @@ login = APIRouter(prefix="/farm", include_in_schema=False)
 @login.get("/login")
 async def show_login(request: Request) -> Response:
     """Ask for the token."""
-    return render(request, "login.html", next=_destination(request.query_params.get("next", "")), wrong=False)
+    return render(request, "login.html", next=_destination(request.query_params.get("next", "")), problem="")
 
 
 @login.post("/login")
@@ -33,9 +34,16 @@ async def log_in(request: Request, served: Served) -> Response:
     form = parse_qs(body.decode(errors="replace"))
     token, to = (form.get(name, [""])[0] for name in ("token", "next"))
     right = served.settings.token
-    own = is_own_request("POST", request.headers)
-    if not (right and own and hmac.compare_digest(token.strip().encode(errors="replace"), right.encode())):
-        return render(request, "login.html", 403, next=_destination(to), wrong=True)
+    own = right and is_own_request("POST", request.headers)
+    try:
+        role = (
+            await served.tokens.check(token.strip().encode(errors="replace"), address_of(request.scope)) if own else ""
+        )
+    except TooManyGuessesError as error:
+        return render(request, "login.html", 429, next=_destination(to), problem=str(error))
+    if role != "operator":
+        problem = "This is not the token of this server."
+        return render(request, "login.html", 403, next=_destination(to), problem=problem)
     response = RedirectResponse(request.scope.get("root_path", "") + _destination(to), 303)
     # Of a proxy that speaks HTTPS; who lies here only harms himself.
     secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))

@@ -10,13 +10,13 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, or_, select, update
 
 from server.storage.database import ServerDatabase
 from server.storage.needs import ANYTHING, Ability, Need, Needs
-from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, to_text
+from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs, to_text
 from server.storage.totals import count_ended
 from server.workers import Lost
 
@@ -30,6 +30,16 @@ MAX_TAKES = 5
 
 MAX_MESSAGE = 500
 """Characters of a record's message that lists show."""
+
+
+class Taken(NamedTuple):
+    """A job that runs from now on."""
+
+    number: int
+    document: str
+    started_at: datetime
+    before: datetime | None
+    """When it was taken the last time before."""
 
 
 class Store:
@@ -55,8 +65,11 @@ class Store:
     ) -> str:
         """Append a job to the queue; returns its id.
 
-        A job that a worker hands back, under a new id, keeps its place, its priority and the tags that it requires. One
-        that is to be cancelled ends instead.
+        A job that a worker hands back, under a new id, keeps its place, its priority and the tags that it requires. It
+        replaces its former row; one that is to be cancelled ends instead. Handed back again, it is not queued twice.
+
+        Raises:
+            LookupError: the job that is handed back was completed or deleted meanwhile.
         """
         job_id, now = str(uuid.uuid4()), datetime.now(UTC)
         job = {"job_id": job_id, "job_title": title, "tasks": tasks, "added": now.isoformat()}
@@ -67,43 +80,44 @@ class Store:
             former = _find(db, former_id, UNFINISHED) if former_id else None
             if former:
                 row |= _inherited(db, former, now)
-            db.execute(
-                jobs.insert().values(
-                    job_id=job_id,
-                    state="queued",
-                    title=title,
-                    document=to_text(job),
-                    former_id=former_id,
-                    retry_of=retry_of,
-                    added_at=now,
-                    **row,
-                )
-            )
-            if former and former.cancelled_by is not None:
-                _end_cancelled(db, _find(db, job_id), former.cancelled_by)
+            elif former_id:
+                return _handed_back(db, former_id)
+            row |= {"title": title, "document": to_text(job), "former_id": former_id, "retry_of": retry_of}
+            db.execute(jobs.insert().values(job_id=job_id, state="queued", added_at=now, **row))
+            if former:
+                _replace(db, former, job_id)
         return job_id
 
     def returns(self, tasks: Sequence[Any]) -> bool:
         """Return whether a job with these tasks is one that was running and comes back."""
         former_id = _former_id(tasks)
-        return former_id is not None and bool(self._texts(select(jobs.c.job_id).where(jobs.c.job_id == former_id)))
+        return former_id is not None and bool(self._texts(select(jobs.c.job_id).where(_known_as(former_id))))
 
-    def take(self, ability: Ability = ANYTHING, worker_id: str | None = None) -> str | None:
-        """Take the first job of the queue that a worker can do: it runs from now on.
-
-        Returns its document; `None` if there is none.
-        """
+    def take(self, ability: Ability = ANYTHING, worker_id: str | None = None) -> Taken | None:
+        """Take the first job of the queue that a worker can do, if there is one: it runs from now on."""
         with self._database.begin() as db:
             head = self._head(db, self._needs.suitable(db, ability))
             if head is None:
                 return None
-            change = {"state": "running", "started_at": datetime.now(UTC), "worker_id": worker_id, "hostname": None}
+            taken = Taken(head.number, head.document, datetime.now(UTC), head.started_at)
+            change = {"state": "running", "started_at": taken.started_at, "worker_id": worker_id, "hostname": None}
             db.execute(update(jobs).where(jobs.c.number == head.number).values(change))
-        return str(head.document)
+        return taken
+
+    def untake(self, taken: Taken) -> None:
+        """Put a job back to its place, of which no worker has heard."""
+        with self._database.begin() as db:
+            ours = (jobs.c.number == taken.number, jobs.c.started_at == taken.started_at, RUNNING)
+            job = db.execute(select(jobs).where(*ours).with_for_update()).first()
+            if job and job.cancelled_by is not None:
+                _end_cancelled(db, job, job.cancelled_by)
+            elif job:
+                change = {"state": "queued", "started_at": taken.before, "worker_id": None}
+                db.execute(update(jobs).where(jobs.c.number == taken.number).values(change))
 
     def _head(self, db: Connection, suitable: Sequence[int] | None) -> Any:
         """The first job with one of these needs, or any; locked, where several servers share the database."""
-        query = select(jobs.c.number, jobs.c.document).where(QUEUED).order_by(*ORDER).limit(1)
+        query = select(jobs.c.number, jobs.c.document, jobs.c.started_at).where(QUEUED).order_by(*ORDER).limit(1)
         query = query.with_for_update(skip_locked=True)
         if suitable is None:
             return db.execute(query).first()
@@ -121,7 +135,7 @@ class Store:
     def clear(self) -> int:
         """Delete all queued and running jobs; returns how many there were."""
         with self._database.begin() as db:
-            return db.execute(delete(jobs).where(UNFINISHED)).rowcount
+            return _delete(db, UNFINISHED)
 
     # --- jobs ---
 
@@ -133,7 +147,7 @@ class Store:
     def delete_job(self, job_id: str) -> bool:
         """Delete a queued or running job; returns whether there was such a job."""
         with self._database.begin() as db:
-            return db.execute(delete(jobs).where(jobs.c.job_id == job_id, UNFINISHED)).rowcount > 0
+            return _delete(db, jobs.c.job_id == job_id, UNFINISHED) > 0
 
     def complete(self, job_id: str, failed: bool, info: dict[str, Any]) -> bool:
         """Keep the verdict of a job, which runs or went back to the queue.
@@ -190,7 +204,8 @@ class Store:
         Returns the state that it had, `None` if it is neither queued nor running.
         """
         with self._database.begin() as db:
-            job = _find(db, job_id, UNFINISHED)
+            # The submitter of a job that was handed back knows only its former id.
+            job = db.execute(select(jobs).where(_known_as(job_id), UNFINISHED).with_for_update()).first()
             if job is None:
                 return None
             db.execute(update(jobs).where(jobs.c.number == job.number).values(cancelled_by=by))
@@ -261,6 +276,38 @@ class Store:
 def _find(db: Connection, job_id: str, *conditions: Any) -> Any:
     """Return a job, if it fulfils the conditions. Where several servers share the database, its row is locked."""
     return db.execute(select(jobs).where(jobs.c.job_id == job_id, *conditions).with_for_update()).first()
+
+
+def _known_as(job_id: str) -> ColumnElement[bool]:
+    return or_(jobs.c.job_id == job_id, jobs.c.former_id == job_id)
+
+
+def _handed_back(db: Connection, former_id: str) -> str:
+    """Return the new id of a job that was handed back already.
+
+    Raises:
+        LookupError: there is none.
+    """
+    copy = db.execute(select(jobs.c.job_id).where(jobs.c.former_id == former_id)).scalar()
+    if copy is None:
+        raise LookupError
+    return str(copy)
+
+
+def _replace(db: Connection, former: Any, job_id: str) -> None:
+    """Let a job that is handed back take the place of its former row."""
+    # At once, and not when the worker deletes that: an order to cancel it would be lost until then, and a worker that
+    # dies before would leave two jobs.
+    _delete(db, jobs.c.number == former.number)
+    if former.cancelled_by is not None:
+        _end_cancelled(db, _find(db, job_id), former.cancelled_by)
+
+
+def _delete(db: Connection, *conditions: Any) -> int:
+    """Delete jobs and their logs; returns how many."""
+    # The logs first, or a new job might get the number of a deleted one (SQLite), and its log.
+    db.execute(delete(logs).where(logs.c.number.in_(select(jobs.c.number).where(*conditions))))
+    return db.execute(delete(jobs).where(*conditions)).rowcount
 
 
 def _inherited(db: Connection, former: Any, now: datetime) -> dict[str, Any]:

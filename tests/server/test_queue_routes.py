@@ -1,13 +1,17 @@
 """Who is given which job, and when."""
 
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
+from tests.server.postgresql import postgresql
 from tests.support.api_server import BEAT, SOON, UNKNOWN, Api, connected, serving
 from tests.support.waiting import until
 
@@ -114,23 +118,60 @@ def test_a_handed_back_job_keeps_its_place(api: Api) -> None:
     assert api("GET", f"/jobs/{job_id}/completed").json()["job_id"] == again
 
 
-def test_a_cancelled_job_is_not_handed_back(api: Api) -> None:
-    """A job that its worker hands back before it hears of the order to cancel it ends instead of being queued again."""
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_cancelled_job_is_not_handed_back(api: Api, is_late: bool) -> None:
+    """A job that its worker hands back ends if it is to be cancelled, whether the order comes before that or after."""
     job_id = submit(api, "a")
     job = api("GET", "/queue/poll").json()
-    api("POST", f"/jobs/{job_id}/cancel?by=anna")
-    again = _hand_back(api, job)
+    again = _hand_back(api, job) if is_late else ""
+    state = api("POST", f"/jobs/{job_id}/cancel?by=anna").json()["state"]
+    again = again or _hand_back(api, job)
     record = api("GET", f"/jobs/{again}/record").json()
 
+    assert state == ("queued" if is_late else "running")
     assert (record["state"], record["cancelled_by"], record["message"]) == ("cancelled", "anna", "Cancelled by anna")
     assert api.queued() == []
 
 
+def test_a_job_is_handed_back_once(api: Api) -> None:
+    """A worker that posts it again gets the same id; it replaces its former row."""
+    submit(api, "a")
+    job = api("GET", "/queue/poll").json()
+    ids = {_post_again(api, job).json()["job_id"] for _ in range(3)}
+    former = [api.status(method, f"/jobs/{job['job_id']}") for method in ("GET", "DELETE")]
+
+    assert api.queued() == [*ids]
+    assert former == [404, 404]
+
+
+@pytest.mark.parametrize("end", ["deleted", "cleared", "completed"])
+def test_a_job_that_is_over_does_not_come_back(api: Api, end: str) -> None:
+    """Neither a heartbeat that names it nor its worker's handing it back puts it into the queue; nor does a verdict."""
+    job_id = submit(api, "a")
+    job = api("GET", "/queue/poll?worker_id=w").json()
+    ways = {"deleted": ("DELETE", f"/jobs/{job_id}", None), "cleared": ("DELETE", "/queue", None)}
+    api(*ways.get(end, ("PATCH", f"/jobs/{job_id}/completed", {"failed": False, "info": {}})))
+    api.beat("w", job_id)
+    refused = _post_again(api, job)
+    verdict = api.status("PATCH", f"/jobs/{job_id}/completed", {"failed": False, "info": {}})
+    record = api.status("GET", f"/jobs/{job_id}/record")
+    api("DELETE", "/workers/w")
+
+    assert (refused.status_code, verdict) == (409, 404)
+    assert "was completed or deleted meanwhile" in refused.json()["message"]
+    assert record == (200 if end == "completed" else 404)
+    assert (api.queued(), api.poll()) == ([], None)
+
+
 def _hand_back(api: Api, job: dict[str, Any]) -> str:
-    tasks = [job["tasks"][0] | {"handed_back": job["job_id"]}]
-    again = str(api("POST", "/queue", {"job_title": job["job_title"], "tasks": tasks}).json()["job_id"])
-    assert api.status("DELETE", f"/jobs/{job['job_id']}") == 204
+    again = str(_post_again(api, job).json()["job_id"])
+    assert api.status("DELETE", f"/jobs/{job['job_id']}") == 404  # its place is taken already
     return again
+
+
+def _post_again(api: Api, job: dict[str, Any]) -> Any:
+    tasks = [job["tasks"][0] | {"handed_back": job["job_id"]}]
+    return api("POST", "/queue", {"job_title": job["job_title"], "tasks": tasks})
 
 
 # --- waiting polls ---
@@ -201,6 +242,31 @@ def test_a_waiting_client_that_has_gone_gets_no_job(database: Path | str) -> Non
         polled = until(api.poll, "the job")
 
     assert polled == job_id
+
+
+def test_a_job_that_meets_a_client_going_away_keeps_its_place() -> None:
+    """A job that is given in the instant in which its client goes away is the next one's, and nobody has tried it."""
+    database = postgresql().make_database()
+    with serving(database) as api, psycopg.connect(database) as locking:
+        first, second = api.submit(), api.submit()
+        locking.execute("LOCK TABLE jobs IN EXCLUSIVE MODE")
+        with socket.create_connection(("127.0.0.1", urlsplit(api.url).port)) as client:
+            client.sendall(b"GET /queue/poll?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            until(lambda: _is_taking(locking), "the server to take a job")
+        locking.rollback()
+        until(lambda: api.queued() == [first, second], "the job to be back")
+        given = api("GET", "/queue/poll?worker_id=w").json()["job_id"]
+        attempts = api("GET", f"/jobs/{first}/record").json()["attempts"]
+
+    assert given == first
+    assert [(each["worker_id"], each["result"]) for each in attempts] == [("w", "running")]
+
+
+def _is_taking(connection: "psycopg.Connection[Any]") -> bool:
+    waiting = (
+        "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND query LIKE '%SKIP LOCKED%'"
+    )
+    return connection.execute(f"{waiting} AND datname = current_database()").fetchone() is not None
 
 
 # --- orders, and workers of several servers ---
