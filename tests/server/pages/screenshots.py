@@ -221,7 +221,7 @@ def take(browser: Browser, url: str, views: dict[str, str], target: Path, scheme
         page.set_viewport_size({"width": width, "height": height})
         picture = page.screenshot()
         context.close()
-        argv = ["ffmpeg", "-v", "error", "-y", "-f", "image2pipe", "-i", "-", "-c:v", "libwebp", "-quality", "60"]
+        argv = ["ffmpeg", "-v", "error", "-y", "-f", "image2pipe", "-i", "-", "-c:v", "libwebp", "-quality", "45"]
         folder = target / (str(width) if scheme == "light" else scheme)
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([*argv, str(folder / f"{name}.webp")], input=picture, check=True)
@@ -230,7 +230,7 @@ def take(browser: Browser, url: str, views: dict[str, str], target: Path, scheme
 def main() -> None:
     """Make all pictures."""
     target = Path(sys.argv[1])
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory(prefix="films-") as name, sync_playwright() as playwright:
         directory = Path(name)
         fill(directory / "jobs.db")
         browser = launch(playwright)
