@@ -1,5 +1,6 @@
 """What `watch` has submitted for a directory, and what its jobs write there: kept in the state directory."""
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -72,17 +73,23 @@ def remember(memory: Database, version: Version, job_id: str, document: Any = No
     """
     named = [(os.fsencode(path),) for path in _paths_of(document, version.path)]
     row = (os.fsencode(version.path), version.size, version.changed, version.inode, job_id)
+    with _writing(memory) as db:
+        db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
+        db.executemany("INSERT OR IGNORE INTO named VALUES (?)", named)
+
+
+@contextlib.contextmanager
+def _writing(memory: Database) -> Iterator[sqlite3.Connection]:
     try:
         with memory.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
-            db.executemany("INSERT OR IGNORE INTO named VALUES (?)", named)
+            yield db
     except sqlite3.Error as error:
         raise ConfigError(f"what was submitted cannot be written down: {error}") from error
 
 
 def forget(memory: Database, version: Version) -> None:
-    """Take back that a file's job is about to be submitted."""
-    with memory.transaction() as db:
+    """Take back that a file's job is about to be submitted; the errors are those of `remember`."""
+    with _writing(memory) as db:
         place = (os.fsencode(version.path), version.size, version.changed)
         db.execute("DELETE FROM files WHERE path = ? AND size = ? AND changed = ?", place)
 
