@@ -108,19 +108,3 @@ def test_many_jobs_at_once_are_all_found(opened: ServerDatabase) -> None:
 
     assert len({job_id for look in looks for job_id, _ in look}) == 2500
     assert looks[3] == []
-
-
-def test_a_lost_job_is_put_back_once(opened: ServerDatabase) -> None:
-    """Who finds it lost when another server has put it back and given it to somebody leaves it there."""
-    store = Store(opened)
-    job_id = store.submit("a", TASKS)
-    store.take()
-    lost = {job_id: Lost("w", "silent", store.running()[job_id])}
-    first = store.put_back(lost)
-    store.take()
-
-    assert first == {job_id: "queued"}
-
-    assert store.put_back(lost) == {}
-
-    assert [*store.running()] == [job_id]

@@ -19,6 +19,7 @@ from server.errors import ServerError
 from server.storage.database import ServerDatabase
 from server.storage.store import Store
 from server.storage.tables import jobs, needs
+from server.workers import Lost
 from tests.support.api_server import OUTCOME, Api, Process, connected, serving
 from tests.support.waiting import until
 
@@ -270,3 +271,32 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed(process: Process
     assert completed <= set(traffic.taken)
     assert not set(queued) & set(traffic.taken)
     assert again == queued
+
+
+def test_a_lost_job_is_put_back_once(database: Path | str) -> None:
+    """Who finds it lost when another server has put it back and given it to somebody leaves it there."""
+    with contextlib.closing(ServerDatabase(database)) as opened:
+        store = Store(opened)
+        job_id = store.submit("a", [{"module": "x"}])
+        store.take()
+        lost = {job_id: Lost("w", "silent", store.running()[job_id])}
+        first = store.put_back(lost)
+        store.take()
+        second, running = store.put_back(lost), [*store.running()]
+
+    assert (first, second, running) == ({job_id: "queued"}, {}, [job_id])
+
+
+def test_a_job_that_is_handed_back_twice_is_one_job(database: Path | str) -> None:
+    """A worker whose answer was lost hands it back again, when the first one is done already."""
+    with contextlib.closing(ServerDatabase(database)) as opened:
+        store = Store(opened)
+        former = store.submit("a", [{"module": "x"}])
+        store.take()
+        returned = [{"module": "x", "handed_back": former}]
+        first = store.submit("a", returned)
+        store.take()
+        store.complete(first, False, {})
+        again, running = store.submit("a", returned), [*store.running()]
+
+    assert (again, running) == (first, [])
