@@ -303,8 +303,16 @@ async def run(directory: Path, arguments: argparse.Namespace) -> bool:
     assert main
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, main.cancel)
-    directory.chmod(0o711)
+    directory.chmod(0o711)  # PostgreSQL runs as another user where this one is root
     farm = ChaosFarm(directory)
+    try:
+        return await _run(farm, arguments)
+    finally:
+        farm.to_servers.close()
+        farm.to_database.close()
+
+
+async def _run(farm: ChaosFarm, arguments: argparse.Namespace) -> bool:
     await farm.start()
     with farm.cluster.connect("chaos") as db:
         db.execute(NOTES)

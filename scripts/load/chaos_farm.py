@@ -128,13 +128,19 @@ class Proxy:
     def __init__(self, *ports: int) -> None:
         self._ports = itertools.cycle(ports)
         self._count = len(ports)
+        self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> int:
         """Listen; returns the port."""
-        server = await asyncio.start_server(self._begin, "127.0.0.1", 0)
-        return int(server.sockets[0].getsockname()[1])
+        self._server = await asyncio.start_server(self._begin, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        """Take no more connections."""
+        if self._server:
+            self._server.close()
 
     def cut(self) -> None:
         """Break all connections."""
