@@ -11,7 +11,7 @@ from sqlalchemy.types import Text
 
 from server.storage.database import ServerDatabase, insert
 from server.storage.needs import Need, Needs
-from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs
+from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs, tasks_asked
 
 EXPIRED_AT_ONCE = 500
 """Jobs that one step of the retention deletes, at most: a long deletion would hold up everything else."""
@@ -70,7 +70,7 @@ class History:
                 return None
             need = self._needs.read(db)[row.need]
         record = describe(row, need) | {
-            "tasks": json.loads(row.document)["tasks"],
+            "tasks": tasks_asked(row.document),
             "attempts": json.loads(row.attempts),
         }
         if row.started_at and row.state != "queued":

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, or_, select, u
 
 from server.storage.database import ServerDatabase
 from server.storage.needs import ANYTHING, Ability, Need, Needs
-from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs, to_text
+from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs, tasks_asked, to_text
 from server.storage.totals import count_ended
 from server.workers import Lost
 
@@ -192,10 +192,9 @@ class Store:
             tags = self._needs.read(db)[job.need].tags if job else frozenset()
         if job is None:
             return None
-        tasks = [dict(task) for task in json.loads(job.document)["tasks"]]
+        tasks = tasks_asked(job.document)
         if not tasks:
             raise LookupError
-        tasks[0].pop("handed_back", None)
         return self.submit(job.title, tasks, job.priority, tags, job_id)
 
     def cancel(self, job_id: str, by: str) -> str | None:

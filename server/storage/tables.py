@@ -59,6 +59,12 @@ def to_text(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
+def tasks_asked(document: str) -> list[dict[str, Any]]:
+    """Return the tasks of a job's document as they were submitted, without the marks of workers that gave it back."""
+    tasks = json.loads(document)["tasks"]
+    return [{key: value for key, value in task.items() if key not in ("handed_back", "unfit")} for task in tasks]
+
+
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER
 
 metadata = MetaData()

@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from server.errors import ServerError
 from server.storage.database import ServerDatabase
+from server.storage.history import History
 from server.storage.store import Store
 from server.storage.tables import jobs, needs
 from server.workers import Lost
@@ -293,10 +294,14 @@ def test_a_job_that_is_handed_back_twice_is_one_job(database: Path | str) -> Non
         store = Store(opened)
         former = store.submit("a", [{"module": "x"}])
         store.take()
-        returned = [{"module": "x", "handed_back": former}]
+        returned = [{"module": "x", "handed_back": former, "unfit": [{"worker": "w"}]}]
         first = store.submit("a", returned)
         store.take()
         store.complete(first, False, {})
         again, running = store.submit("a", returned), [*store.running()]
+        record = History(opened).record(first)
 
     assert (again, running) == (first, [])
+
+    assert record
+    assert record["tasks"] == [{"module": "x"}]
