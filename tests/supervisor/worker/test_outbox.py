@@ -90,13 +90,16 @@ def test_a_verdict_that_is_never_taken_holds_up_no_other(farm: Farm, client: Cli
     assert not farm.await_verdict(farm.post(BENIGN)).failed
 
 
+def await_ends(client: Client, count: int) -> None:
+    until(lambda: sum("is completed" in line for line in client.log) == count, "the jobs to end")
+
+
 def test_work_goes_on_while_verdicts_wait(farm: Farm, client: Client) -> None:
     """While the server takes no verdicts, jobs are run all the same; later all are told, once, in their order."""
     farm.misbehave("PATCH /jobs/*", status(503))
     ids = [farm.post(BENIGN) for _ in range(6)]
     client.start()
-    until(lambda: farm.taken == ids, "all jobs to be taken")
-    await_idle(farm)
+    await_ends(client, len(ids))
     told = list(farm.verdicts)
     farm.behave()
     verdicts = await_verdicts(farm, 6)
@@ -124,8 +127,7 @@ def test_verdicts_survive_a_kill(farm: Farm, client: Client) -> None:
     farm.misbehave("PATCH /jobs/*", status(503))
     ids = [farm.post(BENIGN) for _ in range(3)]
     client.start()
-    until(lambda: farm.taken == ids, "all jobs to be taken")
-    await_idle(farm)
+    await_ends(client, len(ids))
     client.kill()
     farm.behave()
     client.start()
@@ -155,8 +157,7 @@ def test_a_stop_does_not_wait_for_ever_to_tell(farm: Farm, client: Client) -> No
     farm.misbehave("PATCH /jobs/*", status(503))
     job_id = farm.post(BENIGN)
     client.start()
-    until(lambda: farm.taken == [job_id], "the job to be taken")
-    await_idle(farm)
+    await_ends(client, 1)
     ended = client.stop()
     farm.behave()
     client.start()
