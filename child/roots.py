@@ -5,6 +5,7 @@ what ffmpeg, HandBrakeCLI, MKVToolNix and Python were seen to open.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import sys
@@ -19,7 +20,7 @@ from child.loader import declared_paths
 from ipc import landlock
 from ipc.messages import Cause, Done, Failed, Ready, Start
 from modules import context
-from modules.context import find_obstacle
+from modules.context import find_obstacle, is_below
 
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix/store")
 
@@ -59,25 +60,38 @@ _DENIED = re.compile(
 )
 """The words with which programs say that a file was denied."""
 
+_CUT_OFF = re.compile("[Pp]ermission denied|[Nn]ame resolution")
+"""The words of a program that has no network."""
+
 _URL = re.compile(r"\b\w+://\S+")
 
 
 def places(start: Start) -> Iterator[tuple[str, int]]:
-    """The files and directories that the task and its tools have, each with its rights for `landlock.Ruleset.allow`."""
+    """The files and directories that the task and its tools have besides the roots, each with its rights."""
     own = [start.environment.get(name, "") for name in ("TMPDIR", "SISYPHUS_JOB_DIR")]
     own.append(platformdirs.user_cache_dir(_CACHE))
     for path in filter(os.path.isabs, own):  # the user may have no home directory
         with contextlib.suppress(OSError):
             os.makedirs(path, 0o700, exist_ok=True)  # a rule holds for what is there
-    for path in (*own, *(start.roots or ()), _SHARED_MEMORY):
-        yield path, landlock.WRITE
-    for path in (*_PROGRAMS, *sys.path, sys.prefix, sys.base_prefix, *start.paths, *_searched()):
+    roots = start.roots or ()
+    yield _SHARED_MEMORY, landlock.WRITE
+    for path in _PROGRAMS:
         yield path, landlock.RUN
-    for path in (*_FACTS, *(os.path.join(os.path.expanduser("~"), name) for name in _OWN_FACTS)):
+    for path in _FACTS:
         yield path, landlock.READ
+    code = (*sys.path, sys.prefix, sys.base_prefix, *start.paths, *_searched())
+    facts = [os.path.join(os.path.expanduser("~"), name) for name in _OWN_FACTS]
+    for paths, rights in ((own, landlock.WRITE), (code, landlock.RUN), (facts, landlock.READ)):
+        yield from ((path, rights) for path in paths if not _is_within(path, roots))
     for name in os.listdir("/dev"):
         if name.startswith(_DEVICES):
             yield f"/dev/{name}", landlock.USE
+
+
+def _is_within(path: str, roots: tuple[str, ...]) -> bool:
+    """True if it is in a root, which permits it then: a task may have put a link in its place, which leads anywhere."""
+    above = itertools.accumulate(os.path.dirname(os.path.abspath(path)).split("/"), os.path.join, initial="/")
+    return any(is_below(os.path.realpath(place), root) for place in above for root in roots)
 
 
 def _searched() -> list[str]:
@@ -117,8 +131,8 @@ def _find_reason(cause: Cause) -> str | None:
             for name in _names(match):
                 if (obstacle := find_obstacle(name)) and obstacle not in text and _is_permitted(name):
                     return f"{os.path.abspath(name)} {obstacle}"
-        if not context.current.network and _URL.search(text) and "ermission denied" in text:
-            return "the limit network forbids TCP"
+        if not context.current.network and _URL.search(text) and _CUT_OFF.search(text):
+            return "the limit network forbids it"
     return None
 
 

@@ -36,7 +36,9 @@ class Confinement:
     def __init__(self) -> None:
         has_scopes = landlock.abi() >= landlock.SCOPES_ABI
         self.descriptors = [landlock.Ruleset(scopes=True).descriptor] if has_scopes else []
-        self._filter = seccomp.Filter() if seccomp.is_available() else None
+        self._filters = {
+            network: seccomp.Filter(network=network) for network in (True, False) if seccomp.is_available()
+        }
         self._raises_score = _read_score() < OOM_SCORE
         for _ in range(REHEARSALS):
             self._rehearse()
@@ -56,22 +58,23 @@ class Confinement:
         if not start.core_files:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         linux.forbid_new_privileges()
-        if start.roots is not None or not start.network:
-            self._restrict_files_or_tcp(start)
+        if start.roots is not None:
+            self._restrict_files(start)
         elif self.descriptors:
             landlock.restrict_self(self.descriptors[0])
         for descriptor in self.descriptors:
             os.close(descriptor)
-        if self._filter:
-            self._filter.apply()
+        if self._filters:
+            self._filters[start.network].apply()
 
-    def _restrict_files_or_tcp(self, start: Start) -> None:
+    def _restrict_files(self, start: Start) -> None:
         # A ruleset of their own would not do: beside one without file rules, none can allow renames between
         # directories.
-        files = start.roots is not None
-        ruleset = landlock.Ruleset(files=files, tcp=not start.network, scopes=bool(self.descriptors))
+        ruleset = landlock.Ruleset(files=True, scopes=bool(self.descriptors))
         with contextlib.closing(ruleset):
-            for path, rights in places(start) if files else ():
+            for root in start.roots or ():
+                ruleset.allow(root, landlock.WRITE, real=True)
+            for path, rights in places(start):
                 ruleset.allow(path, rights)
             landlock.restrict_self(ruleset.descriptor)
 
@@ -80,9 +83,9 @@ class Confinement:
         linux.set_dumpable(False)
         with contextlib.suppress(OSError):
             landlock.restrict_self(-1)
-        if self._filter:
+        for each in self._filters.values():
             with contextlib.suppress(OSError):
-                self._filter.apply(-1)
+                each.apply(-1)
 
 
 def _read_score() -> int:

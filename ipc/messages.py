@@ -109,7 +109,7 @@ class Start(Message, frozen=True):
     roots: tuple[str, ...] | None = None
     """The only directories in which the task and its tools find files, besides what tools need to run."""
     network: bool = True
-    """They may use TCP."""
+    """They may use the network."""
     core_files: bool = False
     """The kernel may write core files of them."""
 

@@ -26,7 +26,7 @@ class TaskContext:
     roots: tuple[str, ...] | None = None
     """The directories that tasks may use, besides what tools need to run; `None` for all."""
     network: bool = True
-    """Tasks may use TCP."""
+    """Tasks may use the network."""
     files: Mapping[str, bool] = field(default_factory=dict)
     """Files that earlier tasks of the job change, by absolute path: true for one that will be there, false for one
     that will be gone."""
@@ -56,10 +56,11 @@ def find_obstacle(path: str) -> str | None:
     if roots is None or "\0" in path:  # no file has that name
         return None
     place = os.path.realpath(path)
-    if place == os.devnull or any(_is_below(place, os.path.realpath(root)) for root in roots):
+    if place == os.devnull or any(is_below(place, root) for root in roots):
         return None
     return f"is outside of the limit roots ({', '.join(roots)})"
 
 
-def _is_below(place: str, root: str) -> bool:
+def is_below(place: str, root: str) -> bool:
+    """True if a path is another, or in it. Both lead through no link."""
     return place == root or place.startswith(root.rstrip("/") + "/")

@@ -32,6 +32,9 @@ _X86 = os.uname().machine == "x86_64"
 PTRACE, GETFD = (101 if _X86 else 117), 438
 PROCESS_VM_READV, PROCESS_VM_WRITEV = (310, 311) if _X86 else (270, 271)
 PTRACE_ATTACH, PTRACE_SEIZE = 16, 0x4206
+IO_URING_SETUP = 425
+SOCKETCALL, SOCKET = 102, 359  # of 32-bit x86
+MPTCP = 262
 F_SETSIG = 10
 MAP_32BIT = 0x40 | mmap.MAP_ANONYMOUS
 
@@ -258,9 +261,50 @@ def _connect(port: int) -> None:
     socket.create_connection(("127.0.0.1", port), 5).close()
 
 
-def _listen() -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
+def _replace_by_link(path: str, target: str) -> None:
+    os.rename(path, f"{path}-before")
+    os.symlink(target, path)
+
+
+def _listen(bound: bool = True, protocol: int = 0) -> None:
+    with socket.socket(proto=protocol) as server:
+        if bound:
+            server.bind(("127.0.0.1", 0))
+        server.listen()
+
+
+def _connect_fast(port: int) -> None:
+    """Without connect(2)."""
+    with socket.socket() as client:
+        client.sendto(b"x", socket.MSG_FASTOPEN, ("127.0.0.1", port))
+
+
+def _connect_by(protocol: int, port: int) -> None:
+    with socket.socket(proto=protocol) as client:
+        client.connect(("127.0.0.1", port))
+
+
+def _send_datagram(port: int) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.sendto(b"x", ("127.0.0.1", port))
+
+
+def _set_up_ring() -> None:
+    """io_uring makes sockets out of a filter's sight."""
+    os.close(_call(IO_URING_SETUP, 2, bytes(120)))
+
+
+def _make_socket_by_32_bit_call(number: int) -> None:
+    """Makes a socket by the entry to the kernel that 32-bit programs of x86 use: socket(2), or socketcall(2)."""
+    page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | MAP_32BIT, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code = bytes.fromhex("53 89f8 89f3 89d1 31d2 cd80 5b c3")  # edi(esi, edx, 0)
+    page[: len(code)] = code
+    page[2048:2060] = struct.pack("III", socket.AF_INET, socket.SOCK_STREAM, 0)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)(address)
+    arguments = (1, address + 2048) if number == SOCKETCALL else (socket.AF_INET, socket.SOCK_STREAM)
+    if (result := call(number, *arguments)) < 0:
+        raise OSError(-result, os.strerror(-result))
 
 
 def _use_pool() -> None:
@@ -278,10 +322,17 @@ TRIES: dict[str, Callable[..., Any]] = {
     "rename": os.rename,
     "link": os.link,
     "symlink": os.symlink,
+    "replace by a link": _replace_by_link,
     "run": lambda *argv: subprocess.run(argv, check=True, capture_output=True),
     "connect": _connect,
+    "connect fast": _connect_fast,
+    "connect by": _connect_by,
     "listen": _listen,
+    "send a datagram": _send_datagram,
+    "set up a ring": _set_up_ring,
+    "make a socket by the 32-bit call": _make_socket_by_32_bit_call,
+    "make a Unix socket": lambda: [each.close() for each in (*socket.socketpair(), socket.socket(socket.AF_UNIX))],
     "write a temporary file": lambda: tempfile.TemporaryFile().close(),
     "use a pool": _use_pool,
 }
-"""What a module may try with files and TCP."""
+"""What a module may try with files and the network."""

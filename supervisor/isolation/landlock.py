@@ -16,12 +16,11 @@ def find_lacking() -> str:
 
 def find_obstacle(roots: bool, network: bool) -> str | None:
     """The limit that this kernel cannot hold, and why; `None` if it can hold both."""
-    version = landlock.abi()
-    if not network and version < landlock.TCP_ABI:
-        limit = "roots, without network = true," if roots else "network = false"
-        return f"{limit} takes Landlock {landlock.TCP_ABI} (Linux 6.7): {_name(version)}"
-    if roots and version < landlock.FILES_ABI:
+    if roots and (version := landlock.abi()) < landlock.FILES_ABI:
         return f"roots takes Landlock {landlock.FILES_ABI} (Linux 6.2): {_name(version)}"
+    if not network and not seccomp.is_available():
+        limit = "roots, without network = true," if roots else "network = false"
+        return f"{limit} takes seccomp filters, which this kernel has not, or not on this architecture"
     return None
 
 

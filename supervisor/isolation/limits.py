@@ -92,7 +92,7 @@ class Limits(msgspec.Struct, frozen=True):
     roots: tuple[str, ...] | None = None
     """The only directories in which tasks and their tools find files, besides what tools need to run."""
     network: bool = True
-    """Tasks and their tools may use TCP. With `roots`, the default is false."""
+    """Tasks and their tools may use the network. With `roots`, the default is false."""
     core_files: bool = False
     """The kernel writes core files of them, as the client's own limit allows."""
 
@@ -240,7 +240,7 @@ def _roots(value: object) -> tuple[str, ...]:
     paths = value if isinstance(value, list) and value else [None]
     if not all(isinstance(path, str) and os.path.isabs(path) and os.path.isdir(path) for path in paths):
         raise _WrongError("a list of directories that exist, with their absolute paths")
-    return tuple(map(os.path.normpath, paths))
+    return tuple(map(os.path.realpath, paths))  # now: a task that has one root may put a link in the place of another
 
 
 def _yes_or_no(value: object) -> bool:

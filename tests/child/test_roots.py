@@ -75,9 +75,10 @@ def test_denied_by_the_file_itself(outside: Path) -> None:
     assert added(f"{outside}/a: Permission denied") == ""
 
 
-def test_tcp_is_named(outside: Path) -> None:
+def test_network_is_named(outside: Path) -> None:
     """A tool that was denied a connection tells the address that it wanted."""
-    assert added("http://farm:80/a: Permission denied") == "; the limit network forbids TCP"
+    for words in ("Permission denied", "Temporary failure in name resolution"):
+        assert added(f"http://farm:80/a: {words}") == "; the limit network forbids it"
 
 
 def test_without_roots_nothing_is_added(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:

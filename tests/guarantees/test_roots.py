@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,14 +12,21 @@ from typing import Any
 import pytest
 
 from ipc import landlock
+from tests.attacks import MPTCP, SOCKET, SOCKETCALL
+from tests.support.client import Client
+from tests.support.farm import Farm
 from tests.support.films import SUBTITLES, make_film
 from tests.support.lacking import launcher
 from tests.support.media import look, make_clip
 from tests.support.supervised import BENIGN, TOOLS, Supervised, hostile, job
 
-pytestmark = pytest.mark.skipif(landlock.abi() < landlock.TCP_ABI, reason="takes Linux 6.7")
+pytestmark = pytest.mark.skipif(landlock.abi() < landlock.FILES_ABI, reason="takes Linux 6.2")
 
 EXPLORER = {"explorer": "tests.attacks.Explorer"}
+
+NETWORK: list[list[Any]] = [["listen"], ["listen", False], ["listen", True, MPTCP], ["set up a ring"]]
+if os.uname().machine == "x86_64":
+    NETWORK += [["make a socket by the 32-bit call", number] for number in (SOCKET, SOCKETCALL)]
 
 
 class Places:
@@ -158,7 +166,7 @@ def test_tasks_have_what_they_need(
 
 def test_tasks_have_nothing_else(supervised: Supervised, places: Places, tmp_path: Path) -> None:
     """No file outside of the roots is read, listed, written, cut or moved, not through a link or by a tool either; the
-    client's own state is out of reach; there is no TCP."""
+    client's own state is out of reach; there is no network."""
     supervised.configure({"roots": places.roots}, EXPLORER)
     outside = places.outside
     (places.source / "link").symlink_to(outside / "a")
@@ -193,8 +201,11 @@ def test_tasks_have_nothing_else(supervised: Supervised, places: Places, tmp_pat
                 ["run", "cat", f"{outside}/a"],
                 ["run", "sh", "-c", f"echo spam > {outside}/a"],
                 ["run", f"{tmp_path}/program"],
+                *NETWORK,
                 ["connect", port],
-                ["listen"],
+                ["connect fast", port],
+                ["connect by", MPTCP, port],
+                ["send a datagram", port],
             ],
         )
 
@@ -204,16 +215,16 @@ def test_tasks_have_nothing_else(supervised: Supervised, places: Places, tmp_pat
 
 
 def test_network_is_a_limit_of_its_own(supervised: Supervised, places: Places) -> None:
-    """With `network = true` there is TCP beside roots, and with `network = false` there is none without them."""
+    """With `network = true` there is one beside roots, and with `network = false` there is none without them."""
     with listening() as port:
-        tries: list[list[Any]] = [["connect", port], ["read", f"{places.outside}/a"]]
+        tries: list[list[Any]] = [["connect", port], ["read", f"{places.outside}/a"], ["make a Unix socket"]]
         supervised.configure({"roots": places.roots, "network": True}, EXPLORER)
         with_roots = list(outcomes(supervised, places, tries).values())
         supervised.configure({"network": False}, EXPLORER)
         without_roots = list(outcomes(supervised, places, tries).values())
 
-    assert with_roots == ["", "EACCES"]
-    assert without_roots == ["EACCES", ""]
+    assert with_roots == ["", "EACCES", ""]
+    assert without_roots == ["EACCES", "", ""]
 
 
 def test_roots_of_one_module(supervised: Supervised, places: Places) -> None:
@@ -226,6 +237,46 @@ def test_roots_of_one_module(supervised: Supervised, places: Places) -> None:
         supervised.record(job(("explorer", {"tries": tries, "out": out})))
 
         assert json.loads(Path(out).read_text()) == expected
+
+
+def test_links_inside_of_roots_lead_nowhere(
+    supervised: Supervised, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that a task puts into a root, in the place of the client's cache or of modules, gives the next no more."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(places.source))
+    cache, modules = places.source / "sisyphus-client", places.source / "modules"
+    modules.mkdir()
+    supervised.configure({"roots": places.roots}, EXPLORER, paths=(str(modules),))
+    reading = ["read", f"{places.outside}/a"]
+    links = [["replace by a link", str(place), str(places.outside)] for place in (cache, modules)]
+
+    assert [*outcomes(supervised, places, [["mkdir", str(cache)], *links, reading]).values()][1:] == ["", "", "EACCES"]
+    assert [*outcomes(supervised, places, [reading]).values()] == ["EACCES"]
+
+
+def test_a_root_is_looked_up_once(
+    farm: Farm, client: Client, supervised: Supervised, places: Places, tmp_path: Path
+) -> None:
+    """A root may be a link; one that a task puts in the place of another module's root leads nowhere."""
+    (link := tmp_path / "link").symlink_to(places.source)
+    (inner := places.source / "inner").mkdir()
+    own = {"roots": [str(inner), str(places.target)]}
+    supervised.configure(
+        {"roots": [str(link), str(places.target)], "inner": own}, EXPLORER | {"inner": EXPLORER["explorer"]}
+    )
+    client.start()
+
+    def explore(module: str, *tries: list[str]) -> list[str]:
+        document = job((module, {"tries": tries, "out": str(places.target / "out")}))
+        assert not farm.await_verdict(farm.post(document)).failed
+        found: list[str] = json.loads((places.target / "out").read_text())
+        return found
+
+    through_link = explore("explorer", ["read", f"{link}/a"], ["replace by a link", str(inner), str(places.outside)])
+    outside = explore("inner", ["read", f"{places.outside}/a"], ["read", f"{places.source}/a"])
+
+    assert through_link == ["", ""]
+    assert outside == ["EACCES", "EACCES"]
 
 
 # --- what is said ---
@@ -287,7 +338,7 @@ def test_jobs_that_name_files_outside_are_refused(supervised: Supervised, places
 
 
 def test_a_run_that_wanted_more_says_so(supervised: Supervised, places: Places) -> None:
-    """The error of a tool that was denied a file, or TCP, tells which, and which limit forbids it."""
+    """The error of a tool that was denied a file, or the network, tells which, and which limit forbids it."""
     supervised.configure({"roots": places.roots})
     name = f"{places.outside}/a"
 
@@ -295,11 +346,11 @@ def test_a_run_that_wanted_more_says_so(supervised: Supervised, places: Places) 
     cut_off = supervised.record(hostile("run_tool", argv=["ffmpeg", "-i", "http://127.0.0.1:9/"]))["message"]
 
     assert denied.endswith(f"; {name} is outside of the limit roots ({places.source}, {places.target})")
-    assert cut_off.endswith("; the limit network forbids TCP")
+    assert cut_off.endswith("; the limit network forbids it")
 
 
 def test_limits_in_force_are_shown(supervised: Supervised) -> None:
-    """`config` and `modules` show the roots and whether there is TCP."""
+    """`config` and `modules` show the roots and whether there is a network."""
     supervised.configure({"roots": ["/usr", "/var/tmp"]})
     config, modules = (supervised.command(word).stdout for word in ("config", "modules"))
 
@@ -309,17 +360,23 @@ def test_limits_in_force_are_shown(supervised: Supervised) -> None:
     assert "network false" in modules
 
 
-@pytest.mark.parametrize(("limits", "limit"), [({"roots": True}, "roots"), ({"network": False}, "network = false")])
+@pytest.mark.parametrize(
+    ("limits", "limit", "lacking"),
+    [
+        ({"roots": True}, "roots takes Landlock", "landlock"),
+        ({"roots": True}, "roots, without network = true, takes seccomp", "seccomp"),
+        ({"network": False}, "network = false takes seccomp", "seccomp"),
+    ],
+)
 def test_a_kernel_that_is_too_old_is_refused(
-    supervised: Supervised, places: Places, limits: dict[str, Any], limit: str
+    supervised: Supervised, places: Places, limits: dict[str, Any], limit: str, lacking: str
 ) -> None:
     """Where the kernel cannot hold it, the client does not start, and says why in one line."""
     supervised.configure(limits | ({"roots": places.roots} if "roots" in limits else {}))
-    supervised.launcher = launcher("landlock")
+    supervised.launcher = launcher(lacking)
 
     done = supervised.run(BENIGN)
 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"tool.client.limits.{limit}" in done.stderr
-    assert "this kernel has no Landlock" in done.stderr
