@@ -11,9 +11,9 @@ stamp=$venv/setup.stamp # what the environment was made for; there only while it
 log=$venv/setup.log
 
 declare -A package_of=([ffmpeg]=ffmpeg [mkvmerge]=mkvtoolnix [HandBrakeCLI]=handbrake-cli [faketime]=faketime
-    [pg_ctlcluster]=postgresql) # Debian's own program: the server's are not on PATH
+    [pg_ctlcluster]=postgresql [chromium]=chromium) # Debian's own program: the server's are not on PATH
 # Megabytes that pip downloads for an environment, unless it has them in its cache.
-declare -A download_of=([requirements.lock]=15 [requirements-dev.lock]=45 [requirements-bench.lock]=46)
+declare -A download_of=([requirements.lock]=15 [requirements-dev.lock]=100 [requirements-bench.lock]=101)
 
 set_up() { { is_ready "$1" && have "${@:2}"; } || alone install_missing "$@"; }
 
