@@ -143,7 +143,12 @@ class Workers:
     def _keep(self, worker_id: str, beat: Beat) -> None:
         self._beats[worker_id] = beat
         if beat.status and (job_id := beat.status.get("job_id")):
-            self._named[job_id] = _Evidence(worker_id, beat.at)
+            known = self._named.get(job_id)
+            # A server that starts hears of workers that vanished long ago. The job that such a one had may be
+            # another's by now, whose heartbeats count.
+            is_old = self._clock() - beat.at > self._vanished_after
+            if not is_old and (known is None or known.at <= beat.at):
+                self._named[job_id] = _Evidence(worker_id, beat.at)
 
     def take_unsent(self) -> dict[str, Beat]:
         """Return the heartbeats that other servers do not know, the last of each worker; they count as sent."""

@@ -288,3 +288,14 @@ def test_a_worker_that_took_its_leave_is_not_lost() -> None:
     assert forgotten == (True, False, None)
     assert [*workers.lost()] == []
     assert [beat.status for beat in unsent.values()] == [None]
+
+
+def test_a_worker_that_vanished_long_ago_is_no_evidence() -> None:
+    """A server that starts hears of a vanished worker's last heartbeat; another one has its job by then."""
+    clock = Clock()
+    workers = Workers(30.0, 30.0, clock)
+    clock.time = 100.0
+    for number, name, age in (("1", "new", 2.0), ("2", "old", 40.0)):
+        workers.merge(number, name, {"job_id": "a"}, None, age)
+
+    assert not workers.look(lambda: {"a": None}).lost
