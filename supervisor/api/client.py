@@ -129,11 +129,13 @@ class Session:
     Attributes:
         offers: What the server offers, as `configuration` was last told.
         asked: Set once `configuration` was told it.
+        doubts: How many calls had no response: after each, the server may be another, or have another configuration.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.offers: frozenset[str] = frozenset()
         self.asked = asyncio.Event()
+        self.doubts = 0
         self._cut_early = False
         self._transport = Transport(settings)
         self._outages = OutageLog(shown_url(settings.api_url))
@@ -268,6 +270,7 @@ class Session:
         except SessionError as error:
             if given_up and given_up.done():
                 raise
+            self.doubts += not error.status
             if wait and self._is_cut(error, time.monotonic() - began, wait):
                 raise PollCutError(str(error), error.status) from error
             self._outages.note_failure(route, error, began)

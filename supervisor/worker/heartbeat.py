@@ -59,7 +59,7 @@ class WorkerHeartbeat:
         self._online_at = field_time(now(settings))
         self._hostname = settings.hostname
         self._adapted = asyncio.Event()
-        self._must_ask = True
+        self._settled: int | None = None  # of the session's doubts, those before the server was asked last
         self._sent = self._heard = 0
         self._has_started = False
         self._job: Job | None = None
@@ -125,11 +125,12 @@ class WorkerHeartbeat:
 
     async def _ask(self) -> None:
         """Ask what the server offers, and how often it wants heartbeats: else it gives the worker's job to another."""
-        self._must_ask = False
+        self._settled = self._session.doubts
         try:
             configuration = await self._session.configuration()
         except SessionError as error:
-            self._must_ask = error.status != HTTPStatus.NOT_FOUND
+            if error.status != HTTPStatus.NOT_FOUND:
+                self._settled = None
             return
         patience = configuration.vanished_after or math.inf
         before, self._interval = self._interval, min(self._wanted, patience / BEATS)
@@ -155,10 +156,9 @@ class WorkerHeartbeat:
             if not self.is_known.is_set():
                 # The server can disable a worker only after its record was read once (sisyphus-server 1.3.3).
                 await self._session.worker_disabled(self.worker_id)
-        except SessionError as error:  # the session has logged it, and the next heartbeat is the retry
-            self._must_ask |= not error.status  # when it is back, it may be another
+        except SessionError:  # the session has logged it, and the next heartbeat is the retry
             return
-        if self._must_ask or (offered and orders is None):
+        if self._settled != self._session.doubts or (offered and orders is None):
             await self._ask()
         self.is_known.set()
         if number > self._heard:  # of answers that overtake each other, the newest counts

@@ -242,12 +242,17 @@ def test_it_adapts_to_the_servers_patience(client: Client, tmp_path: Path, held:
     assert any("HEARTBEAT_INTERVAL" in line for line in client.log)
 
 
-def test_it_adapts_again_after_an_outage(farm: Farm, client: Client) -> None:
-    """A server that comes back may have another patience."""
+@pytest.mark.parametrize("noticed_by", ["all calls", "a poll"])
+def test_it_adapts_again_after_an_outage(farm: Farm, client: Client, noticed_by: str) -> None:
+    """A server that comes back may have another patience, also where no heartbeat was lost meanwhile."""
     client.start(HEARTBEAT_INTERVAL="2")
-    await_beats(farm, 1)
-    farm.go_down()
-    until(lambda: any("cannot be reached" in line for line in client.log), "the outage to be noticed")
+    await_calls(farm, "GET /status/config")
+    await_idle(farm)
+    if noticed_by == "all calls":
+        farm.go_down()
+        until(lambda: any("cannot be reached" in line for line in client.log), "the outage to be noticed")
     farm.misbehave("GET /status/config", says('{"vanished_after": 1.0}'))
-    farm.come_up()
+    farm.misbehave("GET /queue/poll", LOST, times=1)
+    if noticed_by == "all calls":
+        farm.come_up()
     until(lambda: any("HEARTBEAT_INTERVAL: 2 s" in line for line in client.log), "it to beat more often")
