@@ -84,7 +84,7 @@ class Filter:
     """The filter, ready to be applied by a process and by those that are forked from it."""
 
     def __init__(self, *, network: bool = True) -> None:
-        """Without `network`, socket(2) fails with EACCES but for Unix sockets and netlink, and io_uring_setup(2) does."""
+        """Without `network`, io_uring_setup(2) fails with EACCES, and socket(2) but for Unix sockets and netlink."""
         architecture, prlimit, make, variant, variant_prlimit, variant_make, self._seccomp = _NUMBERS[
             os.uname().machine
         ]

@@ -1,4 +1,4 @@
-"""The `ffmpeg` module encodes and fails, with the real ffmpeg and tiny clips."""
+"""What is expected of an encode, and told of it: progress, duration, room; with the real ffmpeg and tiny clips."""
 
 import math
 import os
