@@ -2,9 +2,7 @@
 
 import contextlib
 import socket
-import statistics
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -161,84 +159,74 @@ def test_headers_of_every_view(api: Api) -> None:
 # --- large farms ---
 
 
-def fill(place: Path, ended: int, queued: int) -> None:
-    """Put jobs into a database."""
+def fill(place: Path, **counts: int) -> None:
+    """Put so many jobs of each state into a database."""
     document = to_text({"job_title": "many", "tasks": [{"module": "ffmpeg", "data": {"sources": ["a" * 200]}}]})
+    now = int(time.time() * 1e6)
     with closing(ServerDatabase(place)) as database, database.begin() as db:
         db.exec_driver_sql("INSERT INTO needs (need, modules, tags) VALUES (1, '[\"ffmpeg\"]', '[]')")
-        now = int(time.time() * 1e6)
-        for state, count in (("completed", ended), ("queued", queued)):
-            rows = [
-                {
-                    "job_id": f"{state}-{number}", "state": state, "priority": 0, "position": 0,
-                    "title": f"many {number}", "document": document, "need": 1, "attempts": "[]",
-                    "added_at": now, "started_at": now, "ended_at": now if state == "completed" else None,
-                }
-                for number in range(count)
-            ]  # fmt: skip
-            columns, marks = ", ".join(rows[0]), ", ".join("?" for _ in rows[0])
+        for state, count in counts.items():
+            ended_at = now if state == "completed" else None
             db.exec_driver_sql(
-                f"INSERT INTO jobs ({columns}) VALUES ({marks})",
-                [tuple(row.values()) for row in rows],
+                "INSERT INTO jobs (job_id, state, priority, position, title, document, need, attempts, added_at,"
+                " started_at, ended_at) VALUES (?, ?, 0, 0, ?, ?, 1, '[]', ?, ?, ?)",
+                [(f"{state}-{n}", state, f"job {n}", document, now, now, ended_at) for n in range(count)],
             )
 
 
 @pytest.mark.slow
 def test_views_of_large_farms_are_as_quick(tmp_path: Path) -> None:
-    """With 100 000 jobs in the history and 10 000 in the queue, no view takes much longer than with few jobs."""
-    fill(tmp_path / "small.db", 10, 100)
-    fill(tmp_path / "large.db", 100_000, 10_000)
+    """With 100 000 jobs in the history and 10 000 in the queue, no view costs much more than with few jobs."""
+    fill(tmp_path / "small.db", completed=10, queued=100)
+    fill(tmp_path / "large.db", completed=100_000, queued=10_000)
+    views = ("/farm/queue", "/farm/history", "/farm/history?state=queued", "/farm/jobs/completed-5", "/farm/workers")
     with serving(tmp_path / "small.db") as small, serving(tmp_path / "large.db") as large:
-        for path in (
-            "/farm/queue",
-            "/farm/history",
-            "/farm/history?state=queued",
-            "/farm/jobs/completed-5",
-            "/farm/workers",
-        ):
-            quick, slow = (_median(lambda api=api, path=path: api("GET", path)) for api in (small, large))
-            assert slow < 3 * quick + 0.05, path
-        # This one counts the day's jobs and the queue.
-        assert _median(lambda: large("GET", "/")) < _median(lambda: small("GET", "/")) + 0.3
+        for path in views:
+            assert _cost(large, path) < 2 * _cost(small, path) + 0.05, path
+        assert _cost(large, "/") < _cost(small, "/") + 0.3  # counts all jobs of the last day, which all of these are
 
 
-def _median(call: Callable[[], Any]) -> float:
-    times = []
-    for _ in range(9):
-        began = time.perf_counter()
-        assert call().status_code == 200
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+def _cost(api: Api, path: str) -> float:
+    """Seconds of CPU time, the client's included: other processes may be busy."""
+    costs = []
+    for _ in range(5):
+        began = time.process_time()
+        assert api("GET", path).status_code == 200
+        costs.append(time.process_time() - began)
+    return min(costs)
 
 
 @pytest.mark.slow
-def test_a_thousand_workers_at_work(api: Api, look: Look) -> None:
+@pytest.mark.timeout(300)
+def test_a_thousand_workers_at_work(tmp_path: Path, look: Look) -> None:
     """A thousand jobs move without a flicker: rows, focus and the place scrolled to stay, and the page responds."""
-    ids = [api.submit(f"job {number}") for number in range(1000)]
-    for number in range(1000):
-        api("GET", f"/queue/poll?worker_id=w{number}&modules=ffmpeg&tags=")
-        beat(api, f"w{number}", ids[number], hostname=f"host{number // 8}")
-    page = look(api.url, "/farm/running")
-    until_live(page)
-    expect(page.get_by_role("progressbar")).to_have_count(1000)
-    page.get_by_label("Cancel job 700", exact=True).focus()
-    place = page.evaluate("scrollY")
-    page.evaluate("(id) => { window.row = document.getElementById(id) }", f"job-{ids[700]}")
-    page.evaluate(WATCH)
+    fill(tmp_path / "jobs.db", running=1000)
+    with serving(tmp_path / "jobs.db", vanished_after=600) as api:
 
-    for progress in (50.0, 60.0):
-        for number in range(1000):
-            beat(api, f"w{number}", ids[number], hostname=f"host{number // 8}", progress=progress)
-    api("PATCH", f"/jobs/{ids[0]}/completed", {"failed": False, "info": {}})  # the view is read again
-    _await_bar(page, f"#job-{ids[999]}", 60)
-    expect(page.get_by_role("progressbar")).to_have_count(999, timeout=60_000)
+        def beat_all(progress: float) -> None:
+            for number in range(1000):
+                beat(api, f"w{number}", f"running-{number}", hostname=f"host{number // 8}", progress=progress)
 
-    assert page.evaluate("window.row.isConnected")
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Cancel job 700"
-    assert abs(page.evaluate("scrollY") - place) < 400  # one card left the list above
-    assert page.evaluate("window.removed") <= 3
-    page.goto(f"{api.url}/farm/workers?q=host77")
-    expect(page.locator("tbody tr")).to_have_count(8)
+        beat_all(40.0)
+        page = look(api.url, "/farm/running")
+        until_live(page)
+        expect(page.get_by_role("progressbar")).to_have_count(1000)
+        page.get_by_label("Cancel job 700", exact=True).focus()
+        place = page.evaluate("scrollY")
+        page.evaluate("window.row = document.getElementById('job-running-700')")
+        page.evaluate(WATCH)
+        for progress in (50.0, 60.0):
+            beat_all(progress)
+        api("PATCH", "/jobs/running-0/completed", {"failed": False, "info": {}})  # the view is read again
+        _await_bar(page, "#job-running-999", 60)
+        expect(page.get_by_role("progressbar")).to_have_count(999, timeout=60_000)
+
+        assert page.evaluate("window.row.isConnected")
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Cancel job 700"
+        assert abs(page.evaluate("scrollY") - place) < 400  # one card left the list above
+        assert page.evaluate("window.removed") == 1
+        page.goto(f"{api.url}/farm/workers?q=host77")
+        expect(page.locator("tbody tr")).to_have_count(8)
 
 
 WATCH = """() => {
