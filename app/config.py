@@ -53,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True):
     api_url: str
     api_token: str
     """The bearer token for the API; empty for none. It never leaves the supervisor: see `without_secrets`."""
+    worker_token: str
+    """A second token of a server of ours, for what workers call; empty for none."""
     api_timezone: str
     hostname: str
     host_uuid: str
@@ -74,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     def without_secrets(self) -> "Settings":
         """Return a copy without secrets, for processes that run modules."""
-        return msgspec.structs.replace(self, api_token="", api_url=shown_url(self.api_url))
+        return msgspec.structs.replace(self, api_token="", worker_token="", api_url=shown_url(self.api_url))
 
     def apply(self) -> None:
         """Fill in `Config`, for the modules of this process."""
@@ -318,6 +320,7 @@ def _yes_or_no(text: str) -> bool:
 SETTINGS = {
     "api_url": Setting("API_URL", "http://localhost:5000", _url),
     "api_token": Setting("API_TOKEN", "", _token),
+    "worker_token": Setting("WORKER_TOKEN", "", _token),
     "api_timezone": Setting("API_TIMEZONE", "UTC", _time_zone),
     "hostname": Setting("HOSTNAME_OVERRIDE", "", lambda text: text or socket.gethostname()),
     "host_uuid": Setting("HOST_UUID", "", _id),

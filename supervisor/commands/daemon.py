@@ -161,7 +161,7 @@ def _server_settings(
         database=database or Path(settings.state_directory) / "server.sqlite3",
         port=DEFAULT_PORT if port is None else port,
         token=settings.api_token,
-        worker_token=os.environ.get("WORKER_TOKEN", ""),
+        worker_token=settings.worker_token,
         **options,
     )
 
