@@ -2,13 +2,16 @@
 
 Text from outside may hold what neither database can: lone surrogates, and in PostgreSQL NUL. It is stored escaped, as
 JSON writes it in ASCII. Documents are stored as JSON text and sent as they are stored, without decoding.
+
+The indexes are in `migrations/versions`: no query names one, and to declare those that hold only some rows takes both
+databases' dialects, which are slow to import.
 """
 
 import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, Column, Dialect, Integer, MetaData, Table, Text, text
 from sqlalchemy.types import TypeDecorator
 
 REVISION = "0002"
@@ -97,27 +100,12 @@ jobs = Table(
     Column("info", Text),  # the record, as the worker wrote it
 )
 
-# No parameters: with them, SQLite would not use the indexes that hold only some rows.
+# No parameters: with them, SQLite would not use the indexes that hold only some rows. An index of all rows by their
+# state would hide those from its planner.
 QUEUED = jobs.c.state == text("'queued'")
 RUNNING = jobs.c.state == text("'running'")
 ENDED = jobs.c.ended_at.is_not(None)
 
-
-def _index(name: str, *columns: Any, where: Any = None) -> None:
-    # An index of all rows by their state would hide the others from SQLite's planner.
-    Index(name, *columns, sqlite_where=where, postgresql_where=where)
-
-
-_index("jobs_queued", jobs.c.priority.desc(), jobs.c.position, jobs.c.number, where=QUEUED)
-_index("jobs_queued_by_need", jobs.c.need, jobs.c.priority.desc(), jobs.c.position, jobs.c.number, where=QUEUED)
-_index("jobs_running", jobs.c.number, where=RUNNING)
-_index("jobs_ended", jobs.c.state, jobs.c.number, where=ENDED)
-_index("jobs_by_end", jobs.c.state, jobs.c.ended_at, where=ENDED)
-_index("jobs_by_need", jobs.c.need, jobs.c.number)
-_index("jobs_by_worker", jobs.c.worker_id, jobs.c.number)
-_index("jobs_by_hostname", jobs.c.hostname, jobs.c.number)
-_index("jobs_by_submission", jobs.c.added_at, jobs.c.number)
-_index("jobs_by_former_id", jobs.c.former_id, where=jobs.c.former_id.is_not(None))
 
 needs = Table(
     "needs",
@@ -126,7 +114,6 @@ needs = Table(
     Column("need", _Number, primary_key=True),
     Column("modules", Text, nullable=False),  # sorted, as JSON
     Column("tags", Text, nullable=False),
-    Index("needs_unique", "modules", "tags", unique=True),
 )
 
 totals = Table(
