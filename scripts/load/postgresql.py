@@ -67,6 +67,10 @@ class Cluster:
         """Make an empty database; returns its URL, at another port if there is a proxy."""
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name, port)
+
+    def url(self, name: str, port: int | None = None) -> str:
+        """Return the URL of a database."""
         return f"postgresql://sisyphus:{quote(self._password, safe='')}@127.0.0.1:{port or self.port}/{name}"
 
 

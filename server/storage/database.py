@@ -106,8 +106,8 @@ class ServerDatabase:
                 self._file.close()
 
     @contextlib.contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """Make all changes inside at the end, or none of them. They are on the disk then.
+    def begin(self, patient: bool = False) -> Iterator[Connection]:
+        """Make all changes inside at the end, or none of them. They are on the disk then. A patient one may take long.
 
         Raises:
             SQLAlchemyError: the database failed.
@@ -116,7 +116,7 @@ class ServerDatabase:
             with (
                 self._hangs.admitted(),
                 self._engine.connect() as connection,
-                self._hangs.watching(_descriptor(connection)),
+                contextlib.nullcontext() if patient else self._hangs.watching(_descriptor(connection)),
                 connection.begin(),
             ):
                 yield connection
@@ -149,7 +149,7 @@ class ServerDatabase:
 
     def _prepare(self) -> str:
         try:
-            with self.begin() as connection:
+            with self.begin(patient=True) as connection:
                 if self.is_shared:
                     connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")

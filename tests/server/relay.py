@@ -16,6 +16,7 @@ class Relay:
         self._peers: dict[socket.socket, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
         self._passing, self._refusing, self._ended = threading.Event(), threading.Event(), threading.Event()
+        self._breaking = threading.Event()
         self._passing.set()
         self._thread = threading.Thread(target=self._run)
 
@@ -45,12 +46,20 @@ class Relay:
 
     def accept(self) -> None:
         """Take connections again."""
+        self._breaking.set()
         self._refusing.clear()
+
+    def switch(self, target: int) -> None:
+        """Break all connections, and lead new ones to another port, as after a failover."""
+        self.refuse()
+        self._target = target
+        self.accept()
 
     def _run(self) -> None:
         while not self._ended.is_set():
             self._passing.wait()
-            if self._refusing.is_set():
+            if self._refusing.is_set() or self._breaking.is_set():
+                self._breaking.clear()
                 for one in list(self._peers):
                     self._drop(one)
             for key, _ in self._selector.select(0.05):
@@ -61,10 +70,13 @@ class Relay:
 
     def _connect(self) -> None:
         ours, _ = self._listener.accept()
-        if self._refusing.is_set():
+        theirs = None
+        if not self._refusing.is_set():
+            with contextlib.suppress(OSError):
+                theirs = socket.create_connection(("127.0.0.1", self._target))
+        if theirs is None:
             ours.close()
             return
-        theirs = socket.create_connection(("127.0.0.1", self._target))
         for one, other in ((ours, theirs), (theirs, ours)):
             self._peers[one] = other
             self._selector.register(one, selectors.EVENT_READ)
