@@ -230,7 +230,7 @@ def _kept_uuid(state_directory: Path) -> str:
     except (OSError, ValueError):
         made = str(uuid.uuid4())
     try:
-        state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(os.path.realpath(state_directory), 0o700, exist_ok=True)  # a link may lead to one that is missing
         fresh = file.with_name(f"host_uuid.{made}")
         fresh.touch(0o600)
         fresh.write_text(made + "\n", encoding="ascii")

@@ -242,7 +242,7 @@ def _version(database: sqlite3.Connection, schema: Schema) -> int:
 
 def _lock(file: Path) -> int:
     """Lock a file, which is made if it is missing; returns its descriptor. Closing that, or dying, unlocks it."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.makedirs(os.path.realpath(file.parent), 0o700, exist_ok=True)  # a link may lead to one that is missing
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

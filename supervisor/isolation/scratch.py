@@ -51,7 +51,7 @@ class Scratch:
         Raises:
             ScratchError: it cannot be made.
         """
-        self._parent = Path(tempfile.gettempdir())
+        self._parent = Path(os.path.realpath(tempfile.gettempdir()))  # a link may lead to a directory that is removed
         _remove_stale(self._parent)
         with self._explained():
             self._open()

@@ -377,4 +377,5 @@ def _make_private(directory: Path) -> None:
     """Let only its owner enter a state directory that holds nothing but our files."""
     if {name.partition(".")[0] for name in os.listdir(directory)} <= _OUR_FILES:
         with contextlib.suppress(OSError):
-            directory.chmod(0o700)
+            if directory.stat().st_uid == os.geteuid():  # root may have been given another's
+                directory.chmod(0o700)

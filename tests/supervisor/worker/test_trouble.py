@@ -16,9 +16,9 @@ from tests.support.waiting import until
 @pytest.mark.parametrize("how", [shutil.rmtree, lambda place: [shutil.rmtree(one) for one in place.iterdir()]])
 def test_scratch_space_is_made_anew(client: Client, farm: Farm, tmp_path: Path, how: Callable[[Path], object]) -> None:
     """TMPDIR, or what the client has in it, may be removed under the client."""
-    own = tmp_path / "own"
-    own.mkdir()
-    client.start(TMPDIR=str(own))
+    (own := tmp_path / "own").mkdir()
+    (link := tmp_path / "link").symlink_to(own)
+    client.start(TMPDIR=str(link))
     await_idle(farm)
     how(own)
     verdict = farm.await_verdict(farm.post(BENIGN))
@@ -29,13 +29,20 @@ def test_scratch_space_is_made_anew(client: Client, farm: Farm, tmp_path: Path, 
     assert not list(own.iterdir())
 
 
-def test_the_journal_is_made_anew(client: Client, farm: Farm, tmp_path: Path, held: Held) -> None:
-    """A state directory that is removed comes back with what the journal held: a job in hand survives a crash then."""
+@pytest.mark.parametrize("is_link", [False, True])
+def test_the_journal_is_made_anew(client: Client, farm: Farm, tmp_path: Path, held: Held, is_link: bool) -> None:
+    """A state directory that is removed comes back with what the journal held: a job in hand survives a crash then.
+
+    It is made where a link leads, too.
+    """
     state = tmp_path / "state"
+    if is_link:
+        shutil.rmtree(state, ignore_errors=True)
+        state.symlink_to(tmp_path / "disk" / "state")
     job_id = farm.post(held.job)
     client.start(WORKER_SLOTS="2")
     held.await_running()
-    shutil.rmtree(state)
+    shutil.rmtree(state.resolve())
     until((state / "journal.sqlite3").exists, "the journal to be there again")
     other = farm.await_verdict(farm.post(BENIGN))
     client.kill()
