@@ -16,6 +16,7 @@ from supervisor.isolation.limits import Duration, Limits
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.task_run import JobObserver, TaskRun
 from tests.support.client import Client
+from tests.support.clock import WallClock
 from tests.support.farm import Farm
 from tests.support.supervised import BENIGN, Supervised, hostile, job
 from tests.support.waiting import until
@@ -166,26 +167,19 @@ def test_tools_are_asked_before_they_are_killed(supervised: Supervised, tmp_path
     assert cause.reason == "timeout"
 
 
-FAKETIME = {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-
-
 @pytest.mark.parametrize("step", [86400.0, -86400.0], ids=["forward", "back"])
 def test_wall_clock_does_not_matter(supervised: Supervised, tmp_path: Path, step: float) -> None:
     """The wall clock stepped by a day either way ends nothing early and keeps nothing alive."""
-    library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
-    if library is None:
-        pytest.skip("libfaketime is not installed")
-    clock, ready = tmp_path / "clock", tmp_path / "ready"
-    clock.write_text("+0")
+    clock, ready = WallClock(tmp_path / "clock"), tmp_path / "ready"
     supervised.configure({"run_timeout": "3s", "stall_timeout": "1h"})
     began = time.monotonic()
     client = supervised.start(
         hostile("tool", ready=str(ready)),
         "--json",
-        env=os.environ | {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock)} | FAKETIME,
+        env=os.environ | clock.environment,
     )
     until(ready.exists, "the module to run")
-    clock.write_text(f"{step:+.0f}")
+    clock.step(step)
     out, _ = client.communicate(timeout=60)
     record = json.loads(out)
 

@@ -1,6 +1,7 @@
 """The heartbeat, seen from the server's side: it never stops, and it never lies."""
 
 import json
+import os
 import signal
 import statistics
 import time
@@ -12,6 +13,7 @@ import pytest
 from tests.support.api_server import serving
 from tests.support.client import (
     BEAT,
+    SLOW_BEAT,
     WORKER,
     Client,
     Held,
@@ -21,10 +23,12 @@ from tests.support.client import (
     await_verdicts,
     gaps,
     is_paused,
+    longest_gap,
     own_beats,
 )
+from tests.support.clock import WallClock
 from tests.support.farm import LOST, SILENCE, Farm, Fault, says, status
-from tests.support.supervised import BENIGN, Supervised, job
+from tests.support.supervised import BENIGN, Supervised, hostile, job
 from tests.support.waiting import pass_time, until
 
 
@@ -124,6 +128,43 @@ def test_beats_whatever_the_answers_are(farm: Farm, client: Client, held: Held, 
 
     assert max(gaps(own_beats(farm))) < 2 * BEAT
     assert not verdict.failed
+
+
+@pytest.mark.slow
+def test_beats_while_answers_never_end(farm: Farm, client: Client, held: Held) -> None:
+    """A server that says a byte now and then to polls and questions holds up neither heartbeats nor a job in hand."""
+    job_id = farm.post(held.job)
+    client.start(HEARTBEAT_INTERVAL=str(BEAT), WORKER_SLOTS="2")
+    held.await_running()
+    farm.misbehave("GET *", Fault(False, 200, b" " * 10_000, pace=0.1 * BEAT, dribbles="body"))
+    await_beats(farm, 16)
+    held.let_go()
+    verdict = farm.await_verdict(job_id)
+
+    assert longest_gap(farm) < 2 * BEAT
+    assert not verdict.failed
+
+
+@pytest.mark.slow
+def test_beats_while_the_clock_jumps(farm: Farm, client: Client, tmp_path: Path) -> None:
+    """A wall clock that is set days forward or back ends no job and no rest, and is in no job's seconds."""
+    clock, pipe = WallClock(tmp_path / "clock"), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Under libfaketime, a module's own `time.sleep` fails when the clock jumps.
+    job_id, began = farm.post(hostile("run_tool", argv=["cat", str(pipe)])), time.monotonic()
+    client.start(HEARTBEAT_INTERVAL=str(SLOW_BEAT), **clock.environment)
+    with pipe.open("w"):  # when the job has opened it
+        stepped = time.monotonic()
+        for days in (3, -3):
+            clock.step(days * 86400)
+            await_beats(farm)
+    verdict = farm.await_verdict(job_id)
+    after = farm.await_verdict(farm.post(BENIGN))
+
+    assert not verdict.failed
+    assert not after.failed
+    assert longest_gap(farm, stepped) < 2 * SLOW_BEAT
+    assert 3 * SLOW_BEAT < verdict.info["tasks"][0]["seconds"] < time.monotonic() - began
 
 
 @pytest.mark.slow
