@@ -72,6 +72,7 @@ class Zygote:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._is_loss_told = False
         # A job of a thousand tasks takes three thousand descriptors here, more than the usual limit.
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -198,6 +199,7 @@ class Zygote:
                 _refuse(self._children.pop(number), error)
             case Spawned(number, pid):
                 self._children[number].spawned.set_result(pid)
+                self._is_loss_told = False
             case Exited(number):
                 self._children.pop(number).exited.set_result(message)
 
@@ -219,7 +221,9 @@ class Zygote:
                 await asyncio.sleep(RETRY_INTERVAL)
         if why:
             ending = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-            logger.error("The zygote was lost: {} ({}); everything it held was killed", why, ending)
+            level = "DEBUG" if self._is_loss_told else "ERROR"
+            logger.log(level, "The zygote was lost: {} ({}); everything it held was killed", why, ending)
+            self._is_loss_told = True  # until one has forked a task: while there is none to be had, each try loses one
         for child in children:
             if not child.spawned.done():
                 _refuse(child, "the zygote was lost")

@@ -117,7 +117,8 @@ def test_good_jobs_go_on_through_all_troubles(
         assert told == dict.fromkeys(told, "")
         assert not any(each.failed for each in verdicts)
         assert longest_gap(farm) < 2 * SLOW_BEAT
-        assert sum("in trouble" in line for line in client.log) <= len(told)
+        # Beside the log, Python itself tells why a zygote of half an upgrade does not start.
+        assert not any("Traceback" in line for line in client.log if line[:1].isdigit())
         assert client.stop() == 0
 
 
@@ -126,7 +127,7 @@ def suffer(name: str, around: Surroundings) -> str:
     _who, _what, fault, words = FAULTS[name]
     began = time.monotonic()
     farm = around.client.farm
-    due = len(farm.verdicts) + 2
+    due, heard = len(farm.verdicts) + 2, len(around.client.log)
     with fault(around):
         for _ in range(2):
             farm.post(BENIGN)
@@ -143,4 +144,6 @@ def suffer(name: str, around: Surroundings) -> str:
     failed = [verdict.info["message"] for verdict in await_verdicts(farm, due)[due - 2 :] if verdict.failed]
     await_beats(farm, 2, lambda beat: "trouble" not in beat.get("info", {}))
     print(name, f"{longest_gap(farm, began):.1f} s")  # seen where it fails
-    return "; ".join(failed)
+    said = [line.split(" ", 2)[2] for line in around.client.log[heard:] if " WARNING " in line or " ERROR " in line]
+    again = {line for line in said if said.count(line) > 1} | set([line for line in said if "in trouble" in line][1:])
+    return "; ".join([*failed, *(f"said again: {line}" for line in again)])
