@@ -20,12 +20,16 @@ import msgspec
 
 from app import VERSION as VERSION
 from app.formats import ID, ID_FORM
+from app.hours import WorkHours
 
 MODULE_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 """The import path of a class, such as `modules.ffmpeg.Ffmpeg`."""
 
 MAX_SLOTS = 64
 """The largest WORKER_SLOTS: to the server each slot is a worker of its own, and each needs some threads."""
+
+NOTIFY_PREFIX = "NOTIFY_"
+"""Begins the names of variables with secrets for `[tool.server.notify]`, which tasks and their tools do not get."""
 
 SECRETS = frozenset({"API_TOKEN", "WORKER_TOKEN"})
 """Settings that are never shown, and that tasks and their tools do not get."""
@@ -69,6 +73,10 @@ class Settings(msgspec.Struct, frozen=True):
     shutdown_grace: float | None
     """Seconds for which a first SIGTERM lets the jobs in hand go on; `None`: to their end."""
     cancel_deleted_jobs: bool
+    work_hours: str
+    """The hours in which the worker takes jobs, as `app.hours` reads them; empty for always."""
+    work_hours_pause: bool
+    """Outside of them, jobs stand still, too."""
     metrics_port: str
     """Where to tell Prometheus of the worker, as `HOST:PORT`; empty for nowhere."""
     log_level: str
@@ -99,6 +107,8 @@ class Client(msgspec.Struct, frozen=True):
     """Absolute directories to import modules from, besides the program's own."""
     limits: dict[str, Any]
     """`[tool.client.limits]` as it stands in the file; `supervisor.isolation.limits` interprets it."""
+    hooks: dict[str, Any]
+    """`[tool.client.hooks]`: `job_ended`, an argument list, and the limits of such commands."""
 
 
 class Setting(NamedTuple):
@@ -147,8 +157,11 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
         ConfigError: the file is missing, is not TOML, or has a wrong table.
     """
     file, chosen_by = _find_file(option, environ)
-    client = _table(_read(file), f"{file}: tool.client")
-    _refuse_unknown(client, {"modules", "limits"}, f"{file}: tool.client", "table")
+    tools = _read(file)
+    if "client" not in tools:
+        raise ConfigError(f"{file}: has no [tool.client] table")
+    client = _table(tools["client"], f"{file}: tool.client")
+    _refuse_unknown(client, {"hooks", "limits", "modules"}, f"{file}: tool.client", "table")
     modules = _table(client.get("modules", {}), f"{file}: tool.client.modules")
     _refuse_unknown(modules, {"enabled", "paths"}, f"{file}: tool.client.modules", "key")
     enabled = _table(modules.get("enabled", {}), f"{file}: tool.client.modules.enabled")
@@ -159,7 +172,19 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
             )
     paths = _read_paths(modules.get("paths", []), file)
     limits = _table(client.get("limits", {}), f"{file}: tool.client.limits")
-    return Client(file, chosen_by, dict(enabled), paths, limits)
+    return Client(file, chosen_by, dict(enabled), paths, limits, _read_hooks(client.get("hooks", {}), file))
+
+
+def load_server(option: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Read `[tool.server]` of the configuration file that `load_client` reads; the file need not have that table.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or has a wrong table.
+    """
+    file, _ = _find_file(option, environ)
+    server = _table(_read(file).get("server", {}), f"{file}: tool.server")
+    _refuse_unknown(server, {"notify"}, f"{file}: tool.server", "table")
+    return server
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:
@@ -183,6 +208,14 @@ def _read_paths(paths: Any, file: Path) -> tuple[str, ...]:
     return directories
 
 
+def _read_hooks(hooks: Any, file: Path) -> dict[str, Any]:
+    table = _table(hooks, f"{file}: tool.client.hooks")
+    command = table.get("job_ended", [])
+    if not (isinstance(command, list) and all(isinstance(part, str) and "\0" not in part for part in command)):
+        raise ConfigError(f'{file}: tool.client.hooks.job_ended: expected a list such as ["command", "argument"]')
+    return table
+
+
 def _find_file(option: str | None, environ: Mapping[str, str]) -> tuple[Path, str]:
     if option:
         return Path(option), "--config"
@@ -201,17 +234,15 @@ def _find_file(option: str | None, environ: Mapping[str, str]) -> tuple[Path, st
     return (in_wheel if in_wheel.is_file() else package / "pyproject.toml"), "default"
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path) -> dict[str, Any]:
+    """Return the tables in `[tool]`."""
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or not TOML: both messages say where
         raise ConfigError(f"{file}: is not TOML: {error}") from error
-    tools = document.get("tool", {})
-    if not isinstance(tools, dict) or "client" not in tools:
-        raise ConfigError(f"{file}: has no [tool.client] table")
-    return tools["client"]
+    return _table(document.get("tool", {}), f"{file}: tool")
 
 
 def _require_utf8(where: str, text: str) -> None:
@@ -303,6 +334,11 @@ def _address(text: str) -> str:
     return f"{host or '127.0.0.1'}:{port}" if text else ""
 
 
+def _hours(text: str) -> str:
+    WorkHours(text)
+    return text
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         for choice in choices:
@@ -332,6 +368,8 @@ SETTINGS = {
     "on_restart": Setting("ON_RESTART", "resume", _one_of("resume", "requeue", "fail")),
     "shutdown_grace": Setting("SHUTDOWN_GRACE", "", lambda text: _seconds(text) if text else None),
     "cancel_deleted_jobs": Setting("CANCEL_DELETED_JOBS", "0", _yes_or_no),
+    "work_hours": Setting("WORK_HOURS", "", _hours),
+    "work_hours_pause": Setting("WORK_HOURS_PAUSE", "0", _yes_or_no),
     "metrics_port": Setting("METRICS_PORT", "", _address),
     "log_level": Setting(
         "LOGURU_LEVEL", "INFO", _one_of("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")

@@ -19,6 +19,7 @@ from starlette.routing import Match
 from app.config import VERSION
 from server import models, transport
 from server.job_routes import history, jobs
+from server.notify.sender import NoticeSender
 from server.observe.metrics import CountedRequests
 from server.pages.routes import add_pages
 from server.queue_routes import queue
@@ -34,7 +35,8 @@ def create_app(services: Services) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with ServerWatch(services).running(), services.waiting.listening():
+        notifier = NoticeSender(services.notices, services.notify)
+        async with ServerWatch(services).running(), services.waiting.listening(), notifier.running():
             yield
         await services.events.wait_closed()
 

@@ -5,14 +5,13 @@ import ssl
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from server.errors import ServerError
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-MAX_DIGITS = 5
+from server.notify.targets import read_notify
+from server.notify.times import read_time
 
 POSTGRESQL = ("postgresql://", "postgres://")
 """The beginnings of a URL of PostgreSQL, in libpq's form: several hosts and all its parameters are allowed."""
@@ -58,6 +57,9 @@ class ServerSettings(msgspec.Struct, frozen=True):
     processes: int = 1
     """More than one share a database of PostgreSQL."""
 
+    notify: dict[str, Any] = {}
+    """`[tool.server.notify]` as it stands in the file: the secrets are not in it, but where they are."""
+
     def check(self) -> None:
         """Refuse what makes no sense.
 
@@ -83,6 +85,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
                 "processes: an SQLite file has one server; more need PostgreSQL (--database postgresql://…)"
             )
         self.retention()
+        read_notify(self.notify)
 
     def _check_certificate(self) -> None:
         if self.tls_key and not self.tls_cert:
@@ -102,7 +105,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
         Raises:
             ServerError: a time cannot be read.
         """
-        keep, keep_failed = _read_time("keep", self.keep), _read_time("keep-failed", self.keep_failed)
+        keep, keep_failed = read_time("keep", self.keep), read_time("keep-failed", self.keep_failed)
         times = {"completed": keep, "cancelled": keep, "failed": keep_failed}
         return {state: time for state, time in times.items() if time}
 
@@ -123,12 +126,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _read_time(name: str, text: str) -> timedelta:
-    number, unit = text[:-1], text[-1:]
-    if text == "0":
-        return timedelta()
-    if not number.isdecimal() or len(number) > MAX_DIGITS or unit not in _SECONDS:
-        raise ServerError(f"{name}: {text!r} is not a time such as 12h or 90d, or 0 for ever")
-    return timedelta(seconds=int(number) * _SECONDS[unit])

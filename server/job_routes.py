@@ -105,16 +105,21 @@ def why_waiting(served: Services, need: Need) -> str:
         return f"no live worker has {' and '.join(lacking) or 'all modules and tags that it needs'}"
     if "" in standing.disabled:
         return "the queue is disabled"
-    troubles = {name: trouble for name in able if (trouble := trouble_of(live[name]))}
-    if all(name in standing.disabled | standing.paused | troubles.keys() for name in able):
-        trouble = next(iter(troubles.values()), "")
-        return "every worker that can do it is disabled or paused" + (f", or in trouble: {trouble}" if trouble else "")
+    resting = {name: why for name in able if (why := _why_resting(live[name]))}
+    if all(name in standing.disabled | standing.paused | resting.keys() for name in able):
+        why = next(iter(resting.values()), "")
+        return "every worker that can do it is disabled or paused" + (f", or {why}" if why else "")
     return "waiting for a free worker"
 
 
 def trouble_of(status: dict[str, Any]) -> str:
     """Return why a worker takes no jobs by itself, as its heartbeat tells; empty if it does."""
     return str((status.get("info") or {}).get("trouble", ""))
+
+
+def _why_resting(status: dict[str, Any]) -> str:
+    trouble = trouble_of(status)
+    return f"in trouble: {trouble}" if trouble else str((status.get("info") or {}).get("hours", ""))
 
 
 def _has_module(abilities: Any, module: str) -> bool:

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from server.config import ServerSettings
 from server.http.tokens import Tokens
+from server.notify.targets import read_notify
 from server.observe.events import Events
 from server.observe.health import DatabaseHealth
 from server.observe.metrics import Metrics
@@ -14,6 +15,7 @@ from server.storage.beats import BeatExchange
 from server.storage.database import ServerDatabase
 from server.storage.history import History
 from server.storage.lists import Lists
+from server.storage.notices import Notices
 from server.storage.settings import NamedData, Orders
 from server.storage.store import Store
 from server.storage.summary import Summary
@@ -33,7 +35,9 @@ class Services:
         self.tokens = Tokens(settings.token, settings.worker_token)
         self.look_every = min(1.0, settings.vanished_after / 4)
         self.database = database
-        self.store = Store(database)
+        self.notify = read_notify(settings.notify)
+        self.notices = Notices(database, self.notify)
+        self.store = Store(database, self.notices)
         self.history = History(database)
         self.lists = Lists(database)
         self.summary = Summary(database)

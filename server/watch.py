@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from loguru import logger
 from sqlalchemy.exc import SQLAlchemyError
 
+from server.notify.alarms import Alarms
 from server.services import Services
 from server.storage.database import reason
 
@@ -27,6 +28,7 @@ class ServerWatch:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._alarms = Alarms(services)
         self._retention = services.settings.retention()
 
     @contextlib.asynccontextmanager
@@ -69,5 +71,6 @@ class ServerWatch:
             logger.warning("Job {} {}: {}", job_id, OUTCOMES[state], changes.lost[job_id].reason)
         for job_id in services.store.take_again(changes.returned) if changes.returned else ():
             logger.info("Job {} is out of the queue again: its worker is back", job_id)
+        self._alarms.look()
         if deleted := services.history.expire(self._retention):
             logger.info("Deleted {} jobs, whose time was over", deleted)

@@ -181,6 +181,11 @@ class Workers:
         """Return the last heartbeats of the workers that vanished in the last day, by their ids."""
         return {name: beat for name, beat in self._known().items() if not self._is_live(beat)}
 
+    def vanished(self) -> dict[str, Beat]:
+        """Return the last heartbeats of those that this server has had the time to miss, by their ids."""
+        now = self._clock()  # seconds since the start: a worker may still beat that was heard of before
+        return {name: beat for name, beat in self._known().items() if now - max(beat.at, 0.0) > self._vanished_after}
+
     def seen(self) -> dict[str, float]:
         """Return when each of these workers was heard of last, in seconds since 1970, by their ids."""
         return {name: beat.seen_at for name, beat in self._known().items()}

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, or_, select, u
 
 from server.storage.database import ServerDatabase
 from server.storage.needs import ANYTHING, Ability, Need, Needs
+from server.storage.notices import Notices
 from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs, tasks_asked, to_text
 from server.storage.totals import count_ended
 from server.workers import Lost
@@ -27,6 +28,9 @@ UNFINISHED = jobs.c.state.in_(("queued", "running"))
 
 MAX_TAKES = 5
 """How often a job is given to a worker that vanishes. Then the job itself is held to be the cause, and fails."""
+
+_TOLD = (("hostname", "worker"), ("message", "message"))
+"""What a notice tells of a record, and the record's keys."""
 
 MAX_MESSAGE = 500
 """Characters of a record's message that lists show."""
@@ -49,8 +53,10 @@ class Store:
     in the instant of the commit.
     """
 
-    def __init__(self, database: ServerDatabase) -> None:
+    def __init__(self, database: ServerDatabase, notices: Notices | None = None) -> None:
+        """`notices` are told of the jobs that end."""
         self._database = database
+        self._notices = notices
         self._needs = Needs()
 
     # --- the queue ---
@@ -158,7 +164,9 @@ class Store:
             job = _find(db, job_id, UNFINISHED)
             if job is None:
                 return False
-            _end(db, job, ("failed" if job.cancelled_by is None else "cancelled") if failed else "completed", info)
+            state = ("failed" if job.cancelled_by is None else "cancelled") if failed else "completed"
+            self._note_end(db, job, state, info)
+            _end(db, job, state, info)
         return True
 
     def verdict(self, job_id: str) -> str | None:
@@ -253,6 +261,8 @@ class Store:
                 for job_id, found in reversed(list(lost.items())):
                     if state := _put_back(db, job_id, found):
                         done[job_id] = state
+                    if state == "failed":
+                        self._note_end(db, _find(db, job_id), state, {"message": found.reason})
         return dict(reversed(done.items()))
 
     def take_again(self, job_ids: Sequence[str]) -> list[str]:
@@ -266,6 +276,11 @@ class Store:
                     db.execute(change.values(state="running", attempts=attempts))
                     done.append(job_id)
         return done
+
+    def _note_end(self, db: Connection, job: Any, state: str, info: Mapping[str, Any]) -> None:
+        if self._notices and state != "cancelled":  # those who cancel a job know of it
+            texts = {name: str(info.get(key, ""))[:MAX_MESSAGE] for name, key in _TOLD}
+            self._notices.add(db, state, job.job_id, job_id=job.job_id, job_title=job.title, **texts)  # type: ignore[arg-type]  # an `Event`
 
     def _texts(self, query: Select[Any]) -> list[str]:
         with self._database.begin() as db:

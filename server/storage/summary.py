@@ -26,6 +26,17 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class OldestWait:
+    """The oldest of the queued jobs that need the same of a worker, and how many they are."""
+
+    need: Need
+    entries: int
+    job_id: str
+    title: str
+    added_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Hour:
     """An hour in the past, and how many jobs ended in it, by their state."""
 
@@ -62,6 +73,16 @@ class Summary:
             running = db.execute(select(func.count()).select_from(jobs).where(RUNNING)).scalar_one()
             hours = _count_ended(db, now)
         return Counts([Wait(needs[need], entries) for need, entries in grouped], head, running, hours)
+
+    def oldest(self) -> dict[int, OldestWait]:
+        """Return the job that waits longest for each need, by the need's number."""
+        oldest = select(func.min(jobs.c.number).label("number"), func.count().label("entries"))
+        oldest_of = oldest.where(QUEUED).group_by(jobs.c.need).subquery()
+        columns = (jobs.c.need, jobs.c.job_id, jobs.c.title, jobs.c.added_at, oldest_of.c.entries)
+        with self._database.begin() as db:
+            rows = db.execute(select(*columns).join(oldest_of, jobs.c.number == oldest_of.c.number)).all()
+            needs = self._needs.read(db) if rows else {}
+        return {row.need: OldestWait(needs[row.need], row.entries, row.job_id, row.title, row.added_at) for row in rows}
 
 
 def _count_ended(db: Connection, now: datetime) -> list[Hour]:

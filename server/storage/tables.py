@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Dialect, Integer, MetaData, Table, Text, text
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest revision in `migrations/versions`."""
 
 
@@ -132,6 +132,20 @@ logs = Table(
     metadata,
     Column("number", _Number, primary_key=True, autoincrement=False),  # of the job
     Column("log", Escaped, nullable=False),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    # Events that a target is to be told of, and has been; `server.storage.notices` has the rules.
+    Column("number", _Number, primary_key=True),
+    Column("target", Escaped, nullable=False),
+    Column("id", Escaped, nullable=False),  # of the event
+    Column("event", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("due_at", Instant),  # until then, a server sends it, or waits to try again
+    Column("sent_at", Instant),
 )
 
 data = Table(

@@ -11,7 +11,7 @@ import msgspec
 import setproctitle
 from loguru import logger
 
-from app.config import ConfigError, Settings, is_set
+from app.config import ConfigError, Settings, is_set, load_server
 from supervisor.commands import FAILED
 from supervisor.commands.logs import logging_in_background
 from supervisor.commands.shared import (
@@ -60,7 +60,7 @@ def start_command(
             journal = Journal(Path(settings.state_directory))
             stack.callback(journal.close)
             if standalone:
-                url = stack.enter_context(_server(port, database, settings))
+                url = stack.enter_context(_server(config, port, database, settings))
                 settings = _standalone(settings, url)
             worker = Worker(settings, configuration, lambda: read_configuration(config), journal)
             status = _run_worker(worker)
@@ -73,6 +73,7 @@ def start_command(
 
 
 @click.command("serve")
+@config_option
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 is all of them."
 )
@@ -105,13 +106,15 @@ def start_command(
     help="Seconds without a heartbeat after which a worker's job goes back to the queue.",
 )
 @level_options
-def serve_command(port: int | None, database: str | None, level: str | None, **options: Any) -> None:
+def serve_command(
+    config: str | None, port: int | None, database: str | None, level: str | None, **options: Any
+) -> None:
     settings = read_settings(level)
     setproctitle.setproctitle("sisyphus-client: API server")
     with logging_in_background(settings.log_level):
         server = _server_package()
         try:
-            server.serve(_server_settings(server, port, database, settings, **options))
+            server.serve(_server_settings(server, config, port, database, settings, **options))
         except server.ServerError as error:
             raise ConfigError(str(error)) from error
     flush_standard_streams()
@@ -130,11 +133,11 @@ def _run_worker(worker: "Worker") -> int:
 
 
 @contextmanager
-def _server(port: int | None, database: str | None, settings: Settings) -> Iterator[str]:
+def _server(config: str | None, port: int | None, database: str | None, settings: Settings) -> Iterator[str]:
     """Run an API server in a thread of this process; yields its URL."""
     server = _server_package()
     try:
-        with server.in_background(_server_settings(server, port, database, settings)) as url:
+        with server.in_background(_server_settings(server, config, port, database, settings)) as url:
             yield url
     except server.ServerError as error:
         raise ConfigError(str(error)) from error
@@ -152,6 +155,7 @@ def _server_package() -> Any:
 
 def _server_settings(
     server: Any,
+    config: str | None,
     port: int | None,
     database: str | None,
     settings: Settings,
@@ -161,6 +165,7 @@ def _server_settings(
         database=database or Path(settings.state_directory) / "server.sqlite3",
         port=DEFAULT_PORT if port is None else port,
         token=settings.api_token,
+        notify=load_server(config, os.environ).get("notify", {}),
         worker_token=settings.worker_token,
         **options,
     )

@@ -1,5 +1,6 @@
 """Tables and lines of results for a person, on standard output."""
 
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -118,6 +119,8 @@ def show_configuration(
     rows.append(("SISYPHUS_CONFIG", str(client.file), client.chosen_by))
     _show_rows("Settings", rows)
     _show_rows("Directories to import modules from", [(path, "", "configuration file") for path in client.paths])
+    if command := client.hooks.get("job_ended"):
+        _show_rows("Hooks", [("job_ended", shlex.join(command), "configuration file")])
     for name, target in client.modules.items():
         own = client.limits.get(name, {})
         _show_rows(

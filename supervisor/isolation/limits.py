@@ -28,6 +28,12 @@ _IO_CLASSES = {
 }
 
 
+HOOK = "hook job_ended"
+"""The name of the operator's command among modules and their limits: no module that can be enabled has a space."""
+
+HOOK_LIMITS = {"run_timeout": "60s", "max_attempts": 1}
+
+
 class LimitError(Exception):
     """A limit cannot be applied to a process; the text says which and why."""
 
@@ -100,6 +106,8 @@ class Limits(msgspec.Struct, frozen=True):
 def load_limits(client: Client) -> dict[str, Limits]:
     """The limits of every enabled module: `[tool.client.limits]`, overridden by `[tool.client.limits.NAME]`.
 
+    Those of `HOOK`, if there is one, are in `[tool.client.hooks]`: the operator's own command is no job's.
+
     Raises:
         ConfigError: a key, a unit or a value is wrong, or this kernel cannot do it.
     """
@@ -111,7 +119,10 @@ def load_limits(client: Client) -> dict[str, Limits]:
             enabled = ", ".join(sorted(client.modules)) or "none"
             raise ConfigError(f"{where}.{name}: no module of this name is enabled (enabled: {enabled})")
     base = _parse(general, where)
-    return {name: _make(base | _parse(special.get(name, {}), f"{where}.{name}"), where) for name in client.modules}
+    limits = {name: _make(base | _parse(special.get(name, {}), f"{where}.{name}"), where) for name in client.modules}
+    hooks, where = client.hooks, f"{client.file}: tool.client.hooks"
+    given = _parse(HOOK_LIMITS | {key: hooks[key] for key in hooks if key != "job_ended"}, where)
+    return limits | ({HOOK: _make(given, where)} if hooks.get("job_ended") else {})
 
 
 def _make(given: Mapping[str, Any], where: str) -> Limits:

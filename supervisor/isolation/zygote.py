@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 from loguru import logger
 
-from app.config import SECRETS, Settings, shown_url
+from app.config import NOTIFY_PREFIX, SECRETS, Settings, shown_url
 from ipc import linux, ownership
 from ipc.messages import Cause, Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import encode
@@ -255,7 +255,11 @@ def _environment(settings: Settings) -> dict[str, str]:
         "LOGURU_LEVEL": settings.log_level,
         "API_URL": shown_url(settings.api_url),  # without the password that it may hold
     }
-    return {name: value for name, value in os.environ.items() if name not in SECRETS | systemd.VARIABLES} | own
+    hidden = SECRETS | systemd.VARIABLES
+    shown = {
+        name: value for name, value in os.environ.items() if not (name in hidden or name.startswith(NOTIFY_PREFIX))
+    }
+    return shown | own
 
 
 def _kill_all(process: subprocess.Popen[bytes], inherited: Collection[int]) -> int:

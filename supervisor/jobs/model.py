@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from app.formats import ID, ID_FORM
+from app.formats import ID, ID_FORM, refuse_constant
 from ipc.queue import MAX_REQUEST
 from ipc.words import encodable, suggestion
 
@@ -149,6 +149,17 @@ def _read_task(document: Any, index: int, enabled: list[str]) -> Task:
         size = MAX_REQUEST >> 20
         raise JobError(f"{where}.data: is larger than a task's data may be ({size} MiB)", index, module)
     return Task(module, data)
+
+
+def decode_job(text: str, verbatim: bool) -> Any:
+    """Decode a job as the server gave it. It may look at the file system, as `unescape` does.
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deep.
+    """
+    document = json.loads(text, parse_constant=refuse_constant)
+    return document if verbatim else unescape(document)
 
 
 def unescape(document: Any) -> Any:

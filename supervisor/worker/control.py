@@ -46,6 +46,9 @@ class Control:
         self.going = asyncio.Event()
         """Cleared while paused."""
         self.going.set()
+        self.closed = ""
+        """Why no job is taken now, while it is outside of WORK_HOURS."""
+        self.pauses_when_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -71,9 +74,9 @@ class Control:
 
 
 class SlotStanding:
-    """What operators want of one worker: by signals (`Control`), and by the server's orders, if it offers them.
+    """What operators want of one worker: by signals and hours (`Control`), and by orders of a server that offers them.
 
-    A worker is paused while either wants it. The server cannot pause one that was told to stop: it could not end.
+    A worker is paused while one of them wants it. Only a signal pauses one that was told to stop: it could not end.
     """
 
     def __init__(self, control: Control, worker_id: str) -> None:
@@ -89,7 +92,9 @@ class SlotStanding:
     @property
     def is_paused(self) -> bool:
         """The worker's job is to stand still."""
-        return not self._control.going.is_set() or (self._orders.paused and self._control.stage is Stage.WORK)
+        control = self._control
+        is_closed = bool(control.closed) and control.pauses_when_closed
+        return not control.going.is_set() or (control.stage is Stage.WORK and (self._orders.paused or is_closed))
 
     def obey(self, orders: WorkerOrders, job_id: str | None) -> bool:
         """Take orders of the server for a worker with this job; returns whether they change anything."""
@@ -105,8 +110,8 @@ class SlotStanding:
         return is_new or (orders.paused, orders.disabled) != (before.paused, before.disabled)
 
     def update(self) -> None:
-        """Signals or orders have changed."""
-        if self.is_paused or self._orders.disabled:
+        """Signals, orders or the hours have changed."""
+        if self.is_paused or self._orders.disabled or self._control.closed:
             self.may_take.clear()
         else:
             self.may_take.set()

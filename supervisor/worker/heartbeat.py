@@ -38,6 +38,7 @@ class WorkerHeartbeat:
 
     Attributes:
         paused: An operator has paused the worker.
+        closed: Why no job is taken now, while it is outside of WORK_HOURS.
         on_orders: Called with the operator's orders after each heartbeat; without any if the server offers none.
         is_known: Set once the server knows this worker: before that an operator cannot disable it.
     """
@@ -51,6 +52,7 @@ class WorkerHeartbeat:
     ) -> None:
         self.worker_id = worker_id
         self.paused = False
+        self.closed = ""
         self.on_orders: Callable[[WorkerOrders], None] = lambda _: None
         self.is_known = asyncio.Event()
         self._session = session
@@ -103,6 +105,8 @@ class WorkerHeartbeat:
             info |= status.info
         if self.paused:
             info["paused"] = True
+        if self.closed:
+            info["hours"] = self.closed
         if self._trouble.why:
             info["trouble"] = self._trouble.why
         return message | ({"info": info} if info else {})

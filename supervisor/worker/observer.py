@@ -1,12 +1,17 @@
-"""What a slot makes of its job's progress."""
+"""What a slot makes of its job's progress, and of its deletion on the server."""
 
+import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
 from loguru import logger
 
-from ipc.messages import StepName
+from ipc.messages import Cause, StepName
+from supervisor.api.errors import SessionError
+from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.sampler import Usage
+from supervisor.jobs.job_run import JobRun
 from supervisor.jobs.model import Job
 from supervisor.jobs.task_run import JobObserver, TaskRun
 from supervisor.worker.control import WorkerContext
@@ -54,3 +59,13 @@ class SlotObserver(JobObserver):
             await writing
         except JournalError as error:
             self._trouble.note(str(error))
+
+
+async def cancel_if_deleted(run: JobRun, context: WorkerContext) -> None:
+    """Stop a job when the operator has deleted it on the server, if CANCEL_DELETED_JOBS wants that."""
+    while context.settings.cancel_deleted_jobs:
+        await asyncio.sleep(context.settings.queue_poll_interval)
+        with contextlib.suppress(SessionError):
+            if await context.session.job(run.job.job_id) is None:
+                run.stop(StopOrder(Cause("cancelled", "the job was deleted on the server")))
+                return

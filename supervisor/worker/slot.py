@@ -15,22 +15,22 @@ import msgspec
 from loguru import logger
 from rich.filesize import decimal
 
-from app.formats import refuse_constant
 from ipc.messages import Cause
 from supervisor.api.client import PolledJob, WorkerOrders
 from supervisor.api.errors import SessionError
 from supervisor.isolation import sampler
 from supervisor.isolation.failure import StopOrder
 from supervisor.jobs.job_run import Checkpoint, JobRun, Verdict
-from supervisor.jobs.model import Job, JobError, read_job, unescape
+from supervisor.jobs.model import Job, JobError, decode_job, read_job
 from supervisor.jobs.record import Failure, job_record, now
 from supervisor.jobs.task_run import JobObserver
 from supervisor.worker import unfit
 from supervisor.worker.control import SlotStanding, Stage, WorkerContext
 from supervisor.worker.heartbeat import WorkerHeartbeat
+from supervisor.worker.hook import hook_run, run_quietly
 from supervisor.worker.intake import Intake
 from supervisor.worker.journal import JournalError, OutboxItem, UnfinishedJob
-from supervisor.worker.observer import SlotObserver
+from supervisor.worker.observer import SlotObserver, cancel_if_deleted
 from supervisor.worker.outbox import why_not_ours
 
 MAX_STARTS = 3
@@ -64,6 +64,7 @@ class Slot:
         self._intake = Intake(context, worker_id, self.standing)
         self._adjusting = asyncio.Lock()
         heartbeat.on_orders = self._obey
+        heartbeat.closed, heartbeat.paused = context.control.closed, self.standing.is_paused
 
     async def work(self) -> None:
         """Resume unfinished jobs, then take jobs until the client is told to stop."""
@@ -83,7 +84,7 @@ class Slot:
         self.standing.update()
         self._intake.interrupt()
         async with self._adjusting:
-            paused = self.standing.is_paused
+            self._heartbeat.closed, paused = self._control.closed, self.standing.is_paused
             if self.job and self.standing.is_cancelled.is_set():
                 self.job.stop(CANCELLED)
             if self.job and paused != self._heartbeat.paused:
@@ -189,7 +190,7 @@ class Slot:
             if error.unfit and not unfinished.tasks:
                 if await self._hand_on(unfinished, failure):
                     return
-                failure = self._explained(unfinished, failure)
+                failure = unfit.explained(unfinished.document, self._settings.hostname, failure)
             await self._refuse(unfinished, failure)
             return
         logger.bind(job=job.job_id).info("Job {!r} begins ({} tasks)", job.job_title, len(job.tasks))
@@ -225,7 +226,7 @@ class Slot:
             self.job.stop(CANCELLED)
         elif self.standing.is_paused:
             await self.job.pause()
-        watching = asyncio.create_task(self._cancel_if_deleted(self.job))
+        watching = asyncio.create_task(cancel_if_deleted(self.job, self._context))
         try:
             return await self.job.run()
         finally:
@@ -261,7 +262,7 @@ class Slot:
         if failure and failure.cause.reason == "unfit" and not any(run.result == "completed" for run in verdict.tasks):
             if await self._hand_on(unfinished, failure):
                 return
-            failure = self._explained(unfinished, failure)
+            failure = unfit.explained(unfinished.document, self._settings.hostname, failure)
             info = info | {"message": failure.headline, "error": failure.record()}
         if failure:
             log.error("Job {!r} failed: {}", job.job_title, failure.headline)
@@ -276,17 +277,6 @@ class Slot:
     def _job_run(self, job: Job, observer: JobObserver, checkpoint: Checkpoint | None) -> JobRun:
         runtime = dataclasses.replace(self._context.runtime, settings=self._settings)
         return JobRun(job, runtime, observer, checkpoint, self._context.session.exchange)
-
-    async def _cancel_if_deleted(self, job: JobRun) -> None:
-        """Stop the job when the operator has deleted it on the server, if CANCEL_DELETED_JOBS wants that."""
-        if not self._settings.cancel_deleted_jobs:
-            return
-        while True:
-            await asyncio.sleep(self._settings.queue_poll_interval)
-            with contextlib.suppress(SessionError):
-                if await self._context.session.job(job.job.job_id) is None:
-                    job.stop(StopOrder(Cause("cancelled", "the job was deleted on the server")))
-                    return
 
     # --- how it ended ---
 
@@ -306,12 +296,6 @@ class Slot:
                 await self._control.rest(self._settings.network_retry_interval)
         return True
 
-    def _explained(self, job: UnfinishedJob, failure: Failure) -> Failure:
-        """The failure of a job that no worker is left for, with the names of those that have tried."""
-        others = [*unfit.tried_on(job.document), self._settings.hostname]
-        words = f"{failure.cause.message} (tried on {', '.join(dict.fromkeys(others))}; no other worker is left to try)"
-        return msgspec.structs.replace(failure, cause=msgspec.structs.replace(failure.cause, message=words))
-
     async def _give_up(self, job: UnfinishedJob, why: str) -> None:
         await self._refuse(job, Failure(Cause("lost", why), "run", task=len(job.tasks)))
 
@@ -329,7 +313,23 @@ class Slot:
         self._context.results[result] += 1
         item = await self._write(self._context.journal.queue_verdict(job.job_id, verdict))
         self._queue(item or OutboxItem(None, job.job_id, "verdict", json.dumps(verdict)))
-        self._control.start_task(self._context.log_outbox.queue_log(job.job_id))
+        try:
+            await self._run_hook(job, info)
+        finally:  # its lines belong to the log
+            self._control.start_task(self._context.log_outbox.queue_log(job.job_id))
+
+    async def _run_hook(self, job: UnfinishedJob, info: dict[str, Any]) -> None:
+        """Run the operator's command for a job that has its verdict. Signals and orders act on it as on a job."""
+        hook = await hook_run(self._context, self._settings, job, info)
+        if hook is None or self._control.stage >= Stage.CANCEL:
+            return
+        self._heartbeat.set_idle()
+        self.standing.is_cancelled.clear()
+        self.job, self.observer, self._counted = hook, None, None
+        try:
+            await run_quietly(hook, self.standing.is_paused)
+        finally:
+            self.job = None
 
     async def _queue_return(self, job: UnfinishedJob) -> None:
         self._context.results["returned"] += 1
@@ -370,8 +370,7 @@ def _read_document(job: UnfinishedJob, enabled: Iterable[str]) -> Job:
         JobError: it is not JSON, or malformed.
     """
     try:
-        document = json.loads(job.document, parse_constant=refuse_constant)
-        document = document if job.verbatim else unescape(document)
+        document = decode_job(job.document, job.verbatim)
     except (ValueError, RecursionError) as error:
         raise JobError(f"the job is not JSON: {error}") from error
     if isinstance(document, dict):

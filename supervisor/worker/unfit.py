@@ -7,8 +7,11 @@ was tried. When `MAX_WORKERS` have tried it, or no other is alive, it fails.
 import json
 from typing import Any
 
+import msgspec
+
 from supervisor.api.client import Session
 from supervisor.api.errors import SessionError
+from supervisor.jobs.record import Failure
 
 MARK = "unfit"
 """Key of the first task; holds an entry for each client that could not do the job."""
@@ -37,6 +40,13 @@ def marked(document: str, hostname: str, workers: tuple[str, ...], why: str) -> 
         case {"tasks": [dict(first), *_]}:
             first[MARK] = entries
     return json.dumps(job)
+
+
+def explained(document: str, hostname: str, failure: Failure) -> Failure:
+    """The failure of a job that no worker is left for, with the names of those that have tried."""
+    hosts = dict.fromkeys([*tried_on(document), hostname])
+    words = f"{failure.cause.message} (tried on {', '.join(hosts)}; no other worker is left to try)"
+    return msgspec.structs.replace(failure, cause=msgspec.structs.replace(failure.cause, message=words))
 
 
 async def may_go_on(session: Session, document: str) -> bool:

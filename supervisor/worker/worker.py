@@ -22,11 +22,13 @@ from pathlib import Path
 from loguru import logger
 
 from app.config import VERSION, Client, ConfigError, Settings, shown_url
+from app.hours import WorkHours
 from supervisor.api.client import Session
 from supervisor.isolation import landlock, scratch, signals
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.runtime import Runtime, start_runtime
 from supervisor.isolation.systemd import Notifier
+from supervisor.jobs.record import now
 from supervisor.worker.control import Control, DisabledFlags, PollTurn, Stage, WorkerContext
 from supervisor.worker.heartbeat import WorkerHeartbeat
 from supervisor.worker.job_logs import JobLogs
@@ -37,6 +39,9 @@ from supervisor.worker.slot import Slot
 from supervisor.worker.trouble import Trouble
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+HOURS_LOOK = 1.0
+"""Seconds between two looks at the clock for WORK_HOURS: it may be set, and the machine may sleep."""
 
 FLUSH_TIMEOUT = 10.0
 """Seconds for sending the outbox at the end. The journal keeps the rest for the next start."""
@@ -60,7 +65,9 @@ class Worker:
         self._journal = journal
         self._logs = JobLogs(Path(settings.state_directory, "logs"))
         self._notifier = Notifier(os.environ)
+        self._hours = WorkHours(settings.work_hours)
         self._control = Control()
+        self._control.pauses_when_closed = settings.work_hours_pause
         self._context: WorkerContext | None = None
         self._heartbeats: list[WorkerHeartbeat] = []
         self._slots: list[Slot] = []
@@ -77,6 +84,7 @@ class Worker:
             ):
                 with contextlib.closing(Session(self._settings)) as session:
                     context = self._context = await self._build_context(runtime, session)
+                    self._look_at_clock()
                     self._make_slots(context)
                     self._log_start(context)
                     await self._work(context)
@@ -139,7 +147,7 @@ class Worker:
         """Run the slots to their end; heartbeats and the outbox go on until then."""
         beating = [asyncio.create_task(heartbeat.keep_beating()) for heartbeat in self._heartbeats]
         sending = [context.outbox.keep_sending(), context.log_outbox.keep_sending()]
-        others = [*sending, context.trouble.keep_looking(), self._tell_systemd(context)]
+        others = [*sending, context.trouble.keep_looking(), self._keep_hours(), self._tell_systemd(context)]
         self._slots_running = asyncio.create_task(self._run_slots(context))
         tasks = [self._slots_running, *beating, *map(asyncio.create_task, others)]
         try:
@@ -157,6 +165,23 @@ class Worker:
             await asyncio.gather(context.outbox.flush(FLUSH_TIMEOUT), context.log_outbox.flush(FLUSH_TIMEOUT))
         finally:
             await _cancel(working)
+
+    # --- hours ---
+
+    def _look_at_clock(self) -> None:
+        hours, before = self._settings.work_hours, self._control.closed
+        self._control.closed = "" if self._hours.include(now(self._settings)) else f"outside of WORK_HOURS ({hours})"
+        if self._control.closed == before:
+            return
+        effect = "no job is taken" + (", and jobs stand still" if self._settings.work_hours_pause else "")
+        logger.info("{}", f"It is {self._control.closed}: {effect}" if self._control.closed else "WORK_HOURS begin")
+        for slot in self._slots:
+            self._control.start_task(slot.adjust())
+
+    async def _keep_hours(self) -> None:
+        while True:
+            await asyncio.sleep(HOURS_LOOK)
+            self._look_at_clock()
 
     # --- signals ---
 
@@ -244,6 +269,8 @@ class Worker:
             return _EFFECTS[self._control.stage]
         if not self._control.going.is_set():
             return "paused"
+        if self._control.closed:
+            return self._control.closed
         if context.trouble.why:
             return f"in trouble: {context.trouble.why}"
         if not context.session.reachable.is_set():

@@ -41,6 +41,8 @@ SETTINGS = {
     "METRICS_PORT",
     "ON_RESTART",
     "SHUTDOWN_GRACE",
+    "WORK_HOURS",
+    "WORK_HOURS_PAUSE",
 }
 
 BEAT = 1.0

@@ -1,12 +1,14 @@
-"""Orders of an operator that reach the worker through the embedded server: cancel, pause, disable."""
+"""Orders of an operator that reach the worker through the embedded server: cancel, pause, disable; and its hours."""
 
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.client import QUICK, WORKER, Served
+from tests.support.api_server import serving
+from tests.support.client import QUICK, WORKER, Client, Served
 from tests.support.waiting import pass_time, until
 
 
@@ -143,3 +145,62 @@ def test_one_slot_of_two_is_disabled(served: Served) -> None:
 
     assert len(workers) == 1
     assert WORKER not in workers
+
+
+# --- WORK_HOURS ---
+
+HOUR = 3600
+
+
+def at(hours: int) -> str:
+    """A time of the wall clock so many hours from now."""
+    return f"{datetime.now(UTC) + timedelta(hours=hours):%H:%M}"
+
+
+def test_jobs_wait_for_the_hours(served: Served, tmp_path: Path) -> None:
+    """Jobs wait, with the reason for all to see, until the hours begin; when they end, so does the poll that waits."""
+    library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+    assert library, "libfaketime is not installed"
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    fake = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock)}
+    fake |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    hours = f"{at(2)}-{at(4)}"
+    served.client.start(**fake, WORK_HOURS=hours)
+    beat = served.await_beat(hours=f"outside of WORK_HOURS ({hours})")
+    waiting = served.submit()
+    waits = served.api("GET", "/status/farm").json()["waits"]
+    pass_time(1.0)
+    queued = served.api.queued()
+    clock.write_text(f"+{3 * HOUR}")
+    served.await_state(waiting, "completed")
+    until(served.idle_workers, "the worker to be idle")
+    clock.write_text(f"+{5 * HOUR}")
+    served.await_beat(hours=beat["info"]["hours"])
+    late = served.submit()
+    pass_time(1.0)
+
+    assert beat["status"] == "idle"
+    assert "paused" not in beat["info"]
+    assert "outside of WORK_HOURS" in waits[0]["why"]
+    assert queued == [waiting]
+    assert served.api.queued() == [late]
+    assert served.client.stop() == 0
+
+
+def test_jobs_stand_still_outside_the_hours(client: Client, tmp_path: Path) -> None:
+    """With WORK_HOURS_PAUSE, a job in hand stands still outside of the hours, but not when the client is to stop."""
+    with serving(tmp_path / "patient.db", vanished_after=60) as api:
+        served = Served(client, api)
+        client.start(WORK_HOURS=f"{at(-2)}-{at(2)}", WORK_HOURS_PAUSE="1")
+        held, job_id = served.hold(tmp_path)
+        client.kill()
+        client.start(WORK_HOURS=f"{at(2)}-{at(4)}", WORK_HOURS_PAUSE="1")
+        beat = served.await_beat(paused=True)
+        held.let_go()
+        pass_time(1.0)
+        state = served.record(job_id)["state"]
+        status = client.stop()
+
+        assert (beat["job_id"], state, status) == (job_id, "running", 0)
+        assert served.record(job_id)["state"] == "completed"

@@ -1,12 +1,20 @@
 """The slot's loop, seen from the server's side: it polls, takes jobs in order, and goes on whatever a poll answers."""
 
+import json
+import os
+import signal
 import statistics
+import sys
+from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
-from tests.support.client import WORKER, Client, await_calls, await_idle, await_verdicts, gaps
+from tests.support.client import TOKEN, WORKER, Client, Served, await_calls, await_idle, await_verdicts, gaps
 from tests.support.farm import LOST, Farm, Fault, says, status
-from tests.support.supervised import BENIGN
+from tests.support.supervised import BENIGN, hostile
+from tests.support.waiting import until
 
 
 def test_takes_jobs_in_order_and_leaves_when_asked(farm: Farm, client: Client) -> None:
@@ -112,3 +120,92 @@ def test_goes_on_when_a_job_is_lost(farm: Farm, client: Client) -> None:
 
     assert not verdict.failed
     assert farm.taken == ids
+
+
+# --- the operator's command after each verdict ---
+
+TELL = """
+import json, os, sys
+told = json.load(sys.stdin)
+with open(sys.argv[1], "a") as file:
+    print(json.dumps([told, dict(os.environ), os.getppid()]), file=file)
+print("what the hook says")
+"""
+
+
+def configure(served: Served, *command: str, **limits: str) -> None:
+    """Have the client run a command."""
+    lines = [f"job_ended = {json.dumps(command)}", *(f"{name} = {json.dumps(value)}" for name, value in limits.items())]
+    config = served.client.directory / "client.toml"
+    config.write_text(config.read_text() + "\n".join(["[tool.client.hooks]", *lines, ""]))
+
+
+def test_it_gets_the_record(served: Served, tmp_path: Path) -> None:
+    """Each verdict, good or bad, is followed by the command, with all of the job and none of the secrets."""
+    notes = tmp_path / "notes"
+    configure(served, sys.executable, "-c", TELL, str(notes))
+    served.client.start(API_TOKEN=TOKEN, NOTIFY_SECRET="pepper", WORK_PLACE="here")
+    good = served.submit(job_title="R&D")
+    bad = served.submit(hostile("own_error"))
+    told: list[Any] = until(
+        lambda: notes.exists() and len(lines := notes.read_text().splitlines()) == 2 and list(map(json.loads, lines)),
+        "both commands",
+        60,
+    )
+    records = [served.record(job_id) for job_id in (good, bad)]
+    log = until(lambda: (text := served.api("GET", f"/jobs/{good}/log").text) and text, "the log")
+    zygote = psutil.Process(served.client.process.pid).children()[0]
+
+    assert [job["job_id"] for job, _, _ in told] == [good, bad]
+    assert [job["record"] for job, _, _ in told] == [record["info"] for record in records]
+    assert told[0][0]["job_title"] == "R&D"
+    assert told[1][0]["tasks"] == records[1]["tasks"]
+    assert all(environment["WORK_PLACE"] == "here" for _, environment, _ in told)
+    assert not any({TOKEN, "pepper"} & set(environment.values()) for _, environment, _ in told)
+    assert zygote.pid not in {parent for _, _, parent in told}, "a task process runs it"
+    assert "what the hook says" in log
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (["/bin/sh", "-c", "exit 3"], "sh exited with status 3"),
+        (["/bin/sh", "-c", "kill -9 $$"], "sh was killed by SIGKILL"),
+        (["/nowhere/at-all"], "/nowhere/at-all cannot be started: No such file or directory"),
+        (["/bin/sh", "-c", "setsid sleep 600 & sleep 601"], "run did not end within 500ms"),
+    ],
+    ids=["fails", "dies", "missing", "hangs"],
+)
+def test_what_goes_wrong_is_a_warning(served: Served, command: list[str], why: str) -> None:
+    """A command that fails is one warning; verdicts stand, the next job runs, and nothing of it is left."""
+    configure(served, *command, run_timeout="500ms", grace="100ms")
+    client = served.client.start()
+    done = [served.submit(), served.submit()]
+    states = [served.await_state(job_id, "completed") for job_id in done]
+    warned = until(lambda: len(found := [line for line in served.client.log if "hook" in line]) >= 2 and found, "words")
+    left = psutil.Process(client.pid).children(recursive=True)
+    zygote = until(lambda: len(left := psutil.Process(client.pid).children(recursive=True)) == 1 and left, "the end")
+
+    assert all("message" not in state["info"] for state in states)
+    assert [line for line in warned if "WARNING" in line and why in line] == [w for w in warned if "WARNING" in w]
+    assert zygote[0] in left
+    assert served.client.stop() == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["a drain waits for it", "a cancel ends it"])
+def test_a_client_that_stops(served: Served, tmp_path: Path, signals: int) -> None:
+    """A drain lets the command end; a second signal stops it, and the verdict is there in both cases."""
+    begun, end = tmp_path / "begun", tmp_path / "end"
+    configure(served, "/bin/sh", "-c", f"touch {begun}; while ! [ -e {end} ]; do sleep 0.05; done; touch {end}.done")
+    client = served.client.start()
+    job_id = served.submit(BENIGN)
+    until(begun.exists, "the command")
+    for _ in range(signals):
+        os.kill(client.pid, signal.SIGTERM)
+        until(lambda: any("SIGTERM" in line for line in served.client.log), "the signal to be seen")
+    if signals == 1:
+        end.touch()
+
+    assert client.wait(60) == 0
+    assert Path(f"{end}.done").exists() == (signals == 1)
+    assert served.record(job_id)["state"] == "completed"

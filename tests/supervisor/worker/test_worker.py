@@ -38,6 +38,8 @@ def test_settings_may_be_empty(farm: Farm, client: Client) -> None:
         ("SHUTDOWN_GRACE", "soon"),
         ("SHUTDOWN_GRACE", "-1"),
         ("CANCEL_DELETED_JOBS", "perhaps"),
+        ("WORK_HOURS", "22-6"),
+        ("WORK_HOURS_PAUSE", "perhaps"),
         ("QUEUE_POLL_INTERVAL", "0"),
         ("NETWORK_RETRY_INTERVAL", "nan"),
         ("HEARTBEAT_INTERVAL", "inf"),

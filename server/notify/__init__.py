@@ -1,0 +1,1 @@
+"""Word to people and programs when something ends or fails: `[tool.server.notify]`."""
