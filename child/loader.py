@@ -74,9 +74,9 @@ def _find_tool(name: str) -> Tool:
 
 
 def declared_paths(module: Any, method: str) -> tuple[bytes, ...]:
-    """The absolute paths that the module's `outputs` or `removes` returns; none if it has no such method or it fails.
+    """The absolute paths that the module's `outputs`, `removes` or `inputs` returns; none if it has none or it fails.
 
-    The guide promises neither method, and the task's data is not validated yet.
+    The guide promises no such method, and the task's data is not validated yet.
     """
     try:
         names = [name for name in getattr(module, method)() if isinstance(name, str)]

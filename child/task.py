@@ -119,6 +119,7 @@ class StepExecutor:
         return Ready(
             declared_paths(self._module, "outputs"),
             declared_paths(self._module, "removes"),
+            declared_paths(self._module, "inputs"),
             getattr(self._module, "cleanup_on_failure", False) is True,
         )
 

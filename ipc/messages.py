@@ -147,6 +147,8 @@ class Ready(Message, frozen=True):
     """Absolute paths of the files that the task will write."""
     removes: tuple[bytes, ...] = ()
     """Absolute paths of the files that the task will remove."""
+    inputs: tuple[bytes, ...] = ()
+    """Absolute paths of the files that the task will read."""
     cleanup_on_failure: bool = False
 
 

@@ -127,6 +127,10 @@ class BaseModule:
         """Paths of the files that `run` will write. Called after `__init__`; later tasks may use them as sources."""
         return []
 
+    def inputs(self) -> list[str]:
+        """Paths of the files that `run` will read. Called after `__init__`; the record tells how large they are."""
+        return []
+
     def removes(self) -> list[str]:
         """Paths of the files that `run` will remove. Called after `__init__`, with `outputs`."""
         return []

@@ -72,6 +72,9 @@ class Ffmpeg(WritingModule):
             names += [name for _, name, _ in written(self._encoding())]
         return names
 
+    def inputs(self) -> list[str]:
+        return [name for name, _ in self._encoding().sources]
+
     def plan(self) -> list[str]:
         """The command line that `run` would use, and the renaming that follows. Fetches the option sets.
 

@@ -56,6 +56,9 @@ class Handbrake(WritingModule):
     def outputs(self) -> list[str]:
         return [self.task["output_file"]]
 
+    def inputs(self) -> list[str]:
+        return [self.task["source"]]
+
     def plan(self) -> list[str]:
         """The command line that `run` would use, and the renaming that follows.
 

@@ -68,6 +68,9 @@ class Mkvextract(MkvModule):
             found += [stem + each for each in _VOBSUB] if extension in _VOBSUB else [name]
         return list(dict.fromkeys(found))
 
+    def inputs(self) -> list[str]:
+        return [self.task["source"]]
+
     def plan(self) -> list[str]:
         """The command line that `run` would use, and the renaming that follows.
 

@@ -39,6 +39,9 @@ class Mkvmerge(MkvModule):
     def outputs(self) -> list[str]:
         return [self.task["output_file"]]
 
+    def inputs(self) -> list[str]:
+        return [source["filename"] for source in self.task["sources"]]
+
     def plan(self) -> list[str]:
         """The command line that `run` would use, and the renaming that follows.
 

@@ -4,7 +4,10 @@ No value in it is null, and none is an empty text or list but `tasks` of a job t
 something to say.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,6 +16,7 @@ import msgspec
 
 from app.config import VERSION, Settings
 from ipc.messages import Cause, StepName
+from ipc.words import encodable
 
 ERROR_TYPES: dict[StepName, str] = {
     "init": "InitializationError",
@@ -98,6 +102,17 @@ def job_record(
 def without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
     """`fields` without those that are `None`, an empty text or an empty list. Zero and false stay."""
     return {key: value for key, value in fields.items() if value not in (None, "", (), [])}
+
+
+def file_sizes(paths: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Path and size in bytes of each that is a file."""
+    sizes = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode):
+                sizes[encodable(os.fsdecode(path))] = status.st_size
+    return [{"path": path, "bytes": size} for path, size in sizes.items()]
 
 
 def field_time(time: datetime) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from ipc.messages import (
     Step,
     StepName,
 )
-from ipc.words import encodable
 from supervisor.isolation import scratch
 from supervisor.isolation.guard import Guard
 from supervisor.isolation.limits import Duration, LimitError
@@ -38,7 +36,7 @@ from supervisor.isolation.task_process import Sandbox, ServerExchange, TaskProce
 from supervisor.isolation.zygote import SpawnError
 from supervisor.jobs.control import JobControl
 from supervisor.jobs.model import Job, Task
-from supervisor.jobs.record import Failure, without_empty
+from supervisor.jobs.record import Failure, file_sizes, without_empty
 from supervisor.jobs.status import Status, read_status
 
 SAMPLE_INTERVAL = 0.5
@@ -100,7 +98,8 @@ class TaskRun:
         status: The module's last report.
         seconds: How long it was run, all attempts together; `None` if it was not run.
         cpu_seconds: CPU time of all its processes so far.
-        peak_memory: Bytes of memory that its process tree used at most, as far as it was measured.
+        memory: Bytes of memory that its process tree used when it was measured last.
+        peak_memory: Bytes of memory that it used at most, as far as it was measured.
         saved_state: The state that the module saved last for another attempt, as JSON text; empty if there is none.
         earlier_record: Its record, if it was completed before the client was restarted. It is not run again.
     """
@@ -124,6 +123,7 @@ class TaskRun:
         self.result: Result = "completed" if earlier_record else "not run"
         self.seconds: float | None = None
         self.cpu_seconds = 0.0
+        self.memory = 0
         self.peak_memory = 0
         self.attempts = 0
         self.warnings: list[str] = []
@@ -137,6 +137,7 @@ class TaskRun:
         self._losses = 0
         self._scratch: Path | None = None
         self._files: Mapping[bytes, bool] = {}
+        self._inputs: list[dict[str, Any]] = []
 
     @property
     def label(self) -> str:
@@ -155,12 +156,11 @@ class TaskRun:
                 "peak_memory": self.peak_memory,
                 "attempts": self.attempts,
             }
-        return without_empty(record | {"outputs": self.outputs(), "warnings": self.warnings})
+        return without_empty(record | {"inputs": self._inputs, "outputs": self.outputs(), "warnings": self.warnings})
 
     def outputs(self) -> list[dict[str, Any]]:
         """Path and size in bytes of each file that the task has written, if it is completed, and that still exists."""
-        paths = map(os.fsdecode, self.ready.outputs if self.result == "completed" else ())
-        return [{"path": encodable(path), "bytes": os.path.getsize(path)} for path in paths if os.path.isfile(path)]
+        return file_sizes(self.ready.outputs) if self.result == "completed" else []
 
     # --- its steps ---
 
@@ -257,6 +257,7 @@ class TaskRun:
 
     async def _attempt(self) -> Failure | None:
         self.attempts += 1
+        self._inputs = await asyncio.to_thread(file_sizes, self.ready.inputs)  # now: a later task may remove them
         failure = _failure_in(await self._do("run", Step("run"), self.limits.run_timeout))
         if failure is None:
             return await self.cleanup()
@@ -332,7 +333,7 @@ class TaskRun:
                     self._observer.on_unwatched(why)
                 told = why
                 continue
-            self.peak_memory = max(self.peak_memory, usage.memory)
+            self.memory, self.peak_memory = usage.memory, max(self.peak_memory, usage.memory)
             self._observer.on_usage(self, usage)
             order = guard.judge(usage, self._reports, self.status.progress)
         process.stop(order)

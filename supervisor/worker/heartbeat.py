@@ -102,7 +102,7 @@ class WorkerHeartbeat:
             message["task"] = self._task.task.module
             if status.progress is not None:
                 message["progress"] = status.progress
-            info |= status.info
+            info |= {"memory": self._task.memory} | status.info if self._task.memory else status.info
         if self.paused:
             info["paused"] = True
         if self.closed:

@@ -183,3 +183,15 @@ def test_names_of_old(client: Client) -> None:
 
     completes()(client.run(json.loads(json.dumps(document))))
     assert tags_of(client.work / "out.mkv")["title"] == "T"
+
+
+def test_the_record_tells_what_was_read(client: Client) -> None:
+    """Each module's sources, with their sizes as they were, though the job removes them at its end."""
+    client.put("clip.mkv")
+    size = os.path.getsize(client.work / "clip.mkv")
+    tasks = (ffmpeg("clip.mkv", "a.mkv"), handbrake("clip.mkv", "b.mkv"), mkvmerge("clip.mkv", target="c.mkv"))
+    record = client.run(job(*tasks, mkvextract("clip.mkv", "d"), cleanup(delete=["clip.mkv"]))).record
+
+    assert [task.get("inputs") for task in record["tasks"]] == [
+        [{"path": str(client.work / "clip.mkv"), "bytes": size}]
+    ] * 4 + [None]

@@ -14,7 +14,7 @@ from ipc.queue import MAX_FRAME, Decoder, Queue, encode
 STREAMS = 100_000
 
 SAMPLES = [
-    encode(Ready((b"/a", b"/\xff"), (), True)),
+    encode(Ready((b"/a", b"/\xff"), (), (), True)),
     encode(Done(("w",), ("l",))),
     encode(Failed(Cause("exit", "m", exit_status=1, stderr=("x",) * 5))),
     struct.pack("!I", 41) + b'{"type":"progress","status":{"progress":1}}'[:41],
@@ -28,7 +28,7 @@ SAMPLES = [
 def test_messages_survive_any_fragmentation() -> None:
     """Messages come out as they went in, however their bytes are cut."""
     sent = [
-        Ready((b"/\xff\n",), (b"/b",), True),
+        Ready((b"/\xff\n",), (b"/b",), (b"/c",), True),
         Done(("ä",), ()),
         Failed(Cause("exception", "x" * 1000, unusable=True)),
     ]
