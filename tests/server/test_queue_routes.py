@@ -249,17 +249,25 @@ def test_a_job_that_meets_a_client_going_away_keeps_its_place() -> None:
     database = postgresql().make_database()
     with serving(database) as api, psycopg.connect(database) as locking:
         first, second = api.submit(), api.submit()
+        before = _row(locking, first)
         locking.execute("LOCK TABLE jobs IN EXCLUSIVE MODE")
         with socket.create_connection(("127.0.0.1", urlsplit(api.url).port)) as client:
             client.sendall(b"GET /queue/poll?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             until(lambda: _is_taking(locking), "the server to take a job")
         locking.rollback()
-        until(lambda: api.queued() == [first, second], "the job to be back")
+        until(lambda: (now := _row(locking, first)) != before and now[1] == "queued", "the job to be back")
+        queued = api.queued()
         given = api("GET", "/queue/poll?worker_id=w").json()["job_id"]
         attempts = api("GET", f"/jobs/{first}/record").json()["attempts"]
 
+    assert queued == [first, second]
     assert given == first
     assert [(each["worker_id"], each["result"]) for each in attempts] == [("w", "running")]
+
+
+def _row(connection: "psycopg.Connection[Any]", job_id: str) -> Any:
+    """Where the job's row is, which differs after each change, and the job's state."""
+    return connection.execute("SELECT ctid, state FROM jobs WHERE job_id = %s", (job_id,)).fetchone()
 
 
 def _is_taking(connection: "psycopg.Connection[Any]") -> bool:
