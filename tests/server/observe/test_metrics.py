@@ -1,6 +1,7 @@
 """`GET /metrics`: jobs, workers and requests in numbers, the same from every server."""
 
 import re
+import signal
 from pathlib import Path
 
 from server.observe.metrics import MAX_MODULES
@@ -103,6 +104,8 @@ def test_processes_count_together(tmp_path: Path) -> None:
         for _ in range(10):
             with connected(url) as api:
                 seen.add(metrics(api)[key])
+        process.send(signal.SIGTERM)
+        process.wait()
     finally:
         process.kill()
 
