@@ -98,8 +98,7 @@ class TaskRun:
         status: The module's last report.
         seconds: How long it was run, all attempts together; `None` if it was not run.
         cpu_seconds: CPU time of all its processes so far.
-        memory: Bytes of memory that its process tree used when it was measured last.
-        peak_memory: Bytes of memory that it used at most, as far as it was measured.
+        memory, peak_memory: Bytes of memory that its process tree used when it was measured last, and at most.
         saved_state: The state that the module saved last for another attempt, as JSON text; empty if there is none.
         earlier_record: Its record, if it was completed before the client was restarted. It is not run again.
     """
@@ -123,8 +122,7 @@ class TaskRun:
         self.result: Result = "completed" if earlier_record else "not run"
         self.seconds: float | None = None
         self.cpu_seconds = 0.0
-        self.memory = 0
-        self.peak_memory = 0
+        self.memory = self.peak_memory = 0
         self.attempts = 0
         self.warnings: list[str] = []
         self.earlier_record = earlier_record
@@ -150,16 +148,12 @@ class TaskRun:
             return self.earlier_record
         record: dict[str, Any] = {"module": self.task.module, "result": self.result}
         if self.seconds is not None:
-            record |= {
-                "seconds": round(self.seconds, 3),
-                "cpu_seconds": round(self.cpu_seconds, 3),
-                "peak_memory": self.peak_memory,
-                "attempts": self.attempts,
-            }
+            record |= {"seconds": round(self.seconds, 3), "cpu_seconds": round(self.cpu_seconds, 3)}
+            record |= {"peak_memory": self.peak_memory, "attempts": self.attempts}
         return without_empty(record | {"inputs": self._inputs, "outputs": self.outputs(), "warnings": self.warnings})
 
     def outputs(self) -> list[dict[str, Any]]:
-        """Path and size in bytes of each file that the task has written, if it is completed, and that still exists."""
+        """Path and size of each file that the task has written, if it is completed, and that still exists."""
         return file_sizes(self.ready.outputs) if self.result == "completed" else []
 
     # --- its steps ---

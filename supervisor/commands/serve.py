@@ -1,75 +1,22 @@
-"""`start` and `serve`: the worker and the API server, until they are told to stop."""
+"""`serve`: the API server, until it is told to stop. `start --standalone` runs one beside its worker."""
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import msgspec
 import setproctitle
-from loguru import logger
 
-from app.config import ConfigError, Settings, is_set, load_server
-from supervisor.commands import FAILED
+from app.config import ConfigError, Settings, load_server
 from supervisor.commands.logs import logging_in_background
-from supervisor.commands.shared import (
-    config_option,
-    flush_standard_streams,
-    give_up,
-    level_options,
-    read_configuration,
-    read_settings,
-    run_to_end,
-)
-
-if TYPE_CHECKING:
-    from supervisor.worker.worker import Worker
-
-STANDALONE_POLL = 1.0
-"""QUEUE_POLL_INTERVAL with --standalone: a server in the same process costs nothing to ask."""
+from supervisor.commands.shared import config_option, flush_standard_streams, level_options, read_settings
 
 DEFAULT_PORT = 5000
 """The API server's port, as in the default of API_URL."""
 
-_port = click.option("--port", type=click.IntRange(0, 65535), help="The server's port (default: 5000).")
-_database = click.option("--database", metavar="FILE", help="The server's database (default: in the state directory).")
-
-
-@click.command("start")
-@config_option
-@click.option("--standalone", is_flag=True, help="Also run an API server: one command for one machine.")
-@_port
-@_database
-@level_options
-def start_command(
-    config: str | None, standalone: bool, port: int | None, database: str | None, level: str | None
-) -> None:
-    if not standalone and (port is not None or database):
-        raise click.UsageError("--port and --database are for the server that --standalone runs")
-    from supervisor.worker.journal import Journal, JournalError  # slow imports, which `run` does not need
-    from supervisor.worker.worker import Worker
-
-    try:
-        settings = read_settings(level)
-        configuration = read_configuration(config)
-        setproctitle.setproctitle("sisyphus-client: supervisor")
-        with ExitStack() as stack:
-            stack.enter_context(logging_in_background(settings.log_level))
-            journal = Journal(Path(settings.state_directory))
-            stack.callback(journal.close)
-            if standalone:
-                url = stack.enter_context(_server(config, port, database, settings))
-                settings = _standalone(settings, url)
-            worker = Worker(settings, configuration, lambda: read_configuration(config), journal)
-            status = _run_worker(worker)
-    except JournalError as error:
-        give_up(str(error))
-    except OSError as error:
-        give_up(f"the client cannot start: {error}")
-    flush_standard_streams()
-    os._exit(status)  # not sys.exit: a thread may still wait for a response or a name server
+port_option = click.option("--port", type=click.IntRange(0, 65535), help="The server's port (default: 5000).")
 
 
 @click.command("serve")
@@ -77,7 +24,7 @@ def start_command(
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 is all of them."
 )
-@_port
+@port_option
 @click.option(
     "--database",
     metavar="FILE|URL",
@@ -120,20 +67,8 @@ def serve_command(
     flush_standard_streams()
 
 
-def _run_worker(worker: "Worker") -> int:
-    try:
-        status = run_to_end(worker.main())
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001 - outermost frame: a defect of the client
-        logger.opt(exception=error).critical("A defect ended the client; the next start goes on with its jobs")
-        return FAILED
-    logger.info("Stopped")
-    return status
-
-
 @contextmanager
-def _server(config: str | None, port: int | None, database: str | None, settings: Settings) -> Iterator[str]:
+def server_beside(config: str | None, port: int | None, database: str | None, settings: Settings) -> Iterator[str]:
     """Run an API server in a thread of this process; yields its URL."""
     server = _server_package()
     try:
@@ -169,10 +104,3 @@ def _server_settings(
         worker_token=settings.worker_token,
         **options,
     )
-
-
-def _standalone(settings: Settings, url: str) -> Settings:
-    if is_set("API_URL", os.environ):
-        logger.warning("API_URL is ignored with --standalone, which runs its own server")
-    poll = settings.queue_poll_interval if is_set("QUEUE_POLL_INTERVAL", os.environ) else STANDALONE_POLL
-    return msgspec.structs.replace(settings, api_url=url, queue_poll_interval=poll)
