@@ -4,6 +4,7 @@ import asyncio
 import collections
 import contextlib
 import math
+import os
 import random
 from collections.abc import Callable
 from http import HTTPStatus
@@ -103,6 +104,8 @@ class WorkerHeartbeat:
             if status.progress is not None:
                 message["progress"] = status.progress
             info |= {"memory": self._task.memory} | status.info if self._task.memory else status.info
+        if ORDERS in self._session.offers:  # our server, whose page shows it
+            info["load"] = round(os.getloadavg()[0], 2)
         if self.paused:
             info["paused"] = True
         if self.closed:

@@ -121,6 +121,16 @@ def test_a_worker_that_takes_no_jobs(served: Served, order: str) -> None:
     assert served.await_state(job_id, "completed")
 
 
+def test_what_a_worker_has_to_bear(served: Served, tmp_path: Path) -> None:
+    """Its heartbeats tell the memory that its task uses, and the machine's load."""
+    served.client.start()
+    served.hold(tmp_path)
+    info = until(lambda: "memory" in (info := served.await_beat()["info"]) and info, "its task to be measured")
+
+    assert info["memory"] > 1 << 20
+    assert info["load"] >= 0
+
+
 def test_a_disabled_worker_finishes_its_job(served: Served, tmp_path: Path) -> None:
     """Only the next job waits."""
     served.client.start()
