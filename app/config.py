@@ -109,6 +109,8 @@ class Client(msgspec.Struct, frozen=True):
     """`[tool.client.limits]` as it stands in the file; `supervisor.isolation.limits` interprets it."""
     hooks: dict[str, Any]
     """`[tool.client.hooks]`: `job_ended`, an argument list, and the limits of such commands."""
+    server: dict[str, Any]
+    """`[tool.server]`, as `load_server` returns it."""
 
 
 class Setting(NamedTuple):
@@ -172,7 +174,8 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
             )
     paths = _read_paths(modules.get("paths", []), file)
     limits = _table(client.get("limits", {}), f"{file}: tool.client.limits")
-    return Client(file, chosen_by, dict(enabled), paths, limits, _read_hooks(client.get("hooks", {}), file))
+    hooks = _read_hooks(client.get("hooks", {}), file)
+    return Client(file, chosen_by, dict(enabled), paths, limits, hooks, _read_server(tools, file))
 
 
 def load_server(option: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -182,9 +185,7 @@ def load_server(option: str | None, environ: Mapping[str, str]) -> dict[str, Any
         ConfigError: the file is missing, is not TOML, or has a wrong table.
     """
     file, _ = _find_file(option, environ)
-    server = _table(_read(file).get("server", {}), f"{file}: tool.server")
-    _refuse_unknown(server, {"notify"}, f"{file}: tool.server", "table")
-    return server
+    return _read_server(_read(file), file)
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:
@@ -206,6 +207,12 @@ def _read_paths(paths: Any, file: Path) -> tuple[str, ...]:
     for directory in directories:
         _require_utf8(where, directory)
     return directories
+
+
+def _read_server(tools: dict[str, Any], file: Path) -> dict[str, Any]:
+    server = _table(tools.get("server", {}), f"{file}: tool.server")
+    _refuse_unknown(server, {"notify"}, f"{file}: tool.server", "table")
+    return server
 
 
 def _read_hooks(hooks: Any, file: Path) -> dict[str, Any]:
@@ -242,7 +249,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or not TOML: both messages say where
         raise ConfigError(f"{file}: is not TOML: {error}") from error
-    return _table(document.get("tool", {}), f"{file}: tool")
+    tools = document.get("tool")
+    return tools if isinstance(tools, dict) else {}
 
 
 def _require_utf8(where: str, text: str) -> None:

@@ -61,18 +61,18 @@ def serve_command(
     with logging_in_background(settings.log_level):
         server = _server_package()
         try:
-            server.serve(_server_settings(server, config, port, database, settings, **options))
+            server.serve(_server_settings(server, load_server(config, os.environ), port, database, settings, **options))
         except server.ServerError as error:
             raise ConfigError(str(error)) from error
     flush_standard_streams()
 
 
 @contextmanager
-def server_beside(config: str | None, port: int | None, database: str | None, settings: Settings) -> Iterator[str]:
+def server_beside(table: dict[str, Any], port: int | None, database: str | None, settings: Settings) -> Iterator[str]:
     """Run an API server in a thread of this process; yields its URL."""
     server = _server_package()
     try:
-        with server.in_background(_server_settings(server, config, port, database, settings)) as url:
+        with server.in_background(_server_settings(server, table, port, database, settings)) as url:
             yield url
     except server.ServerError as error:
         raise ConfigError(str(error)) from error
@@ -90,7 +90,7 @@ def _server_package() -> Any:
 
 def _server_settings(
     server: Any,
-    config: str | None,
+    table: dict[str, Any],
     port: int | None,
     database: str | None,
     settings: Settings,
@@ -100,7 +100,7 @@ def _server_settings(
         database=database or Path(settings.state_directory) / "server.sqlite3",
         port=DEFAULT_PORT if port is None else port,
         token=settings.api_token,
-        notify=load_server(config, os.environ).get("notify", {}),
+        notify=table.get("notify", {}),
         worker_token=settings.worker_token,
         **options,
     )

@@ -54,7 +54,7 @@ def start_command(
             journal = Journal(Path(settings.state_directory))
             stack.callback(journal.close)
             if standalone:
-                url = stack.enter_context(server_beside(config, port, database, settings))
+                url = stack.enter_context(server_beside(configuration[0].server, port, database, settings))
                 settings = _standalone(settings, url)
             worker = Worker(settings, configuration, lambda: read_configuration(config), journal)
             status = _run_worker(worker)

@@ -17,7 +17,7 @@ WRONG = [
     ("[tool.client", "is not TOML"),
     ("tool = 1", "has no [tool.client] table"),
     ("[tool]\nclient = 1", "tool.client: expected a table"),
-    ("[tool.client.limts]\nmemory = 1", "tool.client.limts: unknown table (known: limits, modules)"),
+    ("[tool.client.limts]\nmemory = 1", "tool.client.limts: unknown table (known: hooks, limits, modules)"),
     ("[tool.client]\nmodules = 1", "tool.client.modules: expected a table"),
     ("[tool.client.modules]\nenabled = 1", "tool.client.modules.enabled: expected a table"),
     ("[tool.client.modules]\npath = []", "tool.client.modules.path: unknown key"),
@@ -49,6 +49,13 @@ WRONG_LIMITS = [
     ('cpus = "9999"', f"'9999' {NO_PROCESSORS}"),
     ('cpus = "0-"', f"'0-' {NO_PROCESSORS}"),
     ("cpus = []", f"[] {NO_PROCESSORS}"),
+]
+
+WRONG += [
+    (f"{ENABLED}[tool.client.hooks]\njob_ended = 'beep'", "tool.client.hooks.job_ended: expected a list such as"),
+    (f"{ENABLED}[tool.client.hooks]\nrun_timeout = 'x'", f"tool.client.hooks.run_timeout: 'x' {NO_TIME}"),
+    (f"{ENABLED}[tool.client.hooks]\njob_begun = []", "tool.client.hooks.job_begun: unknown limit"),
+    (f"{ENABLED}[tool.server]\nspam = 1", "tool.server.spam: unknown table (known: notify)"),
 ]
 
 WRONG += [
