@@ -26,10 +26,12 @@ def main() -> None:
 def _run() -> None:
     # loguru reads LOGURU_LEVEL when it is imported, and fails at what is no level of its own, such as nothing.
     level = os.environ.pop("LOGURU_LEVEL", None)
+    if level is not None:
+        import loguru  # noqa: F401 - before a command does
+
+        os.environ["LOGURU_LEVEL"] = level
     from supervisor.commands import cli
 
-    if level is not None:
-        os.environ["LOGURU_LEVEL"] = level
     cli.main()
 
 
