@@ -7,6 +7,7 @@ nothing was found; 2 the file, the arguments, the settings or the server are wro
 """
 
 import importlib
+import inspect
 import io
 import os
 import resource
@@ -79,7 +80,7 @@ class Commands(WholeGroup):
         module, summary = COMMANDS[name]
         imported = importlib.import_module(f"supervisor.commands.{module}")
         command: click.Command = getattr(imported, f"{name}_command")
-        command.help = "\n\n".join(filter(None, (summary, command.callback and command.callback.__doc__)))
+        command.help = "\n\n".join(filter(None, (summary, command.callback and inspect.getdoc(command.callback))))
         return command
 
     def summarise(self, context: click.Context) -> dict[str, str]:
@@ -102,7 +103,9 @@ class Commands(WholeGroup):
         try:
             return super().invoke(context)
         except (ConfigError, JobError) as error:
-            click.echo(str(error), err=True)
+            from supervisor.commands.display import say
+
+            say(str(error), err=True)
             sys.exit(WRONG)
         except KeyboardInterrupt:
             click.echo(err=True)  # the shell's prompt begins a line of its own

@@ -77,10 +77,15 @@ def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[I
     return not wrong
 
 
-def say(text: str) -> None:
-    """Print a line without control characters, which could steer a terminal: it may come from jobs and files."""
+def plain(text: str) -> str:
+    """Text from jobs, files or a server without control characters, which could steer a terminal."""
+    return printable(text.encode("utf-8", "backslashreplace"))
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a line as `plain` text, on standard output or standard error."""
     with suppress(OSError):  # nobody reading is no reason to end otherwise
-        click.echo(printable(text.encode("utf-8", "backslashreplace")))
+        click.echo(plain(text), err=err)
 
 
 def _changed_limits(limits: Limits) -> Iterator[str]:

@@ -12,6 +12,7 @@ import platformdirs
 
 from app.config import Client, ConfigError, Settings, load_client, load_settings
 from supervisor.commands import WRONG
+from supervisor.commands.display import say
 from supervisor.isolation.limits import Limits, load_limits
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -64,7 +65,7 @@ def read_configuration(config: str | None) -> tuple[Client, dict[str, Limits]]:
 
 def give_up(message: str) -> NoReturn:
     """End the program: the arguments, the settings or the machine are wrong."""
-    click.echo(message, err=True)
+    say(message, err=True)
     sys.exit(WRONG)
 
 

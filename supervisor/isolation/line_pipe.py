@@ -21,7 +21,7 @@ BYTES_PER_SECOND = 64 << 20
 
 _SYSLOG_LEVELS = {"7": "DEBUG", "6": "INFO", "4": "WARNING", "3": "ERROR"}
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class LinePipe:
@@ -124,9 +124,9 @@ class LinePipe:
 
 
 def printable(line: bytes) -> str:
-    """`line` as text that is safe to print: without control characters, and at most `MAX_LINE` long."""
+    """`line` as text that is safe to print: without control characters, of direction too; at most `MAX_LINE` long."""
     text = line[:MAX_LINE].rstrip(b"\r").decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def split_level(line: str) -> tuple[str, str]:

@@ -22,7 +22,8 @@ from app.formats import SERVER_HEADER, quote_part
 from supervisor.api.client import describe_refusal
 from supervisor.api.errors import SessionError, reason
 from supervisor.api.transport import CALL_TIMEOUT, CONNECT_TIMEOUT, Response, credentials, proxy_for
-from supervisor.commands import FAILED
+from supervisor.commands import FAILED, WRONG
+from supervisor.commands.display import say
 from supervisor.commands.shared import give_up
 
 PAGE = 1000
@@ -38,6 +39,17 @@ ENDED = ("completed", "failed", "cancelled")
 """States of jobs that have ended."""
 
 _F = TypeVar("_F", bound=Callable[..., int | None])
+
+
+class _Document(dict[str, Any]):
+    """What the server at a path has told: a key that is missing says that it is no Sisyphus server."""
+
+    def __init__(self, path: str, told: Mapping[str, Any]) -> None:
+        super().__init__(told)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise SessionError(f"the response to GET {self._path} is not that of a Sisyphus server: it has no {key}")
 
 
 class FarmClient:
@@ -77,14 +89,19 @@ class FarmClient:
             raise SessionError(describe_refusal(response), response.status, response.body)
         return response
 
-    def get(self, path: str, **query: Any) -> Any:
-        """Return the JSON at a path; `None` where there is nothing (404)."""
-        response = self.call("GET", path, accept=(404,), **query)
-        if response.status == requests.codes.not_found:
-            return None
-        if not isinstance(document := response.json(), dict):
-            raise SessionError(f"the response to GET {path} is no JSON object", response.status)
-        return document
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        """Return the JSON object at a path. A key that it lacks is a `SessionError`, too."""
+        document = self.call("GET", path, **query).json()
+        return _Document(path, document if isinstance(document, dict) else {})
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """Return the JSON object at a path; `None` where there is nothing (404)."""
+        try:
+            return self.get(path)
+        except SessionError as error:
+            if error.status != requests.codes.not_found:
+                raise
+        return None
 
     @functools.cached_property
     def is_ours(self) -> bool:
@@ -145,9 +162,8 @@ class FarmClient:
         """Return everything of a job in any state; of another server: of a job that waits or runs."""
         path = f"/jobs/{quote_part(job_id)}"
         if self.is_ours:
-            found: dict[str, Any] | None = self.get(f"{path}/record")
-            return found
-        job = self.get(path)
+            return self.find(f"{path}/record")
+        job = self.find(path)
         if job is None:
             return None
         running = [worker for worker in self.workers() if worker.get("job_id") == job_id]
@@ -160,12 +176,7 @@ class FarmClient:
         return self._all("/queue", "queue")
 
     def _all(self, path: str, key: str) -> list[dict[str, Any]]:
-        found = (self.get(path) or {}).get(key, "")
-        if found is None:
-            return []  # sisyphus-server 1.3.3 has null for none
-        if not isinstance(found, list):
-            raise SessionError(f"the response to GET {path} is not that of a Sisyphus server")
-        return found
+        return self.get(path)[key] or []  # sisyphus-server 1.3.3 has null for none
 
     def posted_again(self, job_id: str) -> str | None:
         """Return the new id of a job that a worker has handed back, if it did: its first task names the old one."""
@@ -173,7 +184,7 @@ class FarmClient:
             if _handed_back(job) == job_id:
                 return str(job["job_id"])
         for worker in self.workers():
-            if worker.get("job_id") and _handed_back(self.get(f"/jobs/{quote_part(worker['job_id'])}")) == job_id:
+            if worker.get("job_id") and _handed_back(self.find(f"/jobs/{quote_part(worker['job_id'])}")) == job_id:
                 return str(worker["job_id"])
         return None
 
@@ -195,7 +206,10 @@ class FarmClient:
         `name` is a host name, an id, or the beginning of one. The command ends if that is none, or several machines.
         """
         answer = self.get("/workers")
-        known = {each["worker_id"]: each.get("hostname", "") for each in (*answer["workers"], *answer.get("lost", ()))}
+        known = {
+            each["worker_id"]: each.get("hostname", "")
+            for each in (*(answer["workers"] or ()), *answer.get("lost", ()))
+        }
         if name in known:
             return [name]
         found = [key for key, host in known.items() if host == name]
@@ -238,10 +252,13 @@ def print_json(document: Any) -> None:
 def one_of(kind: str, beginning: str, found: list[str]) -> str:
     """Return the only one that was found by its beginning. The command ends if there is none, or more than one."""
     if not found:
-        click.echo(f"There is no {kind} whose id or name begins with {beginning!r}.", err=True)
+        say(f"There is no {kind} whose id or name begins with {beginning!r}.", err=True)
         sys.exit(FAILED)
     if len(found) > 1:
-        give_up("\n  ".join([f"{beginning!r} is the beginning of several; write more of one:", *found[:MOST_SHOWN]]))
+        say(f"{beginning!r} is the beginning of several; write more of one:", err=True)
+        for each in found[:MOST_SHOWN]:
+            say(f"  {each}", err=True)
+        sys.exit(WRONG)
     return found[0]
 
 

@@ -53,7 +53,7 @@ def list_data(farm: FarmClient, as_json: bool, module: str | None) -> int:
 @_name
 def get_data(farm: FarmClient, as_json: bool, module: str, name: str) -> int:
     del as_json  # it is JSON anyway
-    document = farm.get(_path(module, name))
+    document = farm.find(_path(module, name))
     if document is None:
         return _tell_missing(module, name)
     print_json({key: value for key, value in document.items() if key not in ("_id", "name")})

@@ -9,13 +9,14 @@ import click
 import requests
 from rich.filesize import decimal
 from rich.status import Status
+from rich.text import Text
 
 from app.formats import quote_part
 from supervisor.api.errors import SessionError
 from supervisor.commands.bars import Terminal
-from supervisor.commands.display import say
+from supervisor.commands.display import plain, say
 from supervisor.commands.farm.client import ENDED, FarmClient
-from supervisor.commands.farm.tables import describe_task
+from supervisor.commands.farm.tables import describe_task, find_beat
 
 INTERVAL = 1.0
 """Seconds between two requests for the state of a job."""
@@ -73,9 +74,9 @@ def follow(farm: FarmClient, job_id: str, log: LogReader | None = None) -> tuple
                 job_id = new_id
                 continue
             if status:
-                status.update(state)
+                status.update(Text(plain(state)))
             elif state and state != shown:
-                click.echo(state, err=True)
+                say(state, err=True)
             shown = state
             time.sleep(INTERVAL)
     return job_id, None
@@ -83,9 +84,8 @@ def follow(farm: FarmClient, job_id: str, log: LogReader | None = None) -> tuple
 
 def _describe_state(farm: FarmClient, record: Mapping[str, Any]) -> str:
     workers = farm.workers()
-    for worker in workers:
-        if worker.get("job_id") == record["job_id"]:
-            return f"{worker['hostname']}: {describe_task(worker) or 'begins'}"
+    if beat := find_beat(record, workers):
+        return f"{beat['hostname']}: {describe_task(beat) or 'begins'}"
     if record["state"] == "running":
         return "given to a worker"
     if "why" in record:
@@ -99,7 +99,7 @@ def _obstacle(farm: FarmClient, workers: list[str]) -> str:
         return ": the queue is disabled"
     if not workers:
         return ": no worker is alive"
-    records = (farm.get(f"/workers/{quote_part(worker)}") or {} for worker in workers)
+    records = (farm.find(f"/workers/{quote_part(worker)}") or {} for worker in workers)
     if len(workers) <= MOST_WORKERS and all(record.get("attributes", {}).get("disabled") for record in records):
         return ": all workers are disabled"
     return ""

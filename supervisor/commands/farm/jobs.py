@@ -3,21 +3,29 @@
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 from rich.filesize import decimal
 
+from supervisor.api.errors import SessionError
 from supervisor.commands import COMPLETED, FAILED
 from supervisor.commands.display import say
 from supervisor.commands.farm.client import ENDED, FarmClient, farm_command, print_json
 from supervisor.commands.farm.follow import INTERVAL, LogReader, describe_result, follow
-from supervisor.commands.farm.tables import describe_task, print_table, read_time, short, show_time
+from supervisor.commands.farm.tables import describe_task, find_beat, print_table, read_time, short, show_time
+
+OVERLAP = timedelta(minutes=10)
+"""By so much the clock of the server may be behind that of this machine."""
 
 STATES = ("queued", "running", *ENDED)
 
 since_option = click.option(
-    "--since", metavar="TIME", callback=read_time, help="Only jobs from this time on: see below."
+    "--since",
+    metavar="TIME",
+    callback=read_time,
+    help='Only jobs from this time on: "2h" ago, "yesterday", "2026-01-31 22:00".',
 )
 before_option = click.option("--before", metavar="TIME", callback=read_time, help="Only jobs from before this time.")
 module_option = click.option("--module", metavar="NAME", help="Only jobs with a task of this module.")
@@ -36,12 +44,14 @@ worker_option = click.option("--worker", metavar="NAME", help="Only jobs of this
 def jobs_command(
     farm: FarmClient, as_json: bool, text: str | None, limit: int, following: bool, **filters: str | None
 ) -> int:
-    """TIME is "2h", "3d", "today", "yesterday" or "2026-01-31 22:00": that of a job's end with --state completed,
-    failed or cancelled, else that of its submission. The newest job comes first. Status 1 if there is none.
+    """Times are those of a job's end with --state completed, failed or cancelled, else those of its submission. The
+    newest job comes first. Status 1 if there is none.
     """
     query = filters | {"q": text, "time": "ended" if filters["state"] in ENDED else None}
     if filters["state"] in ENDED or filters["since"] or filters["before"]:
         farm.need_ours("tell of jobs that have ended, or of times")
+    begun = datetime.now(UTC)
+    before = _recent(farm, query, begun) if following else []
     found = list(itertools.islice(farm.jobs(**query, limit=limit), limit))
     if as_json and not following:
         print_json(found)
@@ -50,32 +60,46 @@ def jobs_command(
     if not found:
         click.echo("There is no such job.", err=True)
     if following:
-        _follow_list(farm, query, {job["job_id"] for job in found}, as_json)
+        _follow_list(farm, query, begun, {job["job_id"] for job in (*before, *found)}, as_json)
     return COMPLETED if found else FAILED
 
 
-def _follow_list(farm: FarmClient, query: dict[str, Any], seen: set[str], as_json: bool) -> None:
-    seen |= {job["job_id"] for job in farm.jobs(**query)}
+def _follow_list(farm: FarmClient, query: dict[str, Any], looked: datetime, seen: set[str], as_json: bool) -> None:
+    is_away = False
     while True:
         time.sleep(INTERVAL)
-        new = [job for job in farm.jobs(**query) if job["job_id"] not in seen]
+        now = datetime.now(UTC)
+        try:
+            new = [job for job in _recent(farm, query, looked) if job["job_id"] not in seen]
+            if new and as_json:
+                print_json(new)
+            elif new:
+                _print_jobs(farm, new)
+        except SessionError as error:
+            if not is_away:
+                say(f"API server {farm.url}: {error}; asking again", err=True)
+            is_away = True
+            continue
         seen |= {job["job_id"] for job in new}
-        if new and as_json:
-            print_json(new)
-        elif new:
-            _print_jobs(farm, new)
+        is_away, looked = False, now
+
+
+def _recent(farm: FarmClient, query: dict[str, Any], looked: datetime) -> list[dict[str, Any]]:
+    """The jobs that may have come to a list since it was looked at, and not all of a long history."""
+    if farm.is_ours and query["state"] != "running":  # a job may run long after the time that counts for it
+        query = query | {"since": max(query["since"] or "", (looked - OVERLAP).isoformat())}
+    return list(farm.jobs(**query))
 
 
 def _print_jobs(farm: FarmClient, listed: Sequence[dict[str, Any]]) -> None:
-    running = any(job["state"] == "running" for job in listed)
-    beats = {beat.get("job_id"): beat for beat in farm.workers()} if running else {}
+    workers = farm.workers() if any(job["state"] == "running" for job in listed) else []
     rows, below = [], []
     for job in listed:
         when = job.get("ended_at") or job.get("started_at") or job.get("added_at")
-        host = job.get("hostname") or beats.get(job["job_id"], {}).get("hostname", "")
+        beat = find_beat(job, workers) if job["state"] == "running" else {}
+        host = job.get("hostname") or beat.get("hostname", "")
         rows.append((short(job["job_id"]), job["state"], show_time(when), host, job["job_title"]))
-        doing = describe_task(beats[job["job_id"]]) if job["job_id"] in beats else ""
-        below.append(job.get("message", "") if job["state"] in ENDED else doing)
+        below.append(job.get("message", "") if job["state"] in ENDED else describe_task(beat))
     if rows:
         print_table(("id", "state", "since", "worker", "title"), rows, below)
 
@@ -110,16 +134,15 @@ def _print_record(farm: FarmClient, record: dict[str, Any]) -> None:
     say(f"{record['job_id']}  {record['state']}")
     for name, value in _facts(record):
         if value:
-            say(f"{name:<9} {value}")
+            say(f"{name:<9} {' '.join(value.split())}")
     info = record.get("info", {})
     if done := info.get("tasks", ()):
         _print_tasks(done)
     else:
         modules = ", ".join(f"{index}:{task['module']}" for index, task in enumerate(record["tasks"]))
         say(f"{'tasks':<9} {modules}")
-    for beat in farm.workers() if record["state"] == "running" else ():
-        if beat.get("job_id") == record["job_id"]:
-            say(f"{'now':<9} {describe_task(beat)}")
+    if record["state"] == "running":
+        say(f"{'now':<9} {describe_task(find_beat(record, farm.workers()))}")
     for line in describe_result(info):
         say(line)
     error = info.get("error", {})

@@ -10,6 +10,7 @@ import requests
 
 from app.formats import quote_part
 from supervisor.commands import COMPLETED, FAILED
+from supervisor.commands.display import say
 from supervisor.commands.farm.client import FarmClient, farm_command, print_json
 from supervisor.commands.farm.jobs import before_option, module_option, since_option, worker_option
 from supervisor.commands.farm.tables import describe_task, print_table, short, show_time
@@ -99,7 +100,7 @@ def _for_each(names: list[str], as_json: bool, order: Callable[[str], dict[str, 
     for name in names:
         done.append(order(name))
         if not as_json and "error" in done[-1]:
-            click.echo(f"{name}: {done[-1]['error']}", err=True)
+            say(f"{name}: {done[-1]['error']}", err=True)
         elif not as_json:
             click.echo(done[-1].get("copy") or f"{name}: {done[-1]['done']}")
     if as_json:
@@ -164,7 +165,7 @@ def _set(farm: FarmClient, worker: str, setting: tuple[str, bool]) -> None:
         farm.call("PATCH", "/queue", {"disabled": setting[1]})
         return
     path = f"/workers/{quote_part(worker)}"
-    farm.get(path)  # sisyphus-server 1.3.3 fails at a worker whose record was never read
+    farm.find(path)  # sisyphus-server 1.3.3 fails at a worker whose record was never read
     farm.call("PATCH", path, {setting[0]: setting[1]})
 
 

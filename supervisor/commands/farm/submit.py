@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from app.formats import refuse_constant
 from supervisor.api.errors import SessionError
 from supervisor.commands import COMPLETED, FAILED, job_files
 from supervisor.commands.display import say
@@ -22,6 +23,7 @@ from supervisor.jobs.model import JobError
 UNKNOWN = 3
 """Exit status: nobody tells how the job ended."""
 
+_PATH = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*")
 _PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -74,7 +76,7 @@ def submit_command(
             done.append({"job_id": farm.post(body)})
         except SessionError as error:
             of = f"job {number + 1} of {len(bodies)}" if len(bodies) > 1 else "the job"
-            click.echo(f"API server {farm.url} has not taken {of}: {error}", err=True)
+            say(f"API server {farm.url} has not taken {of}: {error}", err=True)
             return FAILED
         if not as_json:
             click.echo(done[-1]["job_id"])
@@ -143,17 +145,24 @@ def job_body(
 
 def _change(document: Any, path: str, text: str) -> None:
     """Set what stands at a path, such as `tasks[0].data.crf`, to a value: JSON, or else the text."""
-    parts = [name or int(index) for name, index in _PART.findall(path)]
+    parts = [name or int(index) for name, index in _PART.findall(path)] if _PATH.fullmatch(path) else []
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=refuse_constant)
+    except (ValueError, RecursionError):
         value = text
-    try:
-        for part in parts[:-1]:
-            document = document.setdefault(part, {}) if isinstance(part, str) else document[part]
-        document[parts[-1]] = value
-    except (AttributeError, IndexError, KeyError, TypeError):
-        give_up(f"--set {path}: the job has no such place")
+    for number, part in enumerate(parts):
+        has_place = (
+            isinstance(document, dict)
+            if isinstance(part, str)
+            else (isinstance(document, list) and part < len(document))
+        )
+        if not has_place:
+            break
+        if number == len(parts) - 1:
+            document[part] = value
+            return
+        document = document.setdefault(part, {}) if isinstance(part, str) else document[part]
+    give_up(f"--set {path}: the job has no such place")
 
 
 def _wait(farm: FarmClient, job: dict[str, Any], as_json: bool) -> int:

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 import click
 from rich.cells import cell_len, set_cell_size
 
-from supervisor.commands.display import say
+from app.config import ConfigError
+from supervisor.commands.display import plain, say
 
 SHORT_ID = 8
 """Characters of an id that a terminal shows."""
@@ -28,25 +29,30 @@ def read_time(_context: click.Context, _option: click.Parameter, text: str | Non
     """
     if text is None:
         return None
-    now = datetime.now(_zone()).astimezone(_zone())
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    try:
+        return _read_time(text, datetime.now(_zone()).astimezone(_zone())).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f'{text!r} is no time (such as "2h", "yesterday", "2026-01-31 22:00")') from None
+
+
+def _read_time(text: str, now: datetime) -> datetime:
     if found := _AGO.fullmatch(text):
-        time = now - timedelta(**{_UNITS[found[2]]: int(found[1])})
-    elif text in ("today", "yesterday"):
-        time = midnight - timedelta(days=text == "yesterday")
-    else:
-        try:
-            time = datetime.fromisoformat(text)
-        except ValueError:
-            raise click.BadParameter(f'{text!r} is no time (such as "2h", "yesterday", "2026-01-31 22:00")') from None
-        time = time if time.tzinfo else time.replace(tzinfo=now.tzinfo)
-    return time.astimezone(UTC).isoformat()
+        return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if text in ("today", "yesterday"):
+        return now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=text == "yesterday")
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=now.tzinfo)
 
 
 def _zone() -> ZoneInfo | None:
     """The operator's time zone: API_TIMEZONE; `None` for the machine's."""
     name = os.environ.get("API_TIMEZONE", "").strip()
-    return ZoneInfo(name) if name else None
+    try:
+        return ZoneInfo(name) if name else None
+    except (KeyError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"API_TIMEZONE: {name!r} is not a time zone of this system (such as Europe/Berlin)"
+        ) from error
 
 
 def show_time(time: str | None) -> str:
@@ -69,7 +75,7 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]], below: Sequ
 
     `below` has a line for each row to follow it, whole, if it is not empty.
     """
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[plain(re.sub(r"\s", " ", str(cell))) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
     if is_terminal():
         room = shutil.get_terminal_size().columns - 2 * (len(widths) - 1)
@@ -88,6 +94,12 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 def _fit(cell: str, width: int) -> str:
     return set_cell_size(cell, width) if cell_len(cell) <= width else set_cell_size(cell, width - 1) + "…"
+
+
+def find_beat(job: Mapping[str, Any], workers: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The heartbeat of the worker that runs a job; empty if none does. One that has lost it may still be listed."""
+    beats = [beat for beat in workers if beat.get("job_id") == job["job_id"]]
+    return next((beat for beat in beats if beat["worker_id"] == job.get("worker_id")), beats[0] if beats else {})
 
 
 def describe_task(beat: dict[str, Any]) -> str:

@@ -14,12 +14,15 @@ from rich.text import Text
 
 from supervisor.api.errors import SessionError
 from supervisor.commands.bars import Terminal
+from supervisor.commands.display import plain
 from supervisor.commands.farm.client import FarmClient, farm_command, print_json
-from supervisor.commands.farm.tables import describe_task, is_terminal
-from supervisor.isolation.line_pipe import printable
+from supervisor.commands.farm.tables import SHORT_ID, describe_task, is_terminal
 
 BAR = 12
 """Columns of a bar."""
+
+WHOLE = 1000
+"""Columns of a line where there is no terminal."""
 
 
 @farm_command("top")
@@ -31,7 +34,7 @@ def top_command(farm: FarmClient, as_json: bool, interval: float) -> None:
     if as_json:
         print_json(_look(farm))
         return
-    console = Terminal(highlight=False)
+    console = Terminal(highlight=False, width=None if is_terminal() else WHOLE)
     if not is_terminal():
         console.print(_draw(_look(farm), farm.url, 1000))
         return
@@ -43,7 +46,7 @@ def top_command(farm: FarmClient, as_json: bool, interval: float) -> None:
                 try:
                     shown: Any = _draw(_look(farm), farm.url, console.height)
                 except SessionError as error:
-                    shown = Text(f"API server {farm.url}: {error}; asking again")
+                    shown = Text(plain(f"API server {farm.url}: {error}; asking again"))
                 live.update(shown, refresh=True)
         except KeyboardInterrupt:
             pass  # that is how it ends
@@ -52,7 +55,7 @@ def top_command(farm: FarmClient, as_json: bool, interval: float) -> None:
 def _look(farm: FarmClient) -> dict[str, Any]:
     """The farm at one instant: `workers` as the server lists them, and its numbers."""
     workers = farm.workers()
-    if farm.is_ours and (numbers := farm.get("/status/farm")):
+    if farm.is_ours and (numbers := farm.find("/status/farm")):
         return {"farm": numbers, "workers": workers}
     queue = farm.get("/queue")
     disabled = queue["attributes"]["disabled"]
@@ -78,20 +81,18 @@ def _draw(seen: dict[str, Any], url: str, height: int) -> Group:
     if not farm["running"] and not farm["queue"]["entries"]:
         lines.append("nothing runs: the queue is empty")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name, ratio in (("worker", None), ("", None), ("job", 1), ("doing", 1)):
-        table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
+    for name in ("worker", "", "job", "doing"):
+        table.add_column(name, min_width=SHORT_ID if name else BAR, no_wrap=True, overflow="ellipsis")
     room = max(1, height - len(lines) - 3)
     for worker in sorted(running, key=lambda worker: str(worker.get("hostname")))[:room]:
         bar = ProgressBar(total=100, completed=worker.get("progress", 0), width=BAR)
-        table.add_row(_text(worker["hostname"]), bar, _text(worker.get("job_title", "")), _text(describe_task(worker)))
+        told = (worker["hostname"], worker.get("job_title", ""), describe_task(worker))
+        host, title, doing = (Text(plain(text), end="") for text in told)
+        table.add_row(host, bar, title, doing)
     if len(running) > room:
         table.add_row(f"and {len(running) - room} more")
-    heading = Text("\n".join(lines))
+    heading = Text(plain("\n".join(lines)))
     return Group(heading, Text(), table) if running else Group(heading)
-
-
-def _text(text: str) -> Text:
-    return Text(printable(text.encode("utf-8", "backslashreplace")))
 
 
 def _age(queue: dict[str, Any]) -> str:

@@ -57,6 +57,9 @@ LOOK, POLL = 60.0, 10.0
 RETRY = 5.0
 """Seconds until the server is called again that has not taken a job."""
 
+REFUSED = (400, 413, 422)
+"""Statuses that a job would get each time: others must not wait behind it."""
+
 WITHOUT_EVENTS = re.compile(r"nfs.*|cifs|smb.*|fuse\..*|9p|afs|ceph|glusterfs|lustre|beegfs|gpfs|vboxsf|virtiofs")
 """File systems that tell nothing, or not of what other machines change."""
 
@@ -127,6 +130,7 @@ class FolderWatch:
         self._include, self._exclude, self._settle = include, exclude, settle
         self._waiting: dict[str, tuple[Version | None, float]] = {}
         self._unreadable: set[str] = set()
+        self._refused: set[Version] = set()
         self._is_away = False
         self._retry_at = 0.0
 
@@ -149,7 +153,12 @@ class FolderWatch:
         for path, (before, since) in list(self._waiting.items()):
             now = time.monotonic()
             version = _version(path)
-            if version is None or job_of(self._memory, version) or is_named(self._memory, path):
+            if (
+                version is None
+                or version in self._refused
+                or job_of(self._memory, version)
+                or is_named(self._memory, path)
+            ):
                 del self._waiting[path]
             elif version != before:
                 self._waiting[path] = (version, now)
@@ -168,6 +177,10 @@ class FolderWatch:
             job_id = self._find_posted(body) if in_doubt else None
             job_id = job_id or self._post(version, body, in_doubt)
         except SessionError as error:
+            if error.status in REFUSED:
+                logger.error("{!r}: the API server refuses its job: {}", version.path, error)
+                self._refused.add(version)
+                return
             self._retry_at = time.monotonic() + RETRY
             if not self._is_away:
                 logger.warning("API server {} takes no job; trying again: {}", self._farm.url, error)
@@ -176,7 +189,7 @@ class FolderWatch:
         remember(self._memory, version, job_id)
         self._waiting.pop(version.path, None)
         self._is_away = False
-        logger.info("Job {} is submitted: {}", job_id, version.path)
+        logger.info("Job {} is submitted: {!r}", job_id, version.path)
 
     def _post(self, version: Version, body: dict[str, Any], in_doubt: bool) -> str:
         if not in_doubt:
@@ -211,7 +224,7 @@ class FolderWatch:
 
     def _tell_unreadable(self, error: OSError) -> None:
         if error.filename not in self._unreadable:
-            logger.warning("{}: cannot be read: {}", error.filename, error.strerror)
+            logger.warning("{!r}: cannot be read: {}", error.filename, error.strerror)
         self._unreadable.add(error.filename)
 
 
@@ -272,20 +285,24 @@ def _ticks(stop: threading.Event) -> Iterator[set[str]]:
 
 def _events(directory: str, stop: threading.Event) -> Iterator[set[str]]:
     import watchfiles
+    from watchfiles._rust_notify import WatchfilesRustInternalError
 
-    try:
-        for changes in watchfiles.watch(
-            directory,
-            watch_filter=None,
-            stop_event=stop,
-            rust_timeout=int(1000 * TICK),
-            yield_on_timeout=True,
-            ignore_permission_denied=True,
-        ):
-            yield {path for _, path in changes}
-    except OSError as error:
-        logger.warning("There are no events (fs.inotify.max_user_watches may be too small): polling: {}", error)
-        yield from _ticks(stop)
+    while not stop.wait(TICK):
+        try:
+            for changes in watchfiles.watch(
+                directory,
+                watch_filter=None,
+                stop_event=stop,
+                rust_timeout=int(1000 * TICK),
+                yield_on_timeout=True,
+                ignore_permission_denied=True,
+            ):
+                yield {path for _, path in changes}
+        except WatchfilesRustInternalError:
+            yield {directory}  # it ends at a name that is not UTF-8
+        except OSError as error:
+            logger.warning("There are no events (fs.inotify.max_user_watches may be too small): polling: {}", error)
+            yield from _ticks(stop)
 
 
 def _file_system(directory: str) -> str:

@@ -27,14 +27,17 @@ def test_beginnings_of_ids(operator: Operator) -> None:
         ({"API_URL": "http://127.0.0.1:1"}, "API server http://127.0.0.1:1: Connection refused"),
         ({"API_URL": "http://user:secret@127.0.0.1:1"}, "API server http://127.0.0.1:1: Connection refused"),
         ({"API_URL": "nonsense"}, "API_URL: 'nonsense' is not the address of a server (such as http://farm:5000)"),
+        ({"API_URL": "OURS/x"}, "API server OURS/x: status 404: Not Found"),
+        ({"API_TIMEZONE": "Nope"}, "API_TIMEZONE: 'Nope' is not a time zone of this system (such as Europe/Berlin)"),
         ({"API_TOKEN": "wr ong"}, "API_TOKEN: what it holds is not a bearer token (printable ASCII without spaces)"),
     ],
 )
 def test_no_server(operator: Operator, environ: dict[str, str], words: str) -> None:
     """A server that cannot be reached, and wrong settings, are one line without secrets, and status 2."""
-    done = operator("jobs", **environ)
+    url = operator.api.url
+    done = operator("jobs", **{name: value.replace("OURS", url) for name, value in environ.items()})
 
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", words + "\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", words.replace("OURS", url) + "\n")
 
 
 def test_url_and_proxy(operator: Operator) -> None:

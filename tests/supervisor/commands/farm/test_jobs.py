@@ -59,6 +59,31 @@ def test_list_on_a_terminal(operator: Operator, known: dict[str, str], held_job:
     assert all(len(line) <= 80 for line in lines if not line.startswith("    "))
 
 
+@pytest.mark.parametrize("time", ["soon", "2026-13-01", "99999999999d", "0001-01-01"])
+def test_no_time(operator: Operator, time: str) -> None:
+    """What is no time, or none that a calendar has, is told in a line."""
+    done = operator("jobs", "--since", time, TZ="Asia/Tokyo")
+
+    assert done.returncode == 2
+    assert f"{time!r} is no time" in done.stderr
+
+
+def test_hostile_words(operator: Operator) -> None:
+    """Titles and tags from others neither steer the terminal nor break a table."""
+    hostile = "a\x1b]0;b\x07c\nd\u202ee\x9b1m[/bold]"
+    ids = [operator.post(GOOD | {"job_title": hostile, "requires": [hostile]}) for _ in range(2)]
+
+    shown = [
+        on_terminal(operator.environ, *words, raw=True)[1] for words in (("jobs",), ("show", ""), ("show", ids[0]))
+    ]
+    shown += [operator("top").stdout, operator("jobs", "--state", "queued").stdout]
+
+    assert not any(part in text for text in shown for part in ("\x1b]", "\x07", "\u202e", "\x9b"))
+    assert "a\\x1b]0;b\\x07c d\\u202ee\\x9b1m[/bold]" in shown[-1]
+    for job_id in ids:
+        operator.api("POST", f"/jobs/{job_id}/cancel")
+
+
 def test_show(operator: Operator, known: dict[str, str], held_job: str) -> None:
     """Everything of a job: times, worker, tasks, reason; why one waits; how far one is; and its log."""
     failed, queued, running = (operator("show", job[:12]) for job in (known["failed"], known["queued"], held_job))

@@ -87,6 +87,17 @@ def test_once_each(watcher: Watcher, tmp_path: Path, options: list[str], monkeyp
     assert watcher.stop(signal.SIGINT) == 0
 
 
+def test_hard_names_and_refusals(watcher: Watcher) -> None:
+    """A name that is not UTF-8 does not end it, and a job that the server refuses, as told once, holds up no other."""
+    watcher.start("--priority", "9999999999")
+
+    for name, word in (("a.mkv", "a.mkv"), ("b\udcff.mkv", "b\\udcff.mkv"), ("c.mkv", "c.mkv")):
+        (watcher.directory / name).write_text("x")
+        until(lambda word=word: word in watcher.log.read_text(), f"a word about {word}", 60)
+    assert watcher.log.read_text().count("refuses its job: status 400: priority") == 3
+    assert watcher.stop() == 0
+
+
 def test_own_outputs(watcher: Watcher) -> None:
     """What its jobs write is not taken for a new file, below the directory or in the place of the source."""
     task = job(
