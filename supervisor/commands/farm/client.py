@@ -249,11 +249,16 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2))
 
 
+def tell_none(words: str) -> int:
+    """Say that there is nothing; returns the exit status for it."""
+    say(words, err=True)
+    return FAILED
+
+
 def one_of(kind: str, beginning: str, found: list[str]) -> str:
     """Return the only one that was found by its beginning. The command ends if there is none, or more than one."""
     if not found:
-        say(f"There is no {kind} whose id or name begins with {beginning!r}.", err=True)
-        sys.exit(FAILED)
+        sys.exit(tell_none(f"There is no {kind} whose id or name begins with {beginning!r}."))
     if len(found) > 1:
         say(f"{beginning!r} is the beginning of several; write more of one:", err=True)
         for each in found[:MOST_SHOWN]:

@@ -8,10 +8,10 @@ import click
 import requests
 
 from app.formats import quote_part, refuse_constant
-from supervisor.commands import COMPLETED, FAILED
+from supervisor.commands import COMPLETED
 from supervisor.commands.cli import WholeGroup
 from supervisor.commands.display import say
-from supervisor.commands.farm.client import FarmClient, farm_command, print_json
+from supervisor.commands.farm.client import FarmClient, farm_command, print_json, tell_none
 from supervisor.commands.shared import give_up
 
 _module = click.argument("module")
@@ -45,7 +45,7 @@ def list_data(farm: FarmClient, as_json: bool, module: str | None) -> int:
         for each, kept in names.items():
             for name in kept:
                 say(f"{each}  {name}")
-    return COMPLETED if any(names.values()) else FAILED
+    return COMPLETED if any(names.values()) else tell_none("Nothing is kept.")
 
 
 @_command("get", "Print a set as JSON. Status 1 if there is none.")
@@ -90,5 +90,4 @@ def _path(module: str, name: str) -> str:
 
 
 def _tell_missing(module: str, name: str) -> int:
-    click.echo(f"Nothing is kept for {module} under the name {name}.", err=True)
-    return FAILED
+    return tell_none(f"Nothing is kept for {module} under the name {name}.")

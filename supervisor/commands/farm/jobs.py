@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from supervisor.api.errors import SessionError
 from supervisor.commands import COMPLETED, FAILED
 from supervisor.commands.display import say
-from supervisor.commands.farm.client import ENDED, FarmClient, farm_command, print_json
+from supervisor.commands.farm.client import ENDED, FarmClient, farm_command, print_json, tell_none
 from supervisor.commands.farm.follow import INTERVAL, LogReader, describe_result, follow
 from supervisor.commands.farm.tables import describe_task, find_beat, print_table, read_time, short, show_time
 
@@ -57,11 +57,9 @@ def jobs_command(
         print_json(found)
     else:
         _print_jobs(farm, found)
-    if not found:
-        click.echo("There is no such job.", err=True)
     if following:
         _follow_list(farm, query, begun, {job["job_id"] for job in (*before, *found)}, as_json)
-    return COMPLETED if found else FAILED
+    return COMPLETED if found else tell_none("There is no such job.")
 
 
 def _follow_list(farm: FarmClient, query: dict[str, Any], looked: datetime, seen: set[str], as_json: bool) -> None:
@@ -119,8 +117,7 @@ def show_command(farm: FarmClient, as_json: bool, job: str, log: bool, following
     record = farm.record(job_id)
     if record is None:
         known = "There is no job" if farm.is_ours else "No job is queued or running"
-        click.echo(f"{known} with the id {job_id}.", err=True)
-        return FAILED
+        return tell_none(f"{known} with the id {job_id}.")
     if as_json:
         print_json(record | ({"log": reader.read(job_id)} if reader else {}))
     else:

@@ -11,7 +11,7 @@ import requests
 from app.formats import quote_part
 from supervisor.commands import COMPLETED, FAILED
 from supervisor.commands.display import say
-from supervisor.commands.farm.client import FarmClient, farm_command, print_json
+from supervisor.commands.farm.client import FarmClient, farm_command, print_json, tell_none
 from supervisor.commands.farm.jobs import before_option, module_option, since_option, worker_option
 from supervisor.commands.farm.tables import describe_task, print_table, short, show_time
 
@@ -96,16 +96,20 @@ def _named(jobs: tuple[str, ...]) -> tuple[str, ...]:
 
 def _for_each(names: list[str], as_json: bool, order: Callable[[str], dict[str, str]]) -> int:
     """Give an order for each job and print what came of it; returns the exit status."""
-    done = []
-    for name in names:
-        done.append(order(name))
-        if not as_json and "error" in done[-1]:
-            say(f"{name}: {done[-1]['error']}", err=True)
-        elif not as_json:
-            click.echo(done[-1].get("copy") or f"{name}: {done[-1]['done']}")
-    if as_json:
-        print_json(done)
-    return COMPLETED if done and not any("error" in each for each in done) else FAILED
+    done: list[dict[str, str]] = []
+    try:
+        for name in names:
+            done.append(order(name))
+            if not as_json and "error" in done[-1]:
+                say(f"{name}: {done[-1]['error']}", err=True)
+            elif not as_json:
+                click.echo(done[-1].get("copy") or f"{name}: {done[-1]['done']}")
+    finally:
+        if as_json:
+            print_json(done)  # what was done before the server went away, too
+    if not done:
+        return tell_none("There is no such job.")
+    return FAILED if any("error" in each for each in done) else COMPLETED
 
 
 @farm_command("workers")
@@ -116,7 +120,7 @@ def workers_command(farm: FarmClient, as_json: bool) -> int:
         print_json(answer)
     elif rows := [_row(worker) for worker in (*(answer["workers"] or ()), *answer.get("lost", ()))]:
         print_table(("id", "host", "version", "state", "since", "job", "doing"), rows)
-    return COMPLETED if answer["workers"] else FAILED
+    return COMPLETED if answer["workers"] else tell_none("No worker is alive.")
 
 
 def _row(worker: dict[str, Any]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from app.formats import refuse_constant
 from supervisor.api.errors import SessionError
 from supervisor.commands import COMPLETED, FAILED, job_files
 from supervisor.commands.display import say
-from supervisor.commands.farm.client import FarmClient, farm_command, print_json
+from supervisor.commands.farm.client import FarmClient, farm_command, print_json, tell_none
 from supervisor.commands.farm.follow import describe_result, follow
 from supervisor.commands.shared import give_up
 from supervisor.jobs.model import JobError
@@ -77,6 +77,8 @@ def submit_command(
         except SessionError as error:
             of = f"job {number + 1} of {len(bodies)}" if len(bodies) > 1 else "the job"
             say(f"API server {farm.url} has not taken {of}: {error}", err=True)
+            if as_json:
+                print_json(done)
             return FAILED
         if not as_json:
             click.echo(done[-1]["job_id"])
@@ -100,8 +102,7 @@ def _from_template(template: str, patterns: tuple[str, ...], options: Mapping[st
     files = {file: None for pattern in patterns for file in sorted(glob.glob(pattern, recursive=True))}
     media = [file for file in files if os.path.isfile(file)]
     if not media:
-        click.echo(f"No file matches {' '.join(patterns)}.", err=True)
-        sys.exit(FAILED)
+        sys.exit(tell_none(f"No file matches {' '.join(patterns)}."))
     for file in media:
         yield job_body(template, fill(document, file), title=Path(file).stem, **options)
 
@@ -172,8 +173,7 @@ def _wait(farm: FarmClient, job: dict[str, Any], as_json: bool) -> int:
         click.echo("The job has ended. This server does not tell the result; see the worker's log.", err=True)
         return UNKNOWN
     if record is None:
-        click.echo("deleted: the API server has neither the job nor a result of it", err=True)
-        return FAILED
+        return tell_none("deleted: the API server has neither the job nor a result of it")
     job |= {"job_id": job_id, "state": record["state"], "info": record.get("info", {})}
     completed = bool(record["state"] == "completed")
     if not as_json:
