@@ -137,7 +137,8 @@ class FolderWatch:
     def look(self, places: set[str]) -> None:
         """Look for files at these places: files, and directories with all that is in them."""
         for place in places:
-            for path in _walk(place, self._tell_unreadable):
+            is_directory = place == self._directory or os.path.isdir(place)  # if it is gone, that is told
+            for path in _walk(place, self._tell_unreadable) if is_directory else [place]:
                 if self._is_wanted(path):
                     self._waiting.setdefault(path, (None, 0.0))
 
@@ -229,9 +230,6 @@ class FolderWatch:
 
 
 def _walk(place: str, tell: Callable[[OSError], None]) -> Iterator[str]:
-    if not os.path.isdir(place):
-        yield place
-        return
     for directory, _, names in os.walk(place, onerror=tell):
         yield from (os.path.join(directory, name) for name in names)
 
