@@ -4,11 +4,21 @@ Requests are read strictly: unknown keys, nulls, and numbers in the place of str
 string, even one with lone surrogates, which pydantic's own `str` would refuse.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf
+from pydantic_core import PydanticCustomError
 
 Text = InstanceOf[str]
+
+
+def _check_tag(text: str) -> str:
+    if not text or text != text.strip() or "," in text:  # workers list theirs with commas: none could have it
+        raise PydanticCustomError("tag", "a tag is not empty, and has no comma and no space around it")
+    return text
+
+
+Tag = Annotated[Text, AfterValidator(_check_tag)]
 Object = InstanceOf[dict[str, Any]]
 
 
@@ -31,7 +41,7 @@ class NewJobBody(_Strict):
     job_title: Text
     tasks: list[TaskBody] = Field(description="They run one after the other.")
     priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Higher ones come first.")
-    requires: list[Text] = Field(default=[], description="Tags that a worker must have to get this job.")
+    requires: list[Tag] = Field(default=[], description="Tags that a worker must have to get this job.")
 
 
 class JobIdBody(BaseModel):
@@ -163,11 +173,19 @@ class HeartbeatBody(_Strict):
     info: Object = {}
 
 
+class WorkerAbilitiesBody(AttributesBody):
+    """The operator's settings for a worker, and the modules and tags that its polls have told."""
+
+    paused: bool | None = None
+    modules: list[str] | None = None
+    tags: list[str] | None = None
+
+
 class WorkerBody(HeartbeatBody):
     """A worker's last heartbeat."""
 
     worker_id: str
-    attributes: AttributesBody
+    attributes: WorkerAbilitiesBody
 
 
 class WorkersBody(BaseModel):

@@ -40,7 +40,7 @@ def show_worker(worker_id: Name, served: Served) -> Response:
     status = served.workers.get(worker_id)
     if status is None:
         raise HTTPException(404, SILENT)
-    return Json(describe_worker(worker_id, status, served.orders.refresh()))
+    return Json(describe_worker(worker_id, status, served.orders.refresh(), served.workers.abilities.get(worker_id)))
 
 
 @workers.post(

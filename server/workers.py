@@ -246,16 +246,21 @@ class Workers:
             self.abilities = {name: ability for name, ability in self.abilities.items() if name in self._beats}
 
 
-def describe_worker(worker_id: str, status: dict[str, Any], standing: Standing) -> dict[str, Any]:
-    """A live worker as the API shows it."""
-    attributes = {"disabled": worker_id in standing.disabled}
+def describe_worker(
+    worker_id: str, status: dict[str, Any], standing: Standing, ability: Ability | None
+) -> dict[str, Any]:
+    """A live worker as the API shows it, with the modules and tags that its polls have told."""
+    attributes: dict[str, Any] = {"disabled": worker_id in standing.disabled}
     attributes |= {"paused": True} if worker_id in standing.paused else {}
+    attributes |= {"modules": sorted(ability.modules)} if ability and ability.modules is not None else {}
+    attributes |= {"tags": sorted(ability.tags)} if ability and ability.tags else {}
     return {**status, "worker_id": worker_id, "attributes": attributes}
 
 
 def describe_workers(workers: Workers, standing: Standing) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The live workers as the API shows them, and the lost ones."""
-    live = [describe_worker(name, status, standing) for name, status in workers.all().items()]
+    known = workers.abilities
+    live = [describe_worker(name, status, standing, known.get(name)) for name, status in workers.all().items()]
     lost = [
         {
             **(beat.status or {}),

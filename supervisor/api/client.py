@@ -358,7 +358,7 @@ def describe_refusal(response: Response) -> str:
         document = response.json()
         words = str(document.get("message", "") if isinstance(document, dict) else "")[:MAX_SHOWN]
     hint = {
-        requests.codes.unauthorized: "API_TOKEN is missing or wrong",
+        requests.codes.unauthorized: "set API_TOKEN, to the one of the server",
         requests.codes.forbidden: "API_TOKEN is not the right one",
     }.get(response.status, "API_URL redirects; set it to the final address" if response.status // 100 == 3 else "")
-    return ": ".join(filter(None, (f"status {response.status}{response.through}", words, hint)))
+    return ": ".join(filter(None, (f"status {response.status}{response.through}", words.rstrip("."), hint)))

@@ -38,7 +38,7 @@ COMMANDS = {
     "cancel": ("farm.orders", "Stop jobs: those that wait, and those that run."),
     "move": ("farm.orders", "Move jobs to the head of the queue, or give them a priority."),
     "top": ("farm.top", "Show live what runs, what waits, and why nothing runs."),
-    "workers": ("farm.orders", "List the workers: what they do and what they can do."),
+    "workers": ("farm.orders", "List the workers: what they do, and their tags."),
     "pause": ("farm.orders", "Pause a worker: its job stands still until it is resumed."),
     "resume": ("farm.orders", "Let a paused worker go on."),
     "disable": ("farm.orders", "Have a worker, or all of them, take no more jobs."),

@@ -11,6 +11,8 @@ from tests.support.api_server import BEAT, BODIES, JOB, OUTCOME, UNKNOWN, Api
 OPTIONAL = {"task", "job_id", "job_title", "progress", "info"}
 """Keys of a heartbeat that may be missing."""
 
+NO_TAG = "a tag is not empty, and has no comma and no space around it"
+
 MALFORMED = {
     "empty": b"",
     "torn": b'{"disabled": tru',
@@ -76,6 +78,7 @@ def test_every_key_is_checked(api: Api, method: str, path: str) -> None:
         ({"job_title": "a"}, "tasks: missing key"),
         (JOB | {"tasks": [{"module": "a", "\ud800": 1}]}, "tasks[0]: expected keys without lone surrogates"),
         (JOB | {"x" * 1000: 1}, "x" * 60 + ": unknown key"),
+        *((JOB | {"requires": ["gpu", tag]}, f"requires[1]: {NO_TAG}") for tag in ("", " gpu", "gpu,fast")),
     ],
 )
 def test_a_wrong_job_is_refused_in_words(api: Api, body: dict[str, Any], complaint: str) -> None:

@@ -281,11 +281,12 @@ def _is_taking(connection: "psycopg.Connection[Any]") -> bool:
 
 
 def test_orders_reach_a_worker_by_its_heartbeat(api: Api) -> None:
-    """Only who asks for it by its `Accept` is told; the attributes show the orders."""
+    """Only who asks for it by its `Accept` is told; the attributes show the orders, and what it can do."""
     asks = {"headers": {"Accept": "application/json"}}
     plain = api("POST", "/workers/w", BEAT).status_code
     api("PATCH", "/workers/w", {"paused": True, "disabled": True})
     told = api("POST", "/workers/w", BEAT, **asks)
+    api("GET", "/queue/poll?worker_id=w&modules=b,a&tags=gpu")
     shown = api("GET", "/workers/w").json()["attributes"]
     api("PATCH", "/workers/w", {"paused": False, "disabled": False})
     taken_back = api("POST", "/workers/w", BEAT, **asks).json()
@@ -294,7 +295,7 @@ def test_orders_reach_a_worker_by_its_heartbeat(api: Api) -> None:
 
     assert plain == 204
     assert (told.status_code, told.json()) == (200, {"cancel": [], "paused": True, "disabled": True})
-    assert shown == {"disabled": True, "paused": True}
+    assert shown == {"disabled": True, "paused": True, "modules": ["a", "b"], "tags": ["gpu"]}
     assert taken_back == {"cancel": [], "paused": False, "disabled": False}
     assert nothing == 400
 

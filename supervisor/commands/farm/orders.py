@@ -119,7 +119,7 @@ def workers_command(farm: FarmClient, as_json: bool) -> int:
     if as_json:
         print_json(answer)
     elif rows := [_row(worker) for worker in (*(answer["workers"] or ()), *answer.get("lost", ()))]:
-        print_table(("id", "host", "version", "state", "since", "job", "doing"), rows)
+        print_table(("id", "host", "version", "tags", "state", "since", "job", "doing"), rows)
     return COMPLETED if answer["workers"] else tell_none("No worker is alive.")
 
 
@@ -132,6 +132,7 @@ def _row(worker: dict[str, Any]) -> tuple[str, ...]:
         short(worker["worker_id"]),
         worker.get("hostname", ""),
         worker.get("version", ""),
+        ", ".join(attributes.get("tags") or ()),
         ", ".join(state),
         show_time(worker.get("seen_at") or worker.get("online_at")),
         short(worker.get("job_id", "")),
