@@ -1,5 +1,6 @@
 """Runs the server: in the foreground, or in a thread of another program."""
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -63,6 +64,9 @@ class _Server(uvicorn.Server):
         """Let the calls that wait end first: they would keep their connections."""
         self._services.let_go()
         await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # whose clients do not read on
+            connection.transport.abort()
+        await asyncio.sleep(0)  # closes them: nobody would after the loop's end
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

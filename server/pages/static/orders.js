@@ -3,6 +3,7 @@ import { call, say, sayLater } from "./call.js";
 import { refresh } from "./refresh.js";
 
 export function listen() {
+    takeAnswers(document.getElementById("confirm"));
     document.addEventListener("click", (event) => {
         const button = event.target.closest("button");
         if (button?.dataset.method) order(button);
@@ -71,26 +72,27 @@ export async function attempt(button, action) {
     refresh();
 }
 
+let answer = () => {}; // to the question that is asked
+
+function takeAnswers(dialog) {
+    dialog?.addEventListener("click", (event) => {
+        const button = event.target.closest("[data-answer]");
+        if (button) dialog.close(button.dataset.answer);
+    });
+    dialog?.addEventListener("close", () => {
+        if (!dialog.open) answer(dialog.returnValue === "yes"); // else it was the question before: this event comes late
+    });
+}
+
 /** Ask a question; resolves to whether the answer is yes. */
 function confirmed(question) {
     const dialog = document.getElementById("confirm");
+    answer(false);
     document.getElementById("question").textContent = question;
     dialog.returnValue = "";
     dialog.showModal();
     return new Promise((resolve) => {
-        const answer = (event) => {
-            const button = event.target.closest("[data-answer]");
-            if (button) dialog.close(button.dataset.answer);
-        };
-        dialog.addEventListener("click", answer);
-        dialog.addEventListener(
-            "close",
-            () => {
-                dialog.removeEventListener("click", answer);
-                resolve(dialog.returnValue === "yes");
-            },
-            { once: true },
-        );
+        answer = resolve;
     });
 }
 
