@@ -6,13 +6,16 @@ from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.server.pages.chromium import launch
 from tests.support.api_server import Api, serving
 from tests.support.processes import kept
 
 Look = Callable[..., Page]
+
+PATIENCE = 30_000
+"""Milliseconds for what the page does: a busy machine may take them."""
 
 
 @pytest.fixture(scope="package")
@@ -26,6 +29,7 @@ def browser() -> Iterator[Browser]:
         return {child.pid for driver in drivers for child in (driver, *driver.children(recursive=True))}
 
     with kept(processes), sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE)
         browser = launch(playwright)
         yield browser
         browser.close()
@@ -50,7 +54,7 @@ def look(browser: Browser) -> Iterator[Look]:
     def look(url: str, path: str = "/", failing: bool = False, **options: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
         contexts.append(context)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(PATIENCE)
         context.on("request", lambda request: request.url.startswith(url) or told.append(f"asked {request.url}"))
         page = context.new_page()
         page.on("pageerror", lambda error: told.append(str(error)))

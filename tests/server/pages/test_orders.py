@@ -11,6 +11,7 @@ from tests.support.api_server import BEAT, Api
 from tests.support.waiting import until
 
 BEATING = BEAT | {"status": "in_progress"}
+ASKING = {"Accept": "application/json"}
 
 
 def press(page: Page, name: str, sure: bool = False, says: str = "") -> None:
@@ -63,11 +64,18 @@ def test_workers_are_paused_and_disabled(api: Api, look: Look) -> None:
     page = look(api.url, "/farm/workers")
     row, name = page.locator("tbody tr"), "encoder01 wwwwwwww"
 
-    for word, state in (("Pause", "paused"), ("Resume", "running"), ("Disable", "disabled"), ("Enable", "running")):
+    def order(word: str, state: str) -> None:
+        wanted = {"cancel": [], "paused": word == "Pause", "disabled": word == "Disable"}
         press(page, f"{word} {name}")
+        until(
+            lambda: api("POST", "/workers/" + "w" * 8, BEATING, headers=ASKING).json() == wanted, f"the order: {word}"
+        )
         expect(row).to_contain_text(state)
-        orders = api("POST", "/workers/" + "w" * 8, BEATING, headers={"Accept": "application/json"}).json()
-        assert (orders["paused"], orders["disabled"]) == (word == "Pause", word == "Disable")
+
+    order("Pause", "paused")
+    order("Resume", "running")
+    order("Disable", "disabled")
+    order("Enable", "running")
 
 
 def test_data_is_stored_edited_and_deleted(api: Api, look: Look) -> None:
