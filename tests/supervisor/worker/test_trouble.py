@@ -42,7 +42,7 @@ def test_the_journal_is_made_anew(client: Client, farm: Farm, tmp_path: Path, he
     job_id = farm.post(held.job)
     client.start(WORKER_SLOTS="2")
     held.await_running()
-    shutil.rmtree(state.resolve())
+    shutil.rmtree(state.resolve().rename(tmp_path / "removed"))  # at once, or files are made in it meanwhile
     until((state / "journal.sqlite3").exists, "the journal to be there again")
     other = farm.await_verdict(farm.post(BENIGN))
     client.kill()

@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import psutil
@@ -17,7 +18,8 @@ from tests.support.supervised import CLIENT, Supervised, job
 from tests.support.waiting import until
 
 GOOD = job(("reporter", {}), job_title="a good one")
-BAD = job(("cleanup", {"copy": [{"source": "/none.mkv", "destination": "/none/"}]}), job_title="a bad one")
+COPY = {"source": "/none.mkv", "destination": f"{gettempdir()}/none/"}
+BAD = job(("cleanup", {"copy": [COPY]}), job_title="a bad one")
 
 
 class Operator:
