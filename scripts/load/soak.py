@@ -130,7 +130,8 @@ def look(processes: dict[str, psutil.Process], temporary: Path, state: Path) -> 
         "files in /tmp": sum(len(names) for _, _, names in os.walk(temporary)),
         "names in /tmp": len(os.listdir(temporary)),
         "names in /dev/shm": len(os.listdir("/dev/shm")),
-        "files of state": sum(len(names) for _, _, names in os.walk(state)),
+        # The logs of the last 200 jobs are kept.
+        "files of state": sum(len(names) for path, _, names in os.walk(state) if Path(path).name != "logs"),
         # Not by a glob, which fails at one that is removed meanwhile.
         "cgroups": sum(bool(ours.search(path)) for path, _, _ in os.walk("/sys/fs/cgroup")),
     }
