@@ -1,7 +1,7 @@
 """Text forms that the client and the server share: ids, JSON, parts of a URL's path."""
 
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 ID = re.compile(r"[A-Za-z0-9._@+-]{1,200}")
@@ -22,6 +22,20 @@ def refuse_constant(name: str) -> NoReturn:
         ValueError: always.
     """
     raise ValueError(f"{name} is no number in JSON")
+
+
+def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object in which no key stands twice: the `object_pairs_hook` of `json.loads`.
+
+    Raises:
+        ValueError: a key does.
+    """
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return document
 
 
 def quote_part(text: str) -> str:

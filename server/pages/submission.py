@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 
-from app.formats import refuse_constant
+from app.formats import refuse_constant, refuse_duplicates
 from server.job_routes import why_waiting
 from server.models import NewJobBody
 from server.services import Served, Services
@@ -67,7 +67,7 @@ def _decode(body: bytes) -> Any:
         ValueError: it is not JSON; the message says where.
     """
     try:
-        document = json.loads(body, parse_constant=refuse_constant, object_pairs_hook=_without_duplicates)
+        document = json.loads(body, parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
         decode(json.dumps(document).encode())  # the bounds of every call
     except json.JSONDecodeError as error:
         raise ValueError(f"Line {error.lineno}, column {error.colno}: this is not JSON: {error.msg}.") from None
@@ -77,13 +77,7 @@ def _decode(body: bytes) -> Any:
         raise ValueError("It is nested too deeply.") from None
     except HTTPException as error:
         raise ValueError(error.detail) from None
-    return document
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"The key {twice!r} stands twice in one object.")
+    except ValueError as error:  # of a constant or a key, in words for the middle of a sentence
+        words = str(error)
+        raise ValueError(f"{words[0].upper()}{words[1:]}.") from None
     return document

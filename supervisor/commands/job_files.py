@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from app.formats import refuse_constant
+from app.formats import refuse_constant, refuse_duplicates
 from supervisor.jobs.model import Job, JobError, read_job
 
 
@@ -16,9 +16,7 @@ def read_document(name: str) -> Any:
         JobError: It cannot be read, or is no JSON.
     """
     try:
-        return json.loads(
-            Path(name).read_bytes(), parse_constant=refuse_constant, object_pairs_hook=_refuse_duplicate_keys
-        )
+        return json.loads(Path(name).read_bytes(), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
     except OSError as error:
         raise JobError(f"{name}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
@@ -46,12 +44,3 @@ def modules_of(document: Any) -> set[str]:
     tasks = document.get("tasks") if isinstance(document, dict) else None
     named = [task.get("module") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
     return {name for name in named if isinstance(name, str)}
-
-
-def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return document
