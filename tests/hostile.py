@@ -644,6 +644,11 @@ def run_tool(module: Hostile, step: str) -> None:
     modules.tool.run(list(module.task.argv)).check()
 
 
+def read_file(module: Hostile, step: str) -> None:
+    """Reads a file to its end, which a pipe may keep for long."""
+    Path(module.task.path).read_bytes()
+
+
 def tell_limits(module: Hostile, step: str) -> None:
     """Writes down what limits the module finds, and what a tool finds."""
     code = """if True:

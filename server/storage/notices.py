@@ -77,8 +77,10 @@ class Notices:
         now, lease = datetime.now(UTC), datetime.now(UTC) + LEASE
         unsent = (notices.c.target == target.name, notices.c.sent_at.is_(None))
         with self._database.begin() as db:
+            if not self._database.is_watch(db):  # asked first: what is read before may be another server's meanwhile
+                return None
             oldest, due = db.execute(select(func.min(notices.c.at), func.max(notices.c.due_at)).where(*unsent)).one()
-            if oldest is None or not self._database.is_watch(db):
+            if oldest is None:
                 return None
             told = db.execute(select(func.max(notices.c.sent_at)).where(notices.c.target == target.name)).scalar()
             # A time that is too far ahead is that of a clock which was wrong, and counts as past.
