@@ -13,9 +13,13 @@ import pytest
 
 from app.exceptions import RunError
 from modules.cleanup import Cleanup
+from modules.cleanup.copying import copy_bytes
 from modules.output import Output
 from tests.modules import steps
 from tests.support.media import Interrupted, terminated_when
+
+UNCOPYABLE = Path("/proc/filesystems")
+"""A file that the kernel does not copy: it can only be read."""
 
 ODD_NAMES = ["with space", "quote'\"", "new\nline", "-rf", "\udcff", "*", "$(x)"]
 
@@ -140,6 +144,18 @@ def test_move_elsewhere(files: Path, elsewhere: Path) -> None:
     assert names(files) == []
     assert names(elsewhere) == ["new", "new/b"]
     assert module.sisyphus_context.status["info"]["bytes_done"] == len(data)
+
+
+def test_every_way_to_copy(files: Path, elsewhere: Path) -> None:
+    """All bytes are copied and told of, within a file system, to another, and where the kernel can only read."""
+    (files / "a").write_bytes(os.urandom((9 << 20) + 1))
+    for source, target in [(files / "a", files / "b"), (files / "a", elsewhere / "b"), (UNCOPYABLE, files / "c")]:
+        told: list[int] = []
+        with open(source, "rb") as old, open(target, "wb", buffering=0) as new:
+            copy_bytes(old.fileno(), new.fileno(), told.append)
+
+        assert target.read_bytes() == source.read_bytes()
+        assert sum(told) == target.stat().st_size
 
 
 def test_links(files: Path, elsewhere: Path) -> None:
