@@ -111,7 +111,8 @@ def module_name(path: Path) -> str:
 
 def full_folders(root: Path) -> Iterator[str]:
     paths = [path.relative_to(root) for top in FOLDERS for path in (root / top).rglob("*") if path.is_file()]
-    shown = [path for path in paths if not any(part.startswith((".", "__pycache__")) for part in path.parts)]
+    hidden = (".", "__pycache__", "py.typed")  # the last is empty: a mark for type checkers
+    shown = [path for path in paths if not any(part.startswith(hidden) for part in path.parts)]
     for folder, files in sorted(Counter(path.parent for path in shown).items()):
         if files > MAX_FILES:
             yield f"{folder}: the folder has {files} files (at most {MAX_FILES})"

@@ -1,4 +1,7 @@
-"""The program's entry, `sisyphus-client` or `python -m supervisor`."""
+"""The program's entry: `sisyphus-client`, `python -m sisyphus_client` or `python -m supervisor`.
+
+An older Python must be able to read this file and to run it up to the line that says so.
+"""
 
 import os
 import sys
@@ -7,9 +10,12 @@ import sys
 def main() -> None:
     """Run the command line. A machine that lacks what the program needs is one line and status 2, and no traceback."""
     try:
+        _check_platform()
         _run()
     except MemoryError:
         problem = "not enough memory"
+    except ImportError as error:  # elsewhere, pip may have found no build of a package
+        problem = f"a package that it needs cannot be imported: {error}"
     except OSError as error:
         problem = error.strerror or str(error)
     except RuntimeError as error:
@@ -21,6 +27,13 @@ def main() -> None:
     os.write(2, f"sisyphus-client cannot work here: {problem}\n".encode(errors="backslashreplace"))
     sys.stdout = None  # or what could not be written would be tried again, and be told again
     sys.exit(2)
+
+
+def _check_platform() -> None:
+    if sys.platform != "linux":
+        raise OSError(f"it needs Linux, and this is {sys.platform}")
+    if sys.version_info < (3, 11):  # noqa: UP036 - pip holds this, and a checkout does not
+        raise OSError(f"it needs Python 3.11 or newer, and this is {sys.version.split()[0]}")
 
 
 def _run() -> None:

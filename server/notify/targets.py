@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from app.config import NOTIFY_PREFIX
+from app.config import NOTIFY_PREFIX, VERSION
 from server.errors import ServerError
 from server.notify.apprise import open_apprise
 from server.notify.times import read_time
@@ -101,7 +101,8 @@ def _check_apprise(where: str, target: Target) -> None:
         sender = open_apprise(target.apprise)
     except ImportError as error:
         raise ServerError(
-            f"{where}.apprise: needs a package that is not installed: pip install 'sisyphus-client[notify]'"
+            f"{where}.apprise: needs a package that is not installed: install the program's own file with its extra, as"
+            f" in pip install './sisyphus_client-{VERSION}-py3-none-any.whl[server,notify]'"
         ) from error
     if not sender:
         raise ServerError(f"{where}.apprise: Apprise knows no such URL (https://appriseit.com/services/ lists them)")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import setproctitle
 
-from app.config import ConfigError, Settings, load_server
+from app.config import VERSION, ConfigError, Settings, load_server
 from supervisor.commands.logs import logging_in_background
 from supervisor.commands.shared import config_option, flush_standard_streams, level_options, read_settings
 
@@ -83,7 +83,8 @@ def _server_package() -> Any:
         import server.main
     except ImportError as error:
         raise ConfigError(
-            f"the API server needs packages that are not installed: pip install 'sisyphus-client[server]' ({error})"
+            f"the API server needs packages that are not installed ({error}): install the program's own file with its"
+            f" extra, as in pip install './sisyphus_client-{VERSION}-py3-none-any.whl[server]'"
         ) from error
     return server.main
 

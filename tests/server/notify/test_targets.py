@@ -85,7 +85,9 @@ def without_apprise() -> Iterator[None]:
 @pytest.mark.usefixtures("without_apprise")
 def test_apprise_is_missing() -> None:
     """Without the package, a target that needs it is refused with the command that installs it."""
-    with pytest.raises(ServerError, match=r"ops\.apprise: .*pip install 'sisyphus-client\[notify\]'$"):
+    with pytest.raises(
+        ServerError, match=r"ops\.apprise: .*pip install '\./sisyphus_client-.*\.whl\[server,notify\]'$"
+    ):
         read_notify({"targets": {"ops": {"apprise": "json://localhost"}}})
 
 

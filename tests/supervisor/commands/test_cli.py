@@ -3,11 +3,13 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app import VERSION
 from supervisor.commands.job_files import read_document, read_job_of
 from supervisor.jobs.model import JobError
 from tests.support.supervised import CLIENT, Supervised, job
@@ -133,7 +135,7 @@ def test_settings_reach_modules(supervised: Supervised, tmp_path: Path, monkeypa
 
     assert done.returncode == 0, done.stderr
     assert seen[:9] == [
-        "http://farm:5000", "Europe/Berlin", "encoder01", "u-1", "1.4.0",
+        "http://farm:5000", "Europe/Berlin", "encoder01", "u-1", VERSION,
         "tests.hostile.Curious", "j-1", "Awesome", 7.0,
     ]  # fmt: skip
     assert seen[9] == seen[10] != os.environ.get("TMPDIR")
@@ -145,6 +147,38 @@ def test_settings_reach_modules(supervised: Supervised, tmp_path: Path, monkeypa
 
 def test_version_and_help() -> None:
     """--version and --help work, and a wrong option is status 2."""
-    assert "1.4.0" in subprocess.run([CLIENT, "--version"], capture_output=True, text=True).stdout
+    assert VERSION in subprocess.run([CLIENT, "--version"], capture_output=True, text=True).stdout
     assert "JOB.json" in subprocess.run([CLIENT, "run", "--help"], capture_output=True, text=True).stdout
     assert subprocess.run([CLIENT, "run", "--spam"], capture_output=True, text=True).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("machine", "why"),
+    [
+        ("sys.platform = 'darwin'", "it needs Linux, and this is darwin"),
+        ("sys.platform = 'win32'; sys.modules['resource'] = None", "it needs Linux, and this is win32"),
+        (
+            "sys.version_info = (3, 10, 9); sys.version = '3.10.9 (main)'",
+            "it needs Python 3.11 or newer, and this is 3.10.9",
+        ),
+        (
+            "sys.modules['click'] = None",
+            "a package that it needs cannot be imported: import of click halted; None in sys.modules",
+        ),
+    ],
+    ids=["macOS", "Windows", "an old Python", "no package"],
+)
+def test_elsewhere(machine: str, why: str) -> None:
+    """On a machine that the client is not for, it ends with one line that says why."""
+    code = f"import sys; {machine}; from supervisor.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"sisyphus-client cannot work here: {why}\n"
+
+
+def test_it_runs_by_its_name() -> None:
+    """`python -m sisyphus_client` is the program."""
+    done = subprocess.run([sys.executable, "-m", "sisyphus_client", "--version"], capture_output=True, text=True)
+
+    assert done.stdout == f"sisyphus-client, version {VERSION}\n"
