@@ -15,11 +15,26 @@ import modules.tool
 from app.exceptions import ClientError
 from child.text import to_text
 from ipc.messages import Encoder, Inspection, Start, Tool
+from modules import context
 from modules.base import BaseModule, location
 
 
 class UnusableError(Exception):
     """The module cannot be imported, or is no module."""
+
+
+def ask_tools(start: Start) -> None:
+    """Before the sandbox closes, let a bundled module ask its tools what is kept of them for all tasks.
+
+    Within `roots`, a task cannot write that itself: it could lie to the others. Here nothing of the task was read yet,
+    and only our own modules are found: `load` adds the places of others.
+    """
+    package, _, name = start.target.rpartition(".")
+    if start.roots is None or not package.startswith(f"{modules.__name__}."):
+        return
+    context.current.roots = start.roots
+    with contextlib.suppress(ImportError, AttributeError, ClientError):  # the task will meet the same, and say so
+        getattr(importlib.import_module(package), name).ask_tools()
 
 
 def load(start: Start) -> Callable[[dict[str, Any]], Any]:

@@ -5,7 +5,6 @@ what ffmpeg, HandBrakeCLI, MKVToolNix and Python were seen to open.
 """
 
 import contextlib
-import itertools
 import os
 import re
 import sys
@@ -13,14 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import platformdirs
 
 from app.exceptions import ValidationError
 from child.loader import declared_paths
 from ipc import landlock
 from ipc.messages import Cause, Done, Failed, Ready, Start
 from modules import context
-from modules.context import find_obstacle, is_below
+from modules.context import find_obstacle, is_within
+from modules.installed import cache_directory
 
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix/store")
 
@@ -46,9 +45,6 @@ _DEVICES = ("null", "zero", "full", "random", "urandom", "dri", "nvidia", "kfd",
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - no temporary file of ours
 """A directory to write, because `multiprocessing` has its locks there. All tasks share it."""
 
-_CACHE = "sisyphus-client"
-"""A directory to write in the user's cache directory: `modules.installed` keeps the tools' helps there."""
-
 _DENIED = re.compile(
     r"""
     Permission\ denied:\ '(?P<after>[^']+)'            # Python
@@ -69,8 +65,8 @@ _URL = re.compile(r"\b\w+://\S+")
 def places(start: Start) -> Iterator[tuple[str, int]]:
     """The files and directories that the task and its tools have besides the roots, each with its rights."""
     own = [start.environment.get(name, "") for name in ("TMPDIR", "SISYPHUS_JOB_DIR")]
-    own.append(platformdirs.user_cache_dir(_CACHE))
-    for path in filter(os.path.isabs, own):  # the user may have no home directory
+    kept = str(cache_directory())  # one task must not tell another what it takes for the words of a tool
+    for path in filter(os.path.isabs, (*own, kept)):  # the user may have no home directory
         with contextlib.suppress(OSError):
             os.makedirs(path, 0o700, exist_ok=True)  # a rule holds for what is there
     roots = start.roots or ()
@@ -80,18 +76,12 @@ def places(start: Start) -> Iterator[tuple[str, int]]:
     for path in _FACTS:
         yield path, landlock.READ
     code = (*sys.path, sys.prefix, sys.base_prefix, *start.paths, *_searched())
-    facts = [os.path.join(os.path.expanduser("~"), name) for name in _OWN_FACTS]
+    facts = [kept, *(os.path.join(os.path.expanduser("~"), name) for name in _OWN_FACTS)]
     for paths, rights in ((own, landlock.WRITE), (code, landlock.RUN), (facts, landlock.READ)):
-        yield from ((path, rights) for path in paths if not _is_within(path, roots))
+        yield from ((path, rights) for path in paths if not is_within(path, roots))
     for name in os.listdir("/dev"):
         if name.startswith(_DEVICES):
             yield f"/dev/{name}", landlock.USE
-
-
-def _is_within(path: str, roots: tuple[str, ...]) -> bool:
-    """True if it is in a root, which permits it then: a task may have put a link in its place, which leads anywhere."""
-    above = itertools.accumulate(os.path.dirname(os.path.abspath(path)).split("/"), os.path.join, initial="/")
-    return any(is_below(os.path.realpath(place), root) for place in above for root in roots)
 
 
 def _searched() -> list[str]:

@@ -27,7 +27,7 @@ from app.exceptions import ClientError, InitializationError, Unfit
 from app.heartbeat import heartbeat
 from child import roots
 from child.exchange import Exchange, Termination, TerminationRequested
-from child.loader import UnusableError, declared_paths, inspect, load
+from child.loader import UnusableError, ask_tools, declared_paths, inspect, load
 from child.sandbox import Confinement
 from child.text import first_lines, last_lines, to_text
 from ipc.messages import Cause, Done, Failed, Ready, Start, Step, ToTask
@@ -90,6 +90,7 @@ class StepExecutor:
                     stream.flush()
 
     def _start(self, start: Start) -> Ready:
+        ask_tools(start)
         self._confine(start)
         if start.open_files is not None:
             _limit_open_files(start.open_files)

@@ -140,6 +140,15 @@ class BaseModule:
         return []
 
     @classmethod
+    def ask_tools(cls) -> None:
+        """Ask the tools what `modules.installed` keeps for all tasks. Called for bundled modules, before a task's data
+        is read.
+
+        Raises:
+            ClientError: A tool does not answer.
+        """
+
+    @classmethod
     def probe_encoders(cls) -> Iterable[tuple[str, str]]:
         """Try the tool's encoders. Yields the name of each, and why it does not work, or ''. For `modules --probe`."""
         return ()

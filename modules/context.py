@@ -5,6 +5,7 @@ into `current` before it makes the module, and `BaseModule` takes a copy for eac
 """
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -59,6 +60,12 @@ def find_obstacle(path: str) -> str | None:
     if place == os.devnull or any(is_below(place, root) for root in roots):
         return None
     return f"is outside of the limit roots ({', '.join(roots)})"
+
+
+def is_within(path: str, roots: tuple[str, ...]) -> bool:
+    """True if a path leads through a root: a task may have put anything there, such as a link to anywhere."""
+    above = itertools.accumulate(os.path.dirname(os.path.abspath(path)).split("/"), os.path.join, initial="/")
+    return any(is_below(os.path.realpath(place), root) for place in above for root in roots)
 
 
 def is_below(place: str, root: str) -> bool:

@@ -10,7 +10,8 @@ import dataclasses
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -102,6 +103,11 @@ class Ffmpeg(WritingModule):
         )
 
     @classmethod
+    def ask_tools(cls) -> None:
+        known.table()
+        encoders.listed()
+
+    @classmethod
     def probe_encoders(cls) -> Iterator[tuple[str, str]]:
         return encoders.try_all()
 
@@ -115,7 +121,7 @@ class Ffmpeg(WritingModule):
         if problems := [*contents, *self._file_problems(task)]:
             raise RunError(problems=problems)
         with Watch(self, partial(inputs.read_files, task)) as watch:
-            task = self._encoding(dict(enumerate(map(self._probe_source, task.sources))))
+            task = self._encoding(dict(enumerate(self._probe_sources(task.sources))))
             if problems := list(self._mapping_problems(task)):
                 raise RunError(problems=problems)
             expected = expect_output(task)
@@ -259,15 +265,14 @@ class Ffmpeg(WritingModule):
 
     def _stream_problems(self, task: EncodeTask) -> Iterator[str]:
         """Mapped streams that their source lacks, and sources that cannot be read or end before the encode starts."""
-        probes: dict[int, Mapping[str, Any]] = {}
-        for index, (name, options) in enumerate(task.sources):
-            if self._can_look(name):
-                probes[index] = self._probe_source((name, options))
-                if not probes[index] and not set(options) - _TIMES:
-                    yield f"sources[{index}]: {name}: is no media that ffprobe can read"
-                length = certain_length(probes[index])
-                if length is not None and "stream_loop" not in options and media.clock(options.get("ss")) >= length:
-                    yield f"sources[{index}]: {name}: ss {options['ss']} is after its end ({length:.1f} s)"
+        seen = {index: source for index, source in enumerate(task.sources) if self._can_look(source[0])}
+        probes = dict(zip(seen, self._probe_sources(seen.values()), strict=True))
+        for index, (name, options) in seen.items():
+            if not probes[index] and not set(options) - _TIMES:
+                yield f"sources[{index}]: {name}: is no media that ffprobe can read"
+            length = certain_length(probes[index])
+            if length is not None and "stream_loop" not in options and media.clock(options.get("ss")) >= length:
+                yield f"sources[{index}]: {name}: ss {options['ss']} is after its end ({length:.1f} s)"
         yield from self._mapping_problems(self._encoding(probes))
 
     def _mapping_problems(self, task: EncodeTask) -> Iterator[str]:
@@ -301,6 +306,16 @@ class Ffmpeg(WritingModule):
                 self._sets[name] = unquoted_options(fetch_option_set(name), where, self.warn)
             except ValidationError as error:
                 yield from (f"output_maps[{index}].option_set: {problem}" for problem in error.problems)
+
+    def _probe_sources(self, sources: Collection[tuple[str, Options]]) -> list[Mapping[str, Any]]:
+        """ffprobe's answers for sources, as many at a time as there are processors."""
+        if len(sources) == 1:
+            return [self._probe_source(source) for source in sources]  # a signal stops it at once in this thread alone
+        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        try:
+            return list(pool.map(self._probe_source, sources))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _probe_source(self, source: tuple[str, Options]) -> Mapping[str, Any]:
         """ffprobe's answer for a source, empty if it has none: ffmpeg itself will say what is wrong with the source."""

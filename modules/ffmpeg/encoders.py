@@ -16,6 +16,7 @@ from loguru import logger
 from app.exceptions import RunError
 from ipc.words import suggestion
 from modules import tool
+from modules.installed import help_of
 
 TIMEOUT = 60.0
 """Seconds for a trial. The slowest encoder takes 5 (ffmpeg 5.1)."""
@@ -62,14 +63,13 @@ class ListedEncoder:
 
 
 @functools.cache
-def listed() -> tuple[ListedEncoder, ...]:
-    """All encoders of this ffmpeg.
+def listed(*, anew: bool = False) -> tuple[ListedEncoder, ...]:
+    """All encoders of this ffmpeg. `anew`: see `help_of`.
 
     Raises:
         RunError: ffmpeg cannot list them.
     """
-    finished = tool.capture(["ffmpeg", "-hide_banner", "-encoders"]).check()
-    lines = finished.stdout.decode(errors="replace").splitlines()
+    lines = help_of("ffmpeg", ("-hide_banner", "-encoders"), anew=anew).splitlines()
     return tuple(ListedEncoder(found[2], found[1], found[3] or found[2]) for found in map(_LINE.match, lines) if found)
 
 
@@ -77,13 +77,15 @@ def find_problem(name: str) -> str | None:
     """A message for a person if this ffmpeg has no such encoder, else `None`. A codec's name means its encoder."""
     if name == "copy":
         return None
-    try:
-        names = {text for encoder in listed() for text in (encoder.name, encoder.codec)}
-    except RunError as error:  # the encode will fail, too, and say why
-        logger.debug("The encoders are not known: {}", error.message)
-        return None
-    if name in names:
-        return None
+    names: set[str] = set()
+    for anew in (False, True):
+        try:
+            names = {text for encoder in listed(anew=anew) for text in (encoder.name, encoder.codec)}
+        except RunError as error:  # the encode will fail, too, and say why
+            logger.debug("The encoders are not known: {}", error.message)
+            return None
+        if name in names:
+            return None
     return f"this ffmpeg has no encoder {name!r}{suggestion(name, sorted(names))}"
 
 

@@ -82,19 +82,19 @@ def condense(text: str) -> str:
 
 
 @functools.cache
-def table() -> Mapping[str, str]:
-    """The kinds of all options in ffmpeg's help, by their names; empty if ffmpeg cannot tell them."""
+def table(*, anew: bool = False) -> Mapping[str, str]:
+    """The kinds of all options in ffmpeg's help, by their names; empty if ffmpeg cannot tell them. See `help_of`."""
     try:
-        lines = help_of("ffmpeg", ("-hide_banner", "-h", "full"), condense).splitlines()
+        lines = help_of("ffmpeg", ("-hide_banner", "-h", "full"), condense, anew=anew).splitlines()
     except RunError as error:  # the encode will fail, too, and say why
         logger.debug("The options are not known: {}", error.message)
         return {}
     return {name: kinds for name, _, kinds in (line.partition(" ") for line in lines)}
 
 
-def kinds_of(name: str) -> str:
+def kinds_of(name: str, *, anew: bool = False) -> str:
     """The kinds of an option; empty if this ffmpeg does not know it."""
-    known = table()
+    known = table(anew=anew)
     if name not in known and name[:1] in "vas" and set(known.get(name[1:], "")) & {ENCODER, DECODER}:
         return known[name[1:]]  # as vprofile
     return known.get(name) or {True: VALUE, False: FLAG, None: ""}[_takes_value(name)]
@@ -126,7 +126,7 @@ def _problems(key: str, value: object, place: str) -> Iterator[str]:
         return
     if not table():
         return
-    kinds = set(kinds_of(name))
+    kinds = set(kinds_of(name) or kinds_of(name, anew=True))
     if not kinds:
         yield f"this ffmpeg knows no such option{suggestion(name, table())}"
     elif PRINTING in kinds:

@@ -90,6 +90,10 @@ class Handbrake(WritingModule):
         )
 
     @classmethod
+    def ask_tools(cls) -> None:
+        known_options()
+
+    @classmethod
     def probe_encoders(cls) -> Iterator[tuple[str, str]]:
         return handbrake_cli.try_encoders()
 

@@ -19,7 +19,7 @@ from modules.base import location
 from modules.containers import contradiction
 from modules.mkvmerge.command import may_select, mkvmerge_command, shielded
 from modules.mkvmerge.expect import attachment_names, expect_tracks, track_problems, used_shares, verify_output
-from modules.mkvmerge.known import option_problems, selection_problems
+from modules.mkvmerge.known import option_problems, selection_problems, table
 from modules.mkvtoolnix import Media, MkvModule, argument, examine
 from modules.output import Output
 from modules.sources import Watch
@@ -35,6 +35,10 @@ class Mkvmerge(MkvModule):
     schema = task_schema.load("mkvmerge")
     tools = ("mkvmerge",)
     phase = "muxing"
+
+    @classmethod
+    def ask_tools(cls) -> None:
+        table()
 
     def outputs(self) -> list[str]:
         return [self.task["output_file"]]

@@ -129,12 +129,9 @@ def test_bundled_modules_work_within_roots(supervised: Supervised, places: Place
     assert not (source / "a").exists()
 
 
-def test_tasks_have_what_they_need(
-    supervised: Supervised, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Files of the roots and links among them, tools and what is kept of them, temporary files, shared locks."""
+def test_tasks_have_what_they_need(supervised: Supervised, places: Places) -> None:
+    """Files of the roots and links among them, tools, temporary files, shared locks."""
     supervised.configure({"roots": places.roots}, EXPLORER)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (places.target / "link").symlink_to(places.source / "a")
     inode = (places.source / "a").stat().st_ino
 
@@ -154,7 +151,6 @@ def test_tasks_have_what_they_need(
             ["run", "cat", f"{places.target}/linked", "/etc/localtime"],
             ["run", sys.executable, "-c", "import ssl, subprocess"],
             ["run", "sh", "-c", "echo spam > /dev/null"],
-            ["write", f"{tmp_path}/cache/sisyphus-client/help"],
             ["write a temporary file"],
             ["use a pool"],
         ],
@@ -212,6 +208,26 @@ def test_tasks_have_nothing_else(supervised: Supervised, places: Places, tmp_pat
     # A link to a file that is out of reach needs rights that its new place would add: EXDEV tells programs to copy.
     assert [what for what, error in found.items() if error not in ("EACCES", "EXDEV", "status")] == []
     assert (outside / "a").read_text() == "eggs"
+
+
+@pytest.mark.parametrize("is_in_root", [False, True])
+def test_no_task_tells_another_what_tools_say(
+    is_in_root: bool, supervised: Supervised, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks read what is kept of tools. It is written before a task counts; within a root, nothing is kept."""
+    home = places.source if is_in_root else tmp_path
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    supervised.configure({"roots": places.roots}, EXPLORER | {"mkvmerge": "modules.mkvmerge.Mkvmerge"})
+    supervised.record(job(("ffmpeg", {}), ("mkvmerge", {})))
+    kept = [*(home / "cache" / "sisyphus-client").iterdir()]
+
+    assert sorted(file.name.partition("-")[0] for file in kept) == (
+        [] if is_in_root else ["ffmpeg", "ffmpeg", "mkvmerge"]
+    )
+
+    tries = [[verb, str(file)] for file in kept for verb in ("read", "write", "truncate", "unlink")]
+    found = outcomes(supervised, places, [*tries, ["write", str(home / "cache" / "sisyphus-client" / "new")]])
+    assert [*found.values()] == ["", *["EACCES"] * 3] * len(kept) + ["" if is_in_root else "EACCES"]
 
 
 def test_network_is_a_limit_of_its_own(supervised: Supervised, places: Places) -> None:

@@ -63,11 +63,24 @@ def test_no_place_to_keep_it(program: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_program_that_fails(program: Path) -> None:
-    """The help of a program that fails is not kept: it may be half of it."""
-    program.write_text(program.read_text() + "exit 1\n")
+    """The help of a program that fails is neither taken nor kept: it may be half of it."""
+    good = program.read_text()
+    program.write_text(f"{good}exit 1\n")
+    with pytest.raises(RunError, match="exited with status 1"):
+        help_of("program", ("--fail",))
+    program.write_text(f"{good}     \n")  # as many bytes
 
-    assert ask("--help") == ask("--help") == "help of --help\n"
-    assert times(program) == 2
+    assert ask("--fail") == "help of --fail\n"
+
+
+def test_asked_anew(program: Path) -> None:
+    """Where the kept help lacks something, the program is asked again, and its new answer is kept."""
+    ask("--help")
+    (kept,) = (program.parent / "cache" / "sisyphus-client").iterdir()
+    kept.write_text(kept.read_text().replace("help of", "old help of"))
+
+    assert ask("--help") == "old help of --help\n"
+    assert help_of("program", ("--help",), anew=True) == ask("--help") == "help of --help\n"
 
 
 def test_no_program() -> None:
