@@ -37,7 +37,8 @@ def help_of(
         RunError: The program cannot be started, or failed: what it printed may be half of the text.
     """
     path = shutil.which(program) or program
-    kept, stamp = _kept(path, arguments), _stamp(path, condense)
+    code = str(getattr(getattr(condense, "__code__", None), "co_filename", ""))
+    kept, stamp = _kept(path, arguments, code), _stamp(path, code)
     with contextlib.suppress(OSError, ValueError):  # nothing is kept yet, or it is no text
         text = kept.read_text(encoding="utf-8") if kept and not anew else ""
         if stamp and text.startswith(stamp):
@@ -53,25 +54,25 @@ def cache_directory() -> Path:
     return platformdirs.user_cache_path("sisyphus-client")
 
 
-def _stamp(path: str, condense: Callable[[str], str]) -> str:
+def _stamp(path: str, code: str) -> str:
     """The line that stands before a kept text; empty if there is no such program.
 
-    It changes with the program, and with the code that makes the text shorter.
+    It changes with the program, and with the file of the code that makes the text shorter, if there is one.
     """
-    code = getattr(condense, "__code__", None)
     try:
-        found = [os.stat(name) for name in (path, *([code.co_filename] if code else []))]
+        found = [os.stat(name) for name in (path, code) if name]
     except OSError:
         return ""
     return " ".join([repr(path), *(f"{each.st_size} {each.st_mtime_ns}" for each in found)]) + "\n"
 
 
-def _kept(path: str, arguments: tuple[str, ...]) -> Path | None:
-    """One file for each program and arguments: an upgrade replaces it. `None` if tasks could write any there."""
+def _kept(path: str, arguments: tuple[str, ...], code: str) -> Path | None:
+    """One file for each program, arguments and installation of ours: an upgrade replaces it. `None` if tasks could
+    write any there."""
     directory, roots = cache_directory(), context.current.roots
     if not directory.is_absolute() or (roots is not None and context.is_within(f"{directory}/", roots)):
         return None
-    whole = hashlib.sha256("\0".join((path, *arguments)).encode(errors="surrogateescape")).hexdigest()[:12]
+    whole = hashlib.sha256("\0".join((path, *arguments, code)).encode(errors="surrogateescape")).hexdigest()[:12]
     return directory / f"{os.path.basename(path)}-{whole}.txt"
 
 
