@@ -1,4 +1,4 @@
-"""The errors a module may raise, one for each step of a task.
+"""What a module may raise: an error for each step of a task, and from `run` also `Skipped`, which is none.
 
 ClientError
 ├── InitializationError   __init__
@@ -57,6 +57,13 @@ class ClientError(Exception):
 def _joined(problems: Sequence[str]) -> str:
     text = "; ".join(problems)
     return Unfit(text) if problems and all(isinstance(problem, Unfit) for problem in problems) else text
+
+
+class Skipped(Exception):  # noqa: N818 - it is no error
+    """Raised by `run`: there is nothing to do, for the reason that is the text. The task did not fail.
+
+    The job is completed, and its tasks after this one are skipped, too: what they would work on is not there.
+    """
 
 
 class InitializationError(ClientError):

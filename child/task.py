@@ -23,18 +23,18 @@ import setproctitle
 from loguru import logger
 
 from app.config import Config
-from app.exceptions import ClientError, InitializationError, Unfit
+from app.exceptions import ClientError, InitializationError, Skipped, Unfit
 from app.heartbeat import heartbeat
 from child import roots
 from child.exchange import Exchange, Termination, TerminationRequested
 from child.loader import UnusableError, ask_tools, declared_paths, inspect, load
 from child.sandbox import Confinement
-from child.text import first_lines, last_lines, to_text
+from child.text import MAX_LINE, first_lines, last_lines, to_text
 from ipc.messages import Cause, Done, Failed, Ready, Start, Step, ToTask
 from ipc.queue import Queue
 from modules import context
 from modules.base import BaseModule
-from modules.context import TaskContext
+from modules.context import CurrentJob, EarlierTask, Results, TaskContext
 from modules.data import server_data
 
 _BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
@@ -69,11 +69,13 @@ class StepExecutor:
         except UnusableError as error:
             return Failed(Cause("unfit", to_text(error), unusable=True))
         except ClientError as error:
-            return Failed(_explain_client_error(error), self._take_warnings())
+            return Failed(_explain_client_error(error), *self._take_told())
+        except Skipped as error:
+            return Failed(Cause("exception", f"only run can skip a task: {to_text(error)}"), *self._take_told())
         except SystemExit as error:
-            return Failed(_explain_exit(error), self._take_warnings())
+            return Failed(_explain_exit(error), *self._take_told())
         except BaseException as error:  # noqa: BLE001 - outermost frame of a step: whatever the module raises
-            return Failed(_explain_exception(error), self._take_warnings())
+            return Failed(_explain_exception(error), *self._take_told())
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
@@ -110,6 +112,7 @@ class StepExecutor:
             start.roots,
             start.network,
             saved_state=saved_state,
+            job=CurrentJob(start.job_id, start.job_title),
             exchange=self._exchange.ask,
         )
         kind = load(start)
@@ -134,26 +137,40 @@ class StepExecutor:
             case Step("validate", files) if files and isinstance(self._module, BaseModule):
                 changed = {os.fsdecode(path): stands for path, stands in files}
                 self._module.sisyphus_context.files = changed
-            case Step("run"):
-                # A module may forget to call it itself, and then has no duration.
-                if callable(set_start_time := getattr(self._module, "set_start_time", None)):
-                    set_start_time()
+            case Step("run" | "cleanup", tasks=tasks) if tasks and isinstance(self._module, BaseModule):
+                earlier = (EarlierTask(each.module, each.result, each.reason, Results(each.results)) for each in tasks)
+                self._module.sisyphus_context.job.tasks = tuple(earlier)
         self._show(request.step)
-        getattr(self._module, request.step)()
+        skipped = ""
+        if request.step == "run":
+            skipped = self._run()
+        else:
+            getattr(self._module, request.step)()
         if request.step == "validate":
             roots.refuse_outside(self._module)
-        return Done(warnings=self._take_warnings())
+        return Done(*self._take_told(), skipped=skipped)
+
+    def _run(self) -> str:
+        """Return the reason why the module skips its task; empty if it did its work."""
+        # A module may forget to call it itself, and then has no duration.
+        if callable(set_start_time := getattr(self._module, "set_start_time", None)):
+            set_start_time()
+        try:
+            self._module.run()
+        except Skipped as skipped:
+            return to_text(skipped)[:MAX_LINE] or "the module gives no reason"
+        return ""
 
     def _show(self, step: str) -> None:
         setproctitle.setproctitle(f"sisyphus-client: {self._title}, {step}")
 
-    def _take_warnings(self) -> tuple[str, ...]:
-        """The warnings of this step, which the module then no longer holds."""
+    def _take_told(self) -> tuple[tuple[str, ...], str]:
+        """The warnings of this step, which the module then no longer holds, and all of its results."""
         if not isinstance(self._module, BaseModule) or "sisyphus_context" not in vars(self._module):
-            return ()  # a module that has not used its context has not warned; to make one here would take 50 µs
+            return (), ""  # a module that has not used its context has told nothing; to make one would take 50 µs
         known = self._module.sisyphus_context
         taken, known.warnings = known.warnings, ()
-        return last_lines(taken)
+        return last_lines(taken), known.results.text
 
 
 def _explain_client_error(error: ClientError) -> Cause:

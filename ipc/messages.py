@@ -19,6 +19,9 @@ MAX_BODY = 4 << 20
 MAX_STATE = 64 << 10
 """Characters of a state that a task saves for its next attempt."""
 
+MAX_RESULTS = 8 << 10
+"""Characters of a task's results. A job of 1000 tasks then still fits into one message, and into its record."""
+
 DataName = Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern="[^.]")]
 """A name that becomes a part of a URL's path. It must not be dots alone: `/data/../queue` would be another path, which
 the supervisor would ask for with its token, and `requests` reads quoted dots as dots."""
@@ -114,6 +117,17 @@ class Start(Message, frozen=True):
     """The kernel may write core files of them."""
 
 
+class FinishedTask(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an earlier task of the job came to."""
+
+    module: str
+    result: str
+    reason: str = ""
+    """Why it was skipped."""
+    results: str = ""
+    """Its results, as `Done` has them."""
+
+
 class Step(Message, frozen=True):
     """Order to do a step. The answer is `Done` or `Failed`.
 
@@ -124,6 +138,8 @@ class Step(Message, frozen=True):
     step: Literal["validate", "run", "cleanup", "plan", "inspect", "probe"]
     files: tuple[tuple[bytes, bool], ...] = ()
     """The files that earlier tasks of the job will change, as (absolute path, exists afterwards)."""
+    tasks: tuple[FinishedTask, ...] = ()
+    """The tasks of the job before this one, for `run` and what follows it."""
 
 
 class Data(Message, frozen=True):
@@ -212,6 +228,10 @@ class Done(Message, frozen=True):
     """The step succeeded."""
 
     warnings: tuple[str, ...] = ()
+    results: str = ""
+    """All results that the module has set by now, as a JSON object in ASCII; empty if it has set none."""
+    skipped: str = ""
+    """Why `run` found nothing to do; empty if it did its work."""
     lines: tuple[str, ...] = ()
     """The answer to `plan`: the commands that `run` would start, a line each."""
     inspection: Inspection | None = None
@@ -223,6 +243,8 @@ class Failed(Message, frozen=True):
 
     cause: Cause
     warnings: tuple[str, ...] = ()
+    results: str = ""
+    """As in `Done`."""
 
 
 # --- supervisor → zygote ---

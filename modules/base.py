@@ -55,6 +55,20 @@ class BaseModule:
         """An earlier attempt at this task was interrupted, because the client was killed, and may have done a part."""
         return self.sisyphus_context.resumed
 
+    @cached_property  # a module may have attributes of these names, too
+    def results(self) -> context.Results:
+        """Results for the job's record and for later tasks, such as `self.results["ssim"] = 0.98`.
+
+        They are JSON: 8 KiB in all, names of letters, digits, spaces, - and _. They are kept at the end of each step,
+        also of one that fails, but not if the task process crashes.
+        """
+        return self.sisyphus_context.results
+
+    @cached_property
+    def job(self) -> context.CurrentJob:
+        """The job of this task: its `id`, its `title` and, in `run`, what the `tasks` before this one came to."""
+        return self.sisyphus_context.job
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if cls.schema is None:

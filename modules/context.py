@@ -6,12 +6,82 @@ into `current` before it makes the module, and `BaseModule` takes a copy for eac
 
 import dataclasses
 import itertools
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.exceptions import ClientError
 from ipc.messages import Data, Request
+from ipc.results import encode_results
+
+
+class Results(MutableMapping[str, Any]):
+    """Results of a task: names with values that JSON can hold.
+
+    A value is a copy: to change a list or dict that is in here, assign it again.
+
+    Attributes:
+        text: All of them as a JSON object in ASCII; empty if there is none.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        self.text = text
+
+    def __getitem__(self, name: str) -> Any:
+        return self._all()[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Raises `ClientError` if the record cannot hold the value; the message says why."""
+        self._keep(self._all() | {name: value})
+
+    def __delitem__(self, name: str) -> None:
+        known = self._all()
+        del known[name]
+        self._keep(known)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+    def _all(self) -> dict[str, Any]:
+        known: dict[str, Any] = json.loads(self.text or "{}")
+        return known
+
+    def _keep(self, results: Mapping[str, Any]) -> None:
+        try:
+            self.text = encode_results(results)
+        except ValueError as error:
+            raise ClientError(message=str(error)) from error
+
+
+@dataclass(frozen=True)
+class EarlierTask:
+    """A task of the job that has ended before this one runs."""
+
+    module: str
+    result: str
+    """`completed`, `skipped` or `failed`."""
+    reason: str
+    """Why it was skipped; else empty."""
+    results: Mapping[str, Any]
+    """The results that it has set. To change them changes nothing."""
+
+
+@dataclass
+class CurrentJob:
+    """The job that the task belongs to. Outside the client, it has no id and no title."""
+
+    id: str = ""
+    title: str = ""
+    tasks: tuple[EarlierTask, ...] = ()
+    """The tasks before this one, in their order; none before `run`."""
 
 
 @dataclass
@@ -37,6 +107,9 @@ class TaskContext:
     """The state that the module saved last, in this attempt or an earlier one."""
     exchange: Callable[[Request], Data] | None = None
     """Has the supervisor carry out a request; `None` outside the client."""
+    results: Results = field(default_factory=Results)
+    """The results that the module has set."""
+    job: CurrentJob = field(default_factory=CurrentJob)
     status: Mapping[str, Any] = field(default_factory=dict)
     """The status that the module reported last."""
 
@@ -47,7 +120,7 @@ current = TaskContext()
 
 def copy_current() -> TaskContext:
     """A context for a new instance, so that two modules in one process do not mix their warnings and statuses."""
-    return dataclasses.replace(current)
+    return dataclasses.replace(current, results=Results(), job=dataclasses.replace(current.job))
 
 
 def find_obstacle(path: str) -> str | None:

@@ -25,7 +25,7 @@ from loguru import logger
 
 import modules.tool
 from app.config import Config
-from app.exceptions import CleanupError, ClientError, InitializationError, RunError, ValidationError
+from app.exceptions import CleanupError, ClientError, InitializationError, RunError, Skipped, ValidationError
 from app.heartbeat import heartbeat
 from modules.base import BaseModule
 
@@ -517,6 +517,15 @@ def ignore_everything(module: Hostile, step: str) -> None:
     _say_ready(module)
     while True:
         time.sleep(1000)
+
+
+def send_results(module: Hostile, step: str) -> None:
+    """Send the text of its data for results, past the checks of this side."""
+    module.sisyphus_context.results.text = eval(module.task.text)
+
+
+def skip(module: Hostile, step: str) -> None:
+    raise Skipped("nothing to do")
 
 
 def warn_and_leave_threads(module: Hostile, step: str) -> None:

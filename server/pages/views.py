@@ -145,7 +145,7 @@ def show_job(services: Services, job_id: str) -> dict[str, Any] | None:
     worker = next((worker for worker in list_workers(services) if worker.get("job_id") == job_id), None)
     return record | {
         "worker": worker if record["state"] == "running" else None,
-        "results": [_checked(result, ("inputs", "outputs", "warnings")) for result in _list(info.get("tasks"))],
+        "results": [_checked_task(result) for result in _list(info.get("tasks"))],
         "error": _checked(info.get("error"), ("problems", "log", "stderr")),
         "log": None if log is None else log[-LOG_TAIL:],
         "log_is_cut": log is not None and len(log) > LOG_TAIL,
@@ -158,6 +158,17 @@ def _checked(told: Any, lists: Collection[str]) -> dict[str, Any]:
     """What a worker told, without what is not of the form that a template expects."""
     known = told.items() if isinstance(told, dict) else ()
     return {key: value for key, value in known if (isinstance(value, list) if key in lists else not _is_nested(value))}
+
+
+def _checked_task(told: Any) -> dict[str, Any]:
+    """A task of the record. Its `results` are pairs of a name and a text."""
+    task = _checked(told, ("inputs", "outputs", "warnings"))
+    results = told.get("results") if isinstance(told, dict) else None
+    if isinstance(results, dict):
+        task["results"] = [
+            (name, value if isinstance(value, str) else json.dumps(value)) for name, value in results.items()
+        ]
+    return task
 
 
 def _list(told: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from supervisor.commands.progress import phase, speed, time_left
 from supervisor.isolation.line_pipe import printable
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.job_run import JobRun
-from supervisor.jobs.task_run import JobObserver, TaskRun
+from supervisor.jobs.task_state import JobObserver, TaskState
 
 MAX_NAME = 32
 """Columns of a task's label and file."""
@@ -87,7 +87,7 @@ class Bars(JobObserver):
         for each, bar in self._bars.items():
             self._progress.update(bar, visible=first <= each < first + room)
 
-    def on_step_started(self, run: TaskRun, step: StepName) -> None:
+    def on_step_started(self, run: TaskState, step: StepName) -> None:
         self._progress.update(self._bars[run.index], step=step)
         if step != "run":
             return
@@ -99,18 +99,18 @@ class Bars(JobObserver):
             if index > run.index:
                 self._progress.update(bar, step="waiting")
 
-    def on_status(self, run: TaskRun) -> None:
+    def on_status(self, run: TaskState) -> None:
         bar = self._bars[run.index]
         self._progress.update(bar, completed=run.status.progress, speed=speed(run), left=time_left(run))
         self._show_whole(run.index + (run.status.progress or 0) / 100)
         if shown := phase(run):
             self._progress.update(bar, step=escape(shown))
 
-    def on_usage(self, run: TaskRun, usage: Usage) -> None:
+    def on_usage(self, run: TaskState, usage: Usage) -> None:
         self._progress.update(self._bars[run.index], memory=decimal(usage.memory))
 
-    async def on_task_finished(self, run: TaskRun) -> None:
-        completed = run.result == "completed"
+    async def on_task_finished(self, run: TaskState) -> None:
+        completed = run.result in ("completed", "skipped")
         memory = f"at most {decimal(run.peak_memory)}"
         percent = 100.0 if completed else run.status.progress
         self._progress.update(self._bars[run.index], completed=percent, step=run.result, left="", memory=memory)

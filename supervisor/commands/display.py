@@ -1,9 +1,11 @@
 """Tables and lines of results for a person, on standard output."""
 
+import json
 import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import click
 from rich.filesize import decimal
@@ -34,15 +36,28 @@ def show_verdict(verdict: Verdict) -> None:
             decimal(run.peak_memory) if ran else "",
         )
     Terminal(highlight=False, soft_wrap=True).print(table)
-    for run in verdict.tasks:
-        for warning in run.warnings:
-            say(f"Warning of task {run.label}: {warning}")
-    for path, size in {output["path"]: output["bytes"] for run in verdict.tasks for output in run.outputs()}.items():
-        say(f"Output: {path} ({decimal(size)})")
+    for line in describe_result(verdict.info):
+        say(line)
     if verdict.failure:
         say(verdict.failure.headline)
         for line in verdict.failure.cause.stderr or verdict.failure.cause.log:
             say(f"    {line}")
+
+
+def describe_result(info: Mapping[str, Any]) -> Iterator[str]:
+    """The warnings, results and outputs of a job, and why tasks were skipped, a line each."""
+    outputs: dict[str, int] = {}
+    for index, task in enumerate(info.get("tasks", ())):
+        label = f"task {index}:{task.get('module')}"
+        if reason := task.get("reason"):
+            yield f"Skipped {label}: {reason}"
+        for warning in task.get("warnings", ()):
+            yield f"Warning of {label}: {warning}"
+        for name, value in task.get("results", {}).items():
+            yield f"Result of {label}: {name} = {value if isinstance(value, str) else json.dumps(value)}"
+        outputs |= {output["path"]: output["bytes"] for output in task.get("outputs", ())}
+    for path, size in outputs.items():
+        yield f"Output: {path} ({decimal(size)})"
 
 
 def show_problems(reports: Sequence[tuple[int, str, Sequence[str], Sequence[str]]]) -> None:

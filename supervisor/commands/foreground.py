@@ -29,7 +29,7 @@ from supervisor.isolation.task_process import ServerExchange
 from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import Job, JobError
 from supervisor.jobs.record import Failure
-from supervisor.jobs.task_run import JobObserver
+from supervisor.jobs.task_state import JobObserver
 
 if TYPE_CHECKING:
     from supervisor.commands.bars import Bars

@@ -12,7 +12,7 @@ from ipc.messages import StepName
 from supervisor.isolation.line_pipe import printable
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.job_run import JobRun
-from supervisor.jobs.task_run import JobObserver, TaskRun
+from supervisor.jobs.task_state import JobObserver, TaskState
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -38,41 +38,41 @@ class Lines(JobObserver):
         self._job_id = job.job.job_id
         yield
 
-    def on_step_started(self, run: TaskRun, step: StepName) -> None:
+    def on_step_started(self, run: TaskState, step: StepName) -> None:
         self._log(run).log("INFO" if step == "run" else "DEBUG", "Step {}", step)
         self._next_line = time.monotonic() + LINE_INTERVAL
 
-    def on_status(self, run: TaskRun) -> None:
+    def on_status(self, run: TaskState) -> None:
         if run.status.progress is None or time.monotonic() < self._next_line:
             return
         self._next_line = time.monotonic() + LINE_INTERVAL
         parts = [phase(run), f"{run.status.progress:.1f} %", speed(run), time_left(run), decimal(self._memory)]
         self._log(run).info(", ".join(filter(None, parts)))
 
-    def on_usage(self, run: TaskRun, usage: Usage) -> None:
+    def on_usage(self, run: TaskState, usage: Usage) -> None:
         del run
         self._memory = usage.memory
 
-    async def on_task_finished(self, run: TaskRun) -> None:
-        self._log(run).info("Task {}", run.result)
+    async def on_task_finished(self, run: TaskState) -> None:
+        self._log(run).info("Task {}", run.described())
 
-    def _log(self, run: TaskRun) -> "Logger":
+    def _log(self, run: TaskState) -> "Logger":
         return logger.bind(job=self._job_id, task=run.label)
 
 
-def phase(run: TaskRun) -> str:
+def phase(run: TaskState) -> str:
     """The phase that the module tells; empty if it tells none."""
     told = run.status.info.get("phase")
     return printable(told[:MAX_PHASE].encode("utf-8", "backslashreplace")) if isinstance(told, str) else ""
 
 
-def speed(run: TaskRun) -> str:
+def speed(run: TaskState) -> str:
     """The speed, as `1.50x` of the source's length; empty if it is not known."""
     told = run.status.info.get("speed")
     return f"{told:.2f}x" if isinstance(told, (int, float)) else ""
 
 
-def time_left(run: TaskRun) -> str:
+def time_left(run: TaskState) -> str:
     """The time left, as `1:02:03 left`; empty if it is not known."""
     seconds = run.status.info.get("eta_seconds")
     return f"{_clock(seconds)} left" if isinstance(seconds, (int, float)) and 0 <= seconds < 1e7 else ""

@@ -360,7 +360,7 @@ class TaskProcess:
         log = tuple(split_level(line)[1] for line in self._log.last_lines())
         stderr = failed.cause.stderr or self._output.last_lines()
         cause = msgspec.structs.replace(self._blame_memory(failed.cause), log=log, stderr=stderr)
-        return Failed(cause, failed.warnings)
+        return msgspec.structs.replace(failed, cause=cause)
 
     def _blame_memory(self, cause: Cause) -> Cause:
         if cause.signal != "SIGKILL":  # nor is it one of our own kills: their order's cause names no signal

@@ -18,7 +18,8 @@ from supervisor.isolation.task_process import ServerExchange, without_server
 from supervisor.jobs.control import JobControl
 from supervisor.jobs.model import Job, Task
 from supervisor.jobs.record import Failure, job_record, now
-from supervisor.jobs.task_run import JobContext, JobObserver, TaskRun
+from supervisor.jobs.task_run import JobContext, TaskRun
+from supervisor.jobs.task_state import JobObserver
 
 Prepare = Callable[[TaskRun], Awaitable[Failure | None]]
 
@@ -40,7 +41,7 @@ class Checkpoint:
     began: datetime
     """The job's first start."""
     tasks: tuple[dict[str, Any], ...]
-    """The records of the completed tasks."""
+    """The records of the completed and skipped tasks."""
     interrupted: bool
     """The task after these had been started."""
     saved_state: str = ""
@@ -48,7 +49,7 @@ class Checkpoint:
 
 
 class JobRun:
-    """Runs one job, once. With a `checkpoint`, the tasks that were completed then are not run again."""
+    """Runs one job, once. With a `checkpoint`, the tasks that had their result then are not run again."""
 
     def __init__(
         self,
@@ -186,11 +187,19 @@ class JobRun:
         )
 
     async def _run_tasks(self) -> Failure | None:
+        skipped: TaskRun | None = None
         for run in self.tasks:
             if run.earlier_record:
                 await run.close()
-            elif failure := run.refuse("run") or await run.run():
+            elif skipped:
+                # It may be to delete a source that the skipped task was to encode.
+                await run.skip(f"task {skipped.label} was skipped: {skipped.reason}")
+            elif failure := run.refuse("run") or await run.run(
+                tuple(each.finished() for each in self.tasks[: run.index])
+            ):
                 return failure
+            if run.result == "skipped":
+                skipped = skipped or run
         return None
 
     async def _first_failure(self, step: StepName, prepare: Prepare) -> Failure | None:

@@ -100,8 +100,8 @@ def job_record(
 
 
 def without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` without those that are `None`, an empty text or an empty list. Zero and false stay."""
-    return {key: value for key, value in fields.items() if value not in (None, "", (), [])}
+    """`fields` without those that are `None`, an empty text, list or object. Zero and false stay."""
+    return {key: value for key, value in fields.items() if value not in (None, "", (), [], {})}
 
 
 def file_sizes(paths: Iterable[bytes]) -> list[dict[str, Any]]:

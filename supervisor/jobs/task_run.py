@@ -1,4 +1,4 @@
-"""One task's life: its process, its steps and attempts, its cleanup, and its part of the record."""
+"""One task's life: its process, its steps and attempts, and its cleanup."""
 
 import asyncio
 import json
@@ -6,11 +6,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import psutil
-from loguru import logger
 
 from ipc.messages import (
     Cause,
@@ -18,6 +17,7 @@ from ipc.messages import (
     Done,
     Exited,
     Failed,
+    FinishedTask,
     Inspection,
     Put,
     Ready,
@@ -31,44 +31,17 @@ from supervisor.isolation import scratch
 from supervisor.isolation.guard import Guard
 from supervisor.isolation.limits import Duration, LimitError
 from supervisor.isolation.runtime import Runtime
-from supervisor.isolation.sampler import Sampler, Usage
+from supervisor.isolation.sampler import Sampler
 from supervisor.isolation.task_process import Sandbox, ServerExchange, TaskProcess
 from supervisor.isolation.zygote import SpawnError
 from supervisor.jobs.control import JobControl
 from supervisor.jobs.model import Job, Task
-from supervisor.jobs.record import Failure, file_sizes, without_empty
+from supervisor.jobs.record import Failure, file_sizes
 from supervisor.jobs.status import Status, read_status
+from supervisor.jobs.task_state import JobObserver, TaskState
 
 SAMPLE_INTERVAL = 0.5
 """Seconds between two measurements of a task's process tree during a step. Each takes 0.04 ms for every process."""
-
-Result = Literal["completed", "failed", "not run"]
-
-
-class JobObserver:
-    """Observer of a job's progress. This base class ignores every event but `on_unwatched`, which it logs."""
-
-    def on_step_started(self, run: "TaskRun", step: StepName) -> None:
-        """A step of the task begins."""
-
-    def on_status(self, run: "TaskRun") -> None:
-        """The module has reported: `run.status` is new."""
-
-    def on_usage(self, run: "TaskRun", usage: Usage) -> None:
-        """The task's process tree was measured."""
-
-    def on_unwatched(self, why: str) -> None:
-        """No task's process tree can be measured for now. `why` is a line for a person."""
-        logger.warning("{}{}", why[0].upper(), why[1:])
-
-    async def on_state_saved(self, run: "TaskRun") -> None:
-        """The module has saved `run.saved_state`. It continues when this returns."""
-
-    async def on_task_starting(self, run: "TaskRun") -> None:
-        """The task is about to be run. It starts when this returns."""
-
-    async def on_task_finished(self, run: "TaskRun") -> None:
-        """The task has its result. The next task starts when this returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +61,12 @@ class JobContext:
         return self.runtime.jobs / f"job-{self.job.job_id}"
 
 
-class TaskRun:
+class TaskRun(TaskState):
     """One task under way.
 
     Attributes:
-        index: Its place in the job, from 0.
         process: Its process, while it has one.
-        ready: The module's answer to its initialisation.
-        status: The module's last report.
-        seconds: How long it was run, all attempts together; `None` if it was not run.
-        cpu_seconds: CPU time of all its processes so far.
-        memory, peak_memory: Bytes of memory that its process tree used when it was measured last, and at most.
-        saved_state: The state that the module saved last for another attempt, as JSON text; empty if there is none.
-        earlier_record: Its record, if it was completed before the client was restarted. It is not run again.
+        limits: The limits of its module.
     """
 
     def __init__(
@@ -113,20 +79,9 @@ class TaskRun:
         saved_state: str = "",
     ) -> None:
         """`resumed`: an earlier attempt at this task was interrupted, and may have done a part of it."""
-        self.index = index
-        self.task = task
+        super().__init__(index, task, earlier_record, saved_state)
         self.limits = context.runtime.limits[task.module]
         self.process: TaskProcess | None = None
-        self.ready = Ready()
-        self.status = Status()
-        self.result: Result = "completed" if earlier_record else "not run"
-        self.seconds: float | None = None
-        self.cpu_seconds = 0.0
-        self.memory = self.peak_memory = 0
-        self.attempts = 0
-        self.warnings: list[str] = []
-        self.earlier_record = earlier_record
-        self.saved_state = saved_state
         self._context = context
         self._control = context.control
         self._observer = context.observer
@@ -135,26 +90,7 @@ class TaskRun:
         self._losses = 0
         self._scratch: Path | None = None
         self._files: Mapping[bytes, bool] = {}
-        self._inputs: list[dict[str, Any]] = []
-
-    @property
-    def label(self) -> str:
-        """The task's name in logs and tables: its index and its module."""
-        return f"{self.index}:{self.task.module}"
-
-    def record(self) -> dict[str, Any]:
-        """The task's entry in the job's record."""
-        if self.earlier_record:
-            return self.earlier_record
-        record: dict[str, Any] = {"module": self.task.module, "result": self.result}
-        if self.seconds is not None:
-            record |= {"seconds": round(self.seconds, 3), "cpu_seconds": round(self.cpu_seconds, 3)}
-            record |= {"peak_memory": self.peak_memory, "attempts": self.attempts}
-        return without_empty(record | {"inputs": self._inputs, "outputs": self.outputs(), "warnings": self.warnings})
-
-    def outputs(self) -> list[dict[str, Any]]:
-        """Path and size of each file that the task has written, if it is completed, and that still exists."""
-        return file_sizes(self.ready.outputs) if self.result == "completed" else []
+        self._before: tuple[FinishedTask, ...] = ()
 
     # --- its steps ---
 
@@ -194,9 +130,13 @@ class TaskRun:
         failure = _failure_in(await self._do("validate", request, self.limits.validate_timeout))
         return await self._prepare_again() if failure and self._begins_again(failure) else failure
 
-    async def run(self) -> Failure | None:
-        """Run the task, clean up after it and end its process; again where its tool died or the zygote was lost."""
+    async def run(self, before: tuple[FinishedTask, ...]) -> Failure | None:
+        """Run the task, clean up after it and end its process; again where its tool died or the zygote was lost.
+
+        `before` are the tasks of the job before this one.
+        """
         clock = time.monotonic()
+        self._before = before
         await self._observer.on_task_starting(self)
         lost = self.process and self.process.lost  # while it waited for its turn
         failure = (await self._prepare_again() if lost else None) or await self._attempt()
@@ -207,13 +147,22 @@ class TaskRun:
         if leftovers and not failure:
             self.warnings.append(f"{leftovers} of its processes were still alive after it and were killed")
         self.seconds = time.monotonic() - clock
-        self.result = "failed" if failure else "completed"
+        if failure:
+            self.reason = ""
+        self.result = "failed" if failure else "skipped" if self.reason else "completed"
         await self._observer.on_task_finished(self)
         return failure
 
+    async def skip(self, reason: str) -> None:
+        """Do not run the task."""
+        await self.close()
+        self.result, self.reason = "skipped", reason
+        await self._observer.on_task_finished(self)
+
     async def cleanup(self) -> Failure | None:
         """Call the module's `cleanup`."""
-        return _failure_in(await self._do("cleanup", Step("cleanup"), self.limits.cleanup_timeout))
+        request = Step("cleanup", tasks=self._before)
+        return _failure_in(await self._do("cleanup", request, self.limits.cleanup_timeout))
 
     async def plan(self) -> tuple[str, ...] | Failure:
         """The command lines that the task would run."""
@@ -251,13 +200,15 @@ class TaskRun:
 
     async def _attempt(self) -> Failure | None:
         self.attempts += 1
-        self._inputs = await asyncio.to_thread(file_sizes, self.ready.inputs)  # now: a later task may remove them
-        failure = _failure_in(await self._do("run", Step("run"), self.limits.run_timeout))
-        if failure is None:
-            return await self.cleanup()
-        if self.ready.cleanup_on_failure and not self._begins_again(failure):
-            await self._cleanup_after_failure()
-        return failure
+        self.inputs = await asyncio.to_thread(file_sizes, self.ready.inputs)  # now: a later task may remove them
+        answer = await self._do("run", Step("run", tasks=self._before), self.limits.run_timeout)
+        if isinstance(answer, Failure):
+            if self.ready.cleanup_on_failure and not self._begins_again(answer):
+                await self._cleanup_after_failure()
+            return answer
+        self.reason = answer.skipped
+        # As after a failure: a stranger's cleanup may take the work for done, and remove its source.
+        return await self.cleanup() if self.ready.cleanup_on_failure or not self.reason else None
 
     def _may_try_again(self, failure: Failure) -> bool:
         if self._begins_again(failure):
@@ -275,7 +226,7 @@ class TaskRun:
     async def _prepare_again(self) -> Failure | None:
         """Start a fresh process for another attempt, and validate there: `run` may need what `validate` found."""
         await self.close()
-        self.status = Status()
+        self.status, self.reason, self.results = Status(), "", {}
         return await self.initialize() or await self.validate(self._files)
 
     async def _cleanup_after_failure(self) -> None:
@@ -308,6 +259,10 @@ class TaskRun:
             guarding.cancel()
         if not isinstance(answer, Ready):
             self.warnings += answer.warnings
+            try:
+                self.take_results(answer.results)
+            except ValueError as error:
+                answer = Failed(Cause("protocol", f"the task process sent wrong results: {error}"))
         return self._failure(name, answer.cause) if isinstance(answer, Failed) else answer
 
     async def _watch(self, process: TaskProcess) -> None:

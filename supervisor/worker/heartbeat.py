@@ -18,7 +18,7 @@ from supervisor.api.client import ORDERS, Session, WorkerOrders
 from supervisor.api.errors import SessionError
 from supervisor.jobs.model import Job
 from supervisor.jobs.record import field_time, now
-from supervisor.jobs.task_run import TaskRun
+from supervisor.jobs.task_state import TaskState
 from supervisor.worker.trouble import Trouble
 
 JITTER = 0.15
@@ -66,7 +66,7 @@ class WorkerHeartbeat:
         self._sent = self._heard = 0
         self._has_started = False
         self._job: Job | None = None
-        self._task: TaskRun | None = None
+        self._task: TaskState | None = None
         self._in_flight: collections.deque[asyncio.Task[None]] = collections.deque()
 
     @property
@@ -82,7 +82,7 @@ class WorkerHeartbeat:
         """The worker has a job, and none of its tasks runs yet."""
         self._job, self._task = job, None
 
-    def set_task(self, task: TaskRun, step: StepName) -> None:
+    def set_task(self, task: TaskState, step: StepName) -> None:
         """A step of a task begins. Only `run` and `cleanup` show a task: all tasks of a job are initialised at once."""
         if step in ("run", "cleanup"):
             self._task = task

@@ -17,7 +17,7 @@ from app.config import Settings
 from supervisor.isolation.limits import HOOK
 from supervisor.jobs.job_run import JobRun
 from supervisor.jobs.model import Job, Task, decode_job
-from supervisor.jobs.task_run import JobObserver
+from supervisor.jobs.task_state import JobObserver
 from supervisor.worker.control import WorkerContext
 from supervisor.worker.journal import UnfinishedJob
 

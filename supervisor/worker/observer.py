@@ -13,17 +13,17 @@ from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.job_run import JobRun
 from supervisor.jobs.model import Job
-from supervisor.jobs.task_run import JobObserver, TaskRun
+from supervisor.jobs.task_state import JobObserver, TaskState
 from supervisor.worker.control import WorkerContext
 from supervisor.worker.heartbeat import WorkerHeartbeat
 from supervisor.worker.journal import JournalError
 
 
 class SlotObserver(JobObserver):
-    """Tells the heartbeat which task runs, and the journal which tasks are completed."""
+    """Tells the heartbeat which task runs, and the journal which tasks have ended well."""
 
     def __init__(self, job: Job, heartbeat: WorkerHeartbeat, context: WorkerContext) -> None:
-        self.at: TaskRun | None = None
+        self.at: TaskState | None = None
         self.step: StepName = "init"
         self.usage = Usage()
         self._job = job
@@ -31,27 +31,27 @@ class SlotObserver(JobObserver):
         self._journal = context.journal
         self._trouble = context.trouble
 
-    async def on_task_starting(self, run: TaskRun) -> None:
+    async def on_task_starting(self, run: TaskState) -> None:
         await self._note(self._journal.run_task(self._job.job_id, run.index))
 
-    async def on_state_saved(self, run: TaskRun) -> None:
+    async def on_state_saved(self, run: TaskState) -> None:
         await self._note(self._journal.save_state(self._job.job_id, run.saved_state))
 
-    def on_step_started(self, run: TaskRun, step: StepName) -> None:
+    def on_step_started(self, run: TaskState, step: StepName) -> None:
         self.at, self.step = run, step
         self._heartbeat.set_task(run, step)
         logger.bind(job=self._job.job_id, task=run.label).debug("Step {}", step)
 
-    def on_usage(self, run: TaskRun, usage: Usage) -> None:
+    def on_usage(self, run: TaskState, usage: Usage) -> None:
         if run is self.at:
             self.usage = usage
 
     def on_unwatched(self, why: str) -> None:
         self._trouble.note(why)
 
-    async def on_task_finished(self, run: TaskRun) -> None:
-        logger.bind(job=self._job.job_id, task=run.label).info("Task {}", run.result)
-        if run.result == "completed":
+    async def on_task_finished(self, run: TaskState) -> None:
+        logger.bind(job=self._job.job_id, task=run.label).info("Task {}", run.described())
+        if run.result in ("completed", "skipped"):
             await self._note(self._journal.finish_task(self._job.job_id, run.index, run.record()))
 
     async def _note(self, writing: Coroutine[Any, Any, None]) -> None:

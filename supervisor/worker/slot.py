@@ -23,7 +23,7 @@ from supervisor.isolation.failure import StopOrder
 from supervisor.jobs.job_run import Checkpoint, JobRun, Verdict
 from supervisor.jobs.model import Job, JobError, decode_job, read_job
 from supervisor.jobs.record import Failure, job_record, now
-from supervisor.jobs.task_run import JobObserver
+from supervisor.jobs.task_state import JobObserver
 from supervisor.worker import unfit
 from supervisor.worker.control import SlotStanding, Stage, WorkerContext
 from supervisor.worker.heartbeat import WorkerHeartbeat
@@ -356,7 +356,7 @@ def _checkpoint(job: UnfinishedJob) -> Checkpoint:
 
 def _advanced(job: UnfinishedJob, verdict: Verdict) -> UnfinishedJob:
     """The job as far as it has come in a run that the worker's trouble ended."""
-    done = tuple(run.record() for run in verdict.tasks if run.result == "completed")
+    done = tuple(run.record() for run in verdict.tasks if run.result in ("completed", "skipped"))
     at = verdict.tasks[len(done)]
     return msgspec.structs.replace(
         job, tasks=done, running=at.index if at.attempts else job.running, saved_state=at.saved_state

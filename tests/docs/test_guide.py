@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.jobs.task_run import JobObserver, TaskRun
+from supervisor.jobs.task_state import JobObserver, TaskState
 from tests.support.exchanges import serving
 from tests.support.supervised import Supervised, job
 
@@ -104,7 +104,7 @@ def test_progress_and_information_arrive(supervised: Supervised) -> None:
     said = []
 
     class Ear(JobObserver):
-        def on_status(self, run: TaskRun) -> None:
+        def on_status(self, run: TaskState) -> None:
             said.append(run.status)
 
     supervised.verdicts(job(("cool", {})), observer=Ear())

@@ -26,7 +26,7 @@ from supervisor.isolation.limits import load_limits
 from supervisor.isolation.runtime import Runtime
 from supervisor.jobs.job_run import Checkpoint, JobRun, Verdict
 from supervisor.jobs.model import read_job
-from supervisor.jobs.task_run import JobObserver, TaskRun
+from supervisor.jobs.task_state import JobObserver, TaskState
 from tests.support.exchanges import serving
 from tests.support.media import look, make_clip
 from tests.support.supervised import CLIENT, Supervised, job
@@ -169,7 +169,7 @@ def try_flac(supervised: Supervised, _: pytest.MonkeyPatch) -> None:
     said: list[Mapping[str, Any]] = []
 
     class Ear(JobObserver):
-        def on_status(self, run: TaskRun) -> None:
+        def on_status(self, run: TaskState) -> None:
             said.append({"progress": run.status.progress, **run.status.info})
 
     data = {"source": "talk.mkv", "target": "talk.flac"}

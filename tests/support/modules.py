@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import modules.tool
+from app.exceptions import RunError, Skipped
 from modules.base import BaseModule
 
 
@@ -131,3 +132,27 @@ class Picky(BaseModule):
 
     def run(self) -> None:
         self.set_start_time()
+
+
+class Teller(BaseModule):
+    """Has the results of its data, writes down what it knows of its job, and skips or fails its task if told so."""
+
+    def run(self) -> None:
+        self.results.update(self.task.get("results", {}))
+        if "seen" in self.task:
+            tasks = [[each.module, each.result, each.reason, dict(each.results)] for each in self.job.tasks]
+            Path(self.task.seen).write_text(json.dumps([self.job.id, self.job.title, tasks]))
+        if "skip" in self.task:
+            raise Skipped(self.task.skip)
+        if "fail" in self.task:
+            raise RunError(message=self.task.fail)
+
+    def cleanup(self) -> None:
+        if "cleaned" in self.task:
+            Path(self.task.cleaned).touch()
+
+
+class TidyTeller(Teller):
+    """Wants its cleanup also when the work was not done."""
+
+    cleanup_on_failure = True

@@ -18,7 +18,7 @@ from supervisor.isolation.runtime import Runtime, start_runtime
 from supervisor.isolation.zygote import Zygote
 from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import read_job
-from supervisor.jobs.task_run import JobObserver
+from supervisor.jobs.task_state import JobObserver
 from tests.support.processes import kept
 from tests.support.waiting import until
 

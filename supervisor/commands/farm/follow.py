@@ -2,12 +2,11 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import click
 import requests
-from rich.filesize import decimal
 from rich.status import Status
 from rich.text import Text
 
@@ -103,12 +102,3 @@ def _obstacle(farm: FarmClient, workers: list[str]) -> str:
     if len(workers) <= MOST_WORKERS and all(record.get("attributes", {}).get("disabled") for record in records):
         return ": all workers are disabled"
     return ""
-
-
-def describe_result(info: Mapping[str, Any]) -> Iterator[str]:
-    """The outputs and warnings of a job, a line each."""
-    for index, task in enumerate(info.get("tasks", ())):
-        for output in task.get("outputs", ()):
-            yield f"Output: {output['path']} ({decimal(output['bytes'])})"
-        for warning in task.get("warnings", ()):
-            yield f"Warning of task {index}:{task.get('module')}: {warning}"

@@ -11,9 +11,9 @@ from rich.filesize import decimal
 
 from supervisor.api.errors import SessionError
 from supervisor.commands import COMPLETED, FAILED
-from supervisor.commands.display import say
+from supervisor.commands.display import describe_result, say
 from supervisor.commands.farm.client import ENDED, FarmClient, farm_command, print_json, tell_none
-from supervisor.commands.farm.follow import INTERVAL, LogReader, describe_result, follow
+from supervisor.commands.farm.follow import INTERVAL, LogReader, follow
 from supervisor.commands.farm.tables import describe_task, find_beat, print_table, read_time, short, show_time
 
 OVERLAP = timedelta(minutes=10)

@@ -14,9 +14,9 @@ import click
 from app.formats import refuse_constant
 from supervisor.api.errors import SessionError
 from supervisor.commands import COMPLETED, FAILED, job_files
-from supervisor.commands.display import say
+from supervisor.commands.display import describe_result, say
 from supervisor.commands.farm.client import FarmClient, farm_command, print_json, tell_none
-from supervisor.commands.farm.follow import describe_result, follow
+from supervisor.commands.farm.follow import follow
 from supervisor.commands.shared import give_up
 from supervisor.jobs.model import JobError
 

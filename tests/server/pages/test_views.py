@@ -15,7 +15,8 @@ ERROR = {"type": "RunError", "reason": "memory", "step": "run", "module": "ffmpe
 
 TASK = {"module": "ffmpeg", "result": "failed", "seconds": 75.2, "cpu_seconds": 3700.0, "peak_memory": 412_000_000,
         "attempts": 2,
-        "outputs": [{"path": "/srv/out.mkv", "bytes": 123_456_789}], "warnings": ["half of it"]}  # fmt: skip
+        "outputs": [{"path": "/srv/out.mkv", "bytes": 123_456_789}], "warnings": ["half of it"],
+        "reason": "already HEVC", "results": {"ssim": 0.98}}  # fmt: skip
 
 WORK = {
     "task": "ffmpeg",
@@ -124,7 +125,8 @@ def test_a_job_page_says_why_it_failed(api: Api, look: Look) -> None:
     page = look(api.url, f"/farm/jobs/{populate(api)['failed']}")
 
     expected = ("used more memory than it may", "step run of task 0 (ffmpeg)", "8GiB; it had 8.1GiB", "last words",
-                "1 min 15 s", "1 h 1 min", "412 MB", "Attempts", "/srv/out.mkv 123 MB", "half of it",
+                "1 min 15 s", "1 h 1 min", "412 MB", "Attempts", "/srv/out.mkv 123 MB", "half of it", "ssim",
+                "0.98", "already HEVC",
                 "a line of the log")  # fmt: skip
     for words in expected:
         expect(page.locator("main")).to_contain_text(words)
@@ -163,7 +165,11 @@ def test_text_of_strangers_stays_text(api: Api, look: Look) -> None:
     api("PUT", f"/jobs/{ids['failed']}/log", data=f"{HOSTILE}".encode(errors="replace"))
     odd = {
         "error": {"reason": ["x"], "stderr": 3, "problems": {}, "message": HOSTILE, "task": {}},
-        "tasks": [1, {"outputs": 2}],
+        "tasks": [
+            {"outputs": 2, "results": [3]},
+            {"result": "skipped", "reason": HOSTILE, "results": {HOSTILE: HOSTILE, "items": {"a": [HOSTILE]}}},
+            1,
+        ],
     }
     api.poll()
     api("PATCH", f"/jobs/{ids['queued']}/completed", {"failed": True, "info": odd})

@@ -10,7 +10,7 @@ import pytest
 from ipc import ownership
 from ipc.messages import StepName
 from supervisor.isolation.cgroup import PREFIX, SUPERVISOR, Cgroup, Cgroups, probe
-from supervisor.jobs.task_run import JobObserver, TaskRun
+from supervisor.jobs.task_state import JobObserver, TaskState
 from tests.support.supervised import BENIGN, Supervised, job
 
 
@@ -77,7 +77,7 @@ def test_jobs_run_in_cgroups_and_leave_none(supervised: Supervised, cgroups: Cgr
     supervised.configure({"run_timeout": "1s"})
 
     class KillsZygote(JobObserver):
-        def on_step_started(self, run: TaskRun, step: StepName) -> None:
+        def on_step_started(self, run: TaskState, step: StepName) -> None:
             if step == "run" and run.task.data and run.task.data.get("act") == "quiet":
                 psutil.Process().children()[0].kill()
 

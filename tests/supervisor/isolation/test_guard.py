@@ -14,7 +14,7 @@ from supervisor.isolation.clock import Clock
 from supervisor.isolation.guard import Guard
 from supervisor.isolation.limits import Duration, Limits
 from supervisor.isolation.sampler import Usage
-from supervisor.jobs.task_run import JobObserver, TaskRun
+from supervisor.jobs.task_state import JobObserver, TaskState
 from tests.support.client import Client
 from tests.support.clock import WallClock
 from tests.support.farm import Farm
@@ -57,7 +57,7 @@ def test_too_many_processes(supervised: Supervised, tmp_path: Path) -> None:
     counted: list[int] = []
 
     class Counter(JobObserver):
-        def on_usage(self, run: TaskRun, usage: Usage) -> None:
+        def on_usage(self, run: TaskState, usage: Usage) -> None:
             counted.append(usage.processes)
             if counted.count(20) == 4:
                 end.touch()

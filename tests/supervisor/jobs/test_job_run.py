@@ -1,5 +1,6 @@
 """A job's way through its steps."""
 
+import json
 import re
 import resource
 from pathlib import Path
@@ -71,3 +72,91 @@ def test_more_tasks_than_descriptors(supervised: Supervised) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "open files: (200, 3072)" in done.stderr
+
+
+TELLERS = {"teller": "tests.support.modules.Teller", "tidy": "tests.support.modules.TidyTeller"}
+
+
+def test_later_tasks_read_results(supervised: Supervised, tmp_path: Path) -> None:
+    """A task knows its job, and what each task before it came to; the results are on the record, also of one that
+    failed."""
+    supervised.configure(modules=TELLERS)
+    seen = tmp_path / "seen"
+    results = {"ssim": 0.98, "streams": [{"codec": "hevc"}]}
+    document = job(
+        ("teller", {"results": results}),
+        ("benign", {}),
+        ("teller", {"seen": str(seen), "results": {"late": "ü"}, "fail": "SSIM is too low"}),
+        job_id="j-1",
+    )
+
+    (verdict,) = supervised.verdicts(document)
+
+    assert json.loads(seen.read_text()) == [
+        "j-1",
+        "test",
+        [["teller", "completed", "", results], ["benign", "completed", "", {}]],
+    ]
+    told = [task.get("results") for task in verdict.info["tasks"]]
+    assert told == [results, None, {"late": "ü"}]
+    assert verdict.info["message"] == "Failed to run task: SSIM is too low"
+
+
+def test_a_skipped_task(supervised: Supervised, tmp_path: Path) -> None:
+    """A task that finds nothing to do is neither completed nor failed. The tasks after it, which may be to delete its
+    source, are skipped, too, and the job is completed."""
+    supervised.configure(modules=TELLERS)
+    film = tmp_path / "film.mkv"
+    film.touch()
+    document = job(
+        ("teller", {"skip": "already HEVC", "results": {"codec": "hevc"}}), ("cleanup", {"delete": [str(film)]})
+    )
+
+    done = supervised.run(document)
+    (verdict,) = supervised.verdicts(document)
+
+    assert done.returncode == 0
+    assert "Skipped task 0:teller: already HEVC\nResult of task 0:teller: codec = hevc\n" in done.stdout
+    first, second = verdict.info["tasks"]
+    assert (first["result"], first["reason"], first["results"]) == ("skipped", "already HEVC", {"codec": "hevc"})
+    assert second == {
+        "module": "cleanup",
+        "result": "skipped",
+        "reason": "task 0:teller was skipped: already HEVC",
+    }
+    assert verdict.info["completed"]
+    assert film.exists()
+
+
+@pytest.mark.parametrize(("module", "is_cleaned"), [("teller", False), ("tidy", True)])
+def test_cleanup_of_a_skipped_task(supervised: Supervised, tmp_path: Path, module: str, is_cleaned: bool) -> None:
+    """Only a module that can clean up after work that was not done has to."""
+    supervised.configure(modules=TELLERS)
+
+    (verdict,) = supervised.verdicts(job((module, {"skip": "", "cleaned": str(tmp_path / "cleaned")})))
+
+    assert verdict.tasks[0].described() == "skipped: the module gives no reason"
+    assert (tmp_path / "cleaned").exists() is is_cleaned
+
+
+@pytest.mark.parametrize("step", ["init", "validate", "cleanup"])
+def test_only_run_can_skip(supervised: Supervised, step: str) -> None:
+    """Before it, nothing has decided; after it, the work is done."""
+    cause = supervised.cause(job(("hostile", {"step": step, "act": "skip"})))
+
+    assert cause.message == "only run can skip a task: nothing to do"
+
+
+@pytest.mark.parametrize(
+    "text", ["'['", "'{\"x\": NaN}'", "'{\"x\": \"' + 'x' * 100_000 + '\"}'", "'[' * 8000", "'\\x00'"]
+)
+def test_results_that_are_none(supervised: Supervised, text: str) -> None:
+    """Whatever a task process sends as its results, the supervisor goes on."""
+    task = {"step": "run", "act": "send_results", "text": text}
+
+    bad, good = supervised.verdicts(job(("stubborn", task)), job(("benign", {})))
+
+    assert bad.failure is not None
+    assert (bad.failure.cause.reason, bad.failure.step) == ("protocol", "run")
+    assert "results" not in bad.info["tasks"][0]
+    assert good.failure is None

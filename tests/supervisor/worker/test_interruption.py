@@ -32,6 +32,28 @@ def test_an_interrupted_job_is_resumed(farm: Farm, client: Client, tmp_path: Pat
     assert farm.taken == [job_id]
 
 
+def test_results_outlast_an_interruption(farm: Farm, client: Client, supervised: Supervised, tmp_path: Path) -> None:
+    """What earlier tasks told before the client was killed is known to later ones, and on the record."""
+    told, seen = {"ssim": 0.98}, tmp_path / "seen"
+    modules = {"reporter": "tests.support.modules.Reporter", "teller": "tests.support.modules.Teller"}
+    supervised.configure(modules=modules)
+    held = Held(tmp_path)
+    held.job["tasks"].insert(0, {"module": "teller", "data": {"results": told}})
+    held.job["tasks"].append({"module": "teller", "data": {"seen": str(seen), "skip": "as it is"}})
+    job_id = farm.post(held.job)
+    client.start()
+    held.await_running()
+    client.kill()
+    held.let_go()
+    client.start()
+    verdict = farm.await_verdict(job_id)
+
+    assert json.loads(seen.read_text())[2] == [["teller", "completed", "", told], ["reporter", "completed", "", {}]]
+    first, _, last = verdict.info["tasks"]
+    assert (first["results"], last["result"], last["reason"]) == (told, "skipped", "as it is")
+    assert not verdict.failed
+
+
 def test_an_interrupted_job_is_failed_where_that_is_wanted(farm: Farm, client: Client, held: Held) -> None:
     """With ON_RESTART=fail, a job that was in hand when the client was killed has failed, and its record says how."""
     job_id = farm.post(held.job)
