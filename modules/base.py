@@ -1,9 +1,10 @@
 """The base class of modules: the contract of the module guide, and helpers beyond it."""
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, ClassVar
@@ -173,23 +174,46 @@ class BaseModule:
         """Send the progress of the work to the server. An argument that is not given keeps its last value.
 
         Args:
-            progress: Percent. It never goes back within a phase, and stays below 100 until the work is done.
+            progress: Percent of the task or, in a `with self.phase(…)`, of that phase. It never goes back within a
+                phase, and stays below 100 until the work is done.
             info: Its key `phase` names the current part of the work. Values that are `None`, infinite or NaN are
                 left out.
             done: True when the work is done: 100 percent.
         """
-        was = self.sisyphus_context.status
+        was, phase = self.sisyphus_context.status, self.sisyphus_context.phase
         status = {"status": "in_progress", "task": _name_of(self), **was}
+        if phase and (info is not None or was.get("info", {}).get("phase") != phase[0]):
+            info = {"phase": phase[0], **(info or {})}
         if known := {key: value for key, value in (info or {}).items() if _is_reportable(value)}:
             status["info"] = known
         if done:
             status["progress"] = 100.0
         elif progress is not None and _is_reportable(progress):
-            same_phase = was.get("info", {}).get("phase") == status.get("info", {}).get("phase")
+            if phase:
+                progress = phase[1] + (phase[2] - phase[1]) * min(progress, 100.0) / 100
+            same_phase = phase or was.get("info", {}).get("phase") == status.get("info", {}).get("phase")
             least = was.get("progress", 0.0) if same_phase else 0.0
             status["progress"] = max(least, round(min(progress, 99.9), 2))
         self.sisyphus_context.status = status
         self.heartbeat.set_data(status)
+
+    @contextlib.contextmanager
+    def phase(self, name: str, weight: float) -> Iterator[None]:
+        """A part of the work, for which `report` then takes progress from 0 to 100.
+
+        Args:
+            name: For people, such as `pass 1`.
+            weight: Its percent of the whole task. The phases follow each other, and make 100 together.
+        """
+        known = self.sisyphus_context
+        begin, known.phased = known.phased, min(known.phased + weight, 100.0)
+        known.phase = (name, begin, known.phased)
+        try:
+            self.report(0)
+            yield
+            self.report(100)
+        finally:
+            known.phase = None
 
     def get_data(self, name: str) -> dict[str, Any] | None:
         """Fetch the object that the API server keeps for this module under `name`; `None` if there is none.

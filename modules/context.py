@@ -110,6 +110,10 @@ class TaskContext:
     results: Results = field(default_factory=Results)
     """The results that the module has set."""
     job: CurrentJob = field(default_factory=CurrentJob)
+    phase: tuple[str, float, float] | None = None
+    """The phase that the module is in: its name, and the percent of the task at its begin and at its end."""
+    phased: float = 0.0
+    """The percent of the task at the end of its last phase."""
     status: Mapping[str, Any] = field(default_factory=dict)
     """The status that the module reported last."""
 

@@ -88,10 +88,10 @@ class MkvModule(WritingModule):
     """A module that runs a program of MKVToolNix, the first of its `tools`.
 
     Attributes:
-        phase: The phase for the status, such as `muxing`.
+        phase_name: The phase for the status, such as `muxing`.
     """
 
-    phase: ClassVar[str]
+    phase_name: ClassVar[str]
 
     def run(self) -> None:
         self.set_start_time()
@@ -117,7 +117,7 @@ class MkvModule(WritingModule):
         Raises:
             RunError: The program failed, or could not read a source to its end, of which the program itself only warns.
         """
-        output_reader = _GuiOutput(self.phase, self.report)
+        output_reader = _GuiOutput(self.phase_name, self.report)
         logger.info("Running {}", shlex.join(argv))
         finished = tool.run(argv, on_line=output_reader.take, environment=LOCALE)
         for warning in output_reader.warnings():

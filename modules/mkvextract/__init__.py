@@ -57,7 +57,7 @@ class Mkvextract(MkvModule):
 
     schema = task_schema.load("mkvextract")
     tools = ("mkvextract", "mkvmerge")
-    phase = "extracting"
+    phase_name = "extracting"
 
     def outputs(self) -> list[str]:
         """The files to be written. VobSub tracks are recognised by the names, because the source may not exist yet."""

@@ -34,7 +34,7 @@ class Mkvmerge(MkvModule):
 
     schema = task_schema.load("mkvmerge")
     tools = ("mkvmerge",)
-    phase = "muxing"
+    phase_name = "muxing"
 
     @classmethod
     def ask_tools(cls) -> None:
