@@ -5,12 +5,10 @@ reads from then on. A reader is needed because several threads of a module may w
 `TerminationRequested`, which is raised in the main thread only, could otherwise tear a frame that is half read.
 """
 
-import contextlib
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from types import FrameType
 
@@ -35,17 +33,18 @@ class Termination:
     The module is unwound by it, so that its `finally` blocks and `modules.tool` stop what they started. SIGTERM
     between two steps has no effect.
 
+    In a `with` statement of the main thread, it is raised only at the end. The zygote, where SIGTERM is blocked, makes
+    it and installs the handler, so that no task process has to.
+
     Attributes:
         in_step: Code of the module may be running.
     """
 
     def __init__(self) -> None:
         self.in_step = False
-        self._is_deferred = False
+        self._thread = threading.get_ident()
+        self._deferrals = 0
         self._is_pending = False
-
-    def handle_sigterm(self) -> None:
-        """Install the signal handler."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def begin_step(self) -> None:
@@ -53,24 +52,21 @@ class Termination:
         self._is_pending = False
         self.in_step = True
 
-    @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Raise `TerminationRequested` only at the end of the `with` statement."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signal handlers run in the main thread, and in no other
+    def __enter__(self) -> None:
+        # Signal handlers run in the main thread, and in no other.
+        self._deferrals += threading.get_ident() == self._thread
+
+    def __exit__(self, *exception: object) -> None:
+        if threading.get_ident() != self._thread:
             return
-        before, self._is_deferred = self._is_deferred, True
-        try:
-            yield
-        finally:
-            self._is_deferred = before
-            if self._is_pending and self.in_step and not before:
-                self._is_pending = False
-                raise TerminationRequested
+        self._deferrals -= 1
+        if self._is_pending and self.in_step and not self._deferrals:
+            self._is_pending = False
+            raise TerminationRequested
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self._is_deferred:
+        if self._deferrals:
             self._is_pending = True
         elif self.in_step:
             raise TerminationRequested
@@ -100,7 +96,7 @@ class Exchange:
         """Send `message`. Ends the process if the supervisor is gone."""
         try:
             # A half-sent frame must be completed, or the supervisor reads garbage.
-            with self._termination.deferred(), self._sending:
+            with self._termination, self._sending:
                 self._queue.put(message)
         except OSError:
             os._exit(1)  # the supervisor is gone, and the kernel is about to say so
@@ -135,7 +131,7 @@ class Exchange:
         if len(encode(request)) > MAX_FRAME:  # backslashes and quotes take two bytes there
             return Data(0, error="what is to be stored takes too many bytes to be sent")
         answer: SimpleQueue[Data] = SimpleQueue()
-        with self._termination.deferred(), self._lock:
+        with self._termination, self._lock:
             if not self._is_open:
                 return Data(0, error="it can be asked only during a step of the task")
             try:

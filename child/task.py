@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import setproctitle
@@ -44,24 +44,22 @@ _BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 class StepExecutor:
     """Serves the steps of one task over `queue`."""
 
-    def __init__(self, queue: Queue[ToTask], confine: Callable[[Start], None]) -> None:
+    def __init__(self, queue: Queue[ToTask], confine: Callable[[Start], None], termination: Termination) -> None:
         """`confine` is called before any code of the module is loaded."""
         self._confine = confine
-        self._termination = Termination()
-        self._exchange = Exchange(queue, self._termination)
+        self._termination = termination
+        self._exchange = Exchange(queue, termination)
         self._module: Any = None
         self._title = ""
 
     def serve(self) -> None:
         """Answer requests until the supervisor closes the queue."""
-        self._termination.handle_sigterm()
         while (request := self._exchange.receive()) is not None:
             self._exchange.send(roots.explain(self._answer(request)))
 
     def _answer(self, request: Start | Step) -> Ready | Done | Failed:
         try:
-            with self._step():
-                return self._start(request) if isinstance(request, Start) else self._execute(request)
+            return self._do(request)
         except TerminationRequested:
             # If the supervisor asked, it has its own reason for the record.
             message = "the task process was ended by SIGTERM from outside"
@@ -77,12 +75,11 @@ class StepExecutor:
         except BaseException as error:  # noqa: BLE001 - outermost frame of a step: whatever the module raises
             return Failed(_explain_exception(error), *self._take_told())
 
-    @contextlib.contextmanager
-    def _step(self) -> Iterator[None]:
+    def _do(self, request: Start | Step) -> Ready | Done:
         self._exchange.open()
         self._termination.begin_step()
         try:
-            yield
+            return self._start(request) if isinstance(request, Start) else self._execute(request)
         finally:
             self._termination.in_step = False
             self._exchange.close("the step ended before")
@@ -96,7 +93,8 @@ class StepExecutor:
         self._confine(start)
         if start.open_files is not None:
             _limit_open_files(start.open_files)
-        os.environ.update(start.environment)
+        for name, value in start.environment.items():
+            os.environ[name] = value
         tempfile.tempdir = None  # else the directory that the zygote has found stays in use, whatever TMPDIR says
         Config.MODULES = dict(start.modules)
         self._title = f"task {start.task} {start.module}"
@@ -207,10 +205,10 @@ def _limit_open_files(count: int) -> None:
         raise InitializationError(message=f"tool.client.limits.open_files cannot be applied: {error}") from error
 
 
-def main(connection: socket.socket, confinement: Confinement) -> int:
+def main(connection: socket.socket, confinement: Confinement, termination: Termination) -> int:
     """Be the task process at the other end of `connection`; returns its exit status."""
     _spare_forks()
-    StepExecutor(Queue(connection, ToTask), confinement.enter).serve()
+    StepExecutor(Queue(connection, ToTask), confinement.enter, termination).serve()
     _leave()
     return 0
 

@@ -8,17 +8,38 @@ import contextlib
 import ctypes
 import os
 import signal
+import struct
 import time
 from collections.abc import Callable, Collection, Iterator
-
-import psutil
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
+_NONBLOCKING, _CLOSED_ON_EXEC = os.O_NONBLOCK, os.O_CLOEXEC  # signalfd's flags are open's: signalfd(2)
+_SET_WORDS = 16
+"""Words of 64 bits in the C library's `sigset_t`."""
+
+_NO_SIGNALS = bytes(8 * _SET_WORDS)
+_SET_MASK = signal.SIG_SETMASK.value
+
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def signal_descriptor(number: signal.Signals) -> int:
+    """Return a descriptor that can be read while a signal of this number, which must be blocked, is pending."""
+    mask = struct.pack(f"@{_SET_WORDS}Q", 1 << (number - 1), *[0] * (_SET_WORDS - 1))
+    descriptor: int = _libc.signalfd(-1, mask, _NONBLOCKING | _CLOSED_ON_EXEC)
+    if descriptor < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"signalfd: {os.strerror(error)}")
+    return descriptor
+
+
+def unblock_signals() -> None:
+    """Block no signal any more. `signal.pthread_sigmask` would also make an object of each that was blocked."""
+    _libc.sigprocmask(_SET_MASK, _NO_SIGNALS, None)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -74,6 +95,8 @@ def children(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         return []
     if not found and not os.path.exists(f"/proc/{pid}/task/{pid}/children"):
+        import psutil  # slow to import, and nearly every kernel has the file
+
         with contextlib.suppress(psutil.Error):
             found = [child.pid for child in psutil.Process(pid).children()]
     return found

@@ -64,10 +64,10 @@ def load(name: str) -> Mapping[str, Any]:
 def beside(module: str) -> Mapping[str, Any] | None:
     """The schema in `NAME.schema.json` beside the imported module's file `NAME.py`; `None` if there is none."""
     file = getattr(sys.modules.get(module), "__file__", None)
-    path = Path(file).with_suffix(".schema.json") if file else None
-    if path is None or not path.is_file():
+    path = f"{os.path.splitext(file)[0]}.schema.json" if file else None
+    if path is None or not os.path.isfile(path):
         return None
-    schema: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    schema: Mapping[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return schema
 
 

@@ -76,6 +76,9 @@ class Cgroup:
     def remove(self) -> None:
         """Remove the empty cgroup."""
         with contextlib.suppress(OSError):
+            self._path.rmdir()  # the usual case: to look at each of its files first takes 0.5 ms
+            return
+        with contextlib.suppress(OSError):
             for child in self._path.iterdir():  # a module may have made cgroups below
                 if child.is_dir():
                     Cgroup(child).remove()

@@ -139,17 +139,16 @@ def apply(limits: Limits, pid: int) -> None:
         LimitError: the operating system refuses.
         psutil.NoSuchProcess: it is gone.
     """
-    process = psutil.Process(pid)
-    settings: list[tuple[str, object, Callable[[], object]]] = [
-        ("nice", limits.nice, lambda: process.nice(limits.nice)),
-        ("ionice", limits.ionice, lambda: _set_ionice(process, limits.ionice)),
-        ("cpus", limits.cpus, lambda: process.cpu_affinity(list(limits.cpus or ()))),
+    settings: list[tuple[str, object, Callable[[psutil.Process], object]]] = [
+        ("nice", limits.nice, lambda process: process.nice(limits.nice)),
+        ("ionice", limits.ionice, lambda process: _set_ionice(process, limits.ionice)),
+        ("cpus", limits.cpus, lambda process: process.cpu_affinity(list(limits.cpus or ()))),
     ]
     for name, value, set_it in settings:
         if value is None:
             continue
         try:
-            set_it()
+            set_it(psutil.Process(pid))
         except (psutil.AccessDenied, OSError, ValueError) as error:
             reason = "not permitted" if isinstance(error, psutil.AccessDenied | PermissionError) else str(error)
             raise LimitError(f"tool.client.limits.{name} cannot be applied: {reason}") from error

@@ -147,7 +147,7 @@ class TaskProcess:
         bound_logger = logger.bind(job=job_id, task=label, pid=child.pid)
         self = cls(sandbox, child, bound_logger, on_status, exchange)
         try:
-            self._confine(sandbox)
+            await self._confine(sandbox)
         except BaseException:
             await self.close()
             raise
@@ -231,13 +231,14 @@ class TaskProcess:
             self._cgroup.remove()
         return exited
 
-    def _confine(self, sandbox: Sandbox) -> None:
+    async def _confine(self, sandbox: Sandbox) -> None:
         """Apply the limits. The module's code does not run yet: the process waits for its first message."""
         limits = sandbox.limits
         if sandbox.cgroups and (cgroup := sandbox.cgroups.make(self._child.number)):
             cgroup.limit(limits.memory.bytes if limits.memory else None, limits.processes)
             try:
-                cgroup.add(self.pid)
+                # In a thread: the kernel waits a millisecond, until no other processor is in the middle of a fork.
+                await asyncio.to_thread(cgroup.add, self.pid)
             except OSError as error:
                 logger.debug("Task process {} gets no cgroup: {}", self.pid, error.strerror)
                 cgroup.remove()

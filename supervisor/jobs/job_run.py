@@ -87,7 +87,7 @@ class JobRun:
             failure = await self._prepare() or await self._run_tasks()
         finally:
             await self._close()
-            await asyncio.to_thread(scratch.remove, self._context.directory)
+            await scratch.discard(self._context.directory)
         if failure:
             self.tasks[failure.task].result = "failed"
         seconds = time.monotonic() - clock
@@ -114,7 +114,7 @@ class JobRun:
         finally:
             await inspected.close()
             await run.close()
-            await asyncio.to_thread(scratch.remove, self._context.directory)
+            await scratch.discard(self._context.directory)
         if failure:
             log = logger.bind(job=self.job.job_id, task=run.label)
             log.warning("What the interrupted task left may still be there: {}", failure.cause.message)

@@ -183,7 +183,7 @@ class TaskRun(TaskState):
         process, self.process = self.process, None
         exited = await process.close() if process else None
         if self._scratch:
-            await asyncio.to_thread(scratch.remove, self._scratch)
+            await scratch.discard(self._scratch)
             self._scratch = None
         if not isinstance(exited, Exited):
             return 0
@@ -200,7 +200,8 @@ class TaskRun(TaskState):
 
     async def _attempt(self) -> Failure | None:
         self.attempts += 1
-        self.inputs = await asyncio.to_thread(file_sizes, self.ready.inputs)  # now: a later task may remove them
+        if self.ready.inputs:  # now: a later task may remove them
+            self.inputs = await asyncio.to_thread(file_sizes, self.ready.inputs)
         answer = await self._do("run", Step("run", tasks=self._before), self.limits.run_timeout)
         if isinstance(answer, Failure):
             if self.ready.cleanup_on_failure and not self._begins_again(answer):
