@@ -1,6 +1,6 @@
 # Sourced by the other scripts: sets up what they need. `root` is the checkout, `venv` its environment.
 #   set_up LOCK [PROGRAM...]  the client and the packages of that lock file, in .venv, and those programs, with apt-get:
-#                             ffmpeg, mkvmerge, HandBrakeCLI, and for the tests faketime, PostgreSQL and Chromium
+#                             ffmpeg, mkvmerge, HandBrakeCLI, and for the tests faketime, strace, PostgreSQL and Chromium
 # It says what it does on standard error, a line for each thing, and nothing when all is in place. What it may not install
 # itself, for want of root or sudo, it names all at once, in one line that can be pasted.
 # shellcheck shell=bash
@@ -11,7 +11,7 @@ stamp=$venv/setup.stamp # what the environment was made for; there only while it
 log=$venv/setup.log
 
 declare -A package_of=([ffmpeg]=ffmpeg [mkvmerge]=mkvtoolnix [HandBrakeCLI]=handbrake-cli [faketime]=faketime
-    [pg_ctlcluster]=postgresql [chromium]=chromium) # Debian's own program: the server's are not on PATH
+    [strace]=strace [pg_ctlcluster]=postgresql [chromium]=chromium) # Debian's own program: the server's are not on PATH
 # Megabytes that pip downloads for an environment, unless it has them in its cache.
 declare -A download_of=([requirements.lock]=15 [requirements-dev.lock]=100 [requirements-bench.lock]=101)
 

@@ -88,7 +88,7 @@ def call(machine: Path, *command: str) -> "subprocess.CompletedProcess[str]":
     [
         (["run"], f"{VENV} ffmpeg mkvtoolnix"),
         (["run", "job.json"], f"{VENV} ffmpeg"),
-        (["test"], f"{VENV} ffmpeg mkvtoolnix handbrake-cli faketime postgresql chromium"),
+        (["test"], f"{VENV} ffmpeg mkvtoolnix handbrake-cli faketime strace postgresql chromium"),
         (["check"], VENV),
     ],
     ids=" ".join,
