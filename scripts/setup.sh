@@ -9,6 +9,7 @@ root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 venv=$root/.venv
 stamp=$venv/setup.stamp # what the environment was made for; there only while it is complete
 log=$venv/setup.log
+build=$venv/setup.build # pip and what only builds: there while it is used
 
 declare -A package_of=([ffmpeg]=ffmpeg [mkvmerge]=mkvtoolnix [HandBrakeCLI]=handbrake-cli [faketime]=faketime
     [strace]=strace [pg_ctlcluster]=postgresql [chromium]=chromium) # Debian's own program: the server's are not on PATH
@@ -80,8 +81,10 @@ install_environment() {
     is_complete || make_environment
     rm -f "$stamp"
     say "installing the packages of $1 (about ${download_of[$1]} MB to download)"
-    pip_install --require-hashes --requirement "$root/$1"
-    pip_install --no-deps --no-build-isolation --editable "$root"
+    make_build --require-hashes --requirement "$root/requirements-build.lock"
+    pip_install "$venv" --require-hashes --requirement "$root/$1"
+    PYTHONPATH=$(echo "$build"/lib/python*/site-packages) pip_install "$venv" --no-deps --no-build-isolation --editable "$root"
+    rm -rf "$build"
     { origin && count_files && packages requirements.lock && packages "$1"; } >"$stamp.new"
     mv "$stamp.new" "$stamp"
 }
@@ -92,7 +95,13 @@ make_environment() {
     say "making an environment for Python $(version_of "$python") in .venv"
     rm -f "$stamp"
     find "$venv" -mindepth 1 -maxdepth 1 ! -name 'setup.*' -exec rm -rf {} +
-    quietly "$python" -m venv "$venv"
+    quietly "$python" -m venv --without-pip "$venv"
+}
+
+make_build() { # an environment that installs into others and builds, with these packages
+    rm -rf "$build"
+    quietly "$(find_python)" -m venv "$build"
+    pip_install "$build" "$@"
 }
 
 # The stamp: where and with which Python the environment was made (moved, it does not work), how many files it has (fewer:
@@ -106,7 +115,9 @@ origin() { echo "$root, $("$venv/bin/python" -V)"; } 2>/dev/null
 count_files() { find "$venv"/{bin,lib,pyvenv.cfg} -name __pycache__ -prune -o ! -type d -print | wc -l; } 2>/dev/null
 packages() { echo "$1 $(cd "$root" && cat pyproject.toml requirements.lock "$1" | sha256sum)"; }
 
-pip_install() { quietly "$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@"; }
+pip_install() { # into an environment
+    quietly "$build/bin/python" -m pip --python "$1/bin/python" install --quiet --no-input --disable-pip-version-check "${@:2}"
+}
 
 # --- for both ---
 
