@@ -28,9 +28,9 @@ from modules.containers import find_shortage
 from modules.damage import require_read
 from modules.installed import LOCALE
 from modules.media import seconds_of
-from modules.output import is_special
+from modules.output import WritingModule, is_special
+from modules.selection import codes_of
 from modules.sources import Watch
-from modules.writing import WritingModule
 
 MAX_WARNINGS = 50
 """Warnings of a program that go on the record. A damaged source causes tens of thousands."""
@@ -43,13 +43,6 @@ _LAST_FRAME = 0.5
 
 _PATIENCE = 600.0
 """Seconds for identifying a file. The disk may be busy with a mux of 50 GB."""
-
-_PAIRS = """
-    alb sqi arm hye baq eus bur mya chi zho cze ces dut nld fre fra geo kat ger deu gre ell ice isl mac mkd mao mri
-    may msa per fas rum ron slo slk tib bod wel cym
-""".split()  # noqa: SIM905 - forty words
-_OTHER_NAMES = dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True)) | dict(zip(_PAIRS[1::2], _PAIRS[::2], strict=True))
-"""The other code of each language that has two in ISO 639-2, a bibliographic and a terminological one."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +60,7 @@ class Track:
 
     def has_language(self, language: str) -> bool:
         """True if `language` is a code of the track's language."""
-        code = language.lower()
-        return not self.languages.isdisjoint({language, code, _OTHER_NAMES.get(code, code)})
+        return not self.languages.isdisjoint(codes_of(language))
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,8 @@ from modules.checks import require_space, same_file
 from modules.cleanup import checks
 from modules.cleanup.actions import Action, bare, read_actions
 from modules.cleanup.copying import bytes_to_copy, copy_bytes, device
-from modules.output import SPECIAL, Output, is_special, sync
+from modules.output import SPECIAL, Output, WritingModule, is_special, sync
 from modules.sources import Watch
-from modules.writing import WritingModule
 
 
 class Cleanup(WritingModule):

@@ -6,7 +6,6 @@ the duration that `expect` predicts.
 """
 
 import contextlib
-import dataclasses
 import os
 import re
 import shlex
@@ -41,11 +40,10 @@ from modules.ffmpeg.options import (
     unquoted_options,
     written,
 )
-from modules.ffmpeg.specifiers import settled_maps
 from modules.media import ExpectedOutput
-from modules.output import Output, is_special
+from modules.output import Output, WritingModule, is_special
+from modules.selection import in_words, is_in_words
 from modules.sources import Stamp, Watch, read_stamp
-from modules.writing import WritingModule
 
 _CODECS = names("c codec vcodec acodec scodec")
 
@@ -84,8 +82,10 @@ class Ffmpeg(WritingModule):
         """
         self._need_sets(ValidationError)
         outputs = self._outputs()
-        argv = self._argv(self._encoding(), outputs)
-        return [shlex.join(argv), *(output.commit_command() for output in outputs.values())]
+        task = self._encoding(self._probe_settled()).settled()
+        words = [each for each in task.data["source_maps"] if is_in_words(each)]
+        notes = [f"# of sources[{each['source']}], which is not there yet: {in_words(each)}" for each in words]
+        return [*notes, shlex.join(self._argv(task, outputs)), *(each.commit_command() for each in outputs.values())]
 
     def find_problems(self) -> Iterator[str]:
         """Check files first, then ask the server, then ffmpeg and ffprobe."""
@@ -133,8 +133,7 @@ class Ffmpeg(WritingModule):
 
     def _write(self, task: EncodeTask, expected: ExpectedOutput, watch: Watch) -> None:
         outputs = self._outputs()
-        maps = settled_maps(task.data["source_maps"], task.streams)
-        argv = self._argv(dataclasses.replace(task, data={**task.data, "source_maps": maps}), outputs)
+        argv = self._argv(task.settled(), outputs)
         files.make_log_directory(argv)
         with contextlib.ExitStack() as stack:
             for output in outputs.values():
@@ -265,12 +264,12 @@ class Ffmpeg(WritingModule):
 
     def _stream_problems(self, task: EncodeTask) -> Iterator[str]:
         """Mapped streams that their source lacks, and sources that cannot be read or end before the encode starts."""
-        seen = {index: source for index, source in enumerate(task.sources) if self._can_look(source[0])}
-        probes = dict(zip(seen, self._probe_sources(seen.values()), strict=True))
-        for index, (name, options) in seen.items():
-            if not probes[index] and not set(options) - _TIMES:
+        probes = self._probe_settled()
+        for index, found in probes.items():
+            name, options = task.sources[index]
+            if not found and not set(options) - _TIMES:
                 yield f"sources[{index}]: {name}: is no media that ffprobe can read"
-            length = certain_length(probes[index])
+            length = certain_length(found)
             if length is not None and "stream_loop" not in options and media.clock(options.get("ss")) >= length:
                 yield f"sources[{index}]: {name}: ss {options['ss']} is after its end ({length:.1f} s)"
         yield from self._mapping_problems(self._encoding(probes))
@@ -306,6 +305,11 @@ class Ffmpeg(WritingModule):
                 self._sets[name] = unquoted_options(fetch_option_set(name), where, self.warn)
             except ValidationError as error:
                 yield from (f"output_maps[{index}].option_set: {problem}" for problem in error.problems)
+
+    def _probe_settled(self) -> dict[int, Mapping[str, Any]]:
+        """ffprobe's answers for the sources that are there already, by number."""
+        seen = {index: each for index, each in enumerate(self._encoding().sources) if self._can_look(each[0])}
+        return dict(zip(seen, self._probe_sources(seen.values()), strict=True))
 
     def _probe_sources(self, sources: Collection[tuple[str, Options]]) -> list[Mapping[str, Any]]:
         """ffprobe's answers for sources, as many at a time as there are processors."""

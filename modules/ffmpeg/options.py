@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from modules import schema as task_schema
 from modules.command import Options, to_argument
 from modules.data import address, server_data
 from modules.ffmpeg import files, known
-from modules.ffmpeg.specifiers import Stream, selected, source_map, with_suffix
+from modules.ffmpeg.specifiers import Stream, selected, settled_maps, source_map, with_suffix
 
 
 def names(text: str) -> frozenset[str]:
@@ -104,6 +104,10 @@ class EncodeTask:
     def chosen(self) -> list[tuple[int, Stream]]:
         """The streams that the task maps, each with the number of its source."""
         return selected(self.data["source_maps"], self.outputs, self.streams)
+
+    def settled(self) -> "EncodeTask":
+        """The task with maps as ffmpeg understands them: see `settled_maps`."""
+        return replace(self, data={**self.data, "source_maps": settled_maps(self.data["source_maps"], self.streams)})
 
 
 def ffmpeg_command(

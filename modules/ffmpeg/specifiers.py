@@ -6,6 +6,7 @@ from typing import Any
 
 from modules.command import to_argument
 from modules.media import is_cover
+from modules.selection import Description, choose, is_in_words
 
 KINDS = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
 
@@ -36,19 +37,25 @@ def source_map(entry: Mapping[str, Any]) -> str:
 
 
 def settled_maps(maps: Sequence[Mapping[str, Any]], sources: Sequence[Sequence[Stream]]) -> Sequence[Mapping[str, Any]]:
-    """The maps without those optional ones that look for a tag and select nothing.
+    """The maps with numbers in the place of words, and without those optional ones that look for a tag and select
+    nothing: ffmpeg 7.1 takes the `?` of such a map for a part of the tag's value.
 
-    ffmpeg 7.1 takes the `?` of such a map for a part of the tag's value.
+    Words stay where the source is not known.
     """
-    settled = []
+    settled: list[Mapping[str, Any]] = []
     for entry in maps:
+        streams = sources[int(entry["source"])]
+        in_words = is_in_words(entry) and bool(streams)
         is_doubtful = entry.get("optional") and re.search(r"(^|:)m:", specifier(entry))
-        found = select(sources[int(entry["source"])], specifier(entry)) if is_doubtful else None
+        found = select_map(streams, entry) if in_words or is_doubtful else None
         if found is None:
             settled.append(entry)
+        elif in_words:
+            settled += [{"source": entry["source"], "stream": streams.index(each)} for each in found]
         elif found:
             settled.append({**entry, "optional": False})
-    return settled or maps  # without any map, ffmpeg would choose by itself
+    # Without any map, ffmpeg would choose by itself.
+    return settled or [entry for entry in maps if not is_in_words(entry)]
 
 
 def with_suffix(key: str, entry: Mapping[str, Any]) -> str:
@@ -58,6 +65,31 @@ def with_suffix(key: str, entry: Mapping[str, Any]) -> str:
         return key
     first, colon, rest = name.partition(":")
     return f"{key}{colon}{rest}" if key.endswith(f":{first}") else f"{key}:{name}"
+
+
+def select_map(streams: Sequence[Stream], entry: Mapping[str, Any]) -> list[Stream] | None:
+    """The streams that an entry of `source_maps` selects; `None` where ffprobe's answer does not tell."""
+    if not is_in_words(entry):
+        return select(streams, specifier(entry))
+
+    def candidates(words: Mapping[str, Any]) -> Sequence[Stream]:
+        return select(streams, specifier({key: value for key, value in words.items() if key != "stream"})) or ()
+
+    return choose(entry, "stream", candidates, lambda stream: describe(streams.index(stream), stream))
+
+
+def describe(number: int, stream: Stream) -> Description:
+    """A stream as words select it. One without a language has the language `und`."""
+    tags = {name.lower(): str(held) for name, held in stream.get("tags", {}).items()}
+    dispositions = stream.get("disposition", {})
+    return Description(
+        number,
+        stream.get("codec_type", ""),
+        (stream.get("codec_name", ""),),
+        frozenset({tags.get("language", "und").lower()}),
+        tags.get("title", ""),
+        frozenset(name for name, is_set in dispositions.items() if is_set),
+    )
 
 
 def select(streams: Sequence[Stream], name: str) -> list[Stream] | None:
@@ -90,9 +122,11 @@ def selected(
     `maps` are the task's `source_maps`, `options` those of its outputs, whose `map` adds streams and takes some away,
     and `sources` the streams of each source.
     """
-    wanted = [(False, int(entry["source"]), specifier(entry)) for entry in maps] + list(further_maps(options))
     chosen: list[tuple[int, Stream]] = []
-    for is_negative, index, name in wanted:
+    for entry in maps:
+        index = int(entry["source"])
+        chosen += [(index, each) for each in (select_map(sources[index], entry) or () if index < len(sources) else ())]
+    for is_negative, index, name in further_maps(options):
         found = [(index, stream) for stream in (select(sources[index], name) or [] if index < len(sources) else [])]
         chosen = [each for each in chosen if each not in found] if is_negative else chosen + found
     return chosen

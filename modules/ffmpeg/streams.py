@@ -10,8 +10,9 @@ from typing import Any
 
 from modules.command import Options, to_argument
 from modules.ffmpeg.options import EncodeTask, names
-from modules.ffmpeg.specifiers import KINDS, Stream, further_maps, select, source_map, specifier
+from modules.ffmpeg.specifiers import KINDS, Stream, describe, further_maps, select, select_map, source_map, specifier
 from modules.media import is_cover
+from modules.selection import in_words, is_in_words, list_known
 
 _COUNTED = re.compile(r"(?:[vasdtV]:)?\d+")
 """Specifiers that count streams. What they count may be covers; any other specifier names what it selects."""
@@ -30,14 +31,32 @@ def source_problems(task: EncodeTask) -> Iterator[str]:
     """Streams that are mapped and that their source lacks, and covers in the place of films."""
     maps = []
     for index, entry in enumerate(task.data["source_maps"]):
-        own, name = _streams(task, entry), specifier(entry)
-        if own and not entry.get("optional") and select(own, name) == []:
-            kind = KINDS.get(name[:1].lower(), "")
-            count = len(select(own, name[:1]) or []) if kind else len(own)
-            has = f"{count} {kind} stream{'s' if count != 1 else ''}".replace("  ", " ")
-            yield f"source_maps[{index}]: {source_map(entry)}, but sources[{entry['source']}] has {has}"
-        maps.append((f"source_maps[{index}]", int(entry["source"]), name))
+        own, where, source = _streams(task, entry), f"source_maps[{index}]", int(entry["source"])
+        found = select_map(own, entry)
+        if own and not entry.get("optional") and found == []:
+            yield f"{where}: {_missing(own, entry)}"
+        if is_in_words(entry) and not own and source in task.probes:
+            yield f"{where}: nothing can be read of the streams of sources[{source}], to choose one in words"
+        if not is_in_words(entry):
+            maps.append((where, source, specifier(entry)))
+        elif found and {"first", "stream"} & entry.keys():
+            maps.append((where, source, str(own.index(found[0]))))
     yield from _covers(task, maps)
+    is_known = all(task.streams) and not task.given & _GRAPHS
+    if is_known and not task.chosen and any(map(is_in_words, task.data["source_maps"])):
+        yield "source_maps: none of them selects a stream, and without any ffmpeg would choose by itself"
+
+
+def _missing(own: Sequence[Stream], entry: Mapping[str, Any]) -> str:
+    """What to tell of a map that selects nothing."""
+    if is_in_words(entry):
+        has = list_known(itertools.starmap(describe, enumerate(own)))
+        return f"no stream of sources[{entry['source']}] fits {in_words(entry)}; it has {has}"
+    name = specifier(entry)
+    kind = KINDS.get(name[:1].lower(), "")
+    count = len(select(own, name[:1]) or []) if kind else len(own)
+    has = f"{count} {kind} stream{'s' if count != 1 else ''}".replace("  ", " ")
+    return f"{source_map(entry)}, but sources[{entry['source']}] has {has}"
 
 
 def _streams(task: EncodeTask, entry: Mapping[str, Any]) -> Sequence[Stream]:
@@ -107,7 +126,7 @@ def _lost_options(task: EncodeTask, found: Sequence[Stream]) -> Iterator[str]:
 
 def _is_known(task: EncodeTask, entry: Mapping[str, Any]) -> bool:
     own = _streams(task, entry)
-    return bool(own) and select(own, specifier(entry)) is not None
+    return bool(own) and select_map(own, entry) is not None
 
 
 def _addressed(task: EncodeTask) -> Iterator[tuple[str, str]]:

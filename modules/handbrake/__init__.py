@@ -38,8 +38,8 @@ from modules.handbrake.options import (
     scan_command,
 )
 from modules.media import ExpectedOutput
+from modules.output import WritingModule
 from modules.sources import Watch, files_of, list_problems, part_shortages
-from modules.writing import WritingModule
 
 
 class Handbrake(WritingModule):

@@ -9,12 +9,12 @@ import pytest
 
 from tests.cases.checks import Check, completes, refused, stopped, told
 from tests.cases.client import Client
-from tests.cases.tasks import AAC, COPY, ENCODE, Task, ffmpeg, handbrake, mkvmerge
+from tests.cases.tasks import AAC, COPY, ENCODE, Task, ffmpeg, handbrake, job, mkvmerge
 
 pytestmark = pytest.mark.tools
 
 FILM, SMALL = "video h264 320x180", "video h264 160x90"
-JPN, ENG = "audio jpn", "audio eng Commentary"
+JPN, ENG, GER = "audio jpn", "audio eng Commentary", "subtitle ger"
 
 
 def mapped(source: str, *maps: str, target: str = "out.mkv", **options: Any) -> Task:
@@ -284,3 +284,85 @@ def test_selections(case: str, client: Client) -> None:
     task, check = SELECTIONS[case]
 
     check(client.run(task))
+
+
+# --- streams in words ---
+
+
+def sound(**words: Any) -> dict[str, Any]:
+    return {"specifier": "a"} | words
+
+
+def in_words(*entries: dict[str, Any], source: str = "subs.mkv", **more: Any) -> Task:
+    """Copy what these source maps choose."""
+    return ffmpeg(source, source_maps=[{"source": 0} | each for each in entries], outs={"0": COPY}, **more)
+
+
+COMMENTS = {"title": "*comment*"}
+WORDS: dict[str, tuple[Task, Check]] = {
+    "languages in order": (in_words(sound(language=["fre", "eng", "jpn"])), holds(ENG)),
+    "the other code of a language": (in_words({"specifier": "s", "language": "deu"}), holds(GER)),
+    "no language": (in_words({"specifier": "s", "language": "und"}), holds("subtitle ass")),
+    "codecs, of all types": (in_words({"codec": ["subrip", "h26?"]}), holds(FILM, GER)),
+    "dispositions": (in_words({"disposition": ["forced", "default"]}), holds(GER)),
+    "all but comments": (in_words({"specifier": "V"}, sound(exclude=COMMENTS)), holds(FILM, JPN)),
+    "an order of its own": (
+        in_words(sound(language="eng"), sound(first=True), {"codec": "h264"}),
+        holds(ENG, JPN, FILM),
+    ),
+    "or another type": (in_words(sound(language="fre", **{"or": {"specifier": "s", "first": True}})), holds(GER)),
+    "none, and that is well": (in_words({"specifier": "V"}, sound(language="fre", optional=True)), holds(FILM)),
+    "none at all": (in_words(sound(language="fre", optional=True)), refused("source_maps", "none of them selects")),
+    "none, and what there is": (
+        in_words(sound(language=["fre", "ita"], exclude=COMMENTS)),
+        refused(
+            "source_maps[0]: no stream of sources[0] fits specifier a, language fre or ita, exclude {title *comment*};",
+            '1 (audio, aac, jpn, default), 2 (audio, aac, eng, "Commentary")',
+            "3 (subtitle, subrip, ger, default, forced)",
+        ),
+    ),
+    # Covers are video to ffmpeg, in words too.
+    "the first, which is a cover": (
+        in_words({"specifier": "v", "first": True}, source="cover1st.mp4"),
+        refused("source_maps[0]", "cover", "V"),
+    ),
+    "all but covers": (
+        in_words({"specifier": "v", "exclude": {"disposition": "attached_pic"}}, source="cover1st.mp4"),
+        holds(FILM),
+    ),
+    # Sources that say less.
+    "no languages in the container": (in_words(sound(language=["jpn", "und"]), source="av.avi"), holds("audio")),
+    "a transport stream": (in_words(sound(language="eng"), source="full.ts"), holds("audio eng")),
+    "a source that is cut short": (in_words(sound(language="jpn"), source="cut60.av.mkv"), refused("cut60.av.mkv")),
+    "no media": (in_words(sound(language="jpn"), source="text.mkv"), refused("text.mkv", "no media")),
+    "words that are none": (
+        in_words(sound(languag="jpn", disposition="defalt", **{"or": {"source": 1}})),
+        refused("source_maps[0].languag: ", "did you mean 'language'", "source_maps[0].disposition", "[0].or.source"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_words(case: str, client: Client) -> None:
+    """ffmpeg copies the streams that fit the words, in the order of the maps."""
+    task, check = WORDS[case]
+
+    check(client.run(task))
+
+
+def test_words_for_a_file_that_is_not_there_yet(client: Client) -> None:
+    """What an earlier task will write is looked at when it is there; a dry run says what will be chosen then."""
+    first = in_words({"specifier": "V"}, sound(language="jpn"), target="new.mkv", source="av.mkv")
+    then = in_words(sound(language=["eng", "jpn"]), source="new.mkv")
+    client.provide(job(first, then))
+    _, plan, _ = client.call("run", "--dry-run", str(client.write(job(first, then))))
+
+    assert "-map 0:V -map 0:1 " in plan.splitlines()[0]
+    assert "# of sources[0], which is not there yet: specifier a, language eng or jpn" in plan
+    completes(changed=["new.mkv", "out.mkv"], holds={"out.mkv": [JPN]})(client.run(job(first, then)))
+
+    client.shell("rm new.mkv out.mkv")
+    then = in_words(sound(language="eng"), source="new.mkv")
+    stopped("fits specifier a, language eng;", "(audio, vorbis, jpn, default)", changed=["new.mkv"])(
+        client.run(job(first, then))
+    )

@@ -4,14 +4,26 @@ from typing import Any
 
 import pytest
 
-from modules.ffmpeg.specifiers import select, selected, specifier, with_suffix
+from modules.ffmpeg.specifiers import select, selected, settled_maps, specifier, with_suffix
 
 STREAMS: list[dict[str, Any]] = [
-    {"codec_type": "video", "index": 0, "disposition": {"attached_pic": 1}},
-    {"codec_type": "video", "index": 1, "disposition": {"default": 1}, "id": "0x100"},
-    {"codec_type": "audio", "index": 2, "disposition": {"default": 1}, "tags": {"language": "jpn"}},
-    {"codec_type": "audio", "index": 3, "tags": {"LANGUAGE": "eng", "title": "A: B"}, "id": "0x101"},
-    {"codec_type": "subtitle", "index": 4, "tags": {"language": "eng"}},
+    {"codec_type": "video", "index": 0, "codec_name": "png", "disposition": {"attached_pic": 1}},
+    {"codec_type": "video", "index": 1, "codec_name": "h264", "disposition": {"default": 1, "dub": 0}, "id": "0x100"},
+    {
+        "codec_type": "audio",
+        "index": 2,
+        "codec_name": "ac3",
+        "disposition": {"default": 1},
+        "tags": {"language": "jpn"},
+    },
+    {
+        "codec_type": "audio",
+        "index": 3,
+        "codec_name": "pcm_s16le",
+        "tags": {"LANGUAGE": "eng", "title": "A: B"},
+        "id": "0x101",
+    },
+    {"codec_type": "subtitle", "index": 4, "codec_name": "ass", "tags": {"language": "eng", "title": "[Signs]"}},
 ]
 
 
@@ -66,7 +78,7 @@ def test_options_of_a_stream(key: str, entry: dict[str, Any], expected: str) -> 
         ("9", []),
         ("m:language:eng", [3, 4]),
         ("a:m:language:eng", [3]),
-        ("m:title", [3]),
+        ("m:title", [3, 4]),
         ("m:title:A: B", [3]),
         (r"m:title:A\: B", [3]),
         ("a:m:language:fra", []),
@@ -83,6 +95,47 @@ def test_select(name: str, indices: list[int]) -> None:
 
     assert found is not None
     assert [stream["index"] for stream in found] == indices
+
+
+@pytest.mark.parametrize(
+    ("words", "indices"),
+    [
+        ({"language": "eng"}, [3, 4]),
+        ({"language": ["fre", "ENG", "jpn"]}, [3, 4]),  # the first language that there is, and no other
+        ({"language": "jpn", "codec": "dts"}, []),
+        ({"language": ["jpn", "eng"], "codec": "ass"}, [4]),  # in which there is anything that fits
+        ({"language": "und"}, [0, 1]),
+        ({"codec": "AC-3"}, [2]),
+        ({"codec": ["pcm*", "h26?"]}, [1, 3]),
+        ({"codec": "h26"}, []),
+        ({"title": "a: *"}, [3]),
+        ({"title": "[signs]"}, [4]),  # a bracket is no wildcard
+        ({"title": ["?*"]}, [3, 4]),
+        ({"disposition": "default"}, [1, 2]),
+        ({"disposition": ["default", "dub"]}, []),
+        ({"specifier": "v", "exclude": {"disposition": "attached_pic"}}, [1]),
+        ({"exclude": {"language": ["eng", "und"]}}, [2]),
+        ({"exclude": {"language": "eng", "codec": "ass"}}, [0, 1, 2, 3]),  # only what is all of it
+        ({"first": True}, [0]),
+        ({"specifier": "a", "first": False}, [2, 3]),
+        ({"language": "eng", "stream": 1}, [4]),
+        ({"language": "eng", "stream": 2}, []),
+        ({"specifier": "a:m:title", "language": "eng"}, [3]),
+        ({"specifier": "a", "language": "fre", "or": {"first": True}}, [2]),
+        ({"specifier": "a", "language": "jpn", "or": {"codec": "ass"}}, [2]),
+        ({"language": "fre", "or": {"title": "x", "or": {"specifier": "V"}}}, [1]),
+        ({"specifier": "a", "language": "fre", "or": {}}, [2, 3]),
+        ({"specifier": "p:1", "first": True}, []),
+    ],
+)
+def test_words(words: dict[str, Any], indices: list[int]) -> None:
+    """Words select the streams that fit all of them; `or` says what else, if there is none."""
+    entry = {"source": 0} | words
+    found = [stream["index"] for _, stream in selected([entry], [], [STREAMS])]
+    settled = settled_maps([entry, {"source": 0, "stream": 1}], [STREAMS])
+
+    assert found == indices
+    assert settled == [{"source": 0, "stream": index} for index in [*indices, 1]]
 
 
 @pytest.mark.parametrize(
