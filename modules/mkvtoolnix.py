@@ -15,7 +15,7 @@ import re
 import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,14 +45,32 @@ _PATIENCE = 600.0
 """Seconds for identifying a file. The disk may be busy with a mux of 50 GB."""
 
 
+_FLAGS = {
+    "default_track": "default",
+    "forced_track": "forced",
+    "flag_commentary": "comment",
+    "flag_hearing_impaired": "hearing_impaired",
+    "flag_original": "original",
+    "flag_text_descriptions": "descriptions",
+    "flag_visual_impaired": "visual_impaired",
+}
+"""mkvmerge's names of a track's flags, and ffmpeg's."""
+
+
 @dataclass(frozen=True)
 class Track:
-    """A track of a file. `languages` are its ISO 639-2 and its BCP 47 code; `codec` is Matroska's id or empty."""
+    """A track of a file. `languages` are its ISO 639-2 and its BCP 47 code; `codec` is Matroska's id or empty.
+
+    `codecs` are all names of its codec, mkvmerge's own first. `dispositions` has ffmpeg's words for its flags.
+    """
 
     id: int
     type: str
     languages: frozenset[str] = frozenset()
     codec: str = ""
+    codecs: tuple[str, ...] = ()
+    title: str = ""
+    dispositions: frozenset[str] = frozenset()
     span: float | None = None
     """Seconds from the first frame's beginning to the last one's end, if a copy is certain to have them, too."""
     bytes: int | None = None
@@ -209,9 +227,17 @@ def _track(track: Mapping[str, Any], container: Mapping[str, Any]) -> Track:
         track["type"],
         frozenset(properties[key] for key in ("language", "language_ietf") if key in properties),
         properties.get("codec_id", ""),
+        tuple(_codec_names(track.get("codec", ""), properties.get("codec_id", ""))),
+        properties.get("track_name", ""),
+        frozenset(word for flag, word in _FLAGS.items() if properties.get(flag)),
         _span(track["type"], properties, container, is_own=is_own),
         int(size) if is_own and re.fullmatch("[0-9]{1,18}", size) else None,
     )
+
+
+def _codec_names(name: str, codec_id: str) -> Iterator[str]:
+    """All names of a codec: of `AVC/H.264/MPEG-4p10` and `V_MPEG4/ISO/AVC`, each part, too."""
+    yield from dict.fromkeys([name, *name.split("/"), codec_id, *re.sub("^[A-Z]_", "", codec_id).split("/")])
 
 
 def _span(kind: str, properties: Mapping[str, Any], container: Mapping[str, Any], *, is_own: bool) -> float | None:

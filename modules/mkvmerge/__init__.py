@@ -8,7 +8,8 @@ and attachments that the task asks for, and the lengths that the sources state f
 import contextlib
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from modules import checks, context
 from modules import schema as task_schema
 from modules.base import location
 from modules.containers import contradiction
-from modules.mkvmerge.command import may_select, mkvmerge_command, shielded
-from modules.mkvmerge.expect import attachment_names, expect_tracks, track_problems, used_shares, verify_output
+from modules.mkvmerge.command import may_select, mkvmerge_command, shielded, source_files
+from modules.mkvmerge.expect import attachment_names, expect_tracks, used_shares, verify_output
 from modules.mkvmerge.known import option_problems, selection_problems, table
+from modules.mkvmerge.tracks import append_problems, has_words, joined, settled, track_problems
 from modules.mkvtoolnix import Media, MkvModule, argument, examine
 from modules.output import Output
+from modules.selection import in_words
 from modules.sources import Watch
 
 _FILES, _TRACK_FILES = {"chapters", "global-tags", "segmentinfo"}, {"tags", "timecodes", "timestamps"}
@@ -44,7 +47,7 @@ class Mkvmerge(MkvModule):
         return [self.task["output_file"]]
 
     def inputs(self) -> list[str]:
-        return [source["filename"] for source in self.task["sources"]]
+        return [name for _, name in chain(*source_files(self.task))]
 
     def plan(self) -> list[str]:
         """The command line that `run` would use, and the renaming that follows.
@@ -53,12 +56,16 @@ class Mkvmerge(MkvModule):
         """
         task, written = self.task.to_dict(), self.output(self.task["output_file"])
         media = [self._identify_settled(source["filename"]) for source in task["sources"]]
+        task = settled(task, {index: each for index, each in enumerate(media) if each})
+        words = [entry for entry in task["tracks"] if has_words(entry)]
+        task["tracks"] = [entry for entry in task["tracks"] if entry not in words]
+        notes = [f"# of sources[{each['source']}], which is not there yet: {in_words(each)}" for each in words]
         attached: list[str] = []
         with contextlib.suppress(RunError):  # an earlier task will make the directory
             attached = self._files(written)
         argv, files = shielded(mkvmerge_command(task, media, attached, written.temporary))
         lines = [f"printf %s {shlex.quote(text)} > {shlex.quote(name)}" for name, text in files.items()]
-        return [*lines, shlex.join(argv), written.commit_command()]
+        return [*notes, *lines, shlex.join(argv), written.commit_command()]
 
     def find_problems(self) -> Iterator[str]:
         task = self.task.to_dict()
@@ -74,11 +81,15 @@ class Mkvmerge(MkvModule):
         task = self.task.to_dict()
         entries = [*task["sources"], *task.get("tracks", []), task]
         named = [value for entry in entries for key, value in entry.get("options", {}).items() if key in _READ]
-        sources = [entry["filename"] for entry in [*task["sources"], *task.get("attachments", [])]]
-        return [*sources, *(name for name in named if isinstance(name, str))]
+        attached = [entry["filename"] for entry in task.get("attachments", [])]
+        return [*self.inputs(), *attached, *(name for name in named if isinstance(name, str))]
 
     def _work(self, task: Mapping[str, Any], watch: Watch) -> None:
-        media = self._examine_all(task)
+        known = self._examine_all(task)
+        media = list(joined(known).values())
+        names = map(argument, self.inputs())
+        durations = {name: each.duration for name, each in zip(names, chain(*known.values()), strict=True)}
+        task = settled(task, dict(enumerate(media)))
         expected = expect_tracks(task, media)
         with contextlib.ExitStack() as stack:
             written = stack.enter_context(self.output(task["output_file"]))
@@ -91,39 +102,47 @@ class Mkvmerge(MkvModule):
             for name, text in option_files.items():
                 stack.callback(os.unlink, name)
                 Path(name).write_text(text, encoding="utf-8")
-            durations = {
-                argument(source["filename"]): each.duration for source, each in zip(task["sources"], media, strict=True)
-            }
             has_warned = self._execute(argv, durations)
             if has_warned and "--abort-on-warnings" in argv:
                 raise RunError(message="mkvmerge gave up at a warning, as abort-on-warnings tells it to")
             verify_output(written.temporary, expected, attachment_names(task, attached))
-            self._require_read(list(dict.fromkeys(source["filename"] for source in task["sources"])), watch)
+            self._require_read(list(dict.fromkeys(self.inputs())), watch)
             self.warn_of_loss(written.target)
             written.commit()
 
-    def _examine_all(self, task: Mapping[str, Any]) -> list[Media]:
-        """The contents of all sources.
+    def _examine_all(self, task: Mapping[str, Any]) -> dict[int, list[Media]]:
+        """The contents of all files, by the sources' numbers.
 
         Raises:
             RunError: A source cannot be read, is cut short, or lacks a listed track.
         """
-        media, found = [], []
-        for index, source in enumerate(task["sources"]):
-            content, problems = examine(f"sources[{index}].filename", source["filename"])
-            media.append(content or Media(""))
-            found += problems
-        found = found or [
-            *track_problems(task, dict(enumerate(media))),
-            *self._problems_of_selections(task, dict(enumerate(media)), self.warn),
-        ]
+        known, found = self._examine(task, lambda _where, _name: True)
+        found = found or list(self._problems_of_tracks(task, known, self.warn))
+        if not found and not settled(task, joined(known))["tracks"] and not may_select(task):
+            found.append("tracks: none of them is in its source: none would be muxed")
         if found:
             raise RunError(problems=found)
-        return media
+        return known
+
+    def _examine(
+        self, task: Mapping[str, Any], can_look: Callable[[str, str], bool]
+    ) -> tuple[dict[int, list[Media]], list[str]]:
+        """The contents of those sources all of whose files can be looked at, by number, and problems of all files."""
+        known: dict[int, list[Media]] = {}
+        found: list[str] = []
+        for index, files in enumerate(source_files(task)):
+            contents = []
+            for where, name in files:
+                content, problems = examine(where, name) if can_look(where, name) else (None, [])
+                found += problems
+                contents += [content] if content else []
+            if len(contents) == len(files):
+                known[index] = contents
+        return known, found
 
     def _problems_of_sources(self, task: Mapping[str, Any]) -> Iterator[str]:
-        for index, source in enumerate(task["sources"]):
-            yield from checks.source_problems(self, f"sources[{index}].filename", source["filename"])
+        for where, name in chain(*source_files(task)):
+            yield from checks.source_problems(self, where, name)
 
     def _problems_of_options(self, task: Mapping[str, Any]) -> Iterator[str]:
         places = [("options", task)]
@@ -139,23 +158,22 @@ class Mkvmerge(MkvModule):
             yield "tracks: none is listed, and no source has an option such as _copy-video-tracks: none would be muxed"
 
     def _problems_of_contents(self, task: Mapping[str, Any]) -> Iterator[str]:
-        media: dict[int, Media] = {}
-        for index, source in enumerate(task["sources"]):
-            where, name = f"sources[{index}].filename", source["filename"]
-            if checks.is_settled(self, name) and not any(checks.source_problems(self, where, name)):
-                content, problems = examine(where, name)
-                yield from problems
-                if content:
-                    media[index] = content
-        yield from track_problems(task, media)
-        yield from self._problems_of_selections(task, media, lambda _: None)  # it will warn at run
+        def can_look(where: str, name: str) -> bool:
+            return checks.is_settled(self, name) and not any(checks.source_problems(self, where, name))
 
-    def _problems_of_selections(
-        self, task: Mapping[str, Any], media: Mapping[int, Media], warn: Callable[[str], None]
+        known, problems = self._examine(task, can_look)
+        yield from problems
+        yield from self._problems_of_tracks(task, known, lambda _: None)  # it will warn at run
+
+    def _problems_of_tracks(
+        self, task: Mapping[str, Any], known: Mapping[int, Sequence[Media]], warn: Callable[[str], None]
     ) -> Iterator[str]:
+        media = joined(known)
+        yield from track_problems(task, media)
         for index, content in media.items():
             options = task["sources"][index].get("options", {})
             yield from selection_problems(f"sources[{index}].options", options, content, warn)
+        yield from append_problems(settled(task, media), known)
 
     def _problems_of_attachments(self, task: Mapping[str, Any]) -> Iterator[str]:
         for index, entry in enumerate(task.get("attachments", [])):
@@ -178,10 +196,12 @@ class Mkvmerge(MkvModule):
         is_webm = task["output_file"].lower().endswith(".webm")
         if line := contradiction(task["output_file"], "webm" if is_webm else "Matroska"):
             self.warn(f"output_file: {line}")
-        for key in ("sources", "attachments"):
-            for index, entry in enumerate(task.get(key, [])):
-                if checks.same_file(entry["filename"], task["output_file"]):
-                    yield f"output_file: {task['output_file']} is also {key}[{index}]"
+        attached = [
+            (f"attachments[{index}]", each["filename"]) for index, each in enumerate(task.get("attachments", []))
+        ]
+        for where, name in [*chain(*source_files(task)), *attached]:
+            if checks.same_file(name, task["output_file"]):
+                yield f"output_file: {task['output_file']} is also {where.removesuffix('.filename')}"
 
     def _files(self, written: Output) -> list[str]:
         """The files of the attachment directories, sorted by name in each, without the output and empty files.

@@ -42,21 +42,26 @@ def mkvmerge_command(
     `media` holds the contents of each source, `None` where they are not known; `attached` are more files to attach.
     """
     argv = ["mkvmerge", "--gui-mode", "--output", argument(temporary), *flags(task.get("options", {}), "--")]
+    numbers: list[int] = []  # mkvmerge counts the files, and those that are appended among them
+    count = 0
     for index, source in enumerate(task["sources"]):
         options = source.get("options", {})
         tracks = [entry for entry in task.get("tracks", []) if entry["source"] == index]
-        argv += _selection(options, [int(entry["track"]) for entry in tracks], media[index])
-        argv += flags({key: value for key, value in options.items() if not key.startswith("_")}, "--")
+        own = [*_selection(options, [int(entry["track"]) for entry in tracks], media[index])]
+        own += flags({key: value for key, value in options.items() if not key.startswith("_")}, "--")
         for entry in tracks:
-            track, own = int(entry["track"]), entry.get("options", {})
-            argv += flags({key: _for_track(track, key, value) for key, value in own.items()}, "--")
+            own += _track_flags(entry)
         # In parentheses nothing is an option, and VTS_01_1.VOB does not bring VTS_01_2.VOB with it.
-        argv += ["(", argument(source["filename"]), ")"]
+        argv += [*own, "(", argument(source["filename"]), ")"]
+        for name in source.get("append", ()):
+            argv += ["+", *own, "(", argument(name), ")"]
+        numbers.append(count)
+        count += 1 + len(source.get("append", ()))
     for entry in task.get("attachments", []):
         argv += _attachment(entry)
     for name in attached:
         argv += ["--attach-file", argument(name)]
-    order = [f"{int(entry['source'])}:{int(entry['track'])}" for entry in task.get("tracks", [])]
+    order = [f"{numbers[int(entry['source'])]}:{int(entry['track'])}" for entry in task.get("tracks", [])]
     return [*argv, "--track-order", ",".join(order)] if order else argv
 
 
@@ -107,6 +112,20 @@ def _selection(options: Options, tracks: Sequence[int], media: Media | None) -> 
             yield from (f"--{singular}-tracks", ",".join(map(str, chosen)))
         else:
             yield f"--no-{name}"
+
+
+def _track_flags(entry: Mapping[str, Any]) -> Iterator[str]:
+    track, options = int(entry["track"]), entry.get("options", {})
+    return flags({key: _for_track(track, key, value) for key, value in options.items()}, "--")
+
+
+def source_files(task: Mapping[str, Any]) -> list[list[tuple[str, str]]]:
+    """The files of each source, those that are appended to the first among them, with their places in the data."""
+    return [
+        [(f"sources[{index}].filename", source["filename"])]
+        + [(f"sources[{index}].append[{number}]", name) for number, name in enumerate(source.get("append", ()))]
+        for index, source in enumerate(task["sources"])
+    ]
 
 
 def _for_track(track: int, key: str, value: object) -> object:

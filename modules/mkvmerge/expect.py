@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,21 +22,6 @@ class ExpectedTrack:
     source: int
     track: Track
     is_retimed: bool = False
-
-
-def track_problems(task: Mapping[str, Any], media: Mapping[int, Media]) -> Iterator[str]:
-    """Listed tracks that their source lacks. `media` holds the contents of the sources that are known, by index."""
-    count = len(task["sources"])
-    places: dict[tuple[int, int], int] = {}
-    for index, entry in enumerate(task.get("tracks", [])):
-        source, number = int(entry["source"]), int(entry["track"])
-        if (first := places.setdefault((source, number), index)) != index:
-            yield f"tracks[{index}]: is the same track as tracks[{first}], and mkvmerge copies none twice"
-        elif source >= count:
-            yield f"tracks[{index}].source: {source}, but there are only sources 0 to {count - 1}"
-        elif source in media and number not in {track.id for track in media[source].tracks}:
-            has = ", ".join(f"{track.id} ({track.type})" for track in media[source].tracks) or "none"
-            yield f"tracks[{index}].track: {number}, but sources[{source}] has only these tracks: {has}"
 
 
 def expect_tracks(task: Mapping[str, Any], media: Sequence[Media]) -> list[ExpectedTrack]:
@@ -69,6 +54,7 @@ def used_shares(task: Mapping[str, Any], media: Sequence[Media], expected: Seque
         is_known = len(known) == len(counts) and not option_names(task, index) & SELECTING
         share = sum(known) / max(os.path.getsize(name), 1) if is_known else 1.0
         found[name] = min(found.get(name, 0.0) + share, 1.0)
+        found |= dict.fromkeys(source.get("append", ()), 1.0)
     return found
 
 

@@ -98,7 +98,7 @@ PROBLEMS: dict[str, list[tuple[Change, list[str]]]] = {
         (
             entry("tracks", source=-1, tarck=0),
             [
-                "tracks[0]: missing key 'track'",
+                "tracks[0]: expected 'track', 'track_type'",
                 "tracks[0].tarck: unknown key (did you mean 'track'?)",
                 "tracks[0].source: expected 0 or more, got -1",
             ],
