@@ -21,15 +21,13 @@ import msgspec
 from app import VERSION as VERSION
 from app.formats import ID, ID_FORM
 from app.hours import WorkHours
+from app.module_settings import ModuleSettings, read_module_settings
 
 MODULE_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 """The import path of a class, such as `modules.ffmpeg.Ffmpeg`."""
 
 MAX_SLOTS = 64
 """The largest WORKER_SLOTS: to the server each slot is a worker of its own, and each needs some threads."""
-
-NOTIFY_PREFIX = "NOTIFY_"
-"""Begins the names of variables with secrets for `[tool.server.notify]`, which tasks and their tools do not get."""
 
 SECRETS = frozenset({"API_TOKEN", "WORKER_TOKEN"})
 """Settings that are never shown, and that tasks and their tools do not get."""
@@ -111,6 +109,8 @@ class Client(msgspec.Struct, frozen=True):
     """`[tool.client.hooks]`: `job_ended`, an argument list, and the limits of such commands."""
     server: dict[str, Any]
     """`[tool.server]`, as `load_server` returns it."""
+    settings: dict[str, ModuleSettings] = {}
+    """`[tool.client.modules.settings]`, by the name of the module."""
 
 
 class Setting(NamedTuple):
@@ -165,7 +165,7 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
     client = _table(tools["client"], f"{file}: tool.client")
     _refuse_unknown(client, {"hooks", "limits", "modules"}, f"{file}: tool.client", "table")
     modules = _table(client.get("modules", {}), f"{file}: tool.client.modules")
-    _refuse_unknown(modules, {"enabled", "paths"}, f"{file}: tool.client.modules", "key")
+    _refuse_unknown(modules, {"enabled", "paths", "settings"}, f"{file}: tool.client.modules", "key")
     enabled = _table(modules.get("enabled", {}), f"{file}: tool.client.modules.enabled")
     for name, target in enabled.items():
         if not (isinstance(target, str) and MODULE_TARGET.fullmatch(target)):
@@ -175,7 +175,8 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
     paths = _read_paths(modules.get("paths", []), file)
     limits = _table(client.get("limits", {}), f"{file}: tool.client.limits")
     hooks = _read_hooks(client.get("hooks", {}), file)
-    return Client(file, chosen_by, dict(enabled), paths, limits, hooks, _read_server(tools, file))
+    server, settings = _read_server(tools, file), _read_module_settings(modules, file, environ)
+    return Client(file, chosen_by, dict(enabled), paths, limits, hooks, server, settings)
 
 
 def load_server(option: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -207,6 +208,13 @@ def _read_paths(paths: Any, file: Path) -> tuple[str, ...]:
     for directory in directories:
         _require_utf8(where, directory)
     return directories
+
+
+def _read_module_settings(modules: dict[str, Any], file: Path, environ: Mapping[str, str]) -> dict[str, ModuleSettings]:
+    try:
+        return read_module_settings(modules.get("settings", {}), modules.get("enabled", {}), environ)
+    except ValueError as error:
+        raise ConfigError(f"{file}: tool.client.modules.settings{error}") from error
 
 
 def _read_server(tools: dict[str, Any], file: Path) -> dict[str, Any]:

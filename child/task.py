@@ -111,6 +111,7 @@ class StepExecutor:
             start.network,
             saved_state=saved_state,
             job=CurrentJob(start.job_id, start.job_title),
+            settings=start.settings,
             exchange=self._exchange.ask,
         )
         kind = load(start)

@@ -115,6 +115,8 @@ class Start(Message, frozen=True):
     """They may use the network."""
     core_files: bool = False
     """The kernel may write core files of them."""
+    settings: dict[str, Any] = {}
+    """The operator's settings for the module, with secrets: no other module's process gets them."""
 
 
 class FinishedTask(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -66,6 +66,11 @@ class BaseModule:
         return self.sisyphus_context.results
 
     @cached_property
+    def settings(self) -> Box:
+        """The operator's settings for this module: `[tool.client.modules.settings.NAME]`."""
+        return Box(self.sisyphus_context.settings)
+
+    @cached_property
     def job(self) -> context.CurrentJob:
         """The job of this task: its `id`, its `title` and, in `run`, what the `tasks` before this one came to."""
         return self.sisyphus_context.job

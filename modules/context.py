@@ -110,6 +110,8 @@ class TaskContext:
     results: Results = field(default_factory=Results)
     """The results that the module has set."""
     job: CurrentJob = field(default_factory=CurrentJob)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The operator's settings for the module."""
     phase: tuple[str, float, float] | None = None
     """The phase that the module is in: its name, and the percent of the task at its begin and at its end."""
     phased: float = 0.0

@@ -4,15 +4,14 @@ Nothing here is ever shown: a URL may hold a password, and often its path is one
 """
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from app.config import NOTIFY_PREFIX, VERSION
+from app.config import VERSION
+from app.module_settings import NOTIFY_PREFIX, resolve
 from server.errors import ServerError
 from server.notify.apprise import open_apprise
 from server.notify.times import read_time
@@ -23,8 +22,6 @@ EVENTS = ("failed", "completed", "queue stuck", "worker lost")
 DEFAULT_EVENTS = ("failed", "queue stuck", "worker lost")
 
 WHERE = "tool.server.notify"
-
-_VARIABLE = re.compile(r"\$\{(\w*)\}")
 
 
 @dataclass(frozen=True)
@@ -120,21 +117,7 @@ def _resolve(where: str, text: Any, environ: Mapping[str, str]) -> str:
     """The value, or that of the file or the variables that it names."""
     if not isinstance(text, str) or not text:
         raise ServerError(f"{where}: expected a text")
-    if text.startswith("file:"):
-        try:
-            return Path(text.removeprefix("file:")).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise ServerError(f"{where}: the file that it names cannot be read: {why}") from error
-
-    def value_of(found: re.Match[str]) -> str:
-        name = found[1]
-        if not name.startswith(NOTIFY_PREFIX):
-            raise ServerError(
-                f"{where}: ${{{name}}}: only variables NOTIFY_… are kept from tasks: expected such a name"
-            )
-        if not (value := environ.get(name)):
-            raise ServerError(f"{where}: {name} is not set in the environment")
-        return value
-
-    return _VARIABLE.sub(value_of, text)
+    try:
+        return resolve(text, environ, NOTIFY_PREFIX)
+    except ValueError as error:
+        raise ServerError(f"{where}: {error}") from error

@@ -141,6 +141,10 @@ def show_configuration(
     _show_rows("Directories to import modules from", [(path, "", "configuration file") for path in client.paths])
     if command := client.hooks.get("job_ended"):
         _show_rows("Hooks", [("job_ended", shlex.join(command), "configuration file")])
+    for name, given in client.settings.items():
+        _show_rows(
+            f"Settings of module {name}", [(key, text, "configuration file") for key, text in given.shown.items()]
+        )
     for name, target in client.modules.items():
         own = client.limits.get(name, {})
         _show_rows(

@@ -95,6 +95,7 @@ class TaskProcess:
         bound_logger: Any,
         on_status: Callable[[msgspec.Raw], None],
         exchange: Exchange,
+        redact: Callable[[Any], Any],
     ) -> None:
         self._zygote = sandbox.zygote
         self._clock = sandbox.clock
@@ -112,8 +113,8 @@ class TaskProcess:
         self._busy = False
         self._ended: Cause | None = None
         self._stop: asyncio.Future[StopOrder] = self._loop.create_future()
-        self._log = LinePipe(child.log, lambda line: bound_logger.log(*split_level(line)))
-        self._output = LinePipe(child.output, lambda line: bound_logger.info("{}", line))
+        self._log = LinePipe(child.log, lambda line: bound_logger.log(*redact(split_level(line))))
+        self._output = LinePipe(child.output, lambda line: bound_logger.info("{}", redact(line)))
         self._channel: Channel[FromTask] = Channel(
             child.queue,
             FromTask,
@@ -132,11 +133,12 @@ class TaskProcess:
         job_id: str,
         on_status: Callable[[msgspec.Raw], None],
         exchange: Exchange = without_server,
+        redact: Callable[[Any], Any] = lambda value: value,
     ) -> "TaskProcess":
         """Have the zygote fork a task process, which then waits for its `Start`.
 
         `label` names the task in the log. `on_status` gets what the module tells its heartbeat. `exchange` answers
-        its requests, one at a time, and is cancelled when the step ends.
+        its requests, one at a time, and is cancelled when the step ends. `redact` removes secrets from the log.
 
         Raises:
             SpawnError: it could not be started.
@@ -145,7 +147,7 @@ class TaskProcess:
         """
         child = await sandbox.zygote.spawn()
         bound_logger = logger.bind(job=job_id, task=label, pid=child.pid)
-        self = cls(sandbox, child, bound_logger, on_status, exchange)
+        self = cls(sandbox, child, bound_logger, on_status, exchange, redact)
         try:
             await self._confine(sandbox)
         except BaseException:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import msgspec
 from loguru import logger
 
-from app.config import NOTIFY_PREFIX, SECRETS, Settings, shown_url
+from app.config import SECRETS, Settings, shown_url
+from app.module_settings import MODULE_PREFIX, NOTIFY_PREFIX
 from ipc import linux, ownership
 from ipc.messages import Cause, Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import encode
@@ -256,9 +257,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "API_URL": shown_url(settings.api_url),  # without the password that it may hold
     }
     hidden = SECRETS | systemd.VARIABLES
-    shown = {
-        name: value for name, value in os.environ.items() if not (name in hidden or name.startswith(NOTIFY_PREFIX))
-    }
+    prefixes = (NOTIFY_PREFIX, MODULE_PREFIX)
+    shown = {name: value for name, value in os.environ.items() if not (name in hidden or name.startswith(prefixes))}
     return shown | own
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from app.module_settings import ModuleSettings
 from ipc.messages import (
     Cause,
     Data,
@@ -81,6 +82,7 @@ class TaskRun(TaskState):
         """`resumed`: an earlier attempt at this task was interrupted, and may have done a part of it."""
         super().__init__(index, task, earlier_record, saved_state)
         self.limits = context.runtime.limits[task.module]
+        self._settings = context.runtime.client.settings.get(task.module, ModuleSettings())
         self.process: TaskProcess | None = None
         self._context = context
         self._control = context.control
@@ -258,6 +260,7 @@ class TaskRun(TaskState):
             answer = await self.process.step(name, request, timeout, self.limits.grace.seconds)
         finally:
             guarding.cancel()
+        answer = self._settings.redact(answer)
         if not isinstance(answer, Ready):
             self.warnings += answer.warnings
             try:
@@ -304,6 +307,7 @@ class TaskRun(TaskState):
             self._context.job.job_id,
             self._on_status,
             self._exchange,
+            self._settings.redact,
         )
 
     def _start_message(self) -> Start:
@@ -325,10 +329,11 @@ class TaskRun(TaskState):
             roots=self.limits.roots,
             network=self.limits.network,
             core_files=self.limits.core_files,
+            settings=self._settings.values,
         )
 
     def _on_status(self, raw: msgspec.Raw) -> None:
-        self.status = read_status(raw)
+        self.status = self._settings.redact(read_status(raw))
         self._reports += 1
         self._observer.on_status(self)
 

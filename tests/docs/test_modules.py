@@ -132,7 +132,7 @@ def test_configuration_is_sound(block: Block, tmp_path: Path) -> None:
     """The client takes each piece of configuration."""
     (tmp_path / "client.toml").write_text(block.text)
 
-    client = load_client(str(tmp_path / "client.toml"), {})
+    client = load_client(str(tmp_path / "client.toml"), {"MODULE_MEDIA_TOKEN": "pepper"})
 
     assert client.modules or client.limits
     assert load_limits(client)

@@ -10,6 +10,8 @@ from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
+
 import modules.tool
 from app.exceptions import RunError, Skipped
 from modules.base import BaseModule
@@ -156,3 +158,33 @@ class TidyTeller(Teller):
     """Wants its cleanup also when the work was not done."""
 
     cleanup_on_failure = True
+
+
+class Leaky(BaseModule):
+    """Says its settings wherever a module can say something."""
+
+    cleanup_on_failure = True
+
+    def run(self) -> None:
+        text = f"<{self.settings.to_dict()}>"
+        logger.info("logged {}", text)
+        print("printed", text, flush=True)
+        os.write(2, f"written {text}\n".encode())
+        self.warn(f"warned {text}")
+        self.results["token"] = self.settings.token
+        self.report(50, {"phase": f"told {text}"})
+        raise RunError(message=f"failed {text}", stderr=[f"stderr {text}"], problems=[text, text])
+
+    def plan(self) -> list[str]:
+        return [f"curl -H 'Authorization: {self.settings.token}'"]
+
+    def cleanup(self) -> None:
+        raise Skipped(f"skipped {self.settings}")
+
+
+class Peeker(BaseModule):
+    """Looks for others' secrets."""
+
+    def run(self) -> None:
+        self.results["settings"] = self.settings.to_dict()
+        self.results["environment"] = [name for name in os.environ if name.startswith("MODULE_")]
