@@ -233,6 +233,18 @@ def named(states: list[Callable[..., None]]) -> Any:
     )
 
 
+def named_with_signals(states: list[Callable[..., None]], *names: str) -> Any:
+    """Two parameters of a test: each state with the first of these signals, and one state with each of the others.
+
+    What signals ask for does not depend on the state (`Worker._on_signal`); what is done then does.
+    """
+    quick = next(state for state in states if state in (is_idle, in_run))
+    pairs = [*((state, names[0]) for state in states), *((quick, name) for name in names[1:])]
+    cases = {f"{state.__name__}-{name}": (state, name.split()) for state, name in pairs}
+    first = f"{quick.__name__}-{names[0]}"
+    return pytest.mark.parametrize(("state", "names"), rest_is_slow({first: cases[first]} | cases))
+
+
 def signals(*names: str) -> Any:
     """A parameter of a test: signals that are sent, one after the other. All but the first are `slow`."""
     return pytest.mark.parametrize("names", rest_is_slow({name: (name.split(),) for name in names}))

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from supervisor.worker.worker import FLUSH_TIMEOUT
-from tests.guarantees.signals.scene import BUSY, DEAF, Scene, in_run, named, signals
+from tests.guarantees.signals.scene import BUSY, DEAF, Scene, in_run, named_with_signals
 from tests.support.supervised import job
 from tests.support.waiting import until
 
 
-@named(BUSY + DEAF)
-@signals("TERM TERM", "INT TERM", "QUIT", "TERM QUIT")
+@named_with_signals(BUSY + DEAF, "TERM TERM", "INT TERM", "QUIT", "TERM QUIT")
 def test_the_second_gives_the_job_back(scene: Scene, state: Callable[[Scene], None], names: list[str]) -> None:
     """The tools are asked to stop, cleanup runs, the jobs go back to the queue and their records go; status 0."""
     state(scene)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.api.transport import CALL_TIMEOUT
-from tests.guarantees.signals.scene import BUSY, DEAF, IDLE, Scene, is_polling, named, rest_is_slow, signals
+from tests.guarantees.signals.scene import BUSY, DEAF, IDLE, Scene, is_polling, named_with_signals
 from tests.support.client import await_beats, await_calls, await_idle
 from tests.support.farm import Fault
 from tests.support.processes import await_none_alive
@@ -17,8 +17,7 @@ from tests.support.supervised import BENIGN
 from tests.support.waiting import until
 
 
-@named(IDLE)
-@signals("TERM", "INT", "QUIT")
+@named_with_signals(IDLE, "TERM", "INT", "QUIT")
 def test_an_idle_client_leaves_at_once(scene: Scene, state: Callable[[Scene], None], names: list[str]) -> None:
     """What has nothing in hand ends with 0 at the first signal, the server there or not."""
     state(scene)
@@ -30,11 +29,10 @@ def test_an_idle_client_leaves_at_once(scene: Scene, state: Callable[[Scene], No
     assert "Traceback" not in "\n".join(scene.client.log)
 
 
-@named(IDLE)
-@pytest.mark.parametrize("name", rest_is_slow({"TERM": ("TERM",), "INT": ("INT",), "QUIT": ("QUIT",)}))
-def test_a_burst_of_signals_is_no_harm(scene: Scene, state: Callable[[Scene], None], name: str) -> None:
+@named_with_signals(IDLE, "TERM", "INT", "QUIT")
+def test_a_burst_of_signals_is_no_harm(scene: Scene, state: Callable[[Scene], None], names: list[str]) -> None:
     """Three at once, of which some may arrive as one: an idle client ends as it does at one of them or at all."""
-    number = signal.Signals[f"SIG{name}"]
+    number = signal.Signals[f"SIG{names[0]}"]
     state(scene)
     for _ in range(3):
         scene.client.process.send_signal(number)
@@ -44,8 +42,7 @@ def test_a_burst_of_signals_is_no_harm(scene: Scene, state: Callable[[Scene], No
     assert "Traceback" not in "\n".join(scene.client.log)
 
 
-@named(BUSY + DEAF)
-@signals("TERM", "INT")
+@named_with_signals(BUSY + DEAF, "TERM", "INT")
 def test_the_first_drains(scene: Scene, state: Callable[[Scene], None], names: list[str]) -> None:
     """The jobs in hand are finished and their verdicts delivered, heartbeats meanwhile; no more are taken; status 0."""
     state(scene)

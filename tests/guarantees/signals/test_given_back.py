@@ -17,8 +17,13 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize(("route", "fault"), rest_is_slow(CUTS))
-@pytest.mark.parametrize("disabled", rest_is_slow({"queue disabled": (True,), "at work": (False,)}))
+@pytest.mark.parametrize(
+    ("route", "fault", "disabled"),
+    rest_is_slow(
+        {name: (*cut, True) for name, cut in CUTS.items()}
+        | {f"{name}, at work": (*CUTS[name], False) for name in ("posting", "deleting")}
+    ),
+)
 def test_a_kill_while_a_job_is_given_back(scene: Scene, route: str, fault: Fault, disabled: bool) -> None:
     """A client that is killed while it gives a job back does the rest at its next start: the job is in the queue once,
     or done once, and its old record is gone."""

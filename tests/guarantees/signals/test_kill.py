@@ -3,16 +3,11 @@
 import signal
 from collections.abc import Callable
 
-import pytest
-
-from tests.guarantees.signals.scene import BUSY, Scene, in_run, is_polling, named, signals
+from tests.guarantees.signals.scene import BUSY, Scene, is_polling, named_with_signals, signals
 from tests.support.processes import await_none_alive
 
-KILLS = ("TERM TERM TERM", "INT INT INT", "QUIT QUIT", "TERM TERM QUIT", "TERM QUIT INT")
 
-
-@named(BUSY)
-@signals(*KILLS)
+@named_with_signals(BUSY, "TERM TERM TERM", "INT INT INT", "QUIT QUIT", "TERM TERM QUIT", "TERM QUIT INT")
 def test_the_third_kills(scene: Scene, state: Callable[..., None], names: list[str]) -> None:
     """Nothing that does not stop is waited for; the status names the signal; the next start goes on with the jobs."""
     scene.configure(grace="1h")
@@ -46,21 +41,3 @@ def test_a_hanging_poll_is_killed(scene: Scene, names: list[str]) -> None:
     ended = scene.await_end()
 
     assert ended == 128 + signal.Signals[f"SIG{names[-1]}"]
-
-
-@pytest.mark.slow
-def test_kills_do_not_count(scene: Scene) -> None:
-    """A job that was killed on purpose, more often than it may take the client down, is resumed all the same."""
-    scene.configure(grace="1h")
-    in_run(scene, deaf=True)
-    (waiting,) = scene.jobs.values()
-    for _ in range(5):
-        scene.signal("QUIT", "QUIT")
-        assert scene.await_end() == 131
-        waiting.ready.unlink()
-        scene.start()
-        waiting.await_waiting()
-    scene.let_go()
-    (job_id,) = scene.jobs
-
-    assert not scene.farm.await_verdict(job_id).failed
