@@ -162,16 +162,3 @@ def test_a_zygote_lost_too_often_is_explained(supervised: Supervised, tmp_path: 
     out, _ = client.communicate()
 
     assert json.loads(out)["error"]["reason"] == "lost"
-
-
-def test_cancel_is_explained(supervised: Supervised, tmp_path: Path) -> None:
-    """A job that the operator stopped says so, and by what."""
-    ready = tmp_path / "ready"
-    client = supervised.start(job(acts("quiet", ready=str(ready))), "--json")
-    until(ready.exists, "the module to run")
-
-    client.send_signal(signal.SIGINT)
-    out, _ = client.communicate()
-    error = json.loads(out)["error"]
-
-    assert (error["reason"], error["message"]) == ("cancelled", "cancelled by SIGINT")

@@ -126,17 +126,17 @@ def test_stops_in_between_do_not_count(farm: Farm, client: Client, supervised: S
     configure(supervised, grace="1h")
     noted = Noted(tmp_path, deaf=True)
     job_id = farm.post(noted.job)
-    for ending in ("kill", "quit", "quit", "kill", "quit", "quit"):
+    quits = ["SIGQUIT: stopping", "SIGQUIT: killing"]
+    for orders in ([], quits, quits, ["SIGTERM: "], [], ["SIGTERM: "], quits, quits):
         client.start()
         noted.await_waiting()
-        if ending == "kill":
+        for words in orders:
+            since = len(client.log)
+            client.process.send_signal(signal.Signals[words.partition(":")[0]])
+            until(lambda since=since, words=words: words in "\n".join(client.log[since:]), words)
+        if orders != quits:  # as `systemctl stop` does when its patience ends
             client.kill()
-        else:
-            for words in ("SIGQUIT: stopping", "SIGQUIT: killing"):
-                since = len(client.log)
-                client.process.send_signal(signal.SIGQUIT)
-                until(lambda since=since, words=words: words in "\n".join(client.log[since:]), words)
-            client.process.wait(60)
+        client.process.wait(60)
         noted.ready.unlink()
     noted.let_go()
     client.start()

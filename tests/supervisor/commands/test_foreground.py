@@ -1,10 +1,7 @@
-"""`sisyphus-client run`: its record, its dry run, its end."""
+"""`sisyphus-client run`: its record and its dry run."""
 
 import json
-import signal
 from pathlib import Path
-
-import pytest
 
 from tests.support.supervised import BENIGN, Supervised, job
 
@@ -62,15 +59,3 @@ def test_dry_run_of_a_wrong_job(supervised: Supervised) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert "Could not validate task data: Could not build additional pylons." in done.stderr
-
-
-@pytest.mark.parametrize(("name", "status"), [("SIGHUP", 129), ("SIGQUIT", 131)])
-def test_lost_terminal_stops_the_job(supervised: Supervised, name: str, status: int) -> None:
-    """A terminal that goes away, or Ctrl-\\, stops the job like the first Ctrl-C."""
-    client = supervised.start_at("quiet", "--json")
-
-    client.send_signal(signal.Signals[name])
-    out, _ = client.communicate()
-
-    assert client.returncode == status
-    assert json.loads(out)["error"]["reason"] == "cancelled"

@@ -1,13 +1,12 @@
 """The worker's own trouble: it says what is wrong, takes no job meanwhile, keeps those it has, and goes on after it."""
 
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.client import Client, Held, await_beats, await_idle
+from tests.support.client import Client, Held, await_idle
 from tests.support.farm import Farm
 from tests.support.supervised import BENIGN
 from tests.support.waiting import until
@@ -51,21 +50,3 @@ def test_the_journal_is_made_anew(client: Client, farm: Farm, tmp_path: Path, he
 
     assert not other.failed
     assert not farm.await_verdict(job_id).failed
-
-
-def test_what_follows_an_order_to_stop_is_no_crash(client: Client, farm: Farm, held: Held) -> None:
-    """A job that outlives the patience of `systemctl stop` again and again is not failed for crashes."""
-    job_id = farm.post(held.job)
-    for _ in range(4):
-        held.ready.unlink(missing_ok=True)
-        client.start()
-        held.await_running()
-        client.process.send_signal(signal.SIGTERM)
-        until(lambda: any("SIGTERM" in line for line in client.log[-5:]), "the order to be taken")
-        await_beats(farm, 2)
-        client.kill()
-    client.start()
-    held.let_go()
-    verdict = farm.await_verdict(job_id)
-
-    assert not verdict.failed, verdict.info
