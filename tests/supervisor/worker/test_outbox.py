@@ -22,39 +22,29 @@ DOUBTS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", DOUBTS.values(), ids=DOUBTS)
-def test_doubts_are_settled_by_asking(farm: Farm, client: Client, fault: Fault) -> None:
-    """After a doubtful answer the client asks whether the job is still there, and sends again only if it is."""
-    farm.misbehave("PATCH /jobs/*/completed", fault, 1)
-    ids = [farm.post(BENIGN) for _ in range(2)]
-    client.start()
-    verdicts = await_verdicts(farm, 2)
-    sent = farm.calls(f"PATCH /jobs/{ids[0]}/completed")
-    asked = farm.calls(f"GET /jobs/{ids[0]}", sent[0].time)
-
-    assert [verdict.job_id for verdict in verdicts] == ids
-    assert len(sent) == (1 if fault.acts else 2)
-    assert len(asked) == 1
-    assert all(again.time > asked[0].time for again in sent[1:])
-
-
-@pytest.mark.parametrize("fault", [LOST, status(500), status(503)], ids=["recorded", "not recorded", "503"])
-def test_nothing_is_sent_again_while_in_doubt(farm: Farm, client: Client, fault: Fault) -> None:
-    """While the server does not say whether it has the job, the client asks, and does not send."""
-    failures = 3
+@pytest.mark.parametrize(
+    ("doubt", "failures"),
+    [
+        *((doubt, 3) for doubt in ("recorded, lost", "not recorded, 500", "not recorded, 503")),
+        *(pytest.param(doubt, 0, marks=pytest.mark.slow) for doubt in DOUBTS),
+    ],
+)
+def test_doubts_are_settled_by_asking(at_work: Client, doubt: str, failures: int) -> None:
+    """After a doubtful answer the client asks whether the job is still there, until it is told, and sends again only
+    then, and if it is."""
+    farm, fault = at_work.farm, DOUBTS[doubt]
+    before = len(farm.verdicts)
     farm.misbehave("PATCH /jobs/*/completed", fault, 1)
     farm.misbehave("GET /jobs/*", status(500), failures)
     ids = [farm.post(BENIGN) for _ in range(2)]
-    client.start()
-    verdicts = await_verdicts(farm, 2)
+    verdicts = await_verdicts(farm, before + 2)[before:]
     sent = farm.calls(f"PATCH /jobs/{ids[0]}/completed")
     asked = farm.calls(f"GET /jobs/{ids[0]}", sent[0].time)
 
     assert [verdict.job_id for verdict in verdicts] == ids
     assert len(sent) == (1 if fault.acts else 2)
     assert len(asked) == failures + 1
-    assert all(again.time > asked[failures].time for again in sent[1:])
+    assert all(again.time > asked[-1].time for again in sent[1:])
 
 
 @pytest.mark.parametrize("code", [301, 401, 403, 404, 405, 429])

