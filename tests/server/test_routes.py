@@ -243,8 +243,7 @@ def test_the_server_tells_about_itself(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["/nope", "/queue/", "/queue/nope", "/jobs/", "/workers/", "/data/", "/data/a/b/c", "/status"],
+    "path", ["/nope", "/queue/", "/queue/nope", "/jobs/", "/workers/", "/data/", "/data/a/b/c", "/status"]
 )
 def test_an_unknown_route_is_not_found(api: Api, path: str) -> None:
     """What is no route is a 404 in JSON."""

@@ -108,12 +108,7 @@ SECTIONS: dict[str, Any] = {
     "source": {"start_at": {"seconds": 10}},
     "destination": {"format": "av_mkv"},
     "video": {"encoder": "x265_10bit", "encoder_preset": "slow", "encopts": {"bframes": 8}},
-    "audio": {
-        "audio": [3, 1],
-        "aencoder": ["opus", "opus"],
-        "aname": ["Stereo 2.0", "Surround 5.1"],
-        "ab": [128, 192],
-    },
+    "audio": {"audio": [3, 1], "aencoder": ["opus", "opus"], "aname": ["Stereo 2.0", "Surround 5.1"], "ab": [128, 192]},
     "picture": {"max_height": 1080, "crop": {"top": 0, "bottom": 0, "left": 8, "right": 8}},
     "filters": {"comb_detect": {"mode": 3, "spatial_metric": 2}, "detelecine": False},
     "subtitles": {"subtitle": [2, 1], "subtitle_default": 1},

@@ -304,10 +304,7 @@ def test_full_disk(
     Handbrake(data).run()
     limit = (tmp_path / target).stat().st_size - missing
     (tmp_path / target).unlink()
-    with (
-        small_disk(limit),
-        pytest.raises(RunError, match=f"^{tmp_path}/{target}: cannot be written: File too large"),
-    ):
+    with small_disk(limit), pytest.raises(RunError, match=f"^{tmp_path}/{target}: cannot be written: File too large"):
         Handbrake(data).run()
 
     assert os.listdir(tmp_path) == ["bin"]

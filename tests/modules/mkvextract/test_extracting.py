@@ -13,13 +13,7 @@ from modules.mkvtoolnix import identify
 from tests.modules.mkvextract.scene import EVERYTHING, FILES, carry_out, failure, problems, refusal, sound
 from tests.modules.steps import put_program
 from tests.support.disks import files_limited_to
-from tests.support.films import (
-    SUBTITLES,
-    ffmpeg,
-    halve,
-    mkvmerge,
-    payload,
-)
+from tests.support.films import SUBTITLES, ffmpeg, halve, mkvmerge, payload
 from tests.support.media import look, make_clip
 
 pytestmark = pytest.mark.tools

@@ -173,11 +173,7 @@ def test_wall_clock_does_not_matter(supervised: Supervised, tmp_path: Path, step
     clock, ready = WallClock(tmp_path / "clock"), tmp_path / "ready"
     supervised.configure({"run_timeout": "3s", "stall_timeout": "1h"})
     began = time.monotonic()
-    client = supervised.start(
-        hostile("tool", ready=str(ready)),
-        "--json",
-        env=os.environ | clock.environment,
-    )
+    client = supervised.start(hostile("tool", ready=str(ready)), "--json", env=os.environ | clock.environment)
     until(ready.exists, "the module to run")
     clock.step(step)
     out, _ = client.communicate(timeout=60)
