@@ -7,15 +7,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from supervisor.worker.journal import Journal, OutboxItem, UnfinishedJob
 from tests.support.api_server import Api
 from tests.support.farm import Farm, Request, Verdict
 from tests.support.supervised import BENIGN, CLIENT, Supervised, job
 from tests.support.waiting import until
+
+Result = TypeVar("Result")
 
 ROOT = Path(__file__).parents[2]
 
@@ -249,14 +251,23 @@ def opened(state: Path) -> Iterator[Journal]:
         yield journal
 
 
+def change(state: Path, act: Callable[[Journal], Awaitable[Result]]) -> Result:
+    """Open the journal, and do something with it; returns what comes of that."""
+
+    async def run(journal: Journal) -> Result:
+        return await act(journal)
+
+    with opened(state) as journal:
+        return asyncio.run(run(journal))
+
+
 def written(state: Path) -> tuple[list[UnfinishedJob], list[tuple[Any, ...]]]:
     """What is in the journal for one that opens it: the unfinished jobs, and the debts but for their numbers."""
 
     async def read(journal: Journal) -> tuple[list[UnfinishedJob], list[OutboxItem]]:
         return await journal.unfinished(), await journal.outbox_items()
 
-    with opened(state) as journal:
-        entries, debts = asyncio.run(read(journal))
+    entries, debts = change(state, read)
     return entries, [(debt.job_id, debt.kind, debt.body, debt.doubtful, debt.new_id) for debt in debts]
 
 

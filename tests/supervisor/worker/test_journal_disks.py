@@ -1,6 +1,5 @@
 """The journal on disks that are read-only or full."""
 
-import asyncio
 import contextlib
 import signal
 from collections.abc import Iterator
@@ -10,7 +9,17 @@ from typing import Any
 import pytest
 
 from supervisor.worker.journal import Journal, JournalError, UnfinishedJob
-from tests.support.client import NOON, Client, Held, await_beats, await_idle, opened, reporting, run_script, written
+from tests.support.client import (
+    NOON,
+    Client,
+    Held,
+    await_beats,
+    await_idle,
+    change,
+    reporting,
+    run_script,
+    written,
+)
 from tests.support.disks import fill, mounted
 from tests.support.farm import Farm
 from tests.support.supervised import BENIGN, Supervised, job
@@ -98,8 +107,7 @@ def test_a_full_disk_is_an_error_and_no_harm(small_disk: Path) -> None:
 
     found: list[Any] = []
     kept: list[UnfinishedJob] = []
-    with opened(small_disk) as journal:
-        asyncio.run(go(journal))
+    change(small_disk, go)
     error, count = found
     entries, debts = written(small_disk)
     fine = {"before", *(f"j{number}" for number in range(count))}
