@@ -72,8 +72,10 @@ def _checked(value: Any, where: str, depth: int) -> Any:
             return {_checked_name(key): _checked(item, where, depth + 1) for key, item in value.items()}
         case list() | tuple() | dict():
             raise ValueError(f"the result {where!r} is nested deeper than {MAX_DEPTH} levels")
-        case int() | float():
-            raise ValueError(f"the result {where!r} is {value}: expected a finite number of at most 64 bits")
+        case float():
+            raise ValueError(f"the result {where!r} is {value}: expected a finite number")
+        case int():
+            raise ValueError(f"the result {where!r} is an integer of {value.bit_length()} bits: expected at most 63")
         case _:
             raise ValueError(f"the result {where!r} is a {type(value).__name__}, which JSON or the record cannot hold")
 

@@ -29,7 +29,7 @@ def test_messages_survive_any_fragmentation() -> None:
     """Messages come out as they went in, however their bytes are cut."""
     sent = [
         Ready((b"/\xff\n",), (b"/b",), (b"/c",), True),
-        Done(("ä",), ()),
+        Done(("ä",), lines=("b",)),
         Failed(Cause("exception", "x" * 1000, unusable=True)),
     ]
     stream = b"".join(map(encode, sent))
