@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from app import SECRETS
 from app import VERSION as VERSION
 from app.formats import ID, ID_FORM
 from app.hours import WorkHours
@@ -28,9 +29,6 @@ MODULE_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 MAX_SLOTS = 64
 """The largest WORKER_SLOTS: to the server each slot is a worker of its own, and each needs some threads."""
-
-SECRETS = frozenset({"API_TOKEN", "WORKER_TOKEN"})
-"""Settings that are never shown, and that tasks and their tools do not get."""
 
 
 class ConfigError(Exception):

@@ -12,11 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-NOTIFY_PREFIX = "NOTIFY_"
-"""Begins the names of variables with secrets for `[tool.server.notify]`, which tasks and their tools do not get."""
-
-MODULE_PREFIX = "MODULE_"
-"""Begins the names of variables for modules' settings. Tasks do not get them: a module gets its own settings alone."""
+from app import MODULE_PREFIX
 
 NOT_SHOWN = "(not shown)"
 

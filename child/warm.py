@@ -3,19 +3,18 @@
 import atexit
 import contextlib
 import faulthandler
+import importlib
 import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import setproctitle
 from loguru import logger
 
-import modules.output
-import modules.tool
 from app.config import Settings
 from child.exchange import Termination
 from child.task import StepExecutor
@@ -25,9 +24,9 @@ from ipc.queue import Queue, encode
 if TYPE_CHECKING:
     from loguru import Message
 
-SHARED = (modules.output, modules.tool)
-"""Imported here because the bundled modules need them. Not `requests`: it takes 8 MB, and a fork with it 0.3 ms more,
-and few tasks use it."""
+SHARED = ("modules.output", "modules.schema.checking")
+"""Imported because the bundled modules need them. Not `requests`: it takes 8 MB, and a fork with it 0.3 ms more, and
+few tasks use it."""
 
 REHEARSAL = "child.rehearsal"
 
@@ -58,10 +57,12 @@ class LogSink:
                 data = data[os.write(self.descriptor, data) :]
 
 
-def prepare(settings: Mapping[str, Any], termination: Termination) -> LogSink:
-    """Apply the settings, set up logging and warm the interpreter. Returns the sink that task processes log to."""
+def prepare(settings: Mapping[str, Any]) -> LogSink:
+    """Apply the settings and set up logging. Returns the sink that task processes log to."""
     known = msgspec.convert(settings, Settings)
     known.apply()
+    # For tools and other processes. The level is the supervisor's: loguru fails to import at a name that is no level.
+    os.environ |= {"API_URL": known.api_url, "LOGURU_LEVEL": known.log_level}
     sink = LogSink()
     # Adding a handler takes 4 ms, as much as all the rest of an empty task.
     logger.configure(
@@ -74,11 +75,22 @@ def prepare(settings: Mapping[str, Any], termination: Termination) -> LogSink:
     atexit.register(finish_logging)
     faulthandler.enable()  # a crash in C code says on stderr which line of Python called it
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper, still ours
-    title = setproctitle.getproctitle()
-    for _ in range(REHEARSALS):
-        _rehearse(termination)
-    setproctitle.setproctitle(title)
     return sink
+
+
+def warm_up(termination: Termination) -> Iterator[None]:
+    """Warm the interpreter in pieces of a few milliseconds, between which the zygote can fork.
+
+    So the first task does not wait for that, and what a later one needs is there for all.
+    """
+    for name in SHARED:
+        importlib.import_module(name)
+        yield
+    for _ in range(REHEARSALS):
+        title = setproctitle.getproctitle()
+        _rehearse(termination)
+        setproctitle.setproctitle(title)
+        yield
 
 
 def finish_logging() -> None:

@@ -67,14 +67,14 @@ class ForkServer:
         self._selector = selectors.DefaultSelector()
         self._confinement = Confinement()
         self._termination = Termination()
+        self._warming: Iterator[None] = iter(())
 
     def serve(self) -> None:
         """Fork, kill and reap until the supervisor is gone; then kill everything and return."""
         self._watch_children()
         self._selector.register(self._control, selectors.EVENT_READ)
         while True:
-            busy = self._tasks or self._ended
-            for key, _ in self._selector.select(SCAN_INTERVAL if busy else None):
+            for key, _ in self._wait():
                 if key.fileobj is self._control:
                     if not self._take_requests():
                         linux.kill_children()
@@ -84,6 +84,13 @@ class ForkServer:
                         os.read(key.fd, 4096)
             self._reap()
             self._report()
+
+    def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for something to do, and warm up meanwhile."""
+        for _ in self._warming:
+            if ready := self._selector.select(0):
+                return ready
+        return self._selector.select(SCAN_INTERVAL if self._tasks or self._ended else None)
 
     def _watch_children(self) -> None:
         """Make SIGCHLD wake the selector."""
@@ -98,9 +105,8 @@ class ForkServer:
         for request in self._requests.feed(data):
             match request:
                 case Prepare(settings):
-                    self._log = warm.prepare(settings, self._termination)
-                    gc.collect()
-                    gc.freeze()  # so that a collection in a task process does not touch, and so copy, the warm pages
+                    self._log = warm.prepare(settings)
+                    self._warming = warm.warm_up(self._termination)
                 case Spawn(task):
                     self._spawn(task)
                 case Terminate(task):
@@ -126,6 +132,7 @@ class ForkServer:
     def _spawn(self, task: int) -> None:
         descriptors, self._descriptors = self._descriptors[:DESCRIPTORS], self._descriptors[DESCRIPTORS:]
         zygote = os.getpid()
+        gc.freeze()  # so that a collection in a task process does not touch, and so copy, the warm pages
         try:
             pid = os.fork()
         except OSError as error:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import signal
-import uuid
 from pathlib import Path
 
 from ipc import linux
@@ -111,7 +110,7 @@ def _origin() -> str:
 def _boot() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return str(uuid.uuid4())  # it is hidden: equal to nobody's, so that nothing is certain
+    return os.urandom(16).hex()  # it is hidden: equal to nobody's, so that nothing is certain
 
 
 def _namespace(kind: str) -> str:

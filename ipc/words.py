@@ -6,6 +6,9 @@ from collections.abc import Iterable
 MAX_NAME = 60
 """Characters of a name that are compared with the known ones: the time grows with their square."""
 
+MAX_VALUE = 60
+"""Characters of a value that a message shows."""
+
 
 def signal_name(number: int) -> str:
     """The name of a signal, such as `SIGSEGV`."""

@@ -37,6 +37,11 @@ def _check_platform() -> None:
 
 
 def _run() -> None:
+    if sys.argv[1:] == ["--version"]:
+        from app import VERSION
+
+        print(f"sisyphus-client, version {VERSION}", flush=True)  # noqa: T201 - click would take 30 ms to import
+        return
     # loguru reads LOGURU_LEVEL when it is imported, and fails at what is no level of its own, such as nothing.
     level = os.environ.pop("LOGURU_LEVEL", None)
     if level is not None:

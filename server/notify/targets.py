@@ -10,8 +10,9 @@ from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from app import NOTIFY_PREFIX
 from app.config import VERSION
-from app.module_settings import NOTIFY_PREFIX, resolve
+from app.module_settings import resolve
 from server.errors import ServerError
 from server.notify.apprise import open_apprise
 from server.notify.times import read_time

@@ -97,14 +97,15 @@ class Commands(WholeGroup):
 
     def invoke(self, context: click.Context) -> Any:
         """Run a command. What is wrong with its file, the configuration or the server is one line, and status 2."""
-        from app.config import ConfigError
-        from supervisor.jobs.model import JobError
-
         try:
             return super().invoke(context)
-        except (ConfigError, JobError) as error:
+        except Exception as error:
+            from app.config import ConfigError  # slow imports, before which a command may have started the zygote
             from supervisor.commands.display import say
+            from supervisor.jobs.model import JobError
 
+            if not isinstance(error, ConfigError | JobError):
+                raise
             say(str(error), err=True)
             sys.exit(WRONG)
         except KeyboardInterrupt:

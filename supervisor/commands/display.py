@@ -10,7 +10,8 @@ from typing import Any
 import click
 from rich.filesize import decimal
 
-from app.config import SECRETS, SETTINGS, Client, Settings, is_set, shown_url
+from app import SECRETS
+from app.config import SETTINGS, Client, Settings, is_set, shown_url
 from ipc.messages import Inspection
 from supervisor.isolation.limits import IoPriority, Limits
 from supervisor.isolation.line_pipe import printable

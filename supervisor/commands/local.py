@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from supervisor.commands import FAILED, display, job_files
+from supervisor.commands import FAILED
 from supervisor.commands.cli import WholeGroup
-from supervisor.commands.foreground import Foreground
 from supervisor.commands.shared import config_option, exit_with, level_options, read_configuration, read_settings
-from supervisor.jobs.model import Job, JobError, Task, read_job
+from supervisor.launch import launch_early
 
 
 @click.command("run")
@@ -21,9 +20,13 @@ from supervisor.jobs.model import Job, JobError, Task, read_job
 @level_options
 def run_command(job_file: str, config: str | None, as_json: bool, dry_run: bool, level: str | None) -> None:
     """Status 0 if the job completed, 1 if it failed."""
+    launched = launch_early()
+    from supervisor.commands import job_files
+    from supervisor.commands.foreground import Foreground
+
     settings, (client, limits) = read_settings(level), read_configuration(config)
     job = job_files.read_job_of(job_file, job_files.read_document(job_file), client.modules)
-    foreground = Foreground(job, job_file, settings, client, limits)
+    foreground = Foreground(job, job_file, settings, client, limits, launched)
     exit_with(foreground.plan() if dry_run else foreground.run(as_json))
 
 
@@ -32,6 +35,11 @@ def run_command(job_file: str, config: str | None, as_json: bool, dry_run: bool,
 @config_option
 def validate_command(job_file: str, config: str | None) -> None:
     """Status 1 if there are any."""
+    launched = launch_early()
+    from supervisor.commands import job_files
+    from supervisor.commands.foreground import Foreground
+    from supervisor.jobs.model import JobError, read_job
+
     settings, (client, limits) = read_settings(), read_configuration(config)
     document = job_files.read_document(job_file)
     refused: list[JobError] = []
@@ -40,7 +48,7 @@ def validate_command(job_file: str, config: str | None) -> None:
     except JobError as error:
         click.echo(f"{job_file}: {error}")
         sys.exit(FAILED)
-    exit_with(Foreground(job, job_file, settings, client, limits).validate(refused))
+    exit_with(Foreground(job, job_file, settings, client, limits, launched).validate(refused))
 
 
 @click.group("modules", cls=WholeGroup, invoke_without_command=True)
@@ -51,9 +59,13 @@ def modules_command(context: click.Context, config: str | None, probe: bool) -> 
     """Status 1 if one cannot run."""
     if context.invoked_subcommand:
         return
+    launched = launch_early()
+    from supervisor.commands.foreground import Foreground
+    from supervisor.jobs.model import Job, Task
+
     settings, (client, limits) = read_settings(), read_configuration(config)
     job = Job("modules", "modules", tuple(Task(name, None) for name in client.modules))
-    exit_with(Foreground(job, "", settings, client, limits).inspect(probe))
+    exit_with(Foreground(job, "", settings, client, limits, launched).inspect(probe))
 
 
 @modules_command.command("new")
@@ -74,5 +86,7 @@ def new_module(name: str, directory: Path | None) -> None:
 @click.command("config")
 @config_option
 def config_command(config: str | None) -> None:
+    from supervisor.commands import display
+
     settings, (client, limits) = read_settings(), read_configuration(config)
     display.show_configuration(settings, client, limits, os.environ)

@@ -131,10 +131,11 @@ class Cgroups:
         base.remove()
 
 
-def probe(own: Path | None = None) -> tuple[Cgroups | None, str]:
+def probe(own: Path | None = None, zygote: int = 0) -> tuple[Cgroups | None, str]:
     """Remove the cgroups of killed clients, and try to make one. Returns the cgroups, and the result in words.
 
-    Moves this process into a cgroup of its own, if there are no controllers otherwise.
+    Moves this process, and that of the zygote if it runs already, into a cgroup of their own, if there are no
+    controllers otherwise.
     """
     own = own or _own_path()
     if own is None:
@@ -145,7 +146,7 @@ def probe(own: Path | None = None) -> tuple[Cgroups | None, str]:
     try:
         _remove_stale(own)
         base.mkdir()
-        controllers = _enable_controllers(own, base)
+        controllers = _enable_controllers(own, base, zygote)
     except OSError as error:
         return None, f"no cgroups: {own} cannot be written ({error.strerror})"
     for name in controllers:
@@ -159,7 +160,7 @@ def probe(own: Path | None = None) -> tuple[Cgroups | None, str]:
     return found, str(found)
 
 
-def _enable_controllers(own: Path, base: Path) -> list[str]:
+def _enable_controllers(own: Path, base: Path, zygote: int) -> list[str]:
     """Enable the available controllers for the cgroups below `own`, such as `base`; returns those that are enabled.
 
     A cgroup that does so must have no process itself, unless it is the root. Both in one write: `pids` alone would be
@@ -169,10 +170,11 @@ def _enable_controllers(own: Path, base: Path) -> list[str]:
     if _is_kept_by_systemd(own):
         return []
     processes = (own / "cgroup.procs").read_text().split() if (own / "cgroup.type").exists() else []
-    if processes == [str(os.getpid())]:
+    if processes and {os.getpid(), zygote}.issuperset(map(int, processes)):
         inner = base / SUPERVISOR
         inner.mkdir()
-        (inner / "cgroup.procs").write_text(str(os.getpid()))
+        for process in processes:
+            (inner / "cgroup.procs").write_text(process)
         processes = []
     if wanted and not processes:
         with contextlib.suppress(OSError):

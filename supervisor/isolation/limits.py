@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-import psutil
 
 from app.config import Client, ConfigError
 from supervisor.isolation import landlock
@@ -21,11 +20,8 @@ _BYTES = {"B": 1} | {
     for power, prefix in enumerate("KMGT", 1)
 }
 
-_IO_CLASSES = {
-    "realtime": psutil.IOPRIO_CLASS_RT,
-    "best-effort": psutil.IOPRIO_CLASS_BE,
-    "idle": psutil.IOPRIO_CLASS_IDLE,
-}
+_IO_CLASSES = {"realtime": 1, "best-effort": 2, "idle": 3}
+"""The numbers of ioprio_set(2)."""
 
 
 HOOK = "hook job_ended"
@@ -137,26 +133,35 @@ def apply(limits: Limits, pid: int) -> None:
 
     Raises:
         LimitError: the operating system refuses.
-        psutil.NoSuchProcess: it is gone.
+        ProcessLookupError: it is gone.
     """
-    settings: list[tuple[str, object, Callable[[psutil.Process], object]]] = [
-        ("nice", limits.nice, lambda process: process.nice(limits.nice)),
-        ("ionice", limits.ionice, lambda process: _set_ionice(process, limits.ionice)),
-        ("cpus", limits.cpus, lambda process: process.cpu_affinity(list(limits.cpus or ()))),
+    settings: list[tuple[str, object, Callable[[], object]]] = [
+        ("nice", limits.nice, lambda: os.setpriority(os.PRIO_PROCESS, pid, limits.nice or 0)),
+        ("ionice", limits.ionice, lambda: _set_ionice(pid, limits.ionice)),
+        ("cpus", limits.cpus, lambda: os.sched_setaffinity(pid, limits.cpus or ())),
     ]
     for name, value, set_it in settings:
         if value is None:
             continue
         try:
-            set_it(psutil.Process(pid))
-        except (psutil.AccessDenied, OSError, ValueError) as error:
-            reason = "not permitted" if isinstance(error, psutil.AccessDenied | PermissionError) else str(error)
+            set_it()
+        except ProcessLookupError:
+            raise
+        except (OSError, ValueError) as error:
+            reason = "not permitted" if isinstance(error, PermissionError) else str(error)
             raise LimitError(f"tool.client.limits.{name} cannot be applied: {reason}") from error
 
 
-def _set_ionice(process: psutil.Process, priority: IoPriority | None) -> None:
+def _set_ionice(pid: int, priority: IoPriority | None) -> None:
+    import psutil  # slow to import, and here and for a share of the memory alone
+
     assert priority is not None
-    process.ionice(_IO_CLASSES[priority.io_class], priority.level)
+    try:
+        psutil.Process(pid).ionice(_IO_CLASSES[priority.io_class], priority.level)
+    except psutil.NoSuchProcess as error:
+        raise ProcessLookupError from error
+    except psutil.AccessDenied as error:
+        raise PermissionError from error
 
 
 def _parse(table: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -194,6 +199,8 @@ def _size(value: object) -> Size:
     match = _SIZE.fullmatch(text.strip()) if isinstance(text, str) else None
     amount = 0.0
     if match and match[2] == "%":
+        import psutil
+
         share = float(match[1])
         amount = psutil.virtual_memory().total * share / 100 if share <= 100 else 0.0
     elif match:

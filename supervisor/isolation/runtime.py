@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from supervisor.isolation.cgroup import Cgroups
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.scratch import Scratch
 from supervisor.isolation.zygote import Zygote
+from supervisor.launch import Launched
 
 THREADS, READY = 4, 2
 """Threads for calls that block: measuring a process tree, removing directories, waiting for a lost zygote."""
@@ -43,23 +43,25 @@ async def start_runtime(
     limits: dict[str, Limits],
     with_cgroups: bool = True,
     jobs: Path | None = None,
+    launched: Launched | None = None,
 ) -> AsyncIterator[Runtime]:
     """Make this process a supervisor, kill processes left over from one that was killed, and start the zygote.
 
-    Without `jobs`, the jobs' directories are scratch directories, too.
+    Without `jobs`, the jobs' directories are scratch directories, too. `launched` is the zygote's process, if it was
+    started already.
     """
     ownership.require_own_proc()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose exit statuses
     linux.become_subreaper()
     linux.set_dumpable(False)
     if survivors := ownership.kill_survivors():
         logger.warning("Killed {} processes that an earlier run had left behind", len(survivors))
-    cgroups, words = cgroup.probe() if with_cgroups else (None, "no cgroups: not wanted")
+    pid = launched.process.pid if launched else 0
+    cgroups, words = cgroup.probe(zygote=pid) if with_cgroups else (None, "no cgroups: not wanted")
     logger.debug("{}{}", words[0].upper(), words[1:])
     if lacking := landlock.find_lacking():
         logger.debug("{}", lacking)
     asyncio.get_running_loop().set_default_executor(Threads(THREADS, "supervisor", READY))
-    zygote = Zygote(settings)
+    zygote = Zygote(settings, launched)
     zygote.start()
     try:
         with contextlib.closing(Scratch()) as scratch:

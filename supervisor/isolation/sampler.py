@@ -5,12 +5,15 @@ import itertools
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
-import psutil
 from rich.filesize import decimal
 
 from ipc import linux
+
+if TYPE_CHECKING:
+    import psutil  # slow to import, and needed only by steps that last for a while
 
 EXACT_EVERY = 10
 """Measure PSS on every Nth sample (always when RSS exceeds the limit). For 8 GiB, PSS takes the kernel 46 ms; the rest
@@ -56,6 +59,8 @@ class Sampler:
         Raises:
             OSError: it cannot be measured, for want of a descriptor.
         """
+        import psutil
+
         resident = processes = threads = io_bytes = 0
         cpu_seconds = 0.0
         if (crowd := self._crowd()) is not None:
@@ -87,7 +92,9 @@ class Sampler:
                 return Usage(self._memory, alive)
         return None
 
-    def _members(self) -> list[psutil.Process]:
+    def _members(self) -> "list[psutil.Process]":
+        import psutil
+
         known, self._processes = self._processes, {}
         for thread in filter(None, map(linux.living_thread, [self._pid, *linux.descendants(self._pid)])):
             with contextlib.suppress(psutil.Error):
@@ -95,6 +102,8 @@ class Sampler:
         return list(self._processes.values())
 
     def _proportional(self) -> int:
+        import psutil
+
         total = 0
         for process in self._processes.values():
             with contextlib.suppress(psutil.Error):
@@ -142,6 +151,8 @@ def _state(pid: int) -> str:
 
 def describe(pid: int) -> list[str]:
     """Describe each process of the tree, in a line for a person."""
+    import psutil
+
     lines = []
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(pid)

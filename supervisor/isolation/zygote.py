@@ -7,21 +7,19 @@ import os
 import resource
 import socket
 import subprocess
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
 from loguru import logger
 
-from app.config import SECRETS, Settings, shown_url
-from app.module_settings import MODULE_PREFIX, NOTIFY_PREFIX
-from ipc import linux, ownership
+from app.config import Settings
+from ipc import linux
 from ipc.messages import Cause, Exited, FromZygote, Kill, Prepare, Spawn, Spawned, Terminate, ToZygote
 from ipc.queue import encode
-from supervisor.isolation import systemd
 from supervisor.isolation.channel import Bounds, Channel
 from supervisor.isolation.clock import Clock
+from supervisor.launch import Launched, launch
 
 ANSWER_TIMEOUT = 30.0
 """Seconds in which the zygote must have forked a task process. It needs 0.3 s to start itself, and 1 ms for each."""
@@ -71,7 +69,8 @@ class Zygote:
     supervisor, which kills them before it starts a new zygote.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, launched: Launched | None = None) -> None:
+        """`launched` is its process, if that was started before there were settings."""
         self._settings = settings
         self._is_loss_told = False
         # A job of a thousand tasks takes three thousand descriptors here, more than the usual limit.
@@ -82,7 +81,9 @@ class Zygote:
         hard -= min(hard // 4, IN_FLIGHT)
         self._open_files = min(soft, hard), hard
         # Children of the program that became this supervisor by exec: a container's script starts some beside it.
-        self._inherited = frozenset(linux.children(os.getpid()))
+        self._launched = launched
+        zygotes = {launched.process.pid} if launched else set()
+        self._inherited = frozenset(linux.children(os.getpid())) - zygotes
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[FromZygote]
         self._children: dict[int, Child] = {}
@@ -96,18 +97,7 @@ class Zygote:
 
     def start(self) -> None:
         """Start the zygote. Returns at once; orders wait until it is ready."""
-        ours, theirs = socket.socketpair()
-        with contextlib.ExitStack() as unless_started, theirs:
-            unless_started.enter_context(ours)
-            self._process = subprocess.Popen(
-                # -P: a file in the working directory must not stand in for a module of Python's library.
-                [sys.executable, "-P", "-m", "child.zygote", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone
-                env=_environment(self._settings),
-            )
-            unless_started.pop_all()
+        (self._process, ours), self._launched = self._launched or launch(), None
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, self._open_files)
         self._channel = Channel(
             ours,
@@ -244,22 +234,6 @@ def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int
     theirs.callback(os.close, writer)
     os.set_blocking(reader, False)
     return reader, writer
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """The environment of the zygote, the tasks and their tools: the supervisor's, without secrets and systemd's."""
-    own = {
-        ownership.MARKER: ownership.marker(os.getpid()),
-        # setproctitle would write a process's title over its environment, where the next start looks for the marker.
-        "SPT_NOENV": "1",
-        # The level that the supervisor uses: loguru fails to import at a name that is no level.
-        "LOGURU_LEVEL": settings.log_level,
-        "API_URL": shown_url(settings.api_url),  # without the password that it may hold
-    }
-    hidden = SECRETS | systemd.VARIABLES
-    prefixes = (NOTIFY_PREFIX, MODULE_PREFIX)
-    shown = {name: value for name, value in os.environ.items() if not (name in hidden or name.startswith(prefixes))}
-    return shown | own
 
 
 def _kill_all(process: subprocess.Popen[bytes], inherited: Collection[int]) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from app.module_settings import ModuleSettings
 from ipc.messages import (
@@ -109,7 +108,7 @@ class TaskRun(TaskState):
             await self._start_process()
         except LimitError as error:
             return self._failure("init", Cause("unfit", str(error)))
-        except (SpawnError, OSError, psutil.Error) as error:
+        except (SpawnError, OSError) as error:
             return self._failure("init", Cause("lost", f"its process could not be started: {error}", trouble=True))
         assert self.process is not None
         if self._control.order and not for_cleanup:  # it came while there was no process yet to stop

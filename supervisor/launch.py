@@ -1,0 +1,72 @@
+"""The start of the zygote's process.
+
+It imports little: commands start the zygote before the rest of the supervisor is imported, so that both get ready at
+the same time, each on a processor.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import NamedTuple
+
+from app import MODULE_PREFIX, NOTIFY_PREFIX, SECRETS
+from ipc import ownership
+from supervisor.isolation import systemd
+
+_TOLD_LATER = frozenset({"API_URL", "LOGURU_LEVEL"})
+"""Settings that the zygote gets when they are read and known to be right: the first may hold a password, and loguru
+fails to import at a name that is no level."""
+
+
+class Launched(NamedTuple):
+    """The zygote's process, which waits for its `Prepare` and ends when `control` is closed."""
+
+    process: "subprocess.Popen[bytes]"
+    control: socket.socket
+
+
+def launch() -> Launched:
+    """Start the zygote.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would lose exit statuses
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                # -P: a file in the working directory must not stand in for a module of Python's library.
+                [sys.executable, "-P", "-m", "child.zygote", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone
+                env=_environment(),
+            )
+        except BaseException:
+            ours.close()
+            raise
+    return Launched(process, ours)
+
+
+def launch_early() -> Launched | None:
+    """Start the zygote; `None` if that fails: a second attempt, when there is a log, tells why."""
+    try:
+        return launch()
+    except OSError:
+        return None
+
+
+def _environment() -> dict[str, str]:
+    """The environment of the zygote, the tasks and their tools: the supervisor's, without secrets and systemd's."""
+    own = {
+        ownership.MARKER: ownership.marker(os.getpid()),
+        # setproctitle would write a process's title over its environment, where the next start looks for the marker.
+        "SPT_NOENV": "1",
+    }
+    hidden = SECRETS | systemd.VARIABLES | _TOLD_LATER
+    prefixes = (NOTIFY_PREFIX, MODULE_PREFIX)
+    shown = {name: value for name, value in os.environ.items() if not (name in hidden or name.startswith(prefixes))}
+    return shown | own
