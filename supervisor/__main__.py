@@ -11,6 +11,10 @@ def main() -> None:
     """Run the command line. A machine that lacks what the program needs is one line and status 2, and no traceback."""
     try:
         _check_platform()
+        if os.getpid() == 1:
+            from supervisor import pid1
+
+            pid1.fork_program()
         _run()
     except MemoryError:
         problem = "not enough memory"
