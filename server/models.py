@@ -33,6 +33,7 @@ class TaskBody(BaseModel):
 
     module: Text = Field(description="The name of the module that does the task.")
     data: Object = Field(default={}, description="The module's input; the worker checks it.")
+    requires: list[Tag] = Field(default=[], description="Tags that a worker must have for this task.")
 
 
 class NewJobBody(_Strict):
@@ -42,6 +43,11 @@ class NewJobBody(_Strict):
     tasks: list[TaskBody] = Field(description="They run one after the other.")
     priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Higher ones come first.")
     requires: list[Tag] = Field(default=[], description="Tags that a worker must have to get this job.")
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that a worker must have for all of its tasks."""
+        return frozenset(self.requires).union(*(task.requires for task in self.tasks))
 
 
 class JobIdBody(BaseModel):

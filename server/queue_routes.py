@@ -38,11 +38,11 @@ async def submit(job: NewJobBody, served: Served, request: Request) -> Response:
     if getattr(request.state, "role", "") == "worker" and not await run_in_threadpool(served.store.returns, tasks):
         raise HTTPException(403, "The token for workers is only for jobs that a worker hands back.")
     try:
-        job_id = await run_in_threadpool(served.store.submit, job.job_title, tasks, job.priority, job.requires)
+        job_id = await run_in_threadpool(served.store.submit, job.job_title, tasks, job.priority, job.tags)
     except LookupError:
         raise HTTPException(409, GONE) from None
     logger.info("Job {} is queued: {!a}", job_id, job.job_title)
-    need = Need(frozenset(task["module"] for task in tasks), frozenset(job.requires))
+    need = Need(frozenset(task["module"] for task in tasks), job.tags)
     return Json({"job_id": job_id}, background=offer(served, need))
 
 

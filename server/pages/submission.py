@@ -52,7 +52,7 @@ def _check(services: Services, body: bytes, title: str) -> dict[str, Any]:
         problems = [in_words([problem | {"loc": ("body", *problem["loc"])}]) for problem in error.errors()]
         return {"problems": problems, "warnings": []}
     problems = [] if job.tasks else ["tasks: there is no task"]
-    need = Need(frozenset(task.module for task in job.tasks), frozenset(job.requires))
+    need = Need(frozenset(task.module for task in job.tasks), job.tags)
     why = why_waiting(services, need)
     warnings = [] if why.startswith(FINE) else [f"It will wait, for now: {why}."]
     modules = [task.module for task in job.tasks]

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that stop a job. SIGHUP is among them: it comes when the terminal goes away."""
 
+_NOTES = {"success": "", "failure": "# only after a failure:", "always": "# after a failure, too:"}
+"""What a dry run says of a task, by its `when`."""
+
 
 @contextlib.contextmanager
 def lazy_exchange(settings: Settings) -> Iterator[ServerExchange]:
@@ -115,11 +118,10 @@ class Foreground:
         if failure:
             click.echo(failure.headline, err=True)
             return FAILED
-        words = [
-            line
-            for task, lines in plans
-            for line in lines or (f"# {task.task.module}: no command line; it works in its own process",)
-        ]
+        words: list[str] = []
+        for task, lines in plans:
+            words += [note] if (note := _NOTES[task.task.when]) else []
+            words += lines or (f"# {task.task.module}: no command line; it works in its own process",)
         return self._print("\n".join(words), "the command lines", COMPLETED)
 
     async def validate(self, refused: Sequence[JobError]) -> int:
@@ -188,6 +190,8 @@ class Foreground:
             return self._complain(failure)
         status = FAILED if failure else COMPLETED
         if failure and failure.cause.trouble:
+            if verdict.earlier:
+                click.echo(verdict.earlier.headline, err=True)
             click.echo(f"the client cannot work: {failure.cause.message}", err=True)
             return WRONG
         if as_json:

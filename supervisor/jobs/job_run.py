@@ -32,6 +32,8 @@ class Verdict:
     tasks: tuple[TaskRun, ...]
     info: dict[str, Any]
     """The job's record, as the server gets it."""
+    earlier: Failure | None = None
+    """The job's failure, if `failure` is only the client's own trouble in a task that runs after failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,13 @@ class Checkpoint:
     began: datetime
     """The job's first start."""
     tasks: tuple[dict[str, Any], ...]
-    """The records of the completed and skipped tasks."""
+    """The records of the tasks that have their results."""
     interrupted: bool
     """The task after these had been started."""
     saved_state: str = ""
     """The state that this task had saved last, as JSON text."""
+    failure: Failure | None = None
+    """The failure of one of these tasks: only tasks that run after failures are left."""
 
 
 class JobRun:
@@ -61,6 +65,7 @@ class JobRun:
     ) -> None:
         self.job = job
         self._checkpoint = checkpoint
+        self._failed = checkpoint.failure if checkpoint else None
         self._control = JobControl()
         self._pausing = asyncio.Lock()
         self._parallel = asyncio.Semaphore(len(os.sched_getaffinity(0)))
@@ -84,7 +89,8 @@ class JobRun:
         settings = self._context.runtime.settings
         began, clock = now(settings), time.monotonic()
         try:
-            failure = await self._prepare() or await self._run_tasks()
+            # After a failure nothing else is prepared: the tasks that are left are not those that failed.
+            failure = (None if self._failed else await self._prepare()) or await self._run_tasks()
         finally:
             await self._close()
             await scratch.discard(self._context.directory)
@@ -95,7 +101,7 @@ class JobRun:
             seconds += max(0.0, (began - self._checkpoint.began).total_seconds())
             began = self._checkpoint.began
         info = job_record(settings, began, seconds, failure, [run.record() for run in self.tasks])
-        return Verdict(failure, self.tasks, info)
+        return Verdict(failure, self.tasks, info, self._failed if self._failed is not failure else None)
 
     async def cleanup_interrupted(self) -> None:
         """Let the interrupted task remove what it left: this client does not continue the job.
@@ -187,20 +193,56 @@ class JobRun:
         )
 
     async def _run_tasks(self) -> Failure | None:
-        skipped: TaskRun | None = None
+        """Run the tasks in their order. Returns the first failure, or trouble of the client's own after it."""
         for run in self.tasks:
             if run.earlier_record:
                 await run.close()
-            elif skipped:
-                # It may be to delete a source that the skipped task was to encode.
-                await run.skip(f"task {skipped.label} was skipped: {skipped.reason}")
-            elif failure := run.refuse("run") or await run.run(
-                tuple(each.finished() for each in self.tasks[: run.index])
-            ):
+                continue
+            if reason := self._why_skipped(run):
+                await run.skip(reason)
+            elif self._failed and run.task.when == "success":
+                await run.close()
+            elif failure := run.refuse("run") or await self._run_task(run):
+                if not (self._note_failure(run, failure) if self._failed else self._goes_on(run, failure)):
+                    return failure
+                self._failed = self._failed or failure
+            if self._failed and self._control.order is None:
+                await self._context.observer.on_job_failed(run, self._failed)
+        return self._failed
+
+    async def _run_task(self, run: TaskRun) -> Failure | None:
+        if run.process is None:  # the job had failed before the client was restarted, and no task was prepared
+            failure = await self._prepare_one(run, "init", TaskRun.initialize)
+            if failure := failure or await self._prepare_one(run, "validate", self._validate):
                 return failure
-            if run.result == "skipped":
-                skipped = skipped or run
-        return None
+        return await run.run(tuple(each.finished() for each in self.tasks[: run.index]))
+
+    def _why_skipped(self, run: TaskRun) -> str:
+        if self._failed or run.task.when == "always":
+            return ""
+        if run.task.when == "failure":
+            return "no task before it has failed"
+        skipped = next(
+            (each for each in self.tasks[: run.index] if each.result == "skipped" and each.task.when != "failure"), None
+        )
+        # It may be to delete a source that the skipped task was to encode.
+        return f"task {skipped.label} was skipped: {skipped.reason}" if skipped else ""
+
+    def _goes_on(self, run: TaskRun, failure: Failure) -> bool:
+        """True if the job has failed for good, and has tasks for this.
+
+        It has not if the client itself is in trouble or was told to stop, nor if another worker may do all of it.
+        """
+        is_begun = any(each.result == "completed" for each in self.tasks)
+        is_ours = failure.cause.trouble or self._control.order or (failure.cause.reason == "unfit" and not is_begun)
+        return not is_ours and any(each.task.when != "success" for each in self.tasks[run.index + 1 :])
+
+    def _note_failure(self, run: TaskRun, failure: Failure) -> bool:
+        """Note the failure of a task that runs after failures: the first one stays the job's. False for trouble."""
+        if run.attempts or self._control.order is None:
+            run.result = "failed"
+            run.warnings.append(f"after the failure of the job, this too: {failure.headline}")
+        return not failure.cause.trouble
 
     async def _first_failure(self, step: StepName, prepare: Prepare) -> Failure | None:
         """Prepare all tasks, as many at a time as there are processors. The first failure in task order decides."""
@@ -229,11 +271,17 @@ class JobRun:
         return await run.validate(self._files_before(run))
 
     def _files_before(self, run: TaskRun) -> dict[bytes, bool]:
-        """The files that earlier tasks will write (true) and remove (false)."""
+        """The files that earlier tasks will write (true) and remove (false).
+
+        To a task that runs after failures, nothing is certain: it may find what is removed, and what is written.
+        """
         files: dict[bytes, bool] = {}
+        is_certain = run.task.when == "success"
         for earlier in self.tasks[: run.index]:
-            if not earlier.earlier_record:  # a completed task's changes are on the disk already
-                files |= dict.fromkeys(earlier.ready.removes, False) | dict.fromkeys(earlier.ready.outputs, True)
+            if earlier.earlier_record or (is_certain and earlier.task.when == "failure"):
+                continue  # a completed task's changes are on the disk already, and the other does not run before this
+            removed = dict.fromkeys(earlier.ready.removes if is_certain else (), False)
+            files |= removed | dict.fromkeys(earlier.ready.outputs, True)
         return files
 
     async def _close(self) -> None:

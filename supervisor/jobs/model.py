@@ -5,7 +5,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -28,8 +28,11 @@ _ENTITIES = {
 _ENTITY = re.compile("|".join(_ENTITIES))
 
 JOB_KEYS = ("job_title", "job_name", "tasks", "job_id", "added")
-TASK_KEYS = ("module", "data", "handed_back", "unfit")
+TASK_KEYS = ("module", "data", "when", "requires", "handed_back", "unfit")
 """The keys of a job and of a task. The last two are the client's own: see `worker.outbox` and `worker.unfit`."""
+
+When = Literal["success", "failure", "always"]
+"""Whether a task runs: if no task before it has failed, if one has, or in both cases."""
 
 MAX_DATA = MAX_REQUEST - (1 << 20)
 """Bytes of a task's data as JSON. The message that carries them to the task process needs some room for the rest."""
@@ -56,6 +59,9 @@ class Task(msgspec.Struct, frozen=True):
 
     module: str
     data: dict[str, Any] | None
+    when: When = "success"
+    requires: tuple[str, ...] = ()
+    """Tags that a worker must have for it."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -148,7 +154,13 @@ def _read_task(document: Any, index: int, enabled: list[str]) -> Task:
     if len(json.dumps(data)) > MAX_DATA:
         size = MAX_REQUEST >> 20
         raise JobError(f"{where}.data: is larger than a task's data may be ({size} MiB)", index, module)
-    return Task(module, data)
+    when, tags = document.get("when", "success"), document.get("requires", [])
+    if when not in get_args(When):  # from a server, too: a task that removes files must not run at the wrong time
+        hint = suggestion(str(when), get_args(When))
+        raise JobError(f"{where}.when: expected success, failure or always, got {when!r:.60}{hint}", index, module)
+    if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
+        raise JobError(f"{where}.requires: expected a list of tags, such as ['nvenc']", index, module)
+    return Task(module, data, when, tuple(tags))
 
 
 def decode_job(text: str, verbatim: bool) -> Any:

@@ -9,7 +9,7 @@ from ipc.messages import FinishedTask, Ready, StepName
 from ipc.results import decode_results
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.model import Task
-from supervisor.jobs.record import file_sizes, without_empty
+from supervisor.jobs.record import Failure, file_sizes, without_empty
 from supervisor.jobs.status import Status
 
 Result = Literal["completed", "failed", "skipped", "not run"]
@@ -114,3 +114,6 @@ class JobObserver:
 
     async def on_task_finished(self, run: "TaskState") -> None:
         """The task has its result. The next task starts when this returns."""
+
+    async def on_job_failed(self, run: "TaskState", failure: Failure) -> None:
+        """The job has failed, by `failure`, and goes on after this task with those that run after failures."""

@@ -34,9 +34,10 @@ CREATE TABLE jobs (                       -- begun, and without a verdict
     starts INTEGER NOT NULL DEFAULT 1,    -- how often the supervisor has begun or resumed it
     running INTEGER,                      -- the index of the task that was run last
     saved_state TEXT NOT NULL DEFAULT '', -- for another attempt at that task
-    verbatim INTEGER NOT NULL DEFAULT 0   -- nothing in the document is escaped for HTML
+    verbatim INTEGER NOT NULL DEFAULT 0,  -- nothing in the document is escaped for HTML
+    failure TEXT NOT NULL DEFAULT ''      -- the job has failed, and goes on with tasks that run after failures
 );
-CREATE TABLE tasks (                      -- completed
+CREATE TABLE tasks (                      -- those that have their results
     job_id TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE,
     task_index INTEGER NOT NULL,
     record TEXT NOT NULL,
@@ -63,10 +64,12 @@ ALTER TABLE jobs ADD COLUMN saved_state TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN verbatim INTEGER NOT NULL DEFAULT 0;
 """
 
+_TO_VERSION_3 = "ALTER TABLE jobs ADD COLUMN failure TEXT NOT NULL DEFAULT '';"
+
 SCHEMA = Schema(
     application_id=0x5349534A,  # reads SISJ
     tables=_TABLES,
-    upgrades=(_TO_VERSION_2,),
+    upgrades=(_TO_VERSION_2, _TO_VERSION_3),
     unmarked_tables=frozenset({"jobs", "tasks", "workers", "debts"}),
 )
 
@@ -91,13 +94,15 @@ class UnfinishedJob(msgspec.Struct, frozen=True):
     starts: int
     """How often the supervisor has begun or resumed it."""
     tasks: tuple[dict[str, Any], ...] = ()
-    """The records of the tasks that are completed."""
+    """The records of the tasks that have their results."""
     running: int | None = None
     """The index of the task that was run last, completed or not."""
     saved_state: str = ""
     """The state that this task saved last, as JSON text; empty if it saved none."""
     verbatim: bool = False
     """The strings in `document` are as the submitter wrote them, and not escaped for HTML."""
+    failure: str = ""
+    """The failure of one of these tasks, as JSON text; empty if none has failed."""
 
 
 OutboxKind = Literal["verdict", "return", "log"]
@@ -193,9 +198,16 @@ class Journal:
         """The task that runs has a new state for another attempt."""
         await self._write("UPDATE jobs SET saved_state = ? WHERE job_id = ?", state, job_id)
 
-    async def finish_task(self, job_id: str, index: int, record: dict[str, Any]) -> None:
-        """A task is completed."""
-        await self._write("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?)", job_id, index, json.dumps(record))
+    async def finish_task(self, job_id: str, index: int, record: dict[str, Any], failure: str = "") -> None:
+        """A task has its result. `failure` is that of the job, as JSON text, if the job has failed and goes on."""
+
+        def finish() -> None:
+            with self._transaction() as connection:
+                connection.execute("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?)", (job_id, index, json.dumps(record)))
+                if failure:
+                    connection.execute("UPDATE jobs SET failure = ? WHERE job_id = ?", (failure, job_id))
+
+        await self._do(finish)
 
     async def drop(self, job_id: str) -> None:
         """A job is not this client's any more."""
@@ -288,12 +300,14 @@ class Journal:
             tasks.setdefault(job_id, []).append(json.loads(record))
         rows = self._database.execute(
             # As an instant, not as text: the client's time zone may have changed meanwhile.
-            "SELECT job_id, document, began, starts, running, saved_state, verbatim FROM jobs"
+            "SELECT job_id, document, began, starts, running, saved_state, verbatim, failure FROM jobs"
             " ORDER BY julianday(began), rowid"
         )
         return [
-            UnfinishedJob(job_id, document, began, starts, tuple(tasks.get(job_id, ())), running, state, bool(verbatim))
-            for job_id, document, began, starts, running, state, verbatim in rows
+            UnfinishedJob(
+                job_id, document, began, starts, tuple(tasks.get(job_id, ())), at, state, bool(verbatim), failed
+            )
+            for job_id, document, began, starts, at, state, verbatim, failed in rows
         ]
 
     def _read_outbox(self) -> list[OutboxItem]:

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
 from loguru import logger
 
 from ipc.messages import Cause, StepName
@@ -13,6 +14,7 @@ from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.job_run import JobRun
 from supervisor.jobs.model import Job
+from supervisor.jobs.record import Failure
 from supervisor.jobs.task_state import JobObserver, TaskState
 from supervisor.worker.control import WorkerContext
 from supervisor.worker.heartbeat import WorkerHeartbeat
@@ -53,6 +55,10 @@ class SlotObserver(JobObserver):
         logger.bind(job=self._job.job_id, task=run.label).info("Task {}", run.described())
         if run.result in ("completed", "skipped"):
             await self._note(self._journal.finish_task(self._job.job_id, run.index, run.record()))
+
+    async def on_job_failed(self, run: TaskState, failure: Failure) -> None:
+        text = msgspec.json.encode(failure).decode()
+        await self._note(self._journal.finish_task(self._job.job_id, run.index, run.record(), text))
 
     async def _note(self, writing: Coroutine[Any, Any, None]) -> None:
         try:

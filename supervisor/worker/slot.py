@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
@@ -153,11 +153,10 @@ class Slot:
                 return
         if self._control.stage is not Stage.WORK:
             return  # the order to stop came meanwhile: the journal keeps it for the next start
-        if job.starts >= MAX_STARTS:
-            await self._give_up(job, f"the client went down {job.starts} times while this job ran")
-        elif self._settings.on_restart == "fail":
-            await self._give_up(job, "the client went down while this job ran")
-        elif self._settings.on_restart == "requeue":
+        times, wanted = f" {job.starts} times" if job.starts >= MAX_STARTS else "", self._settings.on_restart
+        if times or wanted == "fail" or (wanted == "requeue" and job.failure):
+            await self._give_up(job, f"the client went down{times} while this job ran")
+        elif wanted == "requeue":
             log.info("The client went down while it ran: it goes back to the queue")
             await self._queue_return(job)
         else:
@@ -245,7 +244,7 @@ class Slot:
             async with asyncio.timeout(None if job.tasks else KEPT):
                 await self._control.stopping_or(trouble.well, self.standing.is_cancelled)
         if self.standing.is_cancelled.is_set():
-            await self._refuse(job, Failure(CANCELLED.cause, "run", task=len(job.tasks)))
+            await self._refuse(job, _failure(job) or Failure(CANCELLED.cause, "run", task=len(job.tasks)))
             return False
         if trouble.well.is_set() and self._control.stage < Stage.CANCEL:
             return True
@@ -272,7 +271,8 @@ class Slot:
 
     async def _read(self, job: UnfinishedJob) -> Job:
         # In a thread: a job may be large, and unescaping it asks the file system.
-        return await asyncio.to_thread(_read_document, job, self._context.runtime.client.modules)
+        modules, tags = self._context.runtime.client.modules, self._settings.worker_tags
+        return await asyncio.to_thread(_read_document, job, modules, tags)
 
     def _job_run(self, job: Job, observer: JobObserver, checkpoint: Checkpoint | None) -> JobRun:
         runtime = dataclasses.replace(self._context.runtime, settings=self._settings)
@@ -297,7 +297,7 @@ class Slot:
         return True
 
     async def _give_up(self, job: UnfinishedJob, why: str) -> None:
-        await self._refuse(job, Failure(Cause("lost", why), "run", task=len(job.tasks)))
+        await self._refuse(job, _failure(job) or Failure(Cause("lost", why), "run", task=len(job.tasks)))
 
     async def _refuse(self, job: UnfinishedJob, failure: Failure) -> None:
         """End a job that is not run, or not run any further."""
@@ -351,23 +351,31 @@ class Slot:
 
 def _checkpoint(job: UnfinishedJob) -> Checkpoint:
     interrupted = job.running == len(job.tasks)
-    return Checkpoint(datetime.fromisoformat(job.began), job.tasks, interrupted, job.saved_state)
+    return Checkpoint(datetime.fromisoformat(job.began), job.tasks, interrupted, job.saved_state, _failure(job))
+
+
+def _failure(job: UnfinishedJob) -> Failure | None:
+    """The failure that a job has had before it was interrupted. It stays the job's, whatever comes after."""
+    return msgspec.json.decode(job.failure, type=Failure) if job.failure else None
 
 
 def _advanced(job: UnfinishedJob, verdict: Verdict) -> UnfinishedJob:
     """The job as far as it has come in a run that the worker's trouble ended."""
-    done = tuple(run.record() for run in verdict.tasks if run.result in ("completed", "skipped"))
-    at = verdict.tasks[len(done)]
+    settled = [run for run in verdict.tasks if run.result in ("completed", "skipped")]
+    if verdict.failure and verdict.earlier:  # a job that has failed passes over tasks, and has noted all of them
+        settled = list(verdict.tasks[: verdict.failure.task])
+        job = msgspec.structs.replace(job, failure=msgspec.json.encode(verdict.earlier).decode())
+    done, at = tuple(run.record() for run in settled), verdict.tasks[len(settled)]
     return msgspec.structs.replace(
         job, tasks=done, running=at.index if at.attempts else job.running, saved_state=at.saved_state
     )
 
 
-def _read_document(job: UnfinishedJob, enabled: Iterable[str]) -> Job:
-    """Read a job as the server gave it.
+def _read_document(job: UnfinishedJob, enabled: Iterable[str], tags: Collection[str]) -> Job:
+    """Read a job as the server gave it, for a worker with these tags.
 
     Raises:
-        JobError: it is not JSON, or malformed.
+        JobError: it is not JSON, or malformed, or requires other tags, of which not every server takes note.
     """
     try:
         document = decode_job(job.document, job.verbatim)
@@ -375,4 +383,9 @@ def _read_document(job: UnfinishedJob, enabled: Iterable[str]) -> Job:
         raise JobError(f"the job is not JSON: {error}") from error
     if isinstance(document, dict):
         document["job_id"] = job.job_id  # the id that the server knows, whatever the document says
-    return read_job(document, enabled, from_server=True)
+    found = read_job(document, enabled, from_server=True)
+    for index, task in enumerate(found.tasks):
+        if lacking := [tag for tag in task.requires if tag not in tags]:
+            words = f"tasks[{index}].requires: this worker does not have the tag {lacking[0]!r}"
+            raise JobError(words, index, task.module, unfit=True)
+    return found

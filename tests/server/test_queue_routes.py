@@ -61,7 +61,7 @@ def test_nobody_is_given_what_he_cannot_do(api: Api, ability: str, given: list[s
     """A worker gets jobs of its modules, and those whose tags it has all of; the rest stays for others."""
     submit(api, "plain")
     submit(api, "tagged", requires=["gpu"])
-    submit(api, "both", requires=["gpu", "nvenc"])
+    submit(api, "both", requires=["gpu"], tasks=[{"module": "x", "requires": ["nvenc"]}])
     submit(api, "other", module="other")
     polled = []
     while (job := api("GET", f"/queue/poll{ability}").json()) is not None:

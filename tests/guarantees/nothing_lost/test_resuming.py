@@ -91,6 +91,46 @@ def test_a_resumed_job_may_be_interrupted_again(farm: Farm, client: Client, tmp_
     assert [task["module"] for task in verdict.info["tasks"]] == ["noter"] * 3
 
 
+def test_a_job_that_has_failed_stays_failed(farm: Farm, client: Client, tmp_path: Path) -> None:
+    """A kill in a task that runs after a failure: only such tasks are run, the failure is the first one, and what had
+    its result before keeps it."""
+    noted = Noted(tmp_path)
+    a, b, c = noted.job["tasks"]
+    noted.job["tasks"] = [
+        {"module": "hostile", "data": {"step": "run", "act": "own_error"}},
+        a,
+        {"module": "hostile", "data": {"step": "run", "act": "own_error"}, "when": "always"},
+        b | {"when": "always"},
+        c | {"when": "failure"},
+        a,
+    ]
+    job_id = interrupt(farm, client, noted)
+    noted.take()
+    noted.let_go()
+    client.start()
+    verdict = farm.await_verdict(job_id)
+    after = noted.take()
+
+    assert [line for line in after if line[0] == "b"] == [
+        f"b {step} resumed" for step in ("init", "validate", "run", "cleanup")
+    ]
+    assert [line for line in after if line[0] == "c"] == [
+        f"c {step}" for step in ("init", "validate", "run", "cleanup")
+    ]
+    assert len(after) == 8
+    assert verdict.failed
+    assert verdict.info["error"]["task"] == 0
+    assert verdict.info["message"] == "Failed to run task: Could not build additional pylons."
+    assert [task["result"] for task in verdict.info["tasks"]] == [
+        "failed",
+        "not run",
+        "failed",
+        "completed",
+        "completed",
+        "not run",
+    ]
+
+
 # --- a job that takes the client down ---
 
 

@@ -16,8 +16,9 @@ from tests.support.waiting import until
 
 LATE = job(("late", {"step": "none"}))
 PICKY = job(("picky", {}))
+TAGGED = {"job_title": "tagged", "tasks": [{"module": "benign", "requires": ["gpu"]}]}
 
-LACKING: dict[str, dict[str, str]] = {"late": {}, "picky": {"picky": "tests.support.modules.Picky"}}
+LACKING: dict[str, dict[str, str]] = {"late": {}, "picky": {"picky": "tests.support.modules.Picky"}, "tagged": {}}
 ABLE = {"late": "tests.hostile.Hostile", "picky": "tests.support.modules.Picky"}
 
 
@@ -56,14 +57,15 @@ def workers(farm: Farm, tmp_path: Path) -> Iterator[Workers]:
 
 @pytest.mark.parametrize("name", LACKING)
 def test_another_worker_does_it(farm: Farm, workers: Workers, name: str) -> None:
-    """A module that is not enabled, a tool that is missing: the job goes to a worker that has it, and completes."""
-    document = {"late": LATE, "picky": PICKY}[name]
+    """A module that is not enabled, a tool or a tag that is missing: the job goes to a worker that has it, and
+    completes."""
+    document = {"late": LATE, "picky": PICKY, "tagged": TAGGED}[name]
     workers.start("poor", LACKING[name], TOOLBOX="")
     rich = workers.start("rich", ABLE, TOOLBOX="sh", QUEUE_POLL_INTERVAL="1000")  # the poor one is first
     farm.post(document)
     await_beats(farm, 4)
     rich.stop()
-    workers.start("richer", ABLE, TOOLBOX="sh")
+    workers.start("richer", ABLE, TOOLBOX="sh", WORKER_TAGS="fast,gpu")
     verdict = await_verdicts(farm, 1)[0]
 
     assert not verdict.failed, verdict.info
