@@ -113,6 +113,29 @@ def test_the_pages_need_nothing_from_outside(api: Api) -> None:
     assert api("GET", "/doc", allow_redirects=False).headers["Location"] == "/doc/"
 
 
+ROUTES = {
+    "/queue": "GET POST PATCH DELETE",
+    "/queue/poll": "GET",
+    "/jobs": "GET",
+    "/jobs/{job_id}": "GET PATCH DELETE",
+    "/jobs/{job_id}/record": "GET",
+    "/jobs/{job_id}/retry": "POST",
+    "/jobs/{job_id}/cancel": "POST",
+    "/jobs/{job_id}/log": "GET PUT",
+    "/jobs/{job_id}/completed": "GET PATCH",
+    "/workers": "GET",
+    "/workers/{worker_id}": "GET POST PATCH DELETE",
+    "/data": "GET",
+    "/data/{module}": "GET",
+    "/data/{module}/{name}": "GET POST DELETE",
+    "/events": "GET",
+    "/metrics": "GET",
+    "/status/config": "GET",
+    "/status/farm": "GET",
+    "/status/health": "GET",
+}
+
+
 def test_the_schema_tells_of_every_route(api: Api) -> None:
     """Every call of the contract is on the page, with a summary, an answer's form, and no 422."""
     schema = api("GET", "/doc/openapi.json").json()
@@ -122,41 +145,10 @@ def test_the_schema_tells_of_every_route(api: Api) -> None:
         for method, call in methods.items()
     }
 
-    assert sorted(calls) == sorted(
-        [
-            "GET /queue",
-            "POST /queue",
-            "PATCH /queue",
-            "DELETE /queue",
-            "GET /queue/poll",
-            "GET /jobs",
-            "GET /jobs/{job_id}",
-            "PATCH /jobs/{job_id}",
-            "GET /jobs/{job_id}/record",
-            "POST /jobs/{job_id}/retry",
-            "POST /jobs/{job_id}/cancel",
-            "GET /jobs/{job_id}/log",
-            "PUT /jobs/{job_id}/log",
-            "DELETE /jobs/{job_id}",
-            "GET /jobs/{job_id}/completed",
-            "PATCH /jobs/{job_id}/completed",
-            "GET /workers",
-            "GET /workers/{worker_id}",
-            "POST /workers/{worker_id}",
-            "PATCH /workers/{worker_id}",
-            "DELETE /workers/{worker_id}",
-            "GET /data",
-            "GET /data/{module}",
-            "GET /data/{module}/{name}",
-            "POST /data/{module}/{name}",
-            "DELETE /data/{module}/{name}",
-            "GET /events",
-            "GET /metrics",
-            "GET /status/config",
-            "GET /status/farm",
-            "GET /status/health",
-        ]
-    )
+    told: dict[str, set[str]] = {}
+    for call in calls:
+        told.setdefault(call.split()[1], set()).add(call.split()[0])
+    assert told == {path: set(methods.split()) for path, methods in ROUTES.items()}
     for name, call in calls.items():
         assert call["summary"], name
         assert "422" not in call["responses"], name

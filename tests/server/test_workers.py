@@ -10,6 +10,7 @@ import pytest
 from server.storage.store import MAX_TAKES
 from server.workers import LISTED_FOR, AwakeClock, Workers
 from tests.support.api_server import OUTCOME, SOON, Process, connected, serving
+from tests.support.clock import HandClock
 from tests.support.waiting import pass_time, until
 
 
@@ -189,19 +190,9 @@ def test_time_in_which_the_server_is_down_does_not_count(tmp_path: Path, databas
     assert kept not in process.log
 
 
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
 def test_a_gap_is_no_time() -> None:
     """The clock counts what passes in small steps, and leaves out what passes at once."""
-    source = Clock()
+    source = HandClock()
     clock = AwakeClock(2.0, source)
     source.time = 2.0
     counted = [clock()]
@@ -215,7 +206,7 @@ def test_a_gap_is_no_time() -> None:
 
 def test_when_a_job_counts_as_lost() -> None:
     """The limits to the second: 30 s of silence, or 60 s in which nobody names the job."""
-    clock = Clock()
+    clock = HandClock()
     workers = Workers(30.0, 30.0, clock)
     jobs = ["silent", "unnamed", "forgotten"]
     lost: dict[str, float] = {}
@@ -232,7 +223,7 @@ def test_when_a_job_counts_as_lost() -> None:
 
 def test_a_job_that_is_taken_again_gets_its_whole_time_again() -> None:
     """What was known about a job before it went back does not count against whoever takes it next."""
-    clock = Clock()
+    clock = HandClock()
     workers = Workers(30.0, 30.0, clock)
     workers.beat("w", {"job_id": "a"})
     found = []
@@ -246,7 +237,7 @@ def test_a_job_that_is_taken_again_gets_its_whole_time_again() -> None:
 
 def test_a_job_that_another_server_has_given_away_counts_as_new() -> None:
     """Two servers find the same job lost. The second one judges whoever has it by then, not the worker before."""
-    clock = Clock()
+    clock = HandClock()
     workers = Workers(30.0, 30.0, clock)
     workers.beat("w", {"job_id": "a"})
     taken = datetime(2026, 1, 1, tzinfo=UTC)
@@ -258,7 +249,7 @@ def test_a_job_that_another_server_has_given_away_counts_as_new() -> None:
 
 def test_a_worker_that_is_silent_is_lost_and_forgotten_after_a_day() -> None:
     """A record is shown for 30 s after the last heartbeat, then for a day as lost, and then it takes no memory."""
-    clock = Clock()
+    clock = HandClock()
     workers = Workers(30.0, 30.0, clock)
     workers.beat("w", {"status": "idle"})
     clock.time = 30.0
@@ -280,7 +271,7 @@ def test_a_worker_that_is_silent_is_lost_and_forgotten_after_a_day() -> None:
 
 def test_a_worker_that_took_its_leave_is_not_lost() -> None:
     """Its record is gone at once, and for other servers, too."""
-    clock = Clock()
+    clock = HandClock()
     workers = Workers(30.0, 30.0, clock)
     workers.beat("w", {"status": "idle"})
     forgotten = workers.forget("w"), workers.forget("w"), workers.get("w")
@@ -294,7 +285,7 @@ def test_a_worker_that_took_its_leave_is_not_lost() -> None:
 
 def test_a_worker_that_vanished_long_ago_is_no_evidence() -> None:
     """A server that starts hears of a vanished worker's last heartbeat; another one has its job by then."""
-    clock = Clock()
+    clock = HandClock()
     workers = Workers(30.0, 30.0, clock)
     clock.time = 100.0
     for number, name, age in (("1", "new", 2.0), ("2", "old", 40.0)):

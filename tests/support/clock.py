@@ -1,12 +1,25 @@
-"""A wall clock of its own for a command, which a test sets while the command runs."""
+"""Clocks that a test sets."""
 
 from pathlib import Path
 
 import pytest
 
 
+class HandClock:
+    """A clock of this process."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
 class WallClock:
-    """`environment` gives a command this clock. It needs libfaketime; the test is skipped where that is missing."""
+    """A wall clock of its own for a command, to be set while that runs.
+
+    `environment` gives a command this clock. It needs libfaketime; the test is skipped where that is missing.
+    """
 
     def __init__(self, file: Path) -> None:
         library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)

@@ -16,7 +16,7 @@ from supervisor.isolation.limits import Duration, Limits
 from supervisor.isolation.sampler import Usage
 from supervisor.jobs.task_state import JobObserver, TaskState
 from tests.support.client import Client
-from tests.support.clock import WallClock
+from tests.support.clock import HandClock, WallClock
 from tests.support.farm import Farm
 from tests.support.supervised import BENIGN, Supervised, hostile, job
 from tests.support.waiting import until
@@ -187,43 +187,35 @@ def test_wall_clock_does_not_matter(supervised: Supervised, tmp_path: Path, step
 # --- the guard, without processes ---
 
 
-class Time:
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
 def test_idle_polling_is_a_stall_and_a_hundredth_is_not() -> None:
     """A tree that only looks about now and then counts as doing nothing; one that uses 1 % of a processor does not."""
     for share, stalls in ((0.0005, True), (0.01, False)):
-        now = Time()
+        now = HandClock()
         guard = Guard(Limits(stall_timeout=Duration(900.0, "15m")), Clock(now))
         orders = []
         for tick in range(4000):
-            now.seconds = tick * 0.5
+            now.time = tick * 0.5
             # The kernel counts in hundredths.
-            orders.append(guard.judge(Usage(cpu_seconds=round(now.seconds * share, 2)), 0, None))
+            orders.append(guard.judge(Usage(cpu_seconds=round(now.time * share, 2)), 0, None))
         assert any(orders) is stalls
 
 
 def test_paused_time_does_not_count() -> None:
     """A guard's times stand still while its clock does."""
-    now = Time()
+    now = HandClock()
     clock = Clock(now)
     guard = Guard(Limits(stall_timeout=Duration(10.0, "10s")), clock)
-    now.seconds = 9
+    now.time = 9
     clock.pause()
     clock.pause()
-    now.seconds = 1000
+    now.time = 1000
 
     assert guard.judge(Usage(), 0, None) is None
     clock.resume()
     clock.resume()
-    now.seconds = 1000.9
+    now.time = 1000.9
     assert guard.judge(Usage(), 0, None) is None
-    now.seconds = 1001.1
+    now.time = 1001.1
     order = guard.judge(Usage(), 0, None)
     assert order is not None
     assert order.cause.reason == "stall"
@@ -231,9 +223,9 @@ def test_paused_time_does_not_count() -> None:
 
 def test_any_report_is_a_sign_of_life() -> None:
     """A report puts off the stall, whatever it says."""
-    now = Time()
+    now = HandClock()
     guard = Guard(Limits(stall_timeout=Duration(10.0, "10s")), Clock(now))
 
     for tick in range(100):
-        now.seconds = tick * 5.0
+        now.time = tick * 5.0
         assert guard.judge(Usage(), tick, 43.0) is None

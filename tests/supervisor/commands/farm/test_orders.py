@@ -54,19 +54,24 @@ def test_move(operator: Operator) -> None:
         operator.api("POST", f"/jobs/{job_id}/cancel")
 
 
-@pytest.mark.parametrize("target", [["encoder01"], ["enc"], ["8b5c"], ["--queue"]])
-def test_workers(operator: Operator, target: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("orders", "queue", "expected"),
+    [
+        (["disable encoder01", "enable enc", "pause 8b5c", "resume encoder01"], False, ["disabled", "", "paused", ""]),
+        (["disable --queue", "enable --queue", "pause --queue", "resume --queue"], True, ["disabled", ""] * 2),
+    ],
+)
+def test_workers(operator: Operator, orders: list[str], queue: bool, expected: list[str]) -> None:
     """A worker is named by its host, its id or a beginning; it, or the queue, is disabled, enabled, paused, resumed."""
     shown = []
-    for order in ("disable", "enable", "pause", "resume"):
-        assert operator(order, *target).returncode == 0
-        worker = json.loads(operator("workers", "--json").stdout)["workers"][0]["attributes"]
-        queue = operator.api("GET", "/queue").json()["attributes"]
-        shown.append((worker.get("disabled"), worker.get("paused", False), queue["disabled"]))
+    for order in orders:
+        assert operator(*order.split()).returncode == 0
+        worker = operator.api("GET", "/workers").json()["workers"][0]["attributes"]
+        both = [worker, operator.api("GET", "/queue").json()["attributes"]]
+        shown.append([" ".join(name for name in ("disabled", "paused") if each.get(name)) for each in both])
 
-    queue_only = [(False, False, True), (False, False, False)] * 2
-    of_worker = [(True, False, False), (False, False, False), (False, True, False), (False, False, False)]
-    assert shown == (queue_only if target == ["--queue"] else of_worker)
+    assert [each[queue] for each in shown] == expected
+    assert [each[not queue] for each in shown] == [""] * 4
 
 
 def test_data(operator: Operator) -> None:
