@@ -51,13 +51,20 @@ def _no_survivors() -> Iterator[None]:
     assert not described, f"still alive {SURVIVAL} s after the test: {described}"
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all processes of a test session share, for what takes long to make."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_state(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the state or the settings of the one who runs it."""
     for name in ("API_URL", "API_TIMEZONE", "HOSTNAME_OVERRIDE", "HOST_UUID", "SISYPHUS_CONFIG", "LOGURU_LEVEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SISYPHUS_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))  # all tests use the same tools
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared / "cache"))  # all tests use the same tools
 
 
 @pytest.fixture(scope="module")

@@ -13,24 +13,24 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.media import look
+from tests.support.media import look, make_clip
 from tests.support.supervised import TOOLS, Supervised, job
 from tests.support.waiting import until
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
+@pytest.fixture(scope="module")
+def demo_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five seconds of picture and sound."""
+    return make_clip(tmp_path_factory.mktemp("clips") / "clip.mkv", seconds=5)
+
+
 @pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    """Five seconds of picture and sound, where the example expects them."""
+def clip(tmp_path: Path, demo_clip: Path) -> Path:
+    """The clip, where the example expects it."""
     (tmp_path / "demo").mkdir()
-    clip = tmp_path / "demo" / "clip.mkv"
-    subprocess.run(
-        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine",
-         "-t", "5", "-c:v", "mpeg4", "-c:a", "flac", str(clip)],
-        check=True,
-    )  # fmt: skip
-    return clip
+    return Path(shutil.copy(demo_clip, tmp_path / "demo" / "clip.mkv"))
 
 
 def endless(clip: Path) -> dict[str, Any]:

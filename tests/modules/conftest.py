@@ -5,33 +5,37 @@ from pathlib import Path
 import pytest
 
 from tests.support import films
-from tests.support.media import make_clip
+from tests.support.media import made_once, make_clip
 
 
 @pytest.fixture(scope="session")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return films.make_film(tmp_path_factory.mktemp("film"))
+def film(shared: Path) -> Path:
+    return made_once(shared / "film", films.make_film) / "film.mkv"
 
 
 @pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip(shared: Path) -> Path:
     """Two seconds of picture and tone, written by ffmpeg."""
-    return make_clip(tmp_path_factory.mktemp("clips") / "clip.mkv")
+    return made_once(shared / "clip", lambda place: make_clip(place / "clip.mkv")) / "clip.mkv"
 
 
 @pytest.fixture(scope="session")
-def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long(shared: Path) -> Path:
     """A clip that takes a minute to encode with care."""
-    clip = tmp_path_factory.mktemp("films") / "long.mkv"
-    picture = ["-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25:duration=20"]
-    films.ffmpeg(*picture, "-c:v", "libx264", "-preset", "ultrafast", "-g", "25", clip)
-    return clip
+
+    def make(place: Path) -> None:
+        picture = ["-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25:duration=20"]
+        films.ffmpeg(*picture, "-c:v", "libx264", "-preset", "ultrafast", "-g", "25", place / "long.mkv")
+
+    return made_once(shared / "long", make) / "long.mkv"
 
 
 @pytest.fixture(scope="session")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def large(shared: Path) -> Path:
     """A small file that takes some time to extract: 200 MB of silence, compressed."""
-    directory = tmp_path_factory.mktemp("large")
-    silence = films.make_silence(directory / "a.wav", 200 << 20)
-    films.mkvmerge("-o", directory / "large.mkv", "--compression", "0:zlib", silence)
-    return directory / "large.mkv"
+
+    def make(place: Path) -> None:
+        silence = films.make_silence(place / "a.wav", 200 << 20)
+        films.mkvmerge("-o", place / "large.mkv", "--compression", "0:zlib", silence)
+
+    return made_once(shared / "large", make) / "large.mkv"

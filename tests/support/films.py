@@ -97,9 +97,3 @@ def damage(directory: Path, writer: str, end: float = 1.0) -> Path:
     damaged = directory / "damaged.mkv"
     damaged.write_bytes(data)
     return damaged
-
-
-ODD_NAMES = [
-    "with space.mkv", "quote'\".mkv", "new\nline.mkv", "-dash.mkv", "--identify", "@at.mkv", "+plus.mkv", "=is.mkv",
-    "(", ")", "[", "]", "co:lon.mkv", "back\\slash.mkv", "ü.mkv", "\udcff.mkv", "%d$(x)*?.mkv", "#.mkv",
-]  # fmt: skip

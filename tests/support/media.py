@@ -1,9 +1,10 @@
 """Tiny clips for the tests, made with ffmpeg's own signal generators."""
 
+import fcntl
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,25 @@ def make_clip(path: Path, *, seconds: float = 2, audio: bool = True, options: tu
     argv += ["-c:a", "aac", "-map", "0:v", *(["-map", "1:a"] if audio else []), *options]
     subprocess.run([*argv, str(path)], check=True)
     return path
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Have `place` to oneself among the processes of a test session."""
+    with open(f"{place}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def made_once(place: Path, make: Callable[[Path], object]) -> Path:
+    """A directory that `make` fills, unless another process of the test session has."""
+    with alone(place):
+        if not place.exists():
+            new = place.with_name(f"{place.name}.new")
+            new.mkdir(exist_ok=True)
+            make(new)
+            new.rename(place)
+    return place
 
 
 def look(path: Path, *options: str) -> dict[str, Any]:
