@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.api_server import BEAT, BODIES, JOB, OUTCOME, UNKNOWN, Api
 
+DATABASES = ["sqlite"]
+
 OPTIONAL = {"task", "job_id", "job_title", "progress", "info"}
 """Keys of a heartbeat that may be missing."""
 
@@ -115,23 +117,3 @@ def test_a_verdict_is_a_plain_yes_or_no(api: Api, value: Any) -> None:
     assert api.status("PATCH", f"/jobs/{job_id}/completed", OUTCOME | {"failed": value}) == 400
     assert api.status("GET", f"/jobs/{job_id}") == 200
     assert api.status("GET", f"/jobs/{job_id}/completed") == 404
-
-
-def test_lone_surrogates_come_back(api: Api) -> None:
-    """JSON can say a surrogate without its other half, and it is kept wherever text or data can be."""
-    odd = "\ud800 \udfff"
-    tasks = [{"module": odd, "data": {odd: [odd]}, "note": odd}]
-    api("POST", "/queue", json.dumps({"job_title": odd, "tasks": tasks}))
-    job = api("GET", "/queue/poll").json()
-    completed = api("PATCH", f"/jobs/{job['job_id']}/completed", json.dumps({"failed": True, "info": {odd: odd}}))
-    verdict = api("GET", f"/jobs/{job['job_id']}/completed").json()
-    beat = BEAT | {"hostname": odd, "job_id": odd, "info": {odd: odd}}
-    api("POST", "/workers/w-odd", json.dumps(beat))
-    api("POST", "/data/a/odd", json.dumps({odd: odd}))
-
-    assert (job["job_title"], job["tasks"]) == (odd, tasks)
-    assert completed.status_code == 204
-    assert (verdict["job_title"], verdict["info"]) == (odd, {odd: odd})
-    assert api("GET", "/workers/w-odd").json().items() >= beat.items()
-    assert api("GET", "/data/a/odd").json()[odd] == odd
-    assert api("DELETE", "/workers/w-odd").status_code == 204

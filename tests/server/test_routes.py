@@ -1,5 +1,6 @@
 """The contract of the routes, over HTTP."""
 
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -317,3 +318,23 @@ def test_names_with_slashes_are_kept_apart(api: Api) -> None:
     assert api("GET", "/data/a%2Fb/c").json()["which"] == 1
     assert api("GET", "/data/a/b%2Fc").json()["which"] == 2
     assert api("GET", "/%64ata/%61/b%2fc").json()["which"] == 2
+
+
+def test_lone_surrogates_come_back(api: Api) -> None:
+    """JSON can say a surrogate without its other half, and it is kept wherever text or data can be."""
+    odd = "\ud800 \udfff"
+    tasks = [{"module": odd, "data": {odd: [odd]}, "note": odd}]
+    api("POST", "/queue", json.dumps({"job_title": odd, "tasks": tasks}))
+    job = api("GET", "/queue/poll").json()
+    completed = api("PATCH", f"/jobs/{job['job_id']}/completed", json.dumps({"failed": True, "info": {odd: odd}}))
+    verdict = api("GET", f"/jobs/{job['job_id']}/completed").json()
+    beat = BEAT | {"hostname": odd, "job_id": odd, "info": {odd: odd}}
+    api("POST", "/workers/w-odd", json.dumps(beat))
+    api("POST", "/data/a/odd", json.dumps({odd: odd}))
+
+    assert (job["job_title"], job["tasks"]) == (odd, tasks)
+    assert completed.status_code == 204
+    assert (verdict["job_title"], verdict["info"]) == (odd, {odd: odd})
+    assert api("GET", "/workers/w-odd").json().items() >= beat.items()
+    assert api("GET", "/data/a/odd").json()[odd] == odd
+    assert api("DELETE", "/workers/w-odd").status_code == 204
