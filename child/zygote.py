@@ -68,6 +68,7 @@ class ForkServer:
         self._confinement = Confinement()
         self._termination = Termination()
         self._warming: Iterator[None] = iter(())
+        self._next_look = 0.0
 
     def serve(self) -> None:
         """Fork, kill and reap until the supervisor is gone; then kill everything and return."""
@@ -82,8 +83,12 @@ class ForkServer:
                 else:
                     with contextlib.suppress(BlockingIOError):
                         os.read(key.fd, 4096)
-            self._reap()
-            self._report()
+                    self._next_look = 0.0
+            # Not after each order: to look at a thousand children takes as long as to fork one.
+            if time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + SCAN_INTERVAL
+                self._reap()
+                self._report()
 
     def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for something to do, and warm up meanwhile."""
@@ -165,8 +170,8 @@ class ForkServer:
                 self._account(self._strangers.pop(pid, 0), status, cpu, peak)
         # Only we reap our children, so none can vanish while this list is read, and none is skipped. The kernel
         # reparents orphans before their parent can be waited for, so those of a task reaped above are on the list.
-        known = self._tasks.keys() | self._strangers.keys()
-        strangers = [pid for pid in linux.children(os.getpid()) if pid not in known]
+        children = linux.children(os.getpid())
+        strangers = [pid for pid in children if pid not in self._tasks and pid not in self._strangers]
         self._strangers |= {pid: os.getsid(pid) for pid in strangers}
         now = time.monotonic()
         self._awaited |= dict.fromkeys(strangers, now + PATIENCE)

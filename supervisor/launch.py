@@ -4,6 +4,7 @@ It imports little: commands start the zygote before the rest of the supervisor i
 the same time, each on a processor.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -54,9 +55,11 @@ def launch() -> Launched:
 def launch_early() -> Launched | None:
     """Start the zygote; `None` if that fails: a second attempt, when there is a log, tells why."""
     try:
-        return launch()
+        launched = launch()
     except OSError:
         return None
+    atexit.register(launched.process.kill)  # it may never be used: the job's file, or the configuration, is wrong
+    return launched
 
 
 def _environment() -> dict[str, str]:

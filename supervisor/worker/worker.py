@@ -127,8 +127,8 @@ class Worker:
 
     async def _glance(self) -> None:
         if self._context:
-            await self._journal.check()
-            await asyncio.to_thread(self._context.runtime.scratch.check)
+            # At once: each takes a thread, and a slot asks between two jobs.
+            await asyncio.gather(self._journal.check(), asyncio.to_thread(self._context.runtime.scratch.check))
 
     async def _examine(self) -> None:
         """Try all that a job needs of this worker."""
