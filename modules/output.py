@@ -39,7 +39,8 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BLOCK = 4096
 """Bytes that a tool may lose without noticing: the C library holds back as many until the file is closed."""
 
-_NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
+NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
+"""Errors that say that a file cannot be given a second name."""
 
 
 def job_tag() -> str:
@@ -218,7 +219,7 @@ class Output:
         except FileExistsError as error:
             raise self._exists() from error
         except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
+            if error.errno not in NO_HARD_LINKS:
                 raise
             if os.path.lexists(self.target):
                 raise self._exists() from error

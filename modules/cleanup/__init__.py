@@ -1,4 +1,4 @@
-"""The `cleanup` module: delete, copy and move files, in the order in which the task's data names the three.
+"""The `cleanup` module: delete, copy, move and replace files, in the order in which the task's data names the four.
 
 Copies follow symbolic links and moves do not, as with cp(1) and mv(1). A directory can be moved within its file
 system, which is a rename. Copying one, or moving it elsewhere, is an error: a failure could leave half a tree, and no
@@ -19,13 +19,13 @@ from typing import Any
 
 from loguru import logger
 
-from app.exceptions import RunError
+from app.exceptions import RunError, Skipped
 from ipc.words import encodable
 from modules import schema as task_schema
 from modules.attributes import Attributes, copy_attributes, copy_times, read_attributes
 from modules.base import location
 from modules.checks import require_space, same_file
-from modules.cleanup import checks
+from modules.cleanup import checks, replacing
 from modules.cleanup.actions import Action, bare, read_actions
 from modules.cleanup.copying import bytes_to_copy, copy_bytes, device
 from modules.output import SPECIAL, Output, WritingModule, is_special, sync
@@ -42,29 +42,33 @@ class Cleanup(WritingModule):
         self._done = 0
         self._total = 0
         self._began = 0.0
+        self._kept: list[str] = []
 
     def outputs(self) -> list[str]:
-        return [action.target for action in self._actions() if action.destination]
+        return [path for action in self._actions() for path in action.written]
 
     def removes(self) -> list[str]:
         removed = [action for action in self._actions() if action.verb != "copy"]
         return [action.source for action in removed if location(action.source) != location(action.target or "/")]
 
     def plan(self) -> list[str]:
-        lines: list[list[str]] = []
+        lines: list[str] = []
         made: set[str] = set()
         for action in self._actions():
             if action.verb == "delete":
                 path = bare(action.source)
                 is_directory = os.path.isdir(path) and not os.path.islink(path)
-                lines.append(["rmdir" if is_directory else "rm", "--", path])
+                lines.append(shlex.join(["rmdir" if is_directory else "rm", "--", path]))
+                continue
+            if action.verb == "replace":
+                lines.append(replacing.shell_line(action))
                 continue
             parent = os.path.dirname(action.target)
             if parent and parent not in made and not os.path.isdir(parent):
                 made.add(parent)
-                lines.append(["mkdir", "-p", "--", parent])
-            lines.append(["cp" if action.verb == "copy" else "mv", "--", action.source, action.target])
-        return [shlex.join(line) for line in lines]
+                lines.append(shlex.join(["mkdir", "-p", "--", parent]))
+            lines.append(shlex.join(["cp" if action.verb == "copy" else "mv", "--", action.source, action.target]))
+        return lines
 
     def find_problems(self) -> Iterator[str]:
         """Check that sources will exist, no file is lost or written twice, and directories can be written."""
@@ -85,13 +89,17 @@ class Cleanup(WritingModule):
             self.save_state({"done": number + 1})
             if not self._total:
                 self.report((number + 1) / len(actions) * 100)
+        if len(self._kept) == len(actions):
+            raise Skipped("; ".join(self._kept))
+        for why in self._kept:
+            self.warn(f"skipped: {why}")
         for link in _moved_links(actions):
             if not os.path.exists(link):
                 self.warn(f"{link} is a link to {os.readlink(link)}, and leads to no file from there")
         self.report(done=True)
 
     def _possible_outputs(self) -> list[Output]:
-        return [self._output(action) for action in self._actions() if action.destination]
+        return [Output(path, follow=action.verb == "copy") for action in self._actions() for path in action.written]
 
     def _actions(self) -> list[Action]:
         return read_actions(self.task.to_dict())
@@ -119,6 +127,8 @@ class Cleanup(WritingModule):
         try:
             if action.verb == "delete":
                 self._delete(action.source)
+            elif action.verb == "replace":
+                self._replace(action)
             else:
                 self._put(action)
         except OSError as error:
@@ -143,6 +153,38 @@ class Cleanup(WritingModule):
             if problem := checks.wildcard_problem(named):
                 raise RunError(message=problem) from error
             self.warn(f"{named} is not there to delete")
+
+    def _replace(self, action: Action) -> None:
+        """Put a file in the place of another one; or delete it, if the condition does not hold."""
+        source, target = action.source, action.target
+        new, old = replacing.require_files(action)
+        with Watch(self, lambda: [source, target]) as watch:
+            watch.require_unchanged()  # one that is still being written would be smaller
+        if why := replacing.why_kept(action, new, old):
+            os.unlink(source)
+            self._kept.append(why)
+            return
+        if old.st_nlink > 1:
+            self.warn(f"{target} has {old.st_nlink} names (hard links): the others keep the old file")
+        with replacing.backing_up(action, old, self._copy, self.resumed):
+            if new.st_nlink > 1 or not self._rename_with_times(action, new):
+                self._copy(action)
+                _unlink_moved(source, target)
+
+    def _rename_with_times(self, action: Action, new: os.stat_result) -> bool:
+        """Rename a file in the place of another one, of which it gets the times, too. False between file systems."""
+        sync(action.source)  # it takes the place of the only other copy
+        failed = copy_times(action.target, action.source)
+        is_renamed = False
+        try:
+            is_renamed = self._rename(action.source, action.target)
+        finally:
+            if not is_renamed:
+                with contextlib.suppress(OSError):
+                    os.utime(action.source, ns=(new.st_atime_ns, new.st_mtime_ns))
+        if is_renamed and failed:
+            self.warn(f"{action.target}: could not keep the replaced file's times")
+        return is_renamed
 
     def _put(self, action: Action) -> None:
         """Copy or move a file to its target."""
@@ -252,9 +294,10 @@ class Cleanup(WritingModule):
             if size != before.st_size:
                 raise RunError(message=f"{action.source} was written to meanwhile, or could not be read whole")
             watch.require_unchanged()
-            failed = (copy_attributes if is_new else copy_times)(action.source, output.temporary)
+            model = action.target if action.verb == "replace" else action.source
+            failed = (copy_attributes if is_new else copy_times)(model, output.temporary)
             if failed:
-                self.warn(f"{action.target}: could not be given the source's {' and '.join(failed)}")
+                self.warn(f"{action.target}: could not be given {' and '.join(failed)} of {model}")
             output.commit()
         if (found := os.path.getsize(action.target)) != size:
             raise RunError(message=f"{action.target} has {found} bytes, not {size}")
@@ -275,7 +318,7 @@ class Cleanup(WritingModule):
 
 
 def _is_moved(action: Action) -> bool:
-    return action.verb == "move" and not os.path.lexists(action.source) and os.path.lexists(action.target)
+    return action.verb in ("move", "replace") and not os.path.lexists(action.source) and os.path.lexists(action.target)
 
 
 def _moved_links(actions: list[Action]) -> list[str]:

@@ -11,18 +11,34 @@ from modules.checks import same_entry
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do. `destination` is as in the task's data, and empty for a deletion."""
+    """One thing to do. `destination` is as in the task's data, and empty for a deletion.
+
+    A replacement also has a `condition` and a `backup`, which may be empty; `destination` is the file to be replaced.
+    """
 
     verb: str
     source: str
     destination: str = ""
+    condition: str = ""
+    backup: str = ""
 
     @property
     def target(self) -> str:
-        """The file that will be written. It is inside `destination` if that is a directory or ends in a slash."""
-        if self.destination.endswith("/") or os.path.isdir(self.destination):
-            return os.path.join(self.destination, os.path.basename(self.source.rstrip("/")))
-        return self.destination
+        """The file that will be written. It is inside `destination` if that is a directory or ends in a slash; a
+        replacement is in the place of the file that a link leads to."""
+        if self.verb == "replace":
+            return os.path.realpath(self.destination) if os.path.islink(self.destination) else self.destination
+        return _inside(self.destination, self.source)
+
+    @property
+    def backup_target(self) -> str:
+        """The backup's file, inside `backup` if that is a directory or ends in a slash; empty if there is none."""
+        return _inside(self.backup, self.destination)
+
+    @property
+    def written(self) -> list[str]:
+        """The files that will be written."""
+        return [path for path in (self.backup_target, self.target) if path]
 
     @property
     def is_onto_itself(self) -> bool:
@@ -43,16 +59,30 @@ class Action:
         return self.verb == "move" and one != other and (one[0], one[1].casefold()) == (other[0], other[1].casefold())
 
     def __str__(self) -> str:
+        if self.verb == "replace":
+            return f"replace {self.target} by {self.source}"
         return f"{self.verb} {self.source}" + (f" to {self.target}" if self.destination else "")
+
+
+def _inside(destination: str, name: str) -> str:
+    if destination.endswith("/") or os.path.isdir(destination):
+        return os.path.join(destination, os.path.basename(name.rstrip("/")))
+    return destination
 
 
 def read_actions(task: Mapping[str, Any]) -> list[Action]:
     """The actions in the order in which they are carried out."""
-    return [
-        Action(verb, entry) if verb == "delete" else Action(verb, entry["source"], entry["destination"])
-        for verb, entries in task.items()
-        for entry in entries
-    ]
+    return [_read_action(verb, entry) for verb, entries in task.items() for entry in entries]
+
+
+def _read_action(verb: str, entry: Any) -> Action:
+    match verb:
+        case "delete":
+            return Action(verb, entry)
+        case "replace":
+            return Action(verb, entry["source"], entry["target"], entry.get("if", ""), entry.get("backup", ""))
+        case _:
+            return Action(verb, entry["source"], entry["destination"])
 
 
 def with_places(actions: list[Action]) -> Iterator[tuple[str, Action]]:
@@ -66,7 +96,7 @@ def with_places(actions: list[Action]) -> Iterator[tuple[str, Action]]:
 def effect(action: Action) -> dict[str, bool]:
     """The files that the action changes, and whether each exists afterwards."""
     removed = {location(action.source): False} if action.verb != "copy" else {}
-    return removed | ({location(action.target): True} if action.destination else {})
+    return removed | {location(path): True for path in action.written}
 
 
 def bare(path: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from modules import context
 from modules.base import BaseModule, location
 from modules.checks import chain_checks, is_settled, is_too_long, same_entry, standing_directory
+from modules.cleanup import replacing
 from modules.cleanup.actions import Action, bare, effect, with_places
 from modules.output import SPECIAL, is_special
 
@@ -17,6 +18,7 @@ def find_problems(module: BaseModule, actions: Sequence[Action], done: int) -> I
     yield from chain_checks(
         _out_of_reach(actions),
         _bad_sources(module, actions, done),
+        _bad_replacements(module, actions, done),
         _lost_files(module, actions[done:]),
         _doubled_targets(actions),
         _bad_targets(module, actions),
@@ -30,8 +32,14 @@ def _out_of_reach(actions: Sequence[Action]) -> Iterator[str]:
         touched = action.source if action.verb == "copy" else os.path.dirname(location(action.source))
         if obstacle := context.find_obstacle(touched):
             yield f"{where}: {action.source}: {obstacle}"
-        if action.destination and (obstacle := context.find_obstacle(os.path.dirname(location(action.target)))):
-            yield f"{place}.destination: {action.target}: {obstacle}"
+        for path in action.written:
+            if obstacle := context.find_obstacle(os.path.dirname(location(path))):
+                key = "backup" if path == action.backup_target else _key(action)
+                yield f"{place}.{key}: {path}: {obstacle}"
+
+
+def _key(action: Action) -> str:
+    return "target" if action.verb == "replace" else "destination"
 
 
 def wildcard_problem(name: str) -> str | None:
@@ -62,13 +70,25 @@ def _bad_sources(module: BaseModule, actions: Sequence[Action], done: int) -> It
         stands |= effect(action)
 
 
+def _bad_replacements(module: BaseModule, actions: Sequence[Action], done: int) -> Iterator[str]:
+    """Targets that will not be there to be replaced, and files that cannot be replaced or kept."""
+    stands: dict[str, bool] = {}
+    for number, (place, action) in enumerate(with_places(list(actions))):
+        if action.verb == "replace" and number >= done:
+            changed = {**module.sisyphus_context.files, **stands}
+            if not stands.get(location(action.target), module.will_exist(action.target)):
+                yield f"{place}.target: {action.target}: no such file: to put a file where there is none, use move"
+            yield from replacing.find_problems(action, place, changed, module.resumed)
+        stands |= effect(action)
+
+
 def _lost_files(module: BaseModule, actions: Sequence[Action]) -> Iterator[str]:
     """Actions after which a file would have no name: what is copied or moved onto itself is deleted next."""
     changed: set[str] = set()
     renamed: list[Action] = []
     for place, action in with_places(list(actions)):
         paths = {location(path) for path in (action.source, action.target) if path}
-        is_known = not paths & changed and all(is_settled(module, path) for path in paths)
+        is_known = action.verb != "replace" and not paths & changed and all(is_settled(module, path) for path in paths)
         if is_known and action.is_onto_itself:
             if action.is_change_of_case:
                 renamed.append(action)
@@ -93,7 +113,7 @@ def _doubled_targets(actions: Sequence[Action]) -> Iterator[str]:
         if action.verb != "copy":
             written.pop(source, None)
         if target and (first := written.setdefault(target, place)) != place and origins.get(target) != source:
-            yield f"{place}.destination: {action.target} is written by {first} already"
+            yield f"{place}.{_key(action)}: {action.target} is written by {first} already"
         changed = {target, source} if action.verb != "copy" else {target}
         origins = {other: origin for other, origin in origins.items() if origin not in changed} | {target: source}
 
@@ -110,7 +130,7 @@ def _bad_targets(module: BaseModule, actions: Sequence[Action]) -> Iterator[str]
             yield f"{target}: the name is too long"
         elif not os.path.isdir(parent) and location(parent) not in changed:
             yield f"{target}: {parent} is no directory"
-    touched = [action.target for action in actions if action.destination] + module.removes()
+    touched = module.outputs() + module.removes()
     for directory in dict.fromkeys(
         standing_directory(os.path.dirname(bare(os.path.abspath(path)))) for path in touched
     ):

@@ -79,7 +79,7 @@ def bytes_to_copy(action: Action) -> int:
     with contextlib.suppress(OSError):
         if action.verb == "copy":
             return os.stat(action.source).st_size
-        if action.verb == "move" and os.lstat(action.source).st_dev != device(action.target):
+        if action.verb in ("move", "replace") and os.lstat(action.source).st_dev != device(action.target):
             return os.lstat(action.source).st_size
     return 0
 

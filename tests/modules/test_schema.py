@@ -152,7 +152,7 @@ PROBLEMS: dict[str, list[tuple[Change, list[str]]]] = {
         ({"chapters": ["b"]}, ["chapters: expected a string, got a list"]),
     ],
     "cleanup": [
-        ({"delete": None}, ["expected 'delete', 'copy' or 'move'"]),
+        ({"delete": None}, ["expected 'delete', 'copy', 'move' or 'replace'"]),
         ({"delete": "a"}, ['delete: expected a list, got "a"']),
         (
             {"delete": ["", "a\0"]},
