@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import setproctitle
@@ -30,7 +30,7 @@ from child.exchange import Exchange, Termination, TerminationRequested
 from child.loader import UnusableError, ask_tools, declared_paths, inspect, load
 from child.sandbox import Confinement
 from child.text import MAX_LINE, first_lines, last_lines, to_text
-from ipc.messages import Cause, Done, Failed, Ready, Start, Step, ToTask
+from ipc.messages import Cause, Done, Failed, Inspection, Ready, Start, Step, ToTask
 from ipc.queue import Queue
 from modules import context
 from modules.base import BaseModule
@@ -133,6 +133,9 @@ class StepExecutor:
                 return Done(lines=tuple(map(to_text, plan())))
             case Step("inspect" | "probe"):
                 return Done(inspection=inspect(self._module, probe=request.step == "probe"))
+            case Step("schema"):
+                schema = getattr(self._module, "schema", None)
+                return Done(inspection=Inspection(schema=json.dumps(schema) if isinstance(schema, Mapping) else ""))
             case Step("validate", files) if files and isinstance(self._module, BaseModule):
                 changed = {os.fsdecode(path): stands for path, stands in files}
                 self._module.sisyphus_context.files = changed

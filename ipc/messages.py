@@ -133,11 +133,11 @@ class FinishedTask(msgspec.Struct, frozen=True, omit_defaults=True):
 class Step(Message, frozen=True):
     """Order to do a step. The answer is `Done` or `Failed`.
 
-    Three steps are not part of a task's run: `plan` lists the commands that `run` would start, `inspect` lists the
-    module's tools, and `probe` also tries its encoders.
+    Four steps are not part of a task's run: `plan` lists the commands that `run` would start, `inspect` lists the
+    module's tools, `probe` also tries its encoders, and `schema` asks for the schema of its data.
     """
 
-    step: Literal["validate", "run", "cleanup", "plan", "inspect", "probe"]
+    step: Literal["validate", "run", "cleanup", "plan", "inspect", "probe", "schema"]
     files: tuple[tuple[bytes, bool], ...] = ()
     """The files that earlier tasks of the job will change, as (absolute path, exists afterwards)."""
     tasks: tuple[FinishedTask, ...] = ()
@@ -224,6 +224,8 @@ class Inspection(msgspec.Struct, frozen=True, omit_defaults=True):
     """The file that its class was loaded from."""
     tools: tuple[Tool, ...] = ()
     encoders: tuple[Encoder, ...] = ()
+    schema: str = ""
+    """The JSON schema of its data, as text in ASCII; empty if it has none, or if it was not asked for."""
 
 
 class Done(Message, frozen=True):
@@ -237,7 +239,7 @@ class Done(Message, frozen=True):
     lines: tuple[str, ...] = ()
     """The answer to `plan`: the commands that `run` would start, a line each."""
     inspection: Inspection | None = None
-    """The answer to `inspect` and `probe`."""
+    """The answer to `inspect`, `probe` and `schema`."""
 
 
 class Failed(Message, frozen=True):

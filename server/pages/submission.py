@@ -46,6 +46,7 @@ def _check(services: Services, body: bytes, title: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         return {"problems": ["The file does not hold an object: a job begins with {."], "warnings": []}
     document.setdefault("job_title", title)
+    document.pop("$schema", None)  # for editors
     try:
         job = NewJobBody.model_validate(document)
     except ValidationError as error:

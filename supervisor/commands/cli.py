@@ -26,6 +26,7 @@ MIN_OPEN_FILES = 64
 COMMANDS = {
     "run": ("local", "Run one job from a file, without a server."),
     "validate": ("local", "Print all problems of a job, task by task; run nothing."),
+    "schema": ("local", "Print the JSON schema of a job file, for editors."),
     "modules": ("local", "Show the enabled modules, their tools, limits and problems."),
     "config": ("local", "Print all settings, limits and modules, each with its source."),
     "start": ("start", "Take jobs from the API server's queue and run them, until told to stop."),

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -147,10 +148,26 @@ class Foreground:
     async def inspect(self, probe: bool) -> int:
         """Show the module of every task, its tools and limits. Returns the exit status."""
         async with self._quiet() as job:
-            found = await job.inspect(probe)
+            found = await job.inspect("probe" if probe else "inspect")
         if self._interrupted_by:
             return 128 + self._interrupted_by
         return COMPLETED if display.show_modules(self._client, self._limits, found) else FAILED
+
+    async def schema(self) -> int:
+        """Print the JSON schema of a job whose tasks name these modules. Returns the exit status."""
+        from supervisor.commands.schema import job_schema
+
+        async with self._quiet() as job:
+            found = await job.inspect("schema")
+        if self._interrupted_by:
+            return 128 + self._interrupted_by
+        schemas: dict[str, Any] = {}
+        for run, each in zip(job.tasks, found, strict=True):
+            if isinstance(each, Failure):
+                click.echo(each.cause.message, err=True)
+                return FAILED
+            schemas[run.task.module] = json.loads(each.schema) if each.schema else None
+        return self._print(json.dumps(job_schema(schemas), indent=2), "the schema", COMPLETED)
 
     @contextlib.asynccontextmanager
     async def _quiet(self) -> AsyncIterator[JobRun]:

@@ -1,8 +1,9 @@
-"""`run`, `validate`, `modules` and `config`: commands that need no server."""
+"""`run`, `validate`, `modules`, `schema` and `config`: commands that need no server."""
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from supervisor.commands import FAILED
 from supervisor.commands.cli import WholeGroup
 from supervisor.commands.shared import config_option, exit_with, level_options, read_configuration, read_settings
 from supervisor.launch import launch_early
+
+if TYPE_CHECKING:
+    from supervisor.commands.foreground import Foreground
 
 
 @click.command("run")
@@ -57,15 +61,27 @@ def validate_command(job_file: str, config: str | None) -> None:
 @click.pass_context
 def modules_command(context: click.Context, config: str | None, probe: bool) -> None:
     """Status 1 if one cannot run."""
-    if context.invoked_subcommand:
-        return
+    if not context.invoked_subcommand:
+        exit_with(_all_modules(config).inspect(probe))
+
+
+def _all_modules(config: str | None) -> "Foreground":
     launched = launch_early()
     from supervisor.commands.foreground import Foreground
     from supervisor.jobs.model import Job, Task
 
     settings, (client, limits) = read_settings(), read_configuration(config)
     job = Job("modules", "modules", tuple(Task(name, None) for name in client.modules))
-    exit_with(Foreground(job, "", settings, client, limits, launched).inspect(probe))
+    return Foreground(job, "", settings, client, limits, launched)
+
+
+@click.command("schema")
+@config_option
+def schema_command(config: str | None) -> None:
+    """It is made of the schemas of the enabled modules. Write it to a file, and name that file in `"$schema"` of a job
+    file: an editor then completes and checks the job.
+    """
+    exit_with(_all_modules(config).schema())
 
 
 @modules_command.command("new")

@@ -18,7 +18,7 @@ from supervisor.isolation.task_process import ServerExchange, without_server
 from supervisor.jobs.control import JobControl
 from supervisor.jobs.model import Job, Task
 from supervisor.jobs.record import Failure, job_record, now
-from supervisor.jobs.task_run import JobContext, TaskRun
+from supervisor.jobs.task_run import Inspected, JobContext, TaskRun
 from supervisor.jobs.task_state import JobObserver
 
 Prepare = Callable[[TaskRun], Awaitable[Failure | None]]
@@ -137,11 +137,11 @@ class JobRun:
         finally:
             await self._close()
 
-    async def inspect(self, probe: bool) -> list[Inspection | Failure]:
-        """Load every task's module and list its tools. With `probe`, its encoders are tried, too."""
+    async def inspect(self, what: Inspected) -> list[Inspection | Failure]:
+        """Load every task's module, and look at it: see `TaskRun.inspect`."""
         try:
             return [  # one after the other: an encoder that is tried needs the whole machine
-                await self._prepare_one(run, "init", TaskRun.initialize) or await run.inspect(probe)
+                await self._prepare_one(run, "init", TaskRun.initialize) or await run.inspect(what)
                 for run in self.tasks
             ]
         finally:

@@ -27,9 +27,10 @@ _ENTITIES = {
 }
 _ENTITY = re.compile("|".join(_ENTITIES))
 
-JOB_KEYS = ("job_title", "job_name", "tasks", "job_id", "added")
+JOB_KEYS = ("$schema", "job_title", "job_name", "tasks", "job_id", "added")
 TASK_KEYS = ("module", "data", "when", "requires", "handed_back", "unfit")
-"""The keys of a job and of a task. The last two are the client's own: see `worker.outbox` and `worker.unfit`."""
+"""The keys of a job and of a task. `$schema` is for editors. The last two of a task are the client's own: see
+`worker.outbox` and `worker.unfit`."""
 
 When = Literal["success", "failure", "always"]
 """Whether a task runs: if no task before it has failed, if one has, or in both cases."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -59,6 +59,10 @@ class JobContext:
     def directory(self) -> Path:
         """A directory for files that the job's tasks share. It need not exist."""
         return self.runtime.jobs / f"job-{self.job.job_id}"
+
+
+Inspected = Literal["inspect", "probe", "schema"]
+"""Steps that look at a module."""
 
 
 class TaskRun(TaskState):
@@ -170,10 +174,10 @@ class TaskRun(TaskState):
         answer = await self._do("run", Step("plan"), self.limits.validate_timeout)
         return answer if isinstance(answer, Failure) else answer.lines
 
-    async def inspect(self, probe: bool) -> Inspection | Failure:
-        """The module's file, tools and, with `probe`, the encoders that work here."""
-        timeout = self.limits.run_timeout if probe else self.limits.validate_timeout
-        answer = await self._do("run", Step("probe" if probe else "inspect"), timeout)
+    async def inspect(self, what: Inspected) -> Inspection | Failure:
+        """The module's file and tools, with `probe` the encoders that work here too, or the schema of its data."""
+        timeout = self.limits.run_timeout if what == "probe" else self.limits.validate_timeout
+        answer = await self._do("run", Step(what), timeout)
         return answer if isinstance(answer, Failure) else answer.inspection or Inspection()
 
     async def close(self) -> int:
