@@ -22,10 +22,8 @@ from app import SECRETS
 from app import VERSION as VERSION
 from app.formats import ID, ID_FORM
 from app.hours import WorkHours
+from app.installed import read_enabled
 from app.module_settings import ModuleSettings, read_module_settings
-
-MODULE_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-"""The import path of a class, such as `modules.ffmpeg.Ffmpeg`."""
 
 MAX_SLOTS = 64
 """The largest WORKER_SLOTS: to the server each slot is a worker of its own, and each needs some threads."""
@@ -164,17 +162,16 @@ def load_client(option: str | None, environ: Mapping[str, str]) -> Client:
     _refuse_unknown(client, {"hooks", "limits", "modules"}, f"{file}: tool.client", "table")
     modules = _table(client.get("modules", {}), f"{file}: tool.client.modules")
     _refuse_unknown(modules, {"enabled", "paths", "settings"}, f"{file}: tool.client.modules", "key")
-    enabled = _table(modules.get("enabled", {}), f"{file}: tool.client.modules.enabled")
-    for name, target in enabled.items():
-        if not (isinstance(target, str) and MODULE_TARGET.fullmatch(target)):
-            raise ConfigError(
-                f'{file}: tool.client.modules.enabled.{name}: expected "package.module.Class", got {target!r}'
-            )
+    where = f"{file}: tool.client.modules.enabled"
+    try:
+        enabled = read_enabled(_table(modules.get("enabled", {}), where))
+    except ValueError as error:
+        raise ConfigError(f"{where}{error}") from error
     paths = _read_paths(modules.get("paths", []), file)
     limits = _table(client.get("limits", {}), f"{file}: tool.client.limits")
     hooks = _read_hooks(client.get("hooks", {}), file)
     server, settings = _read_server(tools, file), _read_module_settings(modules, file, environ)
-    return Client(file, chosen_by, dict(enabled), paths, limits, hooks, server, settings)
+    return Client(file, chosen_by, enabled, paths, limits, hooks, server, settings)
 
 
 def load_server(option: str | None, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Text forms that the client and the server share: ids, JSON, parts of a URL's path."""
 
+import json
 import re
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -36,6 +37,18 @@ def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return document
+
+
+def toml(value: Any) -> str:
+    """Return a value of JSON's types as TOML writes it, on one line."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{toml(str(key))} = {toml(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(toml, value)) + "]"
+        case _:
+            # The rules for strings are JSON's but for one character (DEL).
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def quote_part(text: str) -> str:

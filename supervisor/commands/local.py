@@ -90,13 +90,14 @@ def schema_command(config: str | None) -> None:
     "--directory",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="The directory for both files (default: modules/ and tests/ of the checkout).",
+    help="The directory for the files (default: modules/ and tests/ of the checkout).",
 )
-def new_module(name: str, directory: Path | None) -> None:
+@click.option("--package", is_flag=True, help="Write a package that pip installs, into DIR or the working directory.")
+def new_module(name: str, directory: Path | None, package: bool) -> None:
     """Write a working module and its test, as a start for your own."""
     from supervisor.commands.new_module import write_module
 
-    click.echo("\n".join(write_module(name, directory)))
+    click.echo("\n".join(write_module(name, directory, as_package=package)))
 
 
 @click.command("config")

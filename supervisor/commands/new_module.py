@@ -3,32 +3,39 @@
 import builtins
 import contextlib
 import importlib.util
-import json
 import keyword
 import os
 import pkgutil
 import re
 import shlex
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
 
 from app.config import ConfigError
+from app.formats import toml
 
 ROOT = Path(__file__).parents[2]
 """The directory of the packages: a checkout of the project, or site-packages."""
 
 
-def write_module(name: str, directory: Path | None = None, root: Path = ROOT) -> list[str]:
+def write_module(name: str, directory: Path | None = None, root: Path = ROOT, *, as_package: bool = False) -> list[str]:
     """Write `NAME.py` and `test_NAME.py` into `directory`, or into `modules/` and `tests/` of the checkout at `root`.
 
-    A missing directory is made; an existing file is not overwritten. Returns lines for a person: the files, how to
-    enable the module, and how to try it.
+    With `as_package`, write a package that pip installs: `sisyphus-NAME` in `directory`. A missing directory is made;
+    an existing file is not overwritten. Returns lines for a person: the files, how to enable the module, how to try it.
 
     Raises:
         ConfigError: the name cannot be used, or the files cannot be written; then nothing was written.
     """
     bundled = root / "modules"
+    words = {"name": name, "class_name": "".join(part.capitalize() for part in name.split("_"))}
+    template = _template("module.py.txt")
+    if problem := _find_problem(name, words["class_name"], bundled, template):
+        raise ConfigError(f"{name!r} cannot be a module's name: {problem}")
+    if as_package:
+        return _write_package(words, (directory or Path()).absolute() / f"sisyphus-{name.replace('_', '-')}")
     if directory is not None:
         places = (directory.absolute(), directory.absolute())
     elif (root / "pyproject.toml").is_file() and (root / "tests").is_dir():
@@ -36,25 +43,66 @@ def write_module(name: str, directory: Path | None = None, root: Path = ROOT) ->
     else:
         raise ConfigError("the program does not run from a checkout: say with --directory where the files are to go")
     needs_path = places[0].resolve() != bundled.resolve()
-    words = {"name": name, "class_name": "".join(part.capitalize() for part in name.split("_"))}
-    words["paths"] = "[str(Path(__file__).parent)]" if needs_path else "[]"
-    template = _template("module.py.txt")
-    if problem := _find_problem(name, words["class_name"], bundled, template):
-        raise ConfigError(f"{name!r} cannot be a module's name: {problem}")
+    words["target"] = f"modules.{name}.{words['class_name']}"
+    words["paths"] = "[Path(__file__).parent]" if needs_path else "[]"
     module, test = places[0] / f"{name}.py", places[1] / f"test_{name}.py"
-    texts = {module: template, test: _template("test_module.py.txt")}
-    _write({file: Template(text).substitute(words) for file, text in texts.items()})
+    _write({module: "module.py.txt", test: "test_module.py.txt"}, words)
     return [
-        f"Written: {module}",
-        f"         {test}",
+        *_list_files([module, test]),
         "",
-        "To enable it, put this into the configuration file (into its tables, where it has them):",
-        "",
-        *(["[tool.client.modules]", f"paths = [{_toml(str(module.parent))}]", ""] if needs_path else []),
+        *_ENABLE,
+        *(["[tool.client.modules]", f"paths = {toml([str(module.parent)])}", ""] if needs_path else []),
         "[tool.client.modules.enabled]",
-        f'{name} = "modules.{name}.{words["class_name"]}"',
+        f"{name} = {toml(words['target'])}",
         "",
-        f"To try it: pytest {shlex.quote(str(test))}",
+        *_how_to_try(test),
+    ]
+
+
+def _write_package(words: dict[str, str], directory: Path) -> list[str]:
+    name, package = words["name"], f"sisyphus_{words['name']}"
+    words |= {"project": directory.name, "package": package, "target": f"{package}.{words['class_name']}"}
+    words["paths"] = '[Path(__file__).parents[1] / "src"]'
+    files = {
+        directory / "pyproject.toml": "package.toml.txt",
+        directory / "src" / package / "__init__.py": "module.py.txt",
+        directory / "tests" / f"test_{name}.py": "test_module.py.txt",
+    }
+    _write(files, words)
+    return [
+        *_list_files(files),
+        "",
+        "To install it where the client is:",
+        "",
+        f"{_PYTHON} -m pip install {shlex.quote(str(directory))}",
+        "",
+        *_ENABLE,
+        "[tool.client.modules.enabled]",
+        f"{name} = true",
+        "",
+        *_how_to_try(directory / "tests" / f"test_{name}.py"),
+    ]
+
+
+_ENABLE = ("To enable it, put this into the configuration file (into its tables, where it has them):", "")
+
+_PYTHON = shlex.quote(sys.executable)
+
+
+def _list_files(files: Iterable[Path]) -> list[str]:
+    first, *others = files
+    return [f"Written: {first}", *(f"         {file}" for file in others)]
+
+
+def _how_to_try(test: Path) -> list[str]:
+    """The command that runs a test with the client's Python, in whose environment pytest may be missing, and pip."""
+    if importlib.util.find_spec("pytest"):
+        return [f"To try it: {_PYTHON} -m pytest {shlex.quote(str(test))}"]
+    return [
+        "To try it, with pytest, which is not installed here:",
+        "",
+        f"{_PYTHON} -m ensurepip && {_PYTHON} -m pip install pytest",
+        f"{_PYTHON} -m pytest {shlex.quote(str(test))}",
     ]
 
 
@@ -79,15 +127,11 @@ def _template(name: str) -> str:
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
-def _toml(text: str) -> str:
-    """Quote a string for TOML, whose rules are JSON's but for one character (DEL)."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _write(files: dict[Path, str]) -> None:
-    """Write all files, or none."""
+def _write(files: Mapping[Path, str], words: Mapping[str, str]) -> None:
+    """Write all files, each from the template of this name, or none."""
+    texts = {file: Template(_template(name)).substitute(words) for file, name in files.items()}
     with contextlib.ExitStack() as stack:
-        for file, text in files.items():
+        for file, text in texts.items():
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with open(file, "x", encoding="utf-8") as target:

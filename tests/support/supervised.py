@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from app.config import Client, load_client, load_settings
+from app.formats import toml
 from ipc.messages import Cause
 from supervisor.isolation.limits import load_limits
 from supervisor.isolation.runtime import Runtime, start_runtime
@@ -130,7 +131,7 @@ class Supervised:
             "[tool.client.modules.enabled]\n"
             + "".join(f"{name} = {json.dumps(target)}\n" for name, target in (MODULES | (modules or {})).items())
             + "[tool.client.limits]\n"
-            + "".join(f"{name} = {_toml(value)}\n" for name, value in table.items())
+            + "".join(f"{name} = {toml(value)}\n" for name, value in table.items())
         )
 
     def write_job(self, document: Any, name: str = "job.json") -> Path:
@@ -218,12 +219,6 @@ class Supervised:
             return self.supervisor.run(run, client)
         with contextlib.closing(Supervisor(self.directory / "state", with_cgroups=True)) as supervisor:
             return supervisor.run(run, client)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + "}"
-    return json.dumps(value)
 
 
 ENABLED = '[tool.client.modules.enabled]\nffmpeg = "modules.ffmpeg.Ffmpeg"\n'

@@ -1,5 +1,6 @@
 """A module that `sisyphus-client modules new` writes: it works, and so does its test."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from app.config import ConfigError, load_client
 from supervisor.commands.new_module import ROOT, write_module
-from tests.support.supervised import Supervised, job
+from tests.support.supervised import CLIENT, Supervised, job
 
 LONGEST = "a" * 30
 """A name as long as they may be: lines that hold it must not be too long."""
@@ -37,6 +38,45 @@ def configuration(lines: Iterable[str]) -> str:
 def enable(supervised: Supervised, lines: Iterable[str]) -> None:
     """Use the configuration that a person is told, and nothing else."""
     supervised.config.write_text(configuration(lines))
+
+
+def test_package(tmp_path: Path) -> None:
+    """The package that it writes is built and installed, is enabled by its name alone, and passes its test."""
+    lines = write_module("cool_thing", tmp_path, as_package=True)
+    project = tmp_path / "sisyphus-cool-thing"
+    tried = run_pytest(project / "tests" / "test_cool_thing.py", tmp_path)
+    site = install(project, tmp_path / "site")
+    (tmp_path / "client.toml").write_text(configuration(lines))
+    (tmp_path / "source").write_text("text")
+    data = {"source": str(tmp_path / "source"), "target": str(tmp_path / "target")}
+    (tmp_path / "job.json").write_text(json.dumps(job(("cool_thing", data))))
+    command = [CLIENT, "run", "--config", str(tmp_path / "client.toml"), str(tmp_path / "job.json")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True)
+
+    assert tried.returncode == 0, tried.stdout
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "target").read_text() == "text"
+
+
+def install(project: Path, site: Path) -> Path:
+    """Do what pip does, without a network: build the wheel and unpack it."""
+    wheels = site.parent / "wheels"
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)], cwd=project, check=True
+    )
+    (wheel,) = wheels.iterdir()
+    shutil.unpack_archive(wheel, site, "zip")
+    return site
+
+
+def test_where_there_is_no_pytest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person who has only followed the README has no pytest: the lines to type then begin with its installation."""
+    monkeypatch.setitem(sys.modules, "pytest", None)
+
+    *_, install_line, test_line = write_module("cool", tmp_path)
+
+    assert install_line == f"{sys.executable} -m ensurepip && {sys.executable} -m pip install pytest"
+    assert test_line == f"{sys.executable} -m pytest {tmp_path}/test_cool.py"
 
 
 def test_its_test_fails_with_it(tmp_path: Path) -> None:

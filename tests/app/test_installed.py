@@ -1,0 +1,69 @@
+"""Modules of installed packages: found by their name, and loaded only where they are enabled."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.config import ConfigError, load_client
+from tests.support.supervised import Supervised
+
+SOUND = {"cool": "cool_package:Cool"}
+
+
+def install(site: Path, package: str, modules: dict[str, str]) -> None:
+    """Make a directory look as if pip had installed a package there."""
+    information = site / f"{package}-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    lines = [f"{name} = {target}\n" for name, target in modules.items()]
+    (information / "entry_points.txt").write_text("[sisyphus.modules]\n" + "".join(lines))
+
+
+def enable(directory: Path, value: str = "true") -> Path:
+    file = directory / "client.toml"
+    file.write_text(f"[tool.client.modules.enabled]\ncool = {value}\n")
+    return file
+
+
+def test_enabled_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`true` means the module of that name that a package has, and nothing is imported to find it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "sisyphus-cool", SOUND | {"other": "nowhere:Other"})
+
+    assert load_client(str(enable(tmp_path)), {}).modules == {"cool": "cool_package.Cool"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "value", "complaint"),
+    [
+        ({}, "true", "cool: no installed package has a module of this name (there are: none)"),
+        ({"b": {"hot": "b:H"}, "a": {"x": "a:X"}}, "true", "cool: no installed package has a module of this name "
+                                                           "(there are: hot, x)"),
+        ({"a": SOUND, "b": {"cool": "b:Cool"}}, "true", "cool: b 1.0 (b.Cool) and a 1.0 (cool_package.Cool) both have"),
+        ({"a": {"cool": "module"}}, "true", 'cool: expected "package.module.Class", or true, got'),
+        ({"a": SOUND}, "false", 'cool: expected "package.module.Class", or true, got False'),
+        ({"a": SOUND}, "1", 'cool: expected "package.module.Class", or true, got 1'),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packages: dict[str, dict[str, str]], value: str, complaint: str
+) -> None:
+    """The line names the key, and what there is."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for package, modules in packages.items():
+        install(tmp_path, package, modules)
+
+    with pytest.raises(ConfigError) as raised:
+        load_client(str(enable(tmp_path, value)), {})
+
+    assert f"tool.client.modules.enabled.{complaint}" in str(raised.value)
+
+
+def test_what_is_installed_is_listed(supervised: Supervised, tmp_path: Path) -> None:
+    """`modules` tells of modules that could be enabled."""
+    install(tmp_path / "site", "sisyphus-cool", SOUND)
+
+    done = supervised.command("modules", env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
+
+    assert "Installed, and not enabled: cool = true  # sisyphus-cool 1.0, cool_package.Cool\n" in done.stdout
