@@ -139,6 +139,9 @@ class WorkerHeartbeat:
             if error.status != HTTPStatus.NOT_FOUND:
                 self._settled = None
             return
+        except asyncio.CancelledError:  # the heartbeat took too long: a later one asks
+            self._settled = None
+            raise
         patience = configuration.vanished_after or math.inf
         before, self._interval = self._interval, min(self._wanted, patience / BEATS)
         if self._interval < before:

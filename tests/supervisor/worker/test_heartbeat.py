@@ -252,6 +252,14 @@ def test_it_adapts_to_the_servers_patience(client: Client, tmp_path: Path, held:
     assert any("HEARTBEAT_INTERVAL" in line for line in client.log)
 
 
+def test_a_slow_server_is_asked_again_what_it_offers(farm: Farm, client: Client) -> None:
+    """Heartbeats take the place of one that waits for the answer: the orders must reach the worker all the same."""
+    farm.misbehave("GET /status/config", Fault(delay=5.0), 1)
+    client.start()
+
+    assert await_calls(farm, "GET /status/config", 2)
+
+
 @pytest.mark.parametrize("noticed_by", ["all calls", "a poll"])
 def test_it_adapts_again_after_an_outage(farm: Farm, client: Client, noticed_by: str) -> None:
     """A server that comes back may have another patience, also where no heartbeat was lost meanwhile."""
