@@ -38,7 +38,7 @@ class PostgreSql:
         self._count = 0
         self.port = self._cluster.port
         self._input = self._start()
-        until(self._cluster.is_up, "PostgreSQL to start")
+        until(self._cluster.is_up, "PostgreSQL to start", 90)
 
     def make_database(self, port: int | None = None) -> str:
         """Make an empty database, to be reached at that port."""
@@ -80,7 +80,7 @@ class Crashing:
         """Start it, and wait until it takes connections."""
         with open(self._directory / "log", "ab") as log:
             self._process = subprocess.Popen(self.cluster.command, stderr=log, cwd=self._directory)
-        until(self.cluster.is_up, "PostgreSQL to start", 60)
+        until(self.cluster.is_up, "PostgreSQL to start", 90)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to all its processes at once, as far as that is possible."""

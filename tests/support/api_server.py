@@ -97,7 +97,7 @@ def serving(database: Path | str, **settings: Any) -> Iterator[Api]:
 
 
 class Process:
-    """A server in a process of its own, which can be killed and started again."""
+    """A server in a process of its own, which can be killed and started again, at the same address."""
 
     def __init__(self, directory: Path, database: Path | str, descriptors: int = 0, **settings: Any) -> None:
         self._descriptors = descriptors
@@ -120,6 +120,7 @@ class Process:
             self._process = subprocess.Popen([sys.executable, "-c", code], stderr=log, stdin=subprocess.DEVNULL)
         said = until(lambda: self._ended() or re.search(r"Serving (http\S+)", self.log), "the server to start")
         assert isinstance(said, re.Match), self.log
+        self._settings["port"] = int(said[1].rpartition(":")[2])
         return str(said[1])
 
     @property

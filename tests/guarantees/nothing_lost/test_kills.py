@@ -7,9 +7,9 @@ import collections
 import contextlib
 import itertools
 import random
-import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -30,7 +30,8 @@ from tests.support.media import look
 from tests.support.supervised import Supervised
 from tests.support.waiting import until
 
-KILLS = 100
+KILLS = 25
+"""In each of four tests, which can run beside each other."""
 
 
 def instants(chance: random.Random, count: int, start: float = 0.0) -> list[float]:
@@ -84,37 +85,63 @@ def check_left_over(works: Works, failed: dict[str, bool], client: Client, hint:
     assert not list(Path(client.settings["TMPDIR"]).iterdir()), hint
 
 
+class Killing:
+    """A server, a client and its jobs, between whose start and end something is killed at random.
+
+    `hint` tells how to have it once more.
+    """
+
+    def __init__(self, server: Api, client: Client, works: Works) -> None:
+        seed = random.randrange(1 << 32)
+        self.server, self.client, self.works = server, client, works
+        self.hint = f"seed {seed}"
+        self.chance = random.Random(seed)
+        self.failed: dict[str, bool] = {}
+
+    def fill(self, count: int = 6) -> None:
+        """Have so many jobs in the queue."""
+        while len(self.server.queue()) < count:
+            self.server.post(self.works.next())
+
+    def end(self, excusable: tuple[str, ...]) -> None:
+        """Let all jobs end, and the client."""
+        await_all_told(self.server)
+        self.failed = check(self.server, self.works, self.hint, excusable)
+        assert self.client.stop() == 0, self.hint
+        check_left_over(self.works, self.failed, self.client, self.hint)
+        assert "Traceback" not in "\n".join(self.client.log), self.hint
+
+
+@contextlib.contextmanager
+def killing(
+    server: Api, supervised: Supervised, directory: Path, *excusable: str, overwrite: bool = False
+) -> Iterator[Killing]:
+    """A client that is not yet started; it must run at the end."""
+    works = Works(directory, supervised, overwrite)
+    with contextlib.closing(a_client(server, supervised, directory)) as client:
+        scene = Killing(server, client, works)
+        yield scene
+        scene.end(excusable)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_kills_of_the_client(server: Server, supervised: Supervised, tmp_path: Path) -> None:
-    """Killed at a hundred random instants while it drains, the client has one verdict for each job in the end."""
-    seed = random.randrange(1 << 32)
-    hint = f"seed {seed}"
-    chance = random.Random(seed)
-    works = Works(tmp_path, supervised)
-    with contextlib.closing(a_client(server, supervised, tmp_path)) as client:
-        halves = []
-        for seconds in instants(chance, KILLS, seconds_to_start(client, server)):
-            while len(server.queue()) < 6:
-                server.post(works.next())
+@pytest.mark.parametrize("part", range(4))
+def test_kills_of_the_client(server: Server, supervised: Supervised, tmp_path: Path, part: int) -> None:
+    """Killed at a hundred random instants while it works, the client has one verdict for each job in the end."""
+    with killing(server, supervised, tmp_path, CRASHED_THRICE) as scene:
+        for seconds in instants(scene.chance, KILLS, seconds_to_start(scene.client, server)):
+            scene.fill()
             began = time.monotonic()
-            client.start()
+            scene.client.start()
             await_instant(seconds, began)
-            client.kill()
-            halves += works.halves()
-        client.start()
-        await_all_told(server)
-        ended = client.stop()
-        failed = check(server, works, hint, (CRASHED_THRICE,))
-        check_left_over(works, failed, client, hint)
-        log = "\n".join(client.log)
-    for file in itertools.islice(works.done.glob("*.ts"), 3):
-        assert look(file)["streams"]
+            scene.client.kill()
+            assert not scene.works.halves(), scene.hint
+        scene.client.start()
 
-    assert ended == 0, hint
-    assert not halves, hint
-    assert "Traceback" not in log, hint
-    assert not all(failed.values()), hint
+    for file in itertools.islice(scene.works.done.glob("*.ts"), 3):
+        assert look(file)["streams"]
+    assert not all(scene.failed.values()), scene.hint
     assert server.stop() == 0
 
 
@@ -122,119 +149,71 @@ def test_kills_of_the_client(server: Server, supervised: Supervised, tmp_path: P
 @pytest.mark.timeout(300)
 def test_kills_of_the_server(server: Server, supervised: Supervised, tmp_path: Path) -> None:
     """With the server killed again and again, each job has one verdict in the end, and the client lives on."""
-    seed = random.randrange(1 << 32)
-    hint = f"seed {seed}"
-    chance = random.Random(seed)
-    works = Works(tmp_path, supervised)
-    for _ in range(60):
-        server.post(works.next())
-    with contextlib.closing(a_client(server, supervised, tmp_path)) as client:
-        client.start(WORKER_SLOTS="2")
-        for seconds in instants(chance, 25):
+    with killing(server, supervised, tmp_path) as scene:
+        scene.fill(60)
+        scene.client.start(WORKER_SLOTS="2")
+        for seconds in instants(scene.chance, 25):
             await_instant(seconds, time.monotonic())
             server.kill()
             server.start()
         until(lambda: answers(server), "the server to be back")
-        await_all_told(server)
-        alive = client.process.poll() is None
-        ended = client.stop()
-        failed = check(server, works, hint)
-        check_left_over(works, failed, client, hint)
-        log = "\n".join(client.log)
 
-    assert alive, hint
-    assert ended == 0, hint
-    assert not any(failed.values()), hint
-    assert "Traceback" not in log, hint
+
+FAILED = "the client went down while this job ran"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("on_restart", ["requeue", "fail"])
+@pytest.mark.parametrize(("on_restart", "words"), [("requeue", ()), ("fail", (FAILED,))])
 def test_kills_with_other_ways_to_restart(
-    server: Server, supervised: Supervised, tmp_path: Path, on_restart: str
+    server: Server, supervised: Supervised, tmp_path: Path, on_restart: str, words: tuple[str, ...]
 ) -> None:
     """With ON_RESTART=requeue, what was in hand is done anew, once; with fail, it has failed and says why."""
-    seed = random.randrange(1 << 32)
-    hint = f"seed {seed}"
-    chance = random.Random(seed)
-    works = Works(tmp_path, supervised, overwrite=True)
-    with contextlib.closing(a_client(server, supervised, tmp_path)) as client:
-        for seconds in instants(chance, 20, seconds_to_start(client, server)):
-            while len(server.queue()) < 6:
-                server.post(works.next())
+    with killing(server, supervised, tmp_path, *words, overwrite=True) as scene:
+        for seconds in instants(scene.chance, 20, seconds_to_start(scene.client, server)):
+            scene.fill()
             began = time.monotonic()
-            client.start(ON_RESTART=on_restart)
+            scene.client.start(ON_RESTART=on_restart)
             await_instant(seconds, began)
-            client.kill()
-        client.start(ON_RESTART=on_restart)
-        await_all_told(server)
-        ended = client.stop()
-        failed = check(
-            server, works, hint, ("the client went down while this job ran",) if on_restart == "fail" else ()
-        )
-        check_left_over(works, failed, client, hint)
+            scene.client.kill()
+        scene.client.start(ON_RESTART=on_restart)
 
-    assert ended == 0, hint
-    assert any(failed.values()) == (on_restart == "fail"), hint
+    assert any(scene.failed.values()) == (on_restart == "fail"), scene.hint
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_kills_of_both_in_one(supervised: Supervised, tmp_path: Path) -> None:
     """The same with --standalone, where client and server are one process and die at one instant."""
-    seed = random.randrange(1 << 32)
-    hint = f"seed {seed}"
-    chance = random.Random(seed)
-    works = Works(tmp_path, supervised)
     with socket.create_server(("127.0.0.1", 0)) as place:
         port = place.getsockname()[1]
     server = Api(f"http://127.0.0.1:{port}", tmp_path / "log")
-    with contextlib.closing(a_client(server, supervised, tmp_path)) as client:
-        client._command += ["--standalone", "--port", str(port)]
-        for seconds in instants(chance, 12):
-            client.start()
+    with killing(server, supervised, tmp_path, CRASHED_THRICE) as scene:
+        scene.client._command += ["--standalone", "--port", str(port)]
+        for seconds in instants(scene.chance, 12):
+            scene.client.start()
             until(lambda: answers(server), "the server to serve")
-            while len(server.queue()) < 6:
-                server.post(works.next())
+            scene.fill()
             await_instant(seconds, time.monotonic())
-            client.kill()
-        client.start()
+            scene.client.kill()
+        scene.client.start()
         until(lambda: answers(server), "the server to serve")
-        await_all_told(server)
-        failed = check(server, works, hint, (CRASHED_THRICE,))
-        ended = client.stop()
-        check_left_over(works, failed, client, hint)
-        log = "\n".join(client.log)
-
-    assert ended == 0, hint
-    assert "Traceback" not in log, hint
 
 
 @pytest.mark.slow
 def test_kills_of_the_client_and_its_zygote(server: Server, supervised: Supervised, tmp_path: Path) -> None:
     """What survives when both are killed at one instant is killed by the next start, before it begins anything."""
-    seed = random.randrange(1 << 32)
-    hint = f"seed {seed}"
-    chance = random.Random(seed)
-    works = Works(tmp_path, supervised)
-    with contextlib.closing(a_client(server, supervised, tmp_path)) as client:
-        start = seconds_to_start(client, server)
+    with killing(server, supervised, tmp_path, CRASHED_THRICE) as scene:
+        start = seconds_to_start(scene.client, server)
         for _ in range(12):
-            while len(server.queue()) < 6:
-                server.post(works.next())
-            client.start()
-            await_instant(start + chance.uniform(0, 0.4), time.monotonic())
-            victims = psutil.Process(client.process.pid).children()
-            for victim in [psutil.Process(client.process.pid), *victims]:
-                victim.send_signal(signal.SIGSTOP)
+            scene.fill()
+            scene.client.start()
+            await_instant(start + scene.chance.uniform(0, 0.4), time.monotonic())
+            client = psutil.Process(scene.client.process.pid)
+            victims = client.children()
+            for victim in [client, *victims]:
+                victim.suspend()
             for victim in victims:
                 victim.kill()
-            client.kill()
-        client.start()
-        await_all_told(server)
-        ended = client.stop()
-        failed = check(server, works, hint, (CRASHED_THRICE,))
-        check_left_over(works, failed, client, hint)
-
-    assert ended == 0, hint
+            scene.client.kill()
+        scene.client.start()

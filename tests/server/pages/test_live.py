@@ -1,7 +1,6 @@
 """What the page does by itself: it follows the farm, loses the server and finds it again, and knows who may look."""
 
 import contextlib
-import socket
 import time
 from contextlib import closing
 from pathlib import Path
@@ -70,9 +69,7 @@ SHOWN = "(least) => { const shown = document.querySelector('progress')?.value ??
 
 def test_a_server_that_goes_and_comes(tmp_path: Path, look: Look) -> None:
     """The page says since when the server is away, and shows what is new when it is back; nobody loads it again."""
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        port = chosen.getsockname()[1]
-    server = Process(tmp_path, tmp_path / "jobs.db", port=port)
+    server = Process(tmp_path, tmp_path / "jobs.db")
     with contextlib.ExitStack() as stack:
         stack.callback(server.kill)
         api = stack.enter_context(connected(server.start()))

@@ -48,8 +48,7 @@ def test_logs_are_sent_after_an_outage_and_a_crash(client: Client, tmp_path: Pat
     with contextlib.ExitStack() as stack:
         server = Process(tmp_path, tmp_path / "jobs.db")
         stack.callback(server.kill)
-        url = server.start()
-        served = Served(client, stack.enter_context(connected(url)))
+        served = Served(client, stack.enter_context(connected(server.start())))
         client.start()
         held, job_id = served.hold(tmp_path)
         server.kill()
@@ -57,9 +56,7 @@ def test_logs_are_sent_after_an_outage_and_a_crash(client: Client, tmp_path: Pat
         until(lambda: any("is completed" in line for line in client.log), "the end of the job")
         until(lambda: any("job's log" in line for line in client.log), "the attempt to send the log")
         client.kill()
-        again = Process(tmp_path, tmp_path / "jobs.db", port=int(url.rpartition(":")[2]))
-        stack.callback(again.kill)
-        again.start()
+        server.start()
         client.start()
         log = log_of(served, job_id)
         state = served.await_state(job_id, "completed")["state"]

@@ -8,7 +8,8 @@ import psutil
 import pytest
 
 from tests.support.api_server import serving
-from tests.support.client import QUICK, WORKER, Client, Served
+from tests.support.client import QUICK, WORKER, Client, Held, Served
+from tests.support.clock import WallClock
 from tests.support.waiting import pass_time, until
 
 
@@ -62,33 +63,34 @@ def test_a_cancelled_job_does_not_wait_for_a_worker_in_trouble(served: Served, t
     held.let_go()
 
 
-def test_pause_and_resume(served: Served, tmp_path: Path) -> None:
-    """The job stands still, its heartbeat says so, and it goes on when the order is taken back."""
+def hold_paused(served: Served, directory: Path) -> tuple[Held, str]:
+    """A job that could end, if the worker were not paused by an order; and its id."""
     served.client.start()
-    held, job_id = served.hold(tmp_path)
+    held, job_id = served.hold(directory)
     served.order(paused=True)
     served.await_beat(paused=True)
-    held.let_go()
-    still = stands_still(served, job_id)
-    served.order(paused=False)
-
-    assert still
-    assert served.await_state(job_id, "completed")
+    return held, job_id
 
 
-def test_either_pauses(served: Served, tmp_path: Path) -> None:
-    """A worker that signal and order have paused goes on when both are taken back, whichever is first."""
-    served.client.start()
-    held, job_id = served.hold(tmp_path)
-    served.order(paused=True)
-    served.await_beat(paused=True)
+@pytest.mark.parametrize("last", ["signal", "order"])
+def test_either_pauses(served: Served, tmp_path: Path, last: str) -> None:
+    """A job that signal and order have paused stands still until both are taken back, whichever is first."""
+    held, job_id = hold_paused(served, tmp_path)
     served.client.process.send_signal(signal.SIGUSR2)
     until(lambda: any("SIGUSR2 again resumes" in line for line in served.client.log), "the signal")
-    served.order(paused=False)
-    until(lambda: any("not paused any more" in line for line in served.client.log), "the order")
     held.let_go()
+
+    def take_back(what: str) -> None:
+        if what == "order":
+            served.order(paused=False)
+        else:
+            served.client.process.send_signal(signal.SIGUSR2)
+        words = {"order": "not paused any more", "signal": "Resumed after a pause"}[what]
+        until(lambda: any(words in line for line in served.client.log), words)
+
+    take_back("order" if last == "signal" else "signal")
     still = stands_still(served, job_id)
-    served.client.process.send_signal(signal.SIGUSR2)
+    take_back(last)
 
     assert still
     assert served.await_state(job_id, "completed")
@@ -96,10 +98,7 @@ def test_either_pauses(served: Served, tmp_path: Path) -> None:
 
 def test_a_worker_that_is_told_to_stop_goes_on(served: Served, tmp_path: Path) -> None:
     """The server's pause holds no worker up that drains: it could not end."""
-    served.client.start()
-    held, job_id = served.hold(tmp_path)
-    served.order(paused=True)
-    served.await_beat(paused=True)
+    held, job_id = hold_paused(served, tmp_path)
     held.let_go()
 
     assert served.client.stop() == 0
@@ -169,23 +168,17 @@ def at(hours: int) -> str:
 
 def test_jobs_wait_for_the_hours(served: Served, tmp_path: Path) -> None:
     """Jobs wait, with the reason for all to see, until the hours begin; when they end, so does the poll that waits."""
-    library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
-    assert library, "libfaketime is not installed"
-    clock = tmp_path / "clock"
-    clock.write_text("+0")
-    fake = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock)}
-    fake |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    hours = f"{at(2)}-{at(4)}"
-    served.client.start(**fake, WORK_HOURS=hours)
+    clock, hours = WallClock(tmp_path / "clock"), f"{at(2)}-{at(4)}"
+    served.client.start(**clock.environment, WORK_HOURS=hours)
     beat = served.await_beat(hours=f"outside of WORK_HOURS ({hours})")
     waiting = served.submit()
     waits = served.api("GET", "/status/farm").json()["waits"]
     pass_time(1.0)
     queued = served.api.queued()
-    clock.write_text(f"+{3 * HOUR}")
+    clock.step(3 * HOUR)
     served.await_state(waiting, "completed")
     until(served.idle_workers, "the worker to be idle")
-    clock.write_text(f"+{5 * HOUR}")
+    clock.step(5 * HOUR)
     served.await_beat(hours=beat["info"]["hours"])
     late = served.submit()
     pass_time(1.0)

@@ -120,10 +120,8 @@ def test_own_outputs(watcher: Watcher) -> None:
 
 def test_kills_and_a_lost_server(watcher: Watcher, tmp_path: Path) -> None:
     """While the server is away it waits; killed at any instant, it submits each file once all the same."""
-    server = Process(tmp_path, tmp_path / "server.sqlite3", port=0)
-    url = server.start()
-    server._settings["port"] = int(url.rpartition(":")[2])
-    with connected(url) as api:
+    server = Process(tmp_path, tmp_path / "server.sqlite3")
+    with connected(server.start()) as api:
         watcher.operator = Operator(watcher.operator.directory, api)
         server.kill()
         (watcher.directory / "0.mkv").write_text("x")
