@@ -1,4 +1,4 @@
 """Cases from the field, and their relatives: completed means completed.
 
-All of them go through the console program and real tools. Nothing here knows the product's inner structure.
+All of them run whole jobs with real tools, those from the field by the console program. Only `Client` knows how.
 """

@@ -1,9 +1,10 @@
-"""Runs jobs through the console program, and looks at what they did to the files in their directory."""
+"""Runs jobs, and looks at what they did to the files in their directory."""
 
 import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-import requests
 
+from supervisor.jobs.model import JobError
 from tests.cases.checks import Result
 from tests.cases.media import Media
 from tests.cases.tasks import job, strings
-from tests.support.supervised import CLIENT
+from tests.support.api_server import Api
+from tests.support.supervised import CLIENT, Supervised, Supervisor
 from tests.support.waiting import until
 
 PATIENCE = 60
@@ -37,24 +40,29 @@ def snapshot(directory: Path) -> dict[str, str]:
     return found
 
 
-class Client:
-    """Runs the console program in a directory of its own, and puts the media there that the jobs name."""
+def empty(directory: Path) -> None:
+    """Remove all that is in a directory."""
+    for path in directory.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
-    def __init__(self, home: Path, media: Media) -> None:
+
+class Client:
+    """Runs jobs in a directory, and puts the media there that they name. It has files of its own beside that."""
+
+    def __init__(self, home: Path, work: Path, media: Media, supervisor: Supervisor) -> None:
         self.home = home
-        self.work = home / "work"
-        self.work.mkdir()
+        self.work = work
         self._media = media
-        self._options: list[str] = []
+        self._supervised = Supervised(home, supervisor)
+        self.configure()
 
     def configure(self, **limits: str) -> None:
         """Set limits over the defaults."""
         modules = ("ffmpeg.Ffmpeg", "handbrake.Handbrake", "mkvmerge.Mkvmerge", "mkvextract.Mkvextract")
         lines = [f'{each.split(".")[0]} = "modules.{each}"' for each in (*modules, "cleanup.Cleanup")]
         lines = ["[tool.client.modules.enabled]", *lines, "[tool.client.limits]"]
-        file = self.home / "client.toml"
-        file.write_text("\n".join([*lines, *(f'{name} = "{value}"' for name, value in limits.items())]))
-        self._options = ["--config", str(file)]
+        lines += [f'{name} = "{value}"' for name, value in limits.items()]
+        self._supervised.config.write_text("\n".join(lines))
 
     def put(self, *names: str, directory: str = "") -> None:
         """Put media into the directory, or into one below it, unless they are there."""
@@ -82,7 +90,7 @@ class Client:
 
     def command(self, name: str, *options: str, prefix: Sequence[str] = (), **popen: Any) -> "subprocess.Popen[str]":
         """Start a command of the program."""
-        configured = [] if name in ("submit", "serve") else self._options
+        configured = [] if name == "submit" else ["--config", str(self._supervised.config)]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen([*prefix, CLIENT, name, *configured, *options], **(pipes | {"cwd": self.work} | popen))
 
@@ -96,16 +104,33 @@ class Client:
                 raise
         return process.returncode, out, err
 
-    def run(self, *tasks: Any, prefix: Sequence[str] = (), **popen: Any) -> Result:
-        """Run a job, a document or its tasks, to its end."""
+    def run(self, *tasks: Any, by_program: bool = False, **popen: Any) -> Result:
+        """Run a job, a document or its tasks, to its end.
+
+        It runs in the supervisor that the tests of a file share, unless it is to be by the program, or there are
+        options for that: the program takes several times as long to start as most of these jobs.
+        """
         document = tasks[0] if "tasks" in tasks[0] else job(*tasks)
         self.provide(document)
         before = snapshot(self.work)
-        status, out, err = self.call("run", "--json", str(self.write(document)), prefix=prefix, **popen)
+        if by_program or popen:
+            status, out, err = self.call("run", "--json", str(self.write(document)), **popen)
+        else:
+            status, out, err = self._run_here(document)
         assert status in (0, 1, 2), err
         after = snapshot(self.work)
         changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         return Result(self.work, status, json.loads(out) if status != 2 else {}, err, changed)
+
+    def _run_here(self, document: Any) -> tuple[int, bytes, str]:
+        """Status, record and message as the program has them."""
+        try:
+            (verdict,) = self._supervised.verdicts(json.loads(json.dumps(document)))
+        except JobError as error:
+            return 2, b"", str(error)
+        if verdict.failure and (verdict.failure.cause.unusable or verdict.failure.cause.trouble):
+            return 2, b"", verdict.failure.cause.message
+        return int(verdict.failure is not None), msgspec.json.encode(verdict.info), ""
 
 
 @contextlib.contextmanager
@@ -163,36 +188,31 @@ def append(path: Path, data: bytes) -> None:
 
 
 class Services:
-    """The program's own API server, workers and submitters, each in a process."""
+    """The program's own API server, and workers and submitters, each in a process."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, api: Api) -> None:
         self.client = client
-        self._session = requests.Session()
-        self._session.trust_env = False
+        self._api = api
         self._started: list[subprocess.Popen[str]] = []
-        self._number = 0
-        server = self._start("serve", "--port", "0", "--vanished-after", "60")
-        self.url = until(lambda: self._url(server), "the server")
 
     def start_worker(self, prefix: Sequence[str] = (), **environ: str) -> "subprocess.Popen[str]":
         """Start a worker. All share a state directory, so that a second one resumes the job of a killed first one."""
         intervals = dict.fromkeys(("QUEUE_POLL_INTERVAL", "HEARTBEAT_INTERVAL", "NETWORK_RETRY_INTERVAL"), "0.2")
-        return self._start("start", prefix=prefix, **{"API_URL": self.url} | intervals | environ)
+        return self._start("start", prefix=prefix, **{"API_URL": self._api.url} | intervals | environ)
 
     def submit(self, document: Any, *options: str, **environ: str) -> "subprocess.Popen[str]":
         """Start `submit`."""
         self.client.provide(document)
-        return self._start("submit", *options, str(self.client.write(document)), **{"API_URL": self.url} | environ)
+        return self._start("submit", *options, str(self.client.write(document)), **{"API_URL": self._api.url} | environ)
 
     def post(self, document: Any) -> str:
-        """Submit a job and return its id."""
-        process = self.submit(document)
-        assert process.wait(30) == 0, self.log(process)
-        return str(self.output(process)).strip()
+        """Put a job into the queue and return its id."""
+        self.client.provide(document)
+        return str(self.call("POST", "/queue", document)["job_id"])
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Call the server; returns the decoded answer, or `None` for a status of 400 or more."""
-        answer = self._session.request(method, self.url + path, json=body, timeout=10)
+        answer = self._api(method, path, body)
         return answer.json() if answer.ok and answer.content else None
 
     def verdict(self, job_id: str) -> Result:
@@ -223,7 +243,6 @@ class Services:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._session.close()
 
     def _start(self, name: str, *options: str, prefix: Sequence[str] = (), **environ: str) -> "subprocess.Popen[str]":
         stem = self.client.home / str(len(self._started))
@@ -232,8 +251,3 @@ class Services:
             process = self.client.command(name, *options, prefix=prefix, **pipes)
         self._started.append(process)
         return process
-
-    def _url(self, server: "subprocess.Popen[str]") -> str:
-        words = self.log(server).split()
-        assert server.poll() is None, self.log(server)
-        return next((word for word in words if word.startswith("http://")), "")

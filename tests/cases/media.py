@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.media import alone
+
 _PICTURE = "-f lavfi -i testsrc2=size={size}:rate=25:duration={seconds}"
 _SOUND = "-f lavfi -i sine={tone}:sample_rate=48000:duration={seconds}"
 _X264 = "-c:v libx264 -preset ultrafast -c:a aac"
@@ -168,7 +170,8 @@ class Media:
 
     def put(self, name: str, directory: Path) -> None:
         """Copy a file into a directory, together with its own directory, or with the files that its text names."""
-        self._make(name)
+        with alone(self._directory):
+            self._make(name)
         for named in filter(self.knows, re.findall(r"[\w.]+", TEXTS.get(name, ""))):
             self.put(named, directory)
         top = name.split("/")[0]

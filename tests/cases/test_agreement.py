@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cases.checks import Result
-from tests.cases.client import Client, Services, snapshot
+from tests.cases.client import Client, Services, empty, snapshot
 from tests.cases.tasks import JOBS
 from tests.cases.test_table import prepare
 
@@ -19,8 +19,7 @@ FOLDERS = sorted({path.parent.name for path in FILES.values()})
 
 def renew(client: Client, name: str) -> None:
     """Empty the client's directory, and prepare it for a file."""
-    for path in client.work.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    empty(client.work)
     if name in JOBS:
         prepare(client, name)
     else:
@@ -64,7 +63,10 @@ def require_agreement(name: str, client: Client, services: Services) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_agreement(folder: str, client: Client, services: Services) -> None:
-    """What `validate` finds sound, `run` begins; what `run` does, a worker does; what `submit` refuses, all refuse."""
+    """What `validate` finds sound, `run` begins; what `run` does, a worker does; what `submit` refuses, all refuse.
+
+    That `run` ends as it does here by the program, too, `test_row` shows.
+    """
     services.start_worker()
     found: dict[str, str] = {}
     for name, path in FILES.items():

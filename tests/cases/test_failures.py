@@ -139,10 +139,7 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
     "handbrake H.264 in WebM": (handbrake(target="out.webm"), ("encoder", "WebM")),
     "handbrake filter": (handbrake(filters_options={"deinterlace": "nope"}), ("deinterlace", "nope")),
     "handbrake subtitle file": (handbrake(subtitles_options={"srt_file": "none.srt"}), ("none.srt",)),
-    "handbrake empty subtitles": (
-        handbrake(subtitles_options={"srt_file": "empty.srt"}),
-        ("empty.srt", "is empty"),
-    ),
+    "handbrake empty subtitles": (handbrake(subtitles_options={"srt_file": "empty.srt"}), ("empty.srt", "is empty")),
     "handbrake color": (
         handbrake(filters_options={"colorspace": {"custom": {"primaries": "nope"}}}),
         ("no path between colorspaces",),
@@ -195,14 +192,15 @@ FAILURES: dict[str, tuple[Task, tuple[Words, ...]]] = {
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_reason(case: str, client: Client) -> None:
+def test_reason(case: str, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message has the tool's reason, or the client's, and nothing was written."""
     task, words = FAILURES[case]
     client.shell("mkdir full; touch full/file; echo text >text.mkv; echo '<Chapters><EditionEntry>' >bad.xml")
     client.shell("printf '1\\n00:00:00,000 --> 00:00:01,000\\nM\\374ller\\n' >latin.srt")
     client.put("font.ttf", "s.srt", "clip.mkv")
 
-    result = client.run(task, env=os.environ | {"AV_LOG_FORCE_COLOR": "1"})
+    monkeypatch.setenv("AV_LOG_FORCE_COLOR", "1")
+    result = client.run(task)
 
     stopped(*words)(result)
     assert "\x1b" not in result.message

@@ -67,10 +67,7 @@ GOOD: dict[str, tuple[Task, Check]] = {
         ffmpeg("subs.mkv", maps=[""], video=COPY | {"map": "-0:a"}),
         holds("video", "subtitle", "subtitle"),
     ),
-    "but a track": (
-        ffmpeg("av.mkv", maps=[""], video=COPY | {"map": "-0:a:1"}),
-        holds("video", "audio jpn"),
-    ),
+    "but a track": (ffmpeg("av.mkv", maps=[""], video=COPY | {"map": "-0:a:1"}), holds("video", "audio jpn")),
     "options of the output": (
         encode(**{"t": 1, "shortest": True, "map_metadata:s:v": "0:s:v", "map_chapters": -1}),
         completes(),

@@ -95,10 +95,7 @@ MISSPELT: list[Row] = [
 # Options of the whole file would get a stream's suffix.
 OF_THE_FILE: list[Row] = [
     (encode(**{name: value}), f"output_maps[0].options.{name}", "output_options")
-    for names, value in (
-        ("brand id3v2_version map_metadata cluster_time_limit", 3),
-        ("metadata", "title=x"),
-    )
+    for names, value in (("brand id3v2_version map_metadata cluster_time_limit", 3), ("metadata", "title=x"))
     for name in names.split()
 ]
 OF_THE_FILE += [
@@ -231,8 +228,10 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
-@pytest.mark.parametrize("command", ["run", "validate", "submit"])
-@pytest.mark.parametrize("case", UNKNOWN)
+@pytest.mark.parametrize(
+    ("case", "command"),
+    [*((case, "run") for case in UNKNOWN), *(("in the job", name) for name in ("validate", "submit"))],
+)
 def test_unknown_keys(case: str, command: str, client: Client) -> None:
     """Each command that reads a job's file refuses unknown keys and suggests the right one."""
     document, *words = UNKNOWN[case]

@@ -79,7 +79,7 @@ def test_row(case: str, client: Client) -> None:
     """The case ends with the right value of the field's table."""
     prepare(client, case)
 
-    ROWS[case](client.run(load(case)))
+    ROWS[case](client.run(load(case), by_program=True))
 
 
 def test_move_into_a_bind_mount(client: Client) -> None:
