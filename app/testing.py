@@ -1,7 +1,7 @@
 """A pytest plugin for authors of modules: its fixture `sisyphus` runs a module as a job of the client's does.
 
 A test file asks for it with `pytest_plugins = ["app.testing"]`. Each run is a client of its own, with a configuration,
-a state directory and a process for each task, so a test meets what a job meets: validation, limits, cleanup, the record.
+a state directory and a process for each task, so a test meets what a job meets: checks, limits, cleanup, the record.
 
 PYTEST_DONT_REWRITE: a test file may import this before pytest sees that it is a plugin.
 """
