@@ -34,7 +34,7 @@ from ipc.messages import Cause, Done, Failed, Inspection, Ready, Start, Step, To
 from ipc.queue import Queue
 from modules import context
 from modules.base import BaseModule
-from modules.context import CurrentJob, EarlierTask, Results, TaskContext
+from modules.context import CurrentJob, TaskContext
 from modules.data import server_data
 
 _BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
@@ -139,9 +139,10 @@ class StepExecutor:
             case Step("validate", files) if files and isinstance(self._module, BaseModule):
                 changed = {os.fsdecode(path): stands for path, stands in files}
                 self._module.sisyphus_context.files = changed
-            case Step("run" | "cleanup", tasks=tasks) if tasks and isinstance(self._module, BaseModule):
-                earlier = (EarlierTask(each.module, each.result, each.reason, Results(each.results)) for each in tasks)
-                self._module.sisyphus_context.job.tasks = tuple(earlier)
+            case Step("run" | "cleanup", tasks=tasks) if tasks:
+                context.current.job.finished = tasks
+                if (known := self._known_context()) is not None:
+                    known.job.finished = tasks
         self._show(request.step)
         skipped = ""
         if request.step == "run":
@@ -166,11 +167,15 @@ class StepExecutor:
     def _show(self, step: str) -> None:
         setproctitle.setproctitle(f"sisyphus-client: {self._title}, {step}")
 
+    def _known_context(self) -> TaskContext | None:
+        """The module's context; `None` if it has not used it, and so has told nothing: to make one takes 50 µs."""
+        used = isinstance(self._module, BaseModule) and "sisyphus_context" in vars(self._module)
+        return self._module.sisyphus_context if used else None
+
     def _take_told(self) -> tuple[tuple[str, ...], str]:
         """The warnings of this step, which the module then no longer holds, and all of its results."""
-        if not isinstance(self._module, BaseModule) or "sisyphus_context" not in vars(self._module):
-            return (), ""  # a module that has not used its context has told nothing; to make one would take 50 µs
-        known = self._module.sisyphus_context
+        if (known := self._known_context()) is None:
+            return (), ""
         taken, known.warnings = known.warnings, ()
         return last_lines(taken), known.results.text
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.exceptions import ClientError
-from ipc.messages import Data, Request
+from ipc.messages import Data, FinishedTask, Request
 from ipc.results import encode_results
 
 
@@ -80,8 +80,15 @@ class CurrentJob:
 
     id: str = ""
     title: str = ""
-    tasks: tuple[EarlierTask, ...] = ()
-    """The tasks before this one, in their order; none before `run`."""
+    finished: tuple[FinishedTask, ...] = ()
+    """The tasks before this one, as the client tells them; none before `run`."""
+
+    @property
+    def tasks(self) -> tuple[EarlierTask, ...]:
+        """The tasks before this one, in their order. Made when it is asked for: the last of a thousand has many."""
+        return tuple(
+            EarlierTask(each.module, each.result, each.reason, Results(each.results)) for each in self.finished
+        )
 
 
 @dataclass
