@@ -1,14 +1,18 @@
-"""The client that is measured: its modules, its configuration, and how a task, a job or a command of it is run."""
+"""The client that is measured: its modules, its configuration, and how a task, a job or a command of it is run.
+
+And how measurements become tables, and are taken in turns: their ratios then hold on a machine whose speed drifts.
+"""
 
 import contextlib
 import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +70,7 @@ empty = "bench_modules.Empty"
 waiting = "bench_modules.Waiting"
 talking = "bench_modules.Talking"
 ffmpeg = "modules.ffmpeg.Ffmpeg"
+cleanup = "modules.cleanup.Cleanup"
 """
 
 STEPS = (Step("validate"), Step("run"), Step("cleanup"))
@@ -78,10 +83,15 @@ class Size:
     runs: int
     rounds: int
     warm_up: int
-    video_seconds: int
-    encodes: int
+    video_seconds: tuple[int, int]
+    """A clip's, and a film's, which shows what grows with the length."""
+    pairs: int
+    """How often each of the long commands runs, in turns."""
+    megabytes: int
     calls: int
     jobs: int
+    queue: int
+    tasks: tuple[int, ...]
     idle_seconds: float
     kills: int
     rows: tuple[int, ...]
@@ -93,8 +103,14 @@ class Size:
         return max(3, runs * self.runs // 200 // self.rounds)
 
 
-FULL = Size(200, 2, 10, 60, 3, 1_000_000, 1000, 60, 20, (10_000, 1_000_000), 1000, 60)
-QUICK = Size(20, 1, 3, 10, 1, 100_000, 50, 5, 3, (1000,), 50, 2)
+FULL = Size(
+    runs=200, rounds=2, warm_up=10, video_seconds=(10, 600), pairs=5, megabytes=1000, calls=1_000_000, jobs=1000,
+    queue=10_000, tasks=(10, 100, 1000), idle_seconds=60, kills=20, rows=(10_000, 1_000_000), workers=1000, seconds=60,
+)  # fmt: skip
+QUICK = Size(
+    runs=20, rounds=1, warm_up=3, video_seconds=(2, 60), pairs=3, megabytes=50, calls=100_000, jobs=50,
+    queue=200, tasks=(10, 50), idle_seconds=5, kills=3, rows=(1000,), workers=50, seconds=2,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,8 @@ class Report:
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     notes: tuple[str, ...] = ()
+    samples: Mapping[str, list[float]] = field(default_factory=dict)
+    """What `--compare` compares: costs, by their names. Of each, several were measured, which tells the noise."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +173,8 @@ class Bench:
         finally:
             await process.close()
 
-    async def job(self, module: str, data: dict[str, Any]) -> Verdict:
-        document = {"job_title": "bench", "tasks": [{"module": module, "data": data}]}
+    async def job(self, *tasks: tuple[str, dict[str, Any]]) -> Verdict:
+        document = {"job_title": "bench", "tasks": [{"module": module, "data": data} for module, data in tasks]}
         verdict = await JobRun(read_job(document, self.client.modules), self.runtime, JobObserver()).run()
         if verdict.failure:
             raise SystemExit(verdict.failure.headline)
@@ -189,6 +207,34 @@ async def repeat(one: Callable[[], Awaitable[object]], count: int, warm_up: int)
         await one()
         taken.append(time.perf_counter() - began)
     return taken
+
+
+async def in_turns(variants: Mapping[str, Callable[[], Awaitable[object]]], turns: int) -> dict[str, list[float]]:
+    """The seconds of each of `turns` runs of each variant. Another one begins each time."""
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    order = list(variants.items())
+    for turn in range(turns):
+        at = turn % len(order)
+        for name, one in order[at:] + order[:at]:
+            began = time.perf_counter()
+            await one()
+            taken[name].append(time.perf_counter() - began)
+    return taken
+
+
+def beside(
+    title: str, first: str, taken: Mapping[str, list[float]], goals: Mapping[str, str], notes: Sequence[str] = ()
+) -> Report:
+    """A table of seconds beside those of `first`: medians of all, and of the differences and ratios turn by turn."""
+    rows = []
+    for name, seconds in taken.items():
+        pairs = list(zip(seconds, taken[first], strict=True))
+        more = "" if name == first else f"{statistics.median(own - other for own, other in pairs):+.3f}"
+        ratio = f"{statistics.median(own / other for own, other in pairs):.3f}"
+        median = f"{statistics.median(seconds):.3f}"
+        rows.append((name, str(len(seconds)), median, f"{min(seconds):.3f}", more, ratio, goals.get(name, "")))
+    columns = ("", "runs", "median s", "least s", "more s", "ratio", "goal")
+    return Report(title, columns, rows, tuple(notes), dict(taken))
 
 
 def run(argv: list[str]) -> str:

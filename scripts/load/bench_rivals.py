@@ -1,7 +1,7 @@
 """What `bench.py` compares the client's task processes with: other ways to have four empty calls in a fresh process.
 
-Each runs in a process of its own, `bench_rivals.py NAME COUNT WARM_UP`, and prints a JSON list of seconds. The imports
-on top are few because a spawned process repeats them.
+Each runs in a process of its own, `bench_rivals.py NAME COUNT WARM_UP`, and prints the seconds of each run, and the CPU
+seconds and page faults of all, as JSON. The imports on top are few because a spawned process repeats them.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 
 MISSING = 3
 """Exit status: something that is not installed; standard error says what."""
+
+TICKS = os.sysconf("SC_CLK_TCK")
 
 STEPS = ("init", "validate", "run", "cleanup")
 
@@ -174,17 +176,40 @@ RIVALS = {
 }
 
 
-def measure(name: str, count: int, warm_up: int) -> list[float]:
-    """Seconds that each of `count` runs took, after `warm_up` that are not counted."""
+def measure(name: str, count: int, warm_up: int) -> tuple[list[float], float, int]:
+    """Seconds that each of `count` runs took, after `warm_up` that are not counted; CPU seconds and page faults of
+    all."""
     with RIVALS[name]() as one:
         for _ in range(warm_up):
             one()
         taken = []
+        pids = [os.getpid(), *_children()]
+        cpu, faults = cost_of(*pids)
         for _ in range(count):
             began = time.perf_counter()
             one()
             taken.append(time.perf_counter() - began)
-        return taken
+        after = cost_of(*pids)
+        return taken, after[0] - cpu, after[1] - faults
+
+
+def cost_of(*pids: int) -> tuple[float, int]:
+    """The CPU seconds and page faults of processes so far, those of the children that they have waited for included."""
+    cpu, faults = 0, 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                fields = [int(field) for field in file.read().rpartition(") ")[2].split()[1:]]
+        except (FileNotFoundError, ProcessLookupError):  # it has ended: its costs are among its parent's
+            continue
+        faults += fields[6] + fields[7]  # minflt, cminflt, proc(5); the next are times, in ticks
+        cpu += sum(fields[10:14])
+    return cpu / TICKS, faults
+
+
+def _children() -> list[int]:
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="utf-8") as file:
+        return [int(pid) for pid in file.read().split()]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import requests
 
 CLIENT = os.path.join(os.path.dirname(sys.executable), "sisyphus-client")
 PATIENCE = 300.0
+
+SLICES = 5
+"""Parts of the time in which an idle client is measured, which tell the noise."""
 
 
 class Farm:
@@ -55,9 +59,9 @@ class Farm:
         queue = self._http.get(f"{self.url}/queue", timeout=10).json()["queue"]
         return any(job["job_id"] == job_id for job in queue)
 
-    def has_workers(self) -> bool:
-        """Whether a heartbeat has arrived."""
-        return bool(self._http.get(f"{self.url}/workers", timeout=10).json()["count"])
+    def has_workers(self, count: int = 1) -> bool:
+        """Whether heartbeats of so many workers have arrived."""
+        return bool(self._http.get(f"{self.url}/workers", timeout=10).json()["count"] >= count)
 
     def processes(self) -> list[psutil.Process]:
         """Return the server's processes."""
@@ -87,10 +91,10 @@ class Farm:
             yield psutil.Process(process.pid)
 
 
-def drain(directory: Path, configuration: str, jobs: int, slots: int) -> float:
-    """Seconds in which `slots` slots complete `jobs` empty jobs, from the first that is taken."""
+def drain(directory: Path, configuration: str, jobs: int, slots: int, queued: int = 0) -> float:
+    """Seconds in which `slots` slots complete `jobs` empty jobs, from the first that is taken; more may be `queued`."""
     with Farm(directory, configuration).serving() as farm:
-        ids = [farm.post("empty", {}) for _ in range(jobs)]
+        ids = [farm.post("empty", {}) for _ in range(max(jobs, queued))][:jobs]
         with farm.working(WORKER_SLOTS=str(slots), LOGURU_LEVEL="WARNING"):
             await_that(lambda: not farm.knows(ids[0]), "the first job", 0.002)
             began = time.perf_counter()
@@ -99,17 +103,29 @@ def drain(directory: Path, configuration: str, jobs: int, slots: int) -> float:
             return time.perf_counter() - began
 
 
-def idle(directory: Path, configuration: str, seconds: float) -> tuple[float, list[tuple[str, int, int]]]:
-    """CPU seconds that an idle client takes in `seconds`, and the bytes (USS, RSS) of its two processes."""
-    with Farm(directory, configuration).serving() as farm, farm.working() as supervisor:
-        await_that(farm.has_workers, "the first heartbeat")
+@dataclass(frozen=True)
+class Idle:
+    """What an idle client takes: shares of a processor, each measured for a while; bytes of PSS; threads."""
+
+    cpu: list[float]
+    supervisor: int
+    zygote: int
+    threads: int
+
+
+def idle(directory: Path, configuration: str, seconds: float, slots: int) -> Idle:
+    """Let a client with so many slots be idle for so long."""
+    with Farm(directory, configuration).serving() as farm, farm.working(WORKER_SLOTS=str(slots)) as supervisor:
+        await_that(lambda: farm.has_workers(slots), "the first heartbeats")
         (zygote,) = await_that(supervisor.children, "the zygote")
-        processes = {"supervisor": supervisor, "zygote": zygote}
-        before = sum(_cpu_seconds(process) for process in processes.values())
-        time.sleep(seconds)
-        after = sum(_cpu_seconds(process) for process in processes.values())
-        memory = [(name, process.memory_full_info()) for name, process in processes.items()]
-        return after - before, [(name, full.uss, full.rss) for name, full in memory]
+        shares = []
+        for _ in range(SLICES):
+            before, began = _cpu_seconds(supervisor) + _cpu_seconds(zygote), time.monotonic()
+            time.sleep(seconds / SLICES)
+            taken = _cpu_seconds(supervisor) + _cpu_seconds(zygote) - before
+            shares.append(taken / (time.monotonic() - began))
+        pss = [process.memory_full_info().pss for process in (supervisor, zygote)]
+        return Idle(shares, *pss, supervisor.num_threads())
 
 
 def restart(directory: Path, configuration: str, kills: int) -> list[float]:
