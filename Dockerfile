@@ -24,7 +24,7 @@ RUN python3 -m venv --without-pip /opt/sisyphus-client \
     && tools/bin/pip --python /opt/sisyphus-client/bin/python install --no-cache-dir --require-hashes -r requirements.lock
 COPY . checkout
 RUN cd checkout \
-    && ../tools/bin/python -m hatchling build -t wheel -d .. \
+    && PYTHONPATH=$(echo ../tools/lib/python*/site-packages) /opt/sisyphus-client/bin/python -m hatchling build -t wheel -d .. \
     && ../tools/bin/pip --python /opt/sisyphus-client/bin/python install --no-deps --no-index ../*.whl
 
 FROM python AS server

@@ -84,7 +84,7 @@ install_environment() {
     say "installing the packages of $1 (about ${download_of[$1]} MB to download)"
     make_build --require-hashes --requirement "$root/requirements-build.lock"
     pip_install "$venv" --require-hashes --requirement "$root/$1"
-    PYTHONPATH=$(echo "$build"/lib/python*/site-packages) pip_install "$venv" --no-deps --no-build-isolation --editable "$root"
+    with_build pip_install "$venv" --no-deps --no-build-isolation --editable "$root"
     rm -rf "$build"
     { origin && count_files && packages requirements.lock && packages "$1"; } >"$stamp.new"
     mv "$stamp.new" "$stamp"
@@ -115,6 +115,8 @@ is_complete() {
 origin() { echo "$root, $("$venv/bin/python" -V)"; } 2>/dev/null
 count_files() { find "$venv"/{bin,lib,pyvenv.cfg} -name __pycache__ -prune -o ! -type d -print | wc -l; } 2>/dev/null
 packages() { echo "$1 $(cd "$root" && cat pyproject.toml requirements.lock "$1" | sha256sum)"; }
+
+with_build() { PYTHONPATH=$(echo "$build"/lib/python*/site-packages) "$@"; } # beside the packages that run
 
 pip_install() { # into an environment
     quietly "$build/bin/python" -m pip --python "$1/bin/python" install --quiet --no-input --disable-pip-version-check "${@:2}"

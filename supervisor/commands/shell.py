@@ -1,6 +1,5 @@
 """`completion` and `man`: what shells and man(1) know of the program, made from the commands."""
 
-import datetime
 import os
 import re
 from collections.abc import Iterator
@@ -65,8 +64,7 @@ def _install(file: Path, text: str) -> None:
 
 def _page(root: click.Context) -> Iterator[str]:
     """The lines of the manual page, in the language of man(7)."""
-    today = datetime.datetime.now(datetime.UTC).date()
-    yield f'.TH SISYPHUS\\-CLIENT 1 {today} "{PROGRAM} {VERSION}"'
+    yield f'.TH SISYPHUS\\-CLIENT 1 "" "{PROGRAM} {VERSION}"'
     yield f".SH NAME\n{_escape(PROGRAM)} \\- {_escape(root.command.help or '')}"
     yield f".SH SYNOPSIS\n.B {_escape(PROGRAM)}\n.I COMMAND\n.RI [ OPTION ...]\n.SH COMMANDS"
     for name, command in _commands(root.command, root):
