@@ -5,6 +5,7 @@
 # itself, for want of root or sudo, it names all at once, in one line that can be pasted.
 # shellcheck shell=bash
 
+[[ $OSTYPE == linux* ]] || { echo "setup: the client needs Linux, and this is $OSTYPE" >&2 && exit 1; }
 root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 venv=$root/.venv
 stamp=$venv/setup.stamp # what the environment was made for; there only while it is complete

@@ -71,11 +71,11 @@ def install(machine: Path, **programs: str) -> None:
         file.chmod(0o755)
 
 
-def call(machine: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+def call(machine: Path, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Call a script of the checkout, with nobody at the terminal."""
     return subprocess.run(
         [str(machine / "checkout" / "scripts" / command[0]), *command[1:]],
-        env={"PATH": str(machine / "bin"), "HOME": str(machine)},
+        env={"PATH": str(machine / "bin"), "HOME": str(machine), **variables},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -151,3 +151,10 @@ def test_a_checkout_that_cannot_be_written_is_one_line(machine: Path) -> None:
 
     assert done.returncode == 1
     assert done.stderr == f"setup: {machine}/checkout/.venv cannot be written: use a checkout of your own\n"
+
+
+def test_another_system_is_one_line(machine: Path) -> None:
+    """On macOS, whose bash and tools are others, the line comes before anything fails."""
+    done = call(machine, "run", OSTYPE="darwin24")
+
+    assert (done.returncode, done.stderr) == (1, "setup: the client needs Linux, and this is darwin24\n")
