@@ -111,6 +111,7 @@ def test_job_files_are_dropped_and_chosen(api: Api, look: Look) -> None:
     """Of each file the page says first what is wrong with it, and where; what is right is submitted."""
     page = look(api.url, "/farm/queue")
     good: dict[str, Any] = {"tasks": [{"module": "ffmpeg", "data": {"sources": ["a.mkv"]}}], "requires": ["gpu"]}
+    good["$schema"] = "./job.schema.json"  # of an editor
     files = [
         ["broken.json", '{\n  "tasks": [}\n'],
         ["wrong.json", '{"job_title": "x", "tasks": [{"data": 1}], "taks": 0}'],

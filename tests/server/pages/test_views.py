@@ -38,7 +38,7 @@ def populate(api: Api, title: str = "film", name: str = "opus") -> dict[str, str
     beat(api, "busy-1")
     api("GET", "/queue/poll?worker_id=busy-1&modules=ffmpeg&tags=gpu")
     data = {"sources": ["/srv/in.mkv"], "output_maps": [{"option_set": name}]}
-    tasks = [{"module": "ffmpeg", "data": data}]
+    tasks = [{"module": "ffmpeg", "data": data, "when": "always"}]
     ids = {state: api.submit(f"{title} {state}") for state in ("failed", "completed", "cancelled")}
     for state in ("failed", "completed"):
         api.poll()
@@ -89,6 +89,9 @@ def test_every_view_shows_the_farm(api: Api, look: Look) -> None:
     page.get_by_role("link", name="Data").click()
     page.get_by_role("link", name="opus").click()
     expect(page.locator("main")).to_contain_text("film running")
+
+    page.get_by_role("link", name="film running").first.click()
+    expect(page.locator(".tasks")).to_contain_text("when: always")
 
 
 def test_history_has_a_link_for_each_view(api: Api, look: Look) -> None:
