@@ -30,10 +30,12 @@ _DROPPED = {"an": "audio", "dn": "data", "sn": "subtitle", "vn": "video"}
 def source_problems(task: EncodeTask) -> Iterator[str]:
     """Streams that are mapped and that their source lacks, and covers in the place of films."""
     maps = []
+    is_told = False
     for index, entry in enumerate(task.data["source_maps"]):
         own, where, source = _streams(task, entry), f"source_maps[{index}]", int(entry["source"])
         found = select_map(own, entry)
         if own and not entry.get("optional") and found == []:
+            is_told = True
             yield f"{where}: {_missing(own, entry)}"
         if is_in_words(entry) and not own and source in task.probes:
             yield f"{where}: nothing can be read of the streams of sources[{source}], to choose one in words"
@@ -43,7 +45,7 @@ def source_problems(task: EncodeTask) -> Iterator[str]:
             maps.append((where, source, str(own.index(found[0]))))
     yield from _covers(task, maps)
     is_known = all(task.streams) and not task.given & _GRAPHS
-    if is_known and not task.chosen and any(map(is_in_words, task.data["source_maps"])):
+    if is_known and not is_told and not task.chosen and any(map(is_in_words, task.data["source_maps"])):
         yield "source_maps: none of them selects a stream, and without any ffmpeg would choose by itself"
 
 

@@ -117,10 +117,7 @@ class Mkvmerge(MkvModule):
             RunError: A source cannot be read, is cut short, or lacks a listed track.
         """
         known, found = self._examine(task, lambda _where, _name: True)
-        found = found or list(self._problems_of_tracks(task, known, self.warn))
-        if not found and not settled(task, joined(known))["tracks"] and not may_select(task):
-            found.append("tracks: none of them is in its source: none would be muxed")
-        if found:
+        if found := found or list(self._problems_of_tracks(task, known, self.warn)):
             raise RunError(problems=found)
         return known
 
@@ -169,7 +166,11 @@ class Mkvmerge(MkvModule):
         self, task: Mapping[str, Any], known: Mapping[int, Sequence[Media]], warn: Callable[[str], None]
     ) -> Iterator[str]:
         media = joined(known)
-        yield from track_problems(task, media)
+        problems = list(track_problems(task, media))
+        yield from problems
+        is_known = len(media) == len(task["sources"]) and bool(task.get("tracks")) and not problems
+        if is_known and not settled(task, media)["tracks"] and not may_select(task):
+            yield "tracks: none of them is in its source: none would be muxed"
         for index, content in media.items():
             options = task["sources"][index].get("options", {})
             yield from selection_problems(f"sources[{index}].options", options, content, warn)
