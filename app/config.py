@@ -42,6 +42,8 @@ class Config:
     HOST_UUID: ClassVar[str] = "00000000-0000-0000-0000-000000000000"
     VERSION: ClassVar[str] = VERSION
     HEARTBEAT_INTERVAL: ClassVar[float] = 5.0
+    QUEUE_POLL_INTERVAL: ClassVar[float] = 10.0
+    NETWORK_RETRY_INTERVAL: ClassVar[float] = 20.0
     MODULES: ClassVar[dict[str, str]] = {}
 
 
@@ -87,6 +89,8 @@ class Settings(msgspec.Struct, frozen=True):
         Config.HOSTNAME = self.hostname
         Config.HOST_UUID = self.host_uuid
         Config.HEARTBEAT_INTERVAL = self.heartbeat_interval
+        Config.QUEUE_POLL_INTERVAL = self.queue_poll_interval
+        Config.NETWORK_RETRY_INTERVAL = self.network_retry_interval
 
 
 class Client(msgspec.Struct, frozen=True):

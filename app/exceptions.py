@@ -59,6 +59,10 @@ def _joined(problems: Sequence[str]) -> str:
     return Unfit(text) if problems and all(isinstance(problem, Unfit) for problem in problems) else text
 
 
+Error = ClientError
+"""The field's name for it."""
+
+
 class Skipped(Exception):  # noqa: N818 - it is no error
     """Raised by `run`: there is nothing to do, for the reason that is the text. The task did not fail.
 
@@ -68,6 +72,10 @@ class Skipped(Exception):  # noqa: N818 - it is no error
 
 class InitializationError(ClientError):
     """A module could not be set up."""
+
+
+class NetworkError(ClientError):
+    """Something could not be reached. The client raises none: the name is for modules of the field."""
 
 
 class ValidationError(ClientError):

@@ -88,6 +88,10 @@ class Heartbeat:
             except RuntimeError:  # no thread can be started: the next call tries again
                 self._unsent = False
 
+    def set_startup(self) -> None:
+        """Report that the module starts."""
+        self.set_data({"status": "startup"})
+
     def set_idle(self) -> None:
         """Report that the module does nothing."""
         self.set_data({"status": "idle"})

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from box import Box
 from loguru import logger
@@ -19,6 +19,17 @@ from ipc.messages import MAX_STATE, Save
 from modules import context, tool
 from modules import schema as task_schema
 from modules.data import server_data
+
+if TYPE_CHECKING:
+
+    class Data(Box):
+        """A `Box`, whose own stubs leave these methods without types: `mypy --strict` would refuse an author's call."""
+
+        def get(self, key: str, default: Any = None) -> Any: ...
+        def pop(self, key: str, default: Any = None) -> Any: ...
+
+else:
+    Data = Box
 
 
 class BaseModule:
@@ -40,7 +51,7 @@ class BaseModule:
     """
 
     heartbeat: Heartbeat = heartbeat
-    task: Box
+    task: Data
     start_time: datetime | None = None
     schema: ClassVar[Mapping[str, Any] | None] = None
     tools: ClassVar[tuple[str, ...]] = ()
@@ -66,9 +77,9 @@ class BaseModule:
         return self.sisyphus_context.results
 
     @cached_property
-    def settings(self) -> Box:
+    def settings(self) -> Data:
         """The operator's settings for this module: `[tool.client.modules.settings.NAME]`."""
-        return Box(self.sisyphus_context.settings)
+        return Data(self.sisyphus_context.settings)
 
     @cached_property
     def job(self) -> context.CurrentJob:
@@ -86,7 +97,7 @@ class BaseModule:
         Raises:
             InitializationError: The module cannot be set up.
         """
-        self.task = Box(task)
+        self.task = Data(task)
         self.start_time = None
 
     def validate(self) -> None:

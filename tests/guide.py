@@ -1,5 +1,6 @@
 """The snippets of the module guide, each as a module that works as it stands there."""
 
+import contextlib
 import multiprocessing
 import time
 from datetime import datetime, timedelta
@@ -108,6 +109,11 @@ class UsesOldHeartbeatNames(BaseModule):
         beat.set_in_progress(beat.job_id, beat.job_title)
         beat.set_idle()
         assert beat.message["status"] == "idle"
+        beat.set_startup()
+        assert beat.message["status"] == "startup"
+        assert (Config.QUEUE_POLL_INTERVAL, Config.NETWORK_RETRY_INTERVAL) == (10, 20)
+        with contextlib.suppress(app.exceptions.Error):
+            raise app.exceptions.NetworkError(message="the field's names")
 
 
 class NotDerived:
