@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from box import Box
 from loguru import logger
@@ -20,17 +20,6 @@ from modules import context, tool
 from modules import schema as task_schema
 from modules.data import server_data
 
-if TYPE_CHECKING:
-
-    class Data(Box):
-        """A `Box`, whose own stubs leave these methods without types: `mypy --strict` would refuse an author's call."""
-
-        def get(self, key: str, default: Any = None) -> Any: ...
-        def pop(self, key: str, default: Any = None) -> Any: ...
-
-else:
-    Data = Box
-
 
 class BaseModule:
     """One task of a job.
@@ -40,7 +29,7 @@ class BaseModule:
 
     Attributes:
         heartbeat: Sends the module's status to the server.
-        task: The task's data.
+        task: The task's data, a `Box`.
         start_time: When `run` began, or `None` before.
         schema: JSON schema (draft 2020-12) of the task's data, by which `validate` checks it. If a class has none, that
             of `NAME.schema.json` beside its file `NAME.py` is used, or `None` if there is no such file.
@@ -51,7 +40,7 @@ class BaseModule:
     """
 
     heartbeat: Heartbeat = heartbeat
-    task: Data
+    task: Any  # a Box, whose own stubs leave `get` without types: `mypy --strict` would refuse an author's call
     start_time: datetime | None = None
     schema: ClassVar[Mapping[str, Any] | None] = None
     tools: ClassVar[tuple[str, ...]] = ()
@@ -77,9 +66,9 @@ class BaseModule:
         return self.sisyphus_context.results
 
     @cached_property
-    def settings(self) -> Data:
+    def settings(self) -> Any:  # a Box, too
         """The operator's settings for this module: `[tool.client.modules.settings.NAME]`."""
-        return Data(self.sisyphus_context.settings)
+        return Box(self.sisyphus_context.settings)
 
     @cached_property
     def job(self) -> context.CurrentJob:
@@ -97,7 +86,7 @@ class BaseModule:
         Raises:
             InitializationError: The module cannot be set up.
         """
-        self.task = Data(task)
+        self.task = Box(task)
         self.start_time = None
 
     def validate(self) -> None:
