@@ -104,6 +104,7 @@ class Process:
         self._log = directory / "server.log"
         self._settings = {"database": database, "port": 0} | settings
         self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
 
     def start(self) -> str:
         """Start it; returns the URL once it answers."""
@@ -120,8 +121,9 @@ class Process:
             self._process = subprocess.Popen([sys.executable, "-c", code], stderr=log, stdin=subprocess.DEVNULL)
         said = until(lambda: self._ended() or re.search(r"Serving (http\S+)", self.log), "the server to start")
         assert isinstance(said, re.Match), self.log
-        self._settings["port"] = int(said[1].rpartition(":")[2])
-        return str(said[1])
+        self.url = str(said[1])
+        self._settings["port"] = int(self.url.rpartition(":")[2])
+        return self.url
 
     @property
     def pid(self) -> int:

@@ -1,7 +1,6 @@
 """The log of each job: kept in the state directory, within bounds, and sent to the embedded server."""
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from loguru import logger
 
 from supervisor.worker import job_logs
 from supervisor.worker.job_logs import MAX_AGE, MAX_FILES, MAX_LOG, JobLogs
-from tests.support.api_server import Process, connected
+from tests.support.api_server import Process
 from tests.support.client import TOKEN, Client, Served, await_verdicts
 from tests.support.farm import Farm
 from tests.support.supervised import BENIGN, job
@@ -43,27 +42,21 @@ def test_a_log_is_sent_with_the_verdict(served: Served, level: str) -> None:
     assert TOKEN not in log
 
 
-def test_logs_are_sent_after_an_outage_and_a_crash(client: Client, tmp_path: Path) -> None:
+def test_logs_are_sent_after_an_outage_and_a_crash(served_by_it: Served, server: Process, tmp_path: Path) -> None:
     """A log that the server could not take is sent later, by the next start if need be; verdicts do not wait for it."""
-    with contextlib.ExitStack() as stack:
-        server = Process(tmp_path, tmp_path / "jobs.db")
-        stack.callback(server.kill)
-        served = Served(client, stack.enter_context(connected(server.start())))
-        client.start()
-        held, job_id = served.hold(tmp_path)
-        server.kill()
-        held.let_go()
-        until(lambda: any("is completed" in line for line in client.log), "the end of the job")
-        until(lambda: any("job's log" in line for line in client.log), "the attempt to send the log")
-        client.kill()
-        server.start()
-        client.start()
-        log = log_of(served, job_id)
-        state = served.await_state(job_id, "completed")["state"]
-        client.stop()
+    served, client = served_by_it, served_by_it.client
+    client.start()
+    held, job_id = served.hold(tmp_path)
+    server.kill()
+    held.let_go()
+    until(lambda: any("is completed" in line for line in client.log), "the end of the job")
+    until(lambda: any("job's log" in line for line in client.log), "the attempt to send the log")
+    client.kill()
+    server.start()
+    client.start()
 
-    assert "Job 'held' is completed" in log
-    assert state == "completed"
+    assert "Job 'held' is completed" in log_of(served, job_id)
+    assert served.await_state(job_id, "completed")
 
 
 def test_the_real_server_gets_no_logs(farm: Farm, client: Client, tmp_path: Path) -> None:

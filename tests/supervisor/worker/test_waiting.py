@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.api_server import Process, connected
-from tests.support.client import Client, Held, Served
+from tests.support.api_server import Process
+from tests.support.client import Held, Served
 from tests.support.supervised import BENIGN, job
 from tests.support.waiting import until
 
@@ -135,21 +135,17 @@ def test_no_job_is_lost_that_is_given_when_a_poll_ends(served: Served, number: s
     assert len(ended) >= len(ids)
 
 
-def test_a_server_that_is_killed_and_comes_back(client: Client, tmp_path: Path) -> None:
+def test_a_server_that_is_killed_and_comes_back(served_by_it: Served, server: Process) -> None:
     """It costs the log one line when it goes and one when it comes, and the worker takes its jobs at once."""
-    with contextlib.ExitStack() as stack:
-        server = Process(tmp_path, tmp_path / "jobs.db")
-        stack.callback(server.kill)
-        served = Served(client, stack.enter_context(connected(server.start())))
-        client.start()
-        served.await_beat()
-        server.kill()
-        until(lambda: any("cannot be reached" in line for line in client.log), "the outage")
-        server.start()
-        completed = served.await_state(served.submit(), "completed")
-        client.stop()
+    served, client = served_by_it, served_by_it.client
+    client.start()
+    served.await_beat()
+    server.kill()
+    until(lambda: any("cannot be reached" in line for line in client.log), "the outage")
+    server.start()
 
-    assert completed
+    assert served.await_state(served.submit(), "completed")
+    assert client.stop() == 0
     assert len([line for line in client.log if "cannot be reached" in line]) == 1
     assert not [line for line in client.log if "/queue/poll" in line]
 
