@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.guarantees.nothing_lost.scene import CRASHED_THRICE, Noted, configure, interrupt
-from tests.support.client import Client
+from tests.support.client import Client, await_beats
 from tests.support.farm import Farm
 from tests.support.supervised import BENIGN, Supervised, job
 from tests.support.waiting import until
@@ -174,6 +174,8 @@ def test_stops_in_between_do_not_count(farm: Farm, client: Client, supervised: S
             since = len(client.log)
             client.process.send_signal(signal.Signals[words.partition(":")[0]])
             until(lambda since=since, words=words: words in "\n".join(client.log[since:]), words)
+        if orders and orders != quits:
+            await_beats(farm, 2)  # by then, the order is written down
         if orders != quits:  # as `systemctl stop` does when its patience ends
             client.kill()
         client.process.wait(60)
