@@ -178,10 +178,10 @@ def await_instant(seconds: float, began: float) -> None:
 def await_all_told(server: Api) -> None:
     """Wait until no job is in the queue, and none without a verdict or deleted."""
 
-    def pending() -> list[str]:
-        return [job_id for job_id in server.titles() if server.get(f"/jobs/{job_id}")]
+    def is_pending(job_id: str) -> bool:
+        return server.get(f"/jobs/{job_id}") is not None
 
-    until(lambda: not server.queue() and not pending(), "all jobs to be told of", PATIENCE)
+    until(lambda: not server.queue() and not any(map(is_pending, server.titles())), "all jobs to be told of", PATIENCE)
 
 
 CRASHED_THRICE = "the client went down 3 times while this job ran"
