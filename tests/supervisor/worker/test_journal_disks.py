@@ -11,6 +11,7 @@ import pytest
 from supervisor.worker.journal import Journal, JournalError, UnfinishedJob
 from tests.support.client import (
     NOON,
+    WORKER,
     Client,
     Held,
     await_beats,
@@ -32,8 +33,9 @@ LEEWAY = 10.0
 # --- a directory that cannot be written ---
 
 
-@pytest.mark.parametrize("place", ["/dev/null/state", "/proc/self/state"])
-@pytest.mark.parametrize("uuid", ["8b5c1d1e-6f0a-4c39-9a53-0d3a86a4d1f7", ""], ids=["id", "no id"])
+@pytest.mark.parametrize(
+    ("place", "uuid"), [("/dev/null/state", WORKER), ("/proc/self/state", "")], ids=["id", "no id"]
+)
 def test_a_place_where_no_directory_can_be(supervised: Supervised, place: str, uuid: str) -> None:
     """A state directory that cannot be made is one line that says so and what to set; status 2."""
     with contextlib.closing(Farm()) as farm:
@@ -53,7 +55,7 @@ def test_a_directory_that_is_read_only(supervised: Supervised, tmp_path: Path, b
     with mounted(state, "512k") as mount:
         if begun:
             written(state)
-            (state / "host_uuid").write_text("8b5c1d1e-6f0a-4c39-9a53-0d3a86a4d1f7\n")
+            (state / "host_uuid").write_text(f"{WORKER}\n")
         mount("-o", "remount,ro")
         with contextlib.closing(Farm()) as farm:
             done = Client(farm, supervised).refuse(HOST_UUID="")
