@@ -66,7 +66,8 @@ Error = ClientError
 class Skipped(Exception):  # noqa: N818 - it is no error
     """Raised by `run`: there is nothing to do, for the reason that is the text. The task did not fail.
 
-    The job is completed, and its tasks after this one are skipped, too: what they would work on is not there.
+    The job is completed, and its tasks after this one are skipped, too: what they would work on is not there. Those
+    with `"when": "always"` run.
     """
 
 
