@@ -1,10 +1,13 @@
-"""Modules that installed packages have: the entry points of the group `sisyphus.modules`.
+"""Where modules come from: the configuration file, installed packages, and the directories of `paths`.
 
-Only the packages' metadata is read. The task process imports the module, like any other.
+A package's modules are its entry points of the group `sisyphus.modules`. Only its metadata is read. The task process
+imports the module, like any other.
 """
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 GROUP = "sisyphus.modules"
@@ -54,3 +57,23 @@ def find_installed(name: str) -> str:
         packages = " and ".join(f"{package} ({target})" for target, package in found.items())
         raise ValueError(f"{packages} both have it: write the import path of the one to use")
     return next(iter(found))
+
+
+def path_warnings(paths: Iterable[str], program: Path = Path(__file__).parents[1]) -> Iterator[str]:
+    """Yield a line for each file in `paths` that cannot be imported, and each directory that is not one of modules."""
+    bundled = program / "modules"
+    known = _names_in(bundled)
+    for path in paths:
+        if os.path.isfile(f"{path}/modules/base.py") and os.path.isdir(f"{path}/supervisor"):
+            yield f"paths: {path} is a checkout of the client: name the directory that your modules are in"
+        if os.path.realpath(path) == os.path.realpath(bundled):
+            continue
+        for name, file in sorted(_names_in(Path(path)).items()):
+            if name in known:
+                yield f"paths: {file} is hidden by the client's own {known[name]}: give it another name"
+
+
+def _names_in(directory: Path) -> dict[str, Path]:
+    """The names that can be imported from a directory, and their files."""
+    files = [*directory.glob("*.py"), *(file.parent for file in directory.glob("*/__init__.py"))]
+    return {file.name.removesuffix(".py"): file for file in files if file.name != "__init__.py"}

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 
 from app import SECRETS
 from app.config import SETTINGS, Client, Settings, is_set, shown_url
-from app.installed import list_installed
+from app.installed import list_installed, path_warnings
 from ipc.messages import Inspection
 from supervisor.isolation.limits import IoPriority, Limits
 from supervisor.isolation.line_pipe import printable
@@ -89,6 +89,8 @@ def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[I
             say(f"    {line}")
     for line in wrong:
         say(line)
+    for line in path_warnings(client.paths):
+        say(f"Warning of {line}")
     for name, target, package in list_installed():
         if target not in client.modules.values():
             say(f"Installed, and not enabled: {name} = true  # {package}, {target}")

@@ -23,6 +23,7 @@ from loguru import logger
 
 from app.config import VERSION, Client, ConfigError, Settings, shown_url
 from app.hours import WorkHours
+from app.installed import path_warnings
 from supervisor.api.client import Session
 from supervisor.isolation import landlock, scratch, signals
 from supervisor.isolation.limits import Limits
@@ -291,8 +292,8 @@ class Worker:
             ", ".join(self._client.modules) or "none",
             settings.state_directory,
         )
-        if lacking := landlock.find_lacking():
-            logger.warning("{}", lacking)
+        for warning in (*filter(None, [landlock.find_lacking()]), *path_warnings(self._client.paths)):
+            logger.warning("{}", warning)
         if context.outbox or context.unfinished:
             logger.info(
                 "From an earlier run: {} messages for the server, {} unfinished jobs",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.config import ConfigError, load_client
+from app.installed import path_warnings
 from tests.support.supervised import Supervised
 
 SOUND = {"cool": "cool_package:Cool"}
@@ -67,3 +68,23 @@ def test_what_is_installed_is_listed(supervised: Supervised, tmp_path: Path) -> 
     done = supervised.command("modules", env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
 
     assert "Installed, and not enabled: cool = true  # sisyphus-cool 1.0, cool_package.Cool\n" in done.stdout
+
+
+def test_paths_that_do_not_do_what_they_seem_to(supervised: Supervised, tmp_path: Path) -> None:
+    """A file that a bundled module hides is told, and so is the root of a checkout in the place of its modules."""
+    mine = tmp_path / "mine"
+    (mine / "cleanup").mkdir(parents=True)
+    for name in ("__init__.py", "ffmpeg.py", "tool.py", "fine.py", "cleanup/__init__.py", "cleanup/tool.py"):
+        (mine / name).touch()
+    root = Path(__file__).parents[2]
+    supervised.configure(paths=(str(mine),))
+
+    told = list(path_warnings([str(mine), str(root / "modules"), "/nowhere"]))
+    shown = supervised.command("modules").stdout
+
+    hidden = [f"paths: {mine}/{name} is hidden by the client's own {root}/modules/{name}: give it another name"
+              for name in ("cleanup", "ffmpeg.py", "tool.py")]  # fmt: skip
+    hidden[1] = hidden[1].replace("modules/ffmpeg.py", "modules/ffmpeg")
+    assert told == hidden
+    assert all(f"Warning of {line}\n" in shown for line in hidden)
+    assert f"Warning of paths: {root} is a checkout of the client: name the directory that your modules are in" in shown
