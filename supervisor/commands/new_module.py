@@ -74,7 +74,7 @@ def _write_package(words: dict[str, str], directory: Path) -> list[str]:
         "",
         "To install it where the client is:",
         "",
-        f"{_PYTHON} -m pip install {shlex.quote(str(directory))}",
+        _install(directory),
         "",
         *_ENABLE,
         "[tool.client.modules.enabled]",
@@ -89,6 +89,11 @@ _ENABLE = ("To enable it, put this into the configuration file (into its tables,
 _PYTHON = shlex.quote(sys.executable)
 
 
+def _install(what: str | Path) -> str:
+    pip = f"{_PYTHON} -m pip install {shlex.quote(str(what))}"
+    return pip if importlib.util.find_spec("pip") else f"{_PYTHON} -m ensurepip && {pip}"
+
+
 def _list_files(files: Iterable[Path]) -> list[str]:
     first, *others = files
     return [f"Written: {first}", *(f"         {file}" for file in others)]
@@ -101,7 +106,7 @@ def _how_to_try(test: Path) -> list[str]:
     return [
         "To try it, with pytest, which is not installed here:",
         "",
-        f"{_PYTHON} -m ensurepip && {_PYTHON} -m pip install pytest",
+        _install("pytest"),
         f"{_PYTHON} -m pytest {shlex.quote(str(test))}",
     ]
 

@@ -70,8 +70,10 @@ def install(project: Path, site: Path) -> Path:
 
 
 def test_where_there_is_no_pytest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person who has only followed the README has no pytest: the lines to type then begin with its installation."""
-    monkeypatch.setitem(sys.modules, "pytest", None)
+    """Who has only followed the README has no pytest, and maybe no pip: the lines to type begin with those."""
+    for name in ("pytest", "pip"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", [])
 
     *_, install_line, test_line = write_module("cool", tmp_path)
 
