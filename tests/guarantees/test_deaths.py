@@ -51,7 +51,10 @@ DEATHS: dict[str, tuple[dict[str, Any], tuple[str, dict[str, Any]], dict[str, An
         {"reason": "processes", "limit": "10"}, r"had \d+ live processes, over the limit of 10",
     ),
     "tool not found": ({}, acts("run_tool", argv=["spam-and-eggs"]), {"reason": "unfit"}, "spam-and-eggs is not"),
-    "tool exits with 3": ({}, tool("echo why >&2; exit 3"), {"reason": "exit", "exit_status": 3}, "status 3: why;"),
+    "tool exits with 3": (
+        {}, tool("echo why >&2; exit 3"),
+        {"reason": "exit", "exit_status": 3, "stderr": ("why",)}, "status 3: why;",
+    ),
     "tool exits with 255": ({}, tool("exit 255"), {"reason": "exit", "exit_status": 255}, "exited with status 255"),
     "unreadable source": (
         {}, acts("run_tool", argv=["ffmpeg", "-nostdin", "-i", "/dev/null", "-f", "null", "-"]),
