@@ -252,14 +252,19 @@ def resume(supervised: Supervised, document: dict[str, Any]) -> Verdict:
 def spans() -> list[str]:
     """What stands in the text as code."""
     text = re.sub(r"^```.*?^```$", "", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    return re.findall(r"`([^`]+)`", text)
+    return [span for span in re.findall(r"`([^`]+)`", text) if not span.startswith("[")]  # a table of settings
+
+
+def source_of(name: str) -> str:
+    """The text of a module of the guide; empty if it has none of this name."""
+    return SOURCES.get(name.removeprefix("app.").removeprefix("modules.") + ".py", "")
 
 
 def exists(name: str) -> bool:
     """Whether a dotted name is a module of the client, something in one, or a module of the guide."""
-    if name.removeprefix("app.").removeprefix("modules.") + ".py" in SOURCES:
-        return True
     module, _, attribute = name.rpartition(".")
+    if source_of(name) or f"class {attribute}(" in source_of(module):
+        return True
     try:
         return not module or hasattr(importlib.import_module(module), attribute) or bool(importlib.import_module(name))
     except ImportError:
