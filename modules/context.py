@@ -67,7 +67,7 @@ class EarlierTask:
 
     module: str
     result: str
-    """`completed`, `skipped` or `failed`."""
+    """`completed`, `skipped`, `failed` or `not run`."""
     reason: str
     """Why it was skipped; else empty."""
     results: Mapping[str, Any]
