@@ -43,6 +43,7 @@ class Cleanup(WritingModule):
         self._total = 0
         self._began = 0.0
         self._kept: list[str] = []
+        self._number = 0
 
     def outputs(self) -> list[str]:
         return [path for action in self._actions() for path in action.written]
@@ -84,9 +85,13 @@ class Cleanup(WritingModule):
         for number, action in enumerate(actions):
             if number < before:
                 self.warn(f"{action}: taken for done by an earlier attempt")
+                if replacing.is_replaced(action, self.load_state(), number):
+                    _unlink_moved(action.source, action.target)
                 continue
+            self._number = number
+            self._save(number, action)
             self._carry_out(action)
-            self.save_state({"done": number + 1})
+            self._save(number + 1)
             if not self._total:
                 self.report((number + 1) / len(actions) * 100)
         if len(self._kept) == len(actions):
@@ -116,9 +121,26 @@ class Cleanup(WritingModule):
         """
         if not self.resumed:
             return 0
-        state = self.load_state()
-        done = int(state["done"]) if state else 0
-        return done + (done < len(actions) and _is_moved(actions[done]))
+        state = self.load_state() or {}
+        self._kept = list(state.get("kept", ()))
+        done = int(state.get("done", 0))
+        is_more = done < len(actions) and (
+            _is_moved(actions[done]) or replacing.is_replaced(actions[done], state, done)
+        )
+        return done + is_more
+
+    def _save(self, done: int, begun: Action | None = None) -> None:
+        """Save how many actions are done, and which file the replacement that begins now is to replace.
+
+        The replacements that were not made are saved, too: another attempt must know that the task was skipped.
+        """
+        state: dict[str, Any] = {"done": done, "kept": self._kept}
+        if begun and begun.verb == "replace":
+            with contextlib.suppress(OSError):  # that it is not there, the action says
+                state["replaced"] = replacing.identity(begun.target)
+        elif begun:
+            return
+        self.save_state(state)
 
     # --- one action ---
 
@@ -161,8 +183,9 @@ class Cleanup(WritingModule):
         with Watch(self, lambda: [source, target]) as watch:
             watch.require_unchanged()  # one that is still being written would be smaller
         if why := replacing.why_kept(action, new, old):
+            self._kept = [*dict.fromkeys([*self._kept, why])]
+            self._save(self._number)  # before: a source that is gone would be taken for a replacement that was made
             os.unlink(source)
-            self._kept.append(why)
             return
         if old.st_nlink > 1:
             self.warn(f"{target} has {old.st_nlink} names (hard links): the others keep the old file")
@@ -191,7 +214,7 @@ class Cleanup(WritingModule):
         source, target = action.source, action.target
         status = os.lstat(source) if action.verb == "move" else os.stat(source)
         if action.is_onto_itself:
-            self._put_onto_itself(action)
+            _put_onto_itself(action)
             return
         if action.verb == "copy" and same_file(source, target):
             self.warn(f"{source} and {target} are two names of the same file: nothing to do")
@@ -210,23 +233,6 @@ class Cleanup(WritingModule):
             self._copy(action)
         if action.verb == "move":
             _unlink_moved(source, target)
-
-    def _put_onto_itself(self, action: Action) -> None:
-        """A move may give its file another name in the same place. All else would end with a file less.
-
-        Raises:
-            RunError: The source and the target are the same file.
-        """
-        if not action.is_change_of_case:
-            raise RunError(message=f"{action.source} and {action.target} are the same file")
-        os.rename(action.source, action.target)
-        directory, name = os.path.split(action.target)
-        if name not in os.listdir(directory or "."):  # to the kernel both are names of one file: it does nothing
-            other = f"{action.target}.renamed"
-            if os.path.lexists(other):
-                raise RunError(message=f"{other} is in the way of a change of case")
-            os.rename(action.source, other)
-            os.rename(other, action.target)
 
     def _is_loss(self, source: os.stat_result, target: str) -> bool:
         """True if another file is lost at `target`: not a second name of the source, nor an earlier attempt's copy."""
@@ -315,6 +321,24 @@ class Cleanup(WritingModule):
             "eta_seconds": round(max(self._total - self._done, 0) / rate, 1) if rate else None,
         }
         self.report(self._done / self._total * 100 if self._total else None, info)
+
+
+def _put_onto_itself(action: Action) -> None:
+    """A move may give its file another name in the same place. All else would end with a file less.
+
+    Raises:
+        RunError: The source and the target are the same file.
+    """
+    if not action.is_change_of_case:
+        raise RunError(message=f"{action.source} and {action.target} are the same file")
+    os.rename(action.source, action.target)
+    directory, name = os.path.split(action.target)
+    if name not in os.listdir(directory or "."):  # to the kernel both are names of one file: it does nothing
+        other = f"{action.target}.renamed"
+        if os.path.lexists(other):
+            raise RunError(message=f"{other} is in the way of a change of case")
+        os.rename(action.source, other)
+        os.rename(other, action.target)
 
 
 def _is_moved(action: Action) -> bool:

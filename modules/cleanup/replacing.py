@@ -9,6 +9,7 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from rich.filesize import decimal
 
@@ -73,6 +74,27 @@ def why_kept(action: Action, new: os.stat_result, old: os.stat_result) -> str:
         return ""
     sizes = f"{new.st_size} bytes, {decimal(new.st_size)}", f"{old.st_size} bytes, {decimal(old.st_size)}"
     return f"{action.source} ({sizes[0]}) is not smaller than {action.target} ({sizes[1]}), which stays"
+
+
+def identity(path: str) -> list[int]:
+    """What tells a file from a copy in its place."""
+    found = os.lstat(path)
+    return [found.st_dev, found.st_ino]
+
+
+def is_replaced(action: Action, state: Mapping[str, Any] | None, number: int) -> bool:
+    """True if an earlier attempt, which saved `state`, has put a copy of the source in the target's place and not yet
+    removed the source.
+
+    The action, which is that of `number`, cannot be done once more: the new file would be compared with its own copy,
+    and the backup be none of the file in the target's place.
+    """
+    if not state or "replaced" not in state or state["done"] != number:
+        return False
+    with contextlib.suppress(OSError):
+        is_other = identity(action.target) != state["replaced"]
+        return is_other and os.lstat(action.source).st_size == os.lstat(action.target).st_size
+    return False
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`replace` of the `cleanup` module, on real files and two real file systems."""
 
+import json
 import os
 import select
 import signal
@@ -183,6 +184,26 @@ def test_full_disk(files: Path) -> None:
     assert [path.name for path in files.rglob("*") if path.is_file() and not path.is_symlink()] == ["film"]
 
 
+def resumed(data: dict[str, Any], state: Any) -> Cleanup:
+    """The next attempt after one that was killed when it had saved `state`."""
+    module = Cleanup(data)
+    module.resumed = True
+    module.sisyphus_context.saved_state = state
+    module.validate()
+    return module
+
+
+def keeping_state(module: Cleanup, file: Path) -> Cleanup:
+    """A module that saves its state in a file, as the client would in its journal."""
+
+    def save(state: Any) -> None:
+        file.with_name("state.new").write_text(json.dumps(state))
+        file.with_name("state.new").rename(file)
+
+    module.save_state = save  # type: ignore[method-assign]
+    return module
+
+
 def test_killed_at_any_instant(files: Path) -> None:
     """Whenever it is killed, the target is the old file or the new one, and the other is not lost before that; the next
     attempt brings it to an end."""
@@ -195,7 +216,7 @@ def test_killed_at_any_instant(files: Path) -> None:
         child = os.fork()
         if not child:
             try:
-                Cleanup(data).run()
+                keeping_state(Cleanup(data), kept.with_name("state")).run()
             finally:
                 os._exit(0)
         end = os.pidfd_open(child)
@@ -212,16 +233,52 @@ def test_killed_at_any_instant(files: Path) -> None:
         else:
             assert new.read_bytes() == b"n" * 2_000_000
             interrupted += 1
-        again = Cleanup(data)
-        again.resumed = True
-        again.validate()
+        saved = kept.with_name("state")
+        again = resumed(data, json.loads(saved.read_bytes()) if saved.exists() else None)
         again.run()
         again.cleanup()
         assert (film.read_bytes(), kept.read_bytes()) == (b"n" * 2_000_000, b"f" * 3_000_000)
+        assert not new.exists()
         kept.unlink()
-        new.unlink(missing_ok=True)
+        saved.unlink(missing_ok=True)
 
     assert interrupted
+
+
+@pytest.mark.parametrize("more", [{}, {"if": "smaller"}, {"backup": "old/"}])
+def test_killed_between_copy_and_removal(more: dict[str, str], files: Path) -> None:
+    """What is left to do is to remove the source: it is not compared with its own copy, nor is this kept as backup."""
+    if "backup" in more:
+        more = {"backup": f"{files}/old/"}
+    new, data = new_of(files), replacement(files, **more)
+    source = new.read_bytes()
+    module = Cleanup(data)
+    saved: list[Any] = []
+    module.save_state = saved.append  # type: ignore[method-assign]
+    module.run()
+    new.write_bytes(source)
+    resumed(data, saved[0]).run()
+
+    assert state(files / "film") == ("n", 500, 0o640, LONG_AGO)
+    assert not new.exists()
+    assert [path.read_text()[:1] for path in files.glob("old/*")] == ["f"] * ("backup" in more)
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_killed_after_one_that_is_not_smaller(is_removed: bool, files: Path) -> None:
+    """The task is skipped by the next attempt, too: later tasks may be to remove what was to be replaced."""
+    new, data = write(new_of(files), 1000), replacement(files, **{"if": "smaller"})
+    module = Cleanup(data)
+    saved: list[Any] = []
+    module.save_state = saved.append  # type: ignore[method-assign]
+    with pytest.raises(Skipped):
+        module.run()
+    for each in saved[1:] if is_removed else saved[1:2]:
+        if not is_removed:
+            write(new, 1000)
+        with pytest.raises(Skipped, match=r"is not smaller than [^;]*$"):
+            resumed(data, each).run()
+    assert not new.exists()
 
 
 def test_plan(files: Path) -> None:
