@@ -6,6 +6,7 @@ supervisor → zygote         Prepare, Spawn, Terminate, Kill
 zygote → supervisor         Spawned, Exited
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -140,7 +141,7 @@ class Step(Message, frozen=True):
     step: Literal["validate", "run", "cleanup", "plan", "inspect", "probe", "schema"]
     files: tuple[tuple[bytes, bool], ...] = ()
     """The files that earlier tasks of the job will change, as (absolute path, exists afterwards)."""
-    tasks: tuple[FinishedTask, ...] = ()
+    tasks: Sequence[FinishedTask] = ()
     """The tasks of the job before this one, for `run` and what follows it."""
 
 

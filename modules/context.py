@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +80,7 @@ class CurrentJob:
 
     id: str = ""
     title: str = ""
-    finished: tuple[FinishedTask, ...] = ()
+    finished: Sequence[FinishedTask] = ()
     """The tasks before this one, as the client tells them; none before `run`."""
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 from loguru import logger
 
-from ipc.messages import Inspection, StepName
+from ipc.messages import FinishedTask, Inspection, StepName
 from supervisor.isolation import scratch
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.runtime import Runtime
@@ -66,6 +66,7 @@ class JobRun:
         self.job = job
         self._checkpoint = checkpoint
         self._failed = checkpoint.failure if checkpoint else None
+        self._finished: list[FinishedTask] = []
         self._control = JobControl()
         self._pausing = asyncio.Lock()
         self._parallel = asyncio.Semaphore(len(os.sched_getaffinity(0)))
@@ -215,7 +216,9 @@ class JobRun:
             failure = await self._prepare_one(run, "init", TaskRun.initialize)
             if failure := failure or await self._prepare_one(run, "validate", self._validate):
                 return failure
-        return await run.run(tuple(each.finished() for each in self.tasks[: run.index]))
+        # One list, which grows: each of a thousand tasks with a list of its own would take 40 MB.
+        self._finished += (each.finished() for each in self.tasks[len(self._finished) : run.index])
+        return await run.run(self._finished)
 
     def _why_skipped(self, run: TaskRun) -> str:
         if self._failed or run.task.when == "always":

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,7 +95,7 @@ class TaskRun(TaskState):
         self._losses = 0
         self._scratch: Path | None = None
         self._files: Mapping[bytes, bool] = {}
-        self._before: tuple[FinishedTask, ...] = ()
+        self._before: Sequence[FinishedTask] = ()
 
     # --- its steps ---
 
@@ -135,7 +135,7 @@ class TaskRun(TaskState):
         failure = _failure_in(await self._do("validate", request, self.limits.validate_timeout))
         return await self._prepare_again() if failure and self._begins_again(failure) else failure
 
-    async def run(self, before: tuple[FinishedTask, ...]) -> Failure | None:
+    async def run(self, before: Sequence[FinishedTask]) -> Failure | None:
         """Run the task, clean up after it and end its process; again where its tool died or the zygote was lost.
 
         `before` are the tasks of the job before this one.
