@@ -4,9 +4,10 @@
 """
 
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,9 @@ NOT_SHOWN = "(not shown)"
 
 LEAST_SECRET = 4
 """Characters of a secret that is looked for in texts. A shorter one stands in many words."""
+
+MOST_IN_FILE = 64 << 10
+"""Bytes of a file that a setting names."""
 
 _VARIABLE = re.compile(r"\$\{(\w*)\}")
 
@@ -68,11 +72,7 @@ def resolve(
         ValueError: There is no such file or variable; the message says so.
     """
     if text.startswith("file:"):
-        try:
-            content = Path(text.removeprefix("file:")).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise ValueError(f"the file that it names cannot be read: {why}") from error
+        content = _read_file(text.removeprefix("file:"))
         on_secret(content)
         return content
 
@@ -86,6 +86,23 @@ def resolve(
         return value
 
     return _VARIABLE.sub(value_of, text)
+
+
+def _read_file(path: str) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to is not waited for
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ValueError("the file that it names cannot be read: it is no regular file")
+            read = file.read(MOST_IN_FILE + 1)
+        content = read.decode().strip()
+    except UnicodeDecodeError as error:
+        raise ValueError("the file that it names cannot be read: it is not UTF-8") from error
+    except OSError as error:
+        raise ValueError(f"the file that it names cannot be read: {error.strerror}") from error
+    if not content or len(read) > MOST_IN_FILE:
+        raise ValueError(f"the file that it names is {f'larger than {MOST_IN_FILE} bytes' if content else 'empty'}")
+    return content
 
 
 def read_module_settings(
@@ -136,6 +153,9 @@ class _SettingsReader:
                 return [item[0] for item in items], [item[1] for item in items]
             case str():
                 return self._read_text(where, value)
+            case int() | float() if not isinstance(value, bool) and _is_secret(where):
+                self.secrets.append(str(value))
+                return value, NOT_SHOWN
             case bool() | int() | float():
                 return value, value
             case _:
@@ -146,7 +166,12 @@ class _SettingsReader:
             value = resolve(text, self._environ, MODULE_PREFIX, self.secrets.append)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        if value == text and _SECRET_KEY.search(where.rpartition(".")[2]):
+        if value == text and _is_secret(where):
             self.secrets.append(text)
             return value, NOT_SHOWN
         return value, text
+
+
+def _is_secret(where: str) -> bool:
+    """True if the key of a value, or that of a table that it is in, is one of secrets. The module's name says nothing."""
+    return any(map(_SECRET_KEY.search, where.split(".")[2:]))

@@ -26,6 +26,7 @@ def test_values_and_secrets(tmp_path: Path) -> None:
         "deep": {"list": [1, True, "${MODULE_TOKEN}"]},
         "password": "literal",
         "level": 1.5,
+        "tokens": {"a": ["nested", 20261], "on": True},
     }
     settings = read(table)
 
@@ -40,8 +41,10 @@ def test_values_and_secrets(tmp_path: Path) -> None:
         "deep": '{"list": [1, true, "${MODULE_TOKEN}"]}',
         "password": NOT_SHOWN,
         "level": "1.5",
+        "tokens": '{"a": ["(not shown)", "(not shown)"], "on": true}',
     }
     told = settings.redact({"a": ["pepper/4711 ü", "x?t=pepper%2F4711%20%C3%BC"], "file-secret": ("literal", 3)})
+    assert settings.redact("nested 20261 1.5") == "(not shown) (not shown) 1.5"
     assert told == {"a": [NOT_SHOWN, f"x?t={NOT_SHOWN}"], NOT_SHOWN: (NOT_SHOWN, 3)}
 
 
@@ -55,11 +58,20 @@ def test_values_and_secrets(tmp_path: Path) -> None:
         ({"m": {"a": "${MODULE_EMPTY}"}}, ".m.a: MODULE_EMPTY is not set"),
         ({"m": {"a": "${OTHER}"}}, ".m.a: ${OTHER}: only variables MODULE_… are kept from tasks"),
         ({"m": {"a": "file:/nowhere"}}, ".m.a: the file that it names cannot be read: No such file"),
+        ({"m": {"a": "file:/dev/zero"}}, ".m.a: the file that it names cannot be read: it is no regular file"),
+        ({"m": {"a": "file:pipe"}}, ".m.a: the file that it names cannot be read: it is no regular file"),
+        ({"m": {"a": "file:bytes"}}, ".m.a: the file that it names cannot be read: it is not UTF-8"),
+        ({"m": {"a": "file:empty"}}, ".m.a: the file that it names is empty"),
+        ({"m": {"a": "file:large"}}, ".m.a: the file that it names is larger than 65536 bytes"),
         ({"m": {"a": "${MODULE_BYTES}"}}, ".m: a secret is not UTF-8"),
     ],
 )
-def test_what_is_wrong_is_told(tables: Any, complaint: str) -> None:
+def test_what_is_wrong_is_told(tables: Any, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line names the key, and no secret."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for name, content in (("bytes", b"\xff"), ("empty", b"\n"), ("large", b"x" * 65537)):
+        Path(name).write_bytes(content)
     with pytest.raises(ValueError, match=r"^[:.]") as raised:
         read_module_settings(tables, ["m"], ENVIRON | {"MODULE_BYTES": "\udcff"})
 
