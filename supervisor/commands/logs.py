@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from supervisor.isolation.line_pipe import without_controls
+
 if TYPE_CHECKING:
     from loguru import Message, Record
 
@@ -89,10 +91,12 @@ def _format_for_person(record: "Record") -> str:
     marks = "".join(
         f" {{extra[{name}]{form}}}" for name, form in (("job", "!s:.8"), ("task", "")) if name in record["extra"]
     )
+    record["message"] = without_controls(record["message"])  # modules' words are in it
     return f"{{time:HH:mm:ss}} <level>{{level:<7}}</level>{marks} {{message}}\n{{exception}}"
 
 
 def _format(record: "Record") -> str:
     """Time, level, job, task and pid."""
     marks = "".join(f" {name}={{extra[{name}]}}" for name in ("job", "task", "pid") if name in record["extra"])
+    record["message"] = without_controls(record["message"])
     return f"{{time:YYYY-MM-DD HH:mm:ss.SSS}} {{level:<7}}{marks} {{message}}\n{{exception}}"

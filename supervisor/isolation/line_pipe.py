@@ -126,6 +126,11 @@ class LinePipe:
 def printable(line: bytes) -> str:
     """`line` as text that is safe to print: without control characters, of direction too; at most `MAX_LINE` long."""
     text = line[:MAX_LINE].rstrip(b"\r").decode("utf-8", "backslashreplace")
+    return without_controls(text)
+
+
+def without_controls(text: str) -> str:
+    """`text` with control characters as escapes; those between lines and columns stay."""
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 

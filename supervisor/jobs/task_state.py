@@ -73,8 +73,8 @@ class TaskState:
         return FinishedTask(self.task.module, self.result, self.reason, results)
 
     def described(self) -> str:
-        """Its result for a person, with the reason if it has one."""
-        return f"{self.result}: {self.reason}" if self.reason else self.result
+        """Its result for a person, on one line, with the reason if it has one."""
+        return f"{self.result}: {' '.join(self.reason.split())}" if self.reason else self.result
 
     def outputs(self) -> list[dict[str, Any]]:
         """Path and size of each file that the task has written, if it is completed, and that still exists."""

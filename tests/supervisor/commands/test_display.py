@@ -39,17 +39,19 @@ def test_output_is_shown_where_it_is(supervised: Supervised, tmp_path: Path) -> 
 
 
 def test_colour_and_control_characters_of_a_module_are_harmless(supervised: Supervised, tmp_path: Path) -> None:
-    """What a module prints cannot steer the operator's terminal."""
+    """What a module prints, and why it skips its task, cannot steer a terminal, or look like a line of ours."""
     (tmp_path / "rude.py").write_text(
-        "from modules.base import BaseModule\nclass Rude(BaseModule):\n    def run(self):\n"
-        "        print('\\x1b[2J[bold]{x}\\x07')\n"
+        "from app.exceptions import Skipped\nfrom modules.base import BaseModule\n"
+        "class Rude(BaseModule):\n    def run(self):\n        print('\\x1b[2J[bold]{x}\\x07')\n"
+        "        raise Skipped('\\x1b[1Jred\\u202e\\nnext')\n"
     )
     supervised.configure(modules={"rude": "rude.Rude"}, paths=(str(tmp_path),))
 
     done = supervised.run(job(("rude", {})))
 
     assert "\\x1b[2J[bold]{x}\\x07" in done.stderr
-    assert "\x1b" not in done.stderr
+    assert "Task skipped: \\x1b[1Jred\\u202e next\n" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
 
 
 def test_bars_on_a_terminal(supervised: Supervised, tmp_path: Path) -> None:
