@@ -208,17 +208,25 @@ class BaseModule:
 
         Args:
             name: For people, such as `pass 1`.
-            weight: Its percent of the whole task. The phases follow each other, and make 100 together.
+            weight: Its percent of the whole task, or of the phase that it is in. The phases follow each other, and make
+                100 together.
+
+        Raises:
+            ValueError: The weight is no percentage.
         """
+        if not 0 <= weight <= 100:
+            raise ValueError(f"the phase {name!r} has the weight {weight}: expected a number from 0 to 100")
         known = self.sisyphus_context
-        begin, known.phased = known.phased, min(known.phased + weight, 100.0)
-        known.phase = (name, begin, known.phased)
+        outer, begin = known.phase, known.phased
+        _, start, limit = outer or ("", 0.0, 100.0)
+        end = min(begin + (limit - start) * weight / 100, limit)
+        known.phase = (name, begin, end)
         try:
             self.report(0)
             yield
             self.report(100)
         finally:
-            known.phase = None
+            known.phase, known.phased = outer, end
 
     def get_data(self, name: str) -> dict[str, Any] | None:
         """Fetch the object that the API server keeps for this module under `name`; `None` if there is none.

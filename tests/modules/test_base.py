@@ -3,6 +3,8 @@
 import contextlib
 from typing import Any
 
+import pytest
+
 from modules.base import BaseModule
 
 
@@ -39,6 +41,31 @@ def test_phases() -> None:
         ("checking", 99.9),
         ("checking", 100),
     ]
+
+
+def test_phases_in_a_phase() -> None:
+    """They share out their phase, and after them it goes on where they ended."""
+    module = Told()
+
+    with module.phase("encode", weight=50):
+        with module.phase("pass 1", weight=50):
+            module.report(50)
+        with module.phase("pass 2", weight=50):
+            module.report(50)
+        module.report(10)
+    with module.phase("check", weight=50):
+        pass
+
+    progress = [each for _, each in module.told]
+    assert [*dict.fromkeys(progress)] == [0, 12.5, 25, 37.5, 50, 99.9]
+    assert progress == sorted(progress)
+
+
+@pytest.mark.parametrize("weight", [-1, 101, float("nan"), float("inf")])
+def test_a_weight_that_is_none(weight: float) -> None:
+    """It is an error where it is given: no report could carry what it comes to."""
+    with pytest.raises(ValueError, match=r"'pass 1' has the weight"), Told().phase("pass 1", weight=weight):
+        pass
 
 
 def test_a_phase_that_fails() -> None:
