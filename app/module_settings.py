@@ -173,5 +173,5 @@ class _SettingsReader:
 
 
 def _is_secret(where: str) -> bool:
-    """True if the key of a value, or that of a table that it is in, is one of secrets. The module's name says nothing."""
+    """True if the key of a value, or that of a table that it is in, is a secret's. The module's name says nothing."""
     return any(map(_SECRET_KEY.search, where.split(".")[2:]))

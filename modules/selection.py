@@ -18,12 +18,25 @@ WORDS = frozenset({"language", "codec", "title", "disposition", "exclude", "firs
 _INHERITED = ("specifier", "track_type")
 """Keys that `or` has from its entry unless it has its own."""
 
-_PAIRS = """
-    alb sqi arm hye baq eus bur mya chi zho cze ces dut nld fre fra geo kat ger deu gre ell ice isl mac mkd mao mri
-    may msa per fas rum ron slo slk tib bod wel cym
-""".split()  # noqa: SIM905 - forty words
-_OTHER_CODES = dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True)) | dict(zip(_PAIRS[1::2], _PAIRS[::2], strict=True))
-"""The other code of each language that has two in ISO 639-2, a bibliographic and a terminological one."""
+_LANGUAGES = """
+    aa=aar ab=abk ae=ave af=afr ak=aka am=amh an=arg ar=ara as=asm av=ava ay=aym az=aze ba=bak be=bel bg=bul bh=bih
+    bi=bis bm=bam bn=ben bo=tib=bod br=bre bs=bos ca=cat ce=che ch=cha co=cos cr=cre cs=cze=ces cu=chu cv=chv
+    cy=wel=cym da=dan de=ger=deu dv=div dz=dzo ee=ewe el=gre=ell en=eng eo=epo es=spa et=est eu=baq=eus fa=per=fas
+    ff=ful fi=fin fj=fij fo=fao fr=fre=fra fy=fry ga=gle gd=gla gl=glg gn=grn gu=guj gv=glv ha=hau he=heb hi=hin
+    ho=hmo hr=hrv ht=hat hu=hun hy=arm=hye hz=her ia=ina id=ind ie=ile ig=ibo ii=iii ik=ipk io=ido is=ice=isl
+    it=ita iu=iku ja=jpn jv=jav ka=geo=kat kg=kon ki=kik kj=kua kk=kaz kl=kal km=khm kn=kan ko=kor kr=kau ks=kas
+    ku=kur kv=kom kw=cor ky=kir la=lat lb=ltz lg=lug li=lim ln=lin lo=lao lt=lit lu=lub lv=lav mg=mlg mh=mah
+    mi=mao=mri mk=mac=mkd ml=mal mn=mon mr=mar ms=may=msa mt=mlt my=bur=mya na=nau nb=nob nd=nde ne=nep ng=ndo
+    nl=dut=nld nn=nno no=nor nr=nbl nv=nav ny=nya oc=oci oj=oji om=orm or=ori os=oss pa=pan pi=pli pl=pol ps=pus
+    pt=por qu=que rm=roh rn=run ro=rum=ron ru=rus rw=kin sa=san sc=srd sd=snd se=sme sg=sag si=sin sk=slo=slk
+    sl=slv sm=smo sn=sna so=som sq=alb=sqi sr=srp ss=ssw st=sot su=sun sv=swe sw=swa ta=tam te=tel tg=tgk th=tha
+    ti=tir tk=tuk tl=tgl tn=tsn to=ton tr=tur ts=tso tt=tat tw=twi ty=tah ug=uig uk=ukr ur=urd uz=uzb ve=ven vi=vie
+    vo=vol wa=wln wo=wol xh=xho yi=yid yo=yor za=zha zh=chi=zho zu=zul
+"""
+"""The codes of each language that has several: of two letters (ISO 639-1), as Ogg and MP4 may have, and of three, of
+which some languages have two (ISO 639-2, bibliographic and terminological)."""
+
+_CODES = {code: frozenset(codes) for codes in (text.split("=") for text in _LANGUAGES.split()) for code in codes}
 
 _T = TypeVar("_T")
 
@@ -53,7 +66,7 @@ def is_in_words(entry: Words) -> bool:
 def codes_of(language: str) -> set[str]:
     """`language`, and the other codes for it."""
     code = language.lower()
-    return {language, code, _OTHER_CODES.get(code, code)}
+    return {language, code, *_CODES.get(code, ())}
 
 
 def choose(

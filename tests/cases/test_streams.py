@@ -302,6 +302,8 @@ COMMENTS = {"title": "*comment*"}
 WORDS: dict[str, tuple[Task, Check]] = {
     "languages in order": (in_words(sound(language=["fre", "eng", "jpn"])), holds(ENG)),
     "the other code of a language": (in_words({"specifier": "s", "language": "deu"}), holds(GER)),
+    "the code of two letters": (in_words(sound(language="de", **{"or": {"language": "EN"}})), holds(ENG)),
+    "all but a language by two letters": (in_words(sound(exclude={"language": "ja"})), holds(ENG)),
     "no language": (in_words({"specifier": "s", "language": "und"}), holds("subtitle ass")),
     "codecs, of all types": (in_words({"codec": ["subrip", "h26?"]}), holds(FILM, GER)),
     "dispositions": (in_words({"disposition": ["forced", "default"]}), holds(GER)),

@@ -174,9 +174,9 @@ def test_sizes(film: Path, large: Path, vobsub: Path, here: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("asked", ["fra", "fre", "FRA"])
-def test_two_codes_of_a_language(asked: str, tmp_path: Path) -> None:
-    """A language that has two codes of three letters is found by both."""
+@pytest.mark.parametrize("asked", ["fra", "fre", "FRA", "fr"])
+def test_all_codes_of_a_language(asked: str, tmp_path: Path) -> None:
+    """A language is found by each of its codes."""
     (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nBonjour\n")
     mkvmerge("-o", tmp_path / "a.mkv", "--language", "0:fre", tmp_path / "a.srt")
     entry = {"id": 0, "language": asked, "filename": str(tmp_path / "b.srt")}
