@@ -4,11 +4,14 @@ A package's modules are its entry points of the group `sisyphus.modules`. Only i
 imports the module, like any other.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from loguru import logger
 
 GROUP = "sisyphus.modules"
 
@@ -35,11 +38,18 @@ def read_enabled(table: Mapping[str, Any]) -> dict[str, str]:
 
 def list_installed() -> Iterator[tuple[str, str, str]]:
     """Yield name, import path (`package.module.Class`) and package of each, sorted."""
-    from importlib.metadata import entry_points  # takes 30 ms, and few configurations need it
+    from importlib.metadata import distributions  # takes 30 ms, and few configurations need it
 
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
-        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a package"
-        yield entry.name, entry.value.partition(" ")[0].replace(":", "."), package
+    found = {}
+    for package in distributions():  # and no `entry_points()`, which fails for all packages if it cannot read one
+        try:
+            name = re.sub(r"[-_.]+", "-", package.name).lower()
+            entries = package.entry_points.select(group=GROUP)
+            found.setdefault(name, [(each.name, each.value, f"{package.name} {package.version}") for each in entries])
+        except Exception as error:
+            logger.debug("Modules of an installed package cannot be listed: {}: {}", type(error).__name__, error)
+    for name, value, package_name in sorted(itertools.chain(*found.values())):
+        yield name, value.partition(" ")[0].replace(":", "."), package_name
 
 
 def find_installed(name: str) -> str:

@@ -35,6 +35,17 @@ def test_enabled_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_client(str(enable(tmp_path)), {}).modules == {"cool": "cool_package.Cool"}
 
 
+@pytest.mark.parametrize("file", ["METADATA", "entry_points.txt"])
+def test_a_package_that_cannot_be_read(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no reason not to find the modules of others."""
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "a", {"hot": "a:Hot"})
+    (tmp_path / "a-1.0.dist-info" / file).write_bytes(b"\xff\xfe[[\nno")
+    install(tmp_path, "sisyphus-cool", SOUND)
+
+    assert load_client(str(enable(tmp_path)), {}).modules == {"cool": "cool_package.Cool"}
+
+
 @pytest.mark.parametrize(
     ("packages", "value", "complaint"),
     [
