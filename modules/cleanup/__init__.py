@@ -94,7 +94,7 @@ class Cleanup(WritingModule):
             self._save(number + 1)
             if not self._total:
                 self.report((number + 1) / len(actions) * 100)
-        if len(self._kept) == len(actions):
+        if self._kept and len(self._kept) == len(actions):
             raise Skipped("; ".join(self._kept))
         for why in self._kept:
             self.warn(f"skipped: {why}")

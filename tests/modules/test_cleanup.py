@@ -75,6 +75,12 @@ def test_delete(slash: str, files: Path) -> None:
     assert module.sisyphus_context.status["progress"] == 100
 
 
+@pytest.mark.parametrize("verb", ["delete", "copy", "move", "replace"])
+def test_nothing_to_do(verb: str, files: Path) -> None:
+    """An empty list, as scripts write one, is done: the task is not skipped, for then the later ones would be, too."""
+    carry_out({verb: []})
+
+
 def test_failed_move(files: Path) -> None:
     """A directory that cannot replace a file keeps its own mode."""
     (files / "directory").mkdir(mode=0o755)
