@@ -46,7 +46,7 @@ def list_installed() -> Iterator[tuple[str, str, str]]:
             name = re.sub(r"[-_.]+", "-", package.name).lower()
             entries = package.entry_points.select(group=GROUP)
             found.setdefault(name, [(each.name, each.value, f"{package.name} {package.version}") for each in entries])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever strangers' metadata makes its reader raise
             logger.debug("Modules of an installed package cannot be listed: {}: {}", type(error).__name__, error)
     for name, value, package_name in sorted(itertools.chain(*found.values())):
         yield name, value.partition(" ")[0].replace(":", "."), package_name
