@@ -131,7 +131,8 @@ def _read(name: str, table: dict[str, Any], environ: Mapping[str, str]) -> Modul
             secret.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f".{name}: a secret is not UTF-8") from error
-    forms = {form for secret in reader.secrets for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1])}
+    parts = [part for secret in reader.secrets for part in (secret, *secret.splitlines())]  # the log goes by lines
+    forms = {form for secret in parts for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1])}
     texts = {key: text if isinstance(text, str) else json.dumps(text) for key, text in shown.items()}
     longest_first = sorted((form for form in forms if len(form) >= LEAST_SECRET), key=len, reverse=True)
     return ModuleSettings(values, texts, tuple(longest_first))

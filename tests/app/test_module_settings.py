@@ -20,6 +20,7 @@ def read(table: Any, environ: dict[str, str] = ENVIRON) -> ModuleSettings:
 def test_values_and_secrets(tmp_path: Path) -> None:
     """Texts take secrets from variables and files, at any depth; what is shown names them only."""
     (tmp_path / "key").write_text("file-secret\n")
+    (tmp_path / "lines").write_text("a line\nother line\n")
     table = {
         "url": "http://u:${MODULE_TOKEN}@media",
         "key": f"file:{tmp_path}/key",
@@ -44,6 +45,10 @@ def test_values_and_secrets(tmp_path: Path) -> None:
         "tokens": '{"a": ["(not shown)", "(not shown)"], "on": true}',
     }
     told = settings.redact({"a": ["pepper/4711 ü", "x?t=pepper%2F4711%20%C3%BC"], "file-secret": ("literal", 3)})
+    assert read({"key": f"file:{tmp_path}/lines"}).redact(["a line", "second: other line"]) == [
+        NOT_SHOWN,
+        f"second: {NOT_SHOWN}",
+    ]
     assert settings.redact("nested 20261 1.5") == "(not shown) (not shown) 1.5"
     assert told == {"a": [NOT_SHOWN, f"x?t={NOT_SHOWN}"], NOT_SHOWN: (NOT_SHOWN, 3)}
 
