@@ -29,8 +29,8 @@ from child import roots
 from child.exchange import Exchange, Termination, TerminationRequested
 from child.loader import UnusableError, ask_tools, declared_paths, inspect, load
 from child.sandbox import Confinement
-from child.text import MAX_LINE, first_lines, last_lines, to_text
-from ipc.messages import Cause, Done, Failed, Inspection, Ready, Start, Step, ToTask
+from child.text import first_lines, last_lines, to_text
+from ipc.messages import MAX_REASON, Cause, Done, Failed, Inspection, Ready, Start, Step, ToTask
 from ipc.queue import Queue
 from modules import context
 from modules.base import BaseModule
@@ -161,7 +161,7 @@ class StepExecutor:
         try:
             self._module.run()
         except Skipped as skipped:
-            return to_text(skipped)[:MAX_LINE] or "the module gives no reason"
+            return to_text(skipped)[:MAX_REASON] or "the module gives no reason"
         return ""
 
     def _show(self, step: str) -> None:

@@ -20,6 +20,9 @@ MAX_BODY = 4 << 20
 MAX_STATE = 64 << 10
 """Characters of a state that a task saves for its next attempt."""
 
+MAX_REASON = 1000
+"""Characters of the reason why a task was skipped. Each later task of the job has it, too."""
+
 MAX_RESULTS = 8 << 10
 """Characters of a task's results. A job of 1000 tasks then still fits into one message, and into its record."""
 
@@ -235,7 +238,7 @@ class Done(Message, frozen=True):
     warnings: tuple[str, ...] = ()
     results: str = ""
     """All results that the module has set by now, as a JSON object in ASCII; empty if it has set none."""
-    skipped: str = ""
+    skipped: Annotated[str, msgspec.Meta(max_length=MAX_REASON)] = ""
     """Why `run` found nothing to do; empty if it did its work."""
     lines: tuple[str, ...] = ()
     """The answer to `plan`: the commands that `run` would start, a line each."""

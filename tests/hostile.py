@@ -534,6 +534,12 @@ def send_results(module: Hostile, step: str) -> None:
     module.sisyphus_context.results.text = eval(module.task.text)
 
 
+def skip_at_length(module: Hostile, step: str) -> None:
+    """Give a reason that each later task of the job would have, past the bounds of this side."""
+    sys.modules["child.task"].MAX_REASON = 1 << 30  # type: ignore[attr-defined]
+    raise Skipped("x" * 1001)
+
+
 def skip(module: Hostile, step: str) -> None:
     raise Skipped("nothing to do")
 

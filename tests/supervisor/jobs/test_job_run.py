@@ -160,3 +160,11 @@ def test_results_that_are_none(supervised: Supervised, text: str) -> None:
     assert (bad.failure.cause.reason, bad.failure.step) == ("protocol", "run")
     assert "results" not in bad.info["tasks"][0]
     assert good.failure is None
+
+
+def test_a_reason_at_length(supervised: Supervised) -> None:
+    """A module's reason is cut on its side, and refused where that was evaded: every task of the job may have it."""
+    (bad,) = supervised.verdicts(job(("stubborn", {"step": "run", "act": "skip_at_length"}), ("benign", {})))
+
+    assert bad.failure is not None
+    assert bad.failure.cause.reason == "protocol"
