@@ -29,7 +29,7 @@ from modules.damage import require_read
 from modules.installed import LOCALE
 from modules.media import seconds_of
 from modules.output import WritingModule, is_special
-from modules.selection import codes_of
+from modules.selection import is_in
 from modules.sources import Watch
 
 MAX_WARNINGS = 50
@@ -78,7 +78,7 @@ class Track:
 
     def has_language(self, language: str) -> bool:
         """True if `language` is a code of the track's language."""
-        return not self.languages.isdisjoint(codes_of(language))
+        return is_in(language, self.languages)
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,10 @@ def is_in_words(entry: Words) -> bool:
     return not WORDS.isdisjoint(entry)
 
 
-def codes_of(language: str) -> set[str]:
-    """`language`, and the other codes for it."""
+def is_in(language: str, languages: Iterable[str]) -> bool:
+    """True if a language is among others, under any of its codes, and in any case of letters: files have `GER`, too."""
     code = language.lower()
-    return {language, code, *_CODES.get(code, ())}
+    return any(each.lower() in {code, *_CODES.get(code, ())} for each in languages)
 
 
 def choose(
@@ -104,7 +104,7 @@ def _fits(known: Description, words: Words) -> bool:
     """True if a stream matches `language`, `codec`, `title` and `disposition`, as far as they are given."""
     languages, codecs, titles = (_texts(words.get(key)) for key in ("language", "codec", "title"))
     return (
-        (not languages or any(known.languages & codes_of(each) for each in languages))
+        (not languages or any(is_in(each, known.languages) for each in languages))
         and (not codecs or any(_is_like(_bare(name), _bare(each)) for name in known.codecs for each in codecs))
         and (not titles or any(_is_like(known.title.lower(), each.lower()) for each in titles))
         and known.dispositions.issuperset(_texts(words.get("disposition")))
