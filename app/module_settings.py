@@ -25,7 +25,7 @@ MOST_IN_FILE = 64 << 10
 
 _VARIABLE = re.compile(r"\$\{(\w*)\}")
 
-_SECRET_KEY = re.compile(r"(?i)token|secret|passw|passphrase|(api|private)[-_]?key")
+_SECRET_KEY = re.compile(r"(?i)token|secret|passw|passphrase|credential|authori[sz]ation|bearer|(api|private)[-_]?key")
 """Keys whose values are secrets even where they stand in the file."""
 
 

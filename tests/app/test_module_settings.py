@@ -27,6 +27,7 @@ def test_values_and_secrets(tmp_path: Path) -> None:
         "deep": {"list": [1, True, "${MODULE_TOKEN}"]},
         "password": "literal",
         "level": 1.5,
+        "Authorization": "Basic dTpw",
         "tokens": {"a": ["nested", 20261], "on": True},
     }
     settings = read(table)
@@ -42,6 +43,7 @@ def test_values_and_secrets(tmp_path: Path) -> None:
         "deep": '{"list": [1, true, "${MODULE_TOKEN}"]}',
         "password": NOT_SHOWN,
         "level": "1.5",
+        "Authorization": NOT_SHOWN,
         "tokens": '{"a": ["(not shown)", "(not shown)"], "on": true}',
     }
     told = settings.redact({"a": ["pepper/4711 ü", "x?t=pepper%2F4711%20%C3%BC"], "file-secret": ("literal", 3)})
