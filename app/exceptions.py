@@ -70,6 +70,9 @@ class Skipped(Exception):  # noqa: N818 - it is no error
     with `"when": "always"` run.
     """
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
 
 class InitializationError(ClientError):
     """A module could not be set up."""

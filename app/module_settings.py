@@ -28,6 +28,8 @@ _VARIABLE = re.compile(r"\$\{(\w*)\}")
 _SECRET_KEY = re.compile(r"(?i)token|secret|passw|passphrase|credential|authori[sz]ation|bearer|(api|private)[-_]?key")
 """Keys whose values are secrets even where they stand in the file."""
 
+_PASSWORD_IN_URL = re.compile(r"(?<=://)[^/?#@\s]*:([^/?#@\s]+)(?=@)")
+
 
 class ModuleSettings(msgspec.Struct, frozen=True):
     """The settings of one module."""
@@ -170,6 +172,9 @@ class _SettingsReader:
         if value == text and _is_secret(where):
             self.secrets.append(text)
             return value, NOT_SHOWN
+        if value == text and (found := _PASSWORD_IN_URL.search(text)):
+            self.secrets.append(found[1])
+            return value, _PASSWORD_IN_URL.sub(NOT_SHOWN, text)
         return value, text
 
 

@@ -25,6 +25,7 @@ def test_values_and_secrets(tmp_path: Path) -> None:
         "url": "http://u:${MODULE_TOKEN}@media",
         "key": f"file:{tmp_path}/key",
         "deep": {"list": [1, True, "${MODULE_TOKEN}"]},
+        "hook": "https://me:in-the-file@host/x",
         "password": "literal",
         "level": 1.5,
         "Authorization": "Basic dTpw",
@@ -40,6 +41,7 @@ def test_values_and_secrets(tmp_path: Path) -> None:
     assert settings.shown == {
         "url": table["url"],
         "key": table["key"],
+        "hook": f"https://{NOT_SHOWN}@host/x",
         "deep": '{"list": [1, true, "${MODULE_TOKEN}"]}',
         "password": NOT_SHOWN,
         "level": "1.5",
@@ -51,7 +53,7 @@ def test_values_and_secrets(tmp_path: Path) -> None:
         NOT_SHOWN,
         f"second: {NOT_SHOWN}",
     ]
-    assert settings.redact("nested 20261 1.5") == "(not shown) (not shown) 1.5"
+    assert settings.redact("nested 20261 in-the-file 1.5") == "(not shown) (not shown) (not shown) 1.5"
     assert told == {"a": [NOT_SHOWN, f"x?t={NOT_SHOWN}"], NOT_SHOWN: (NOT_SHOWN, 3)}
 
 
