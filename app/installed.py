@@ -40,7 +40,7 @@ def list_installed() -> Iterator[tuple[str, str, str]]:
     """Yield name, import path (`package.module.Class`) and package of each, sorted."""
     from importlib.metadata import distributions  # takes 30 ms, and few configurations need it
 
-    found = {}
+    found: dict[str, list[tuple[str, str, str]]] = {}
     for package in distributions():  # and no `entry_points()`, which fails for all packages if it cannot read one
         try:
             name = re.sub(r"[-_.]+", "-", package.name).lower()
