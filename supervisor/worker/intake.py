@@ -34,8 +34,9 @@ class Intake:
         while self._control.stage is Stage.WORK:
             for needed in (self._standing.may_take, self._context.trouble.well):
                 await self._control.stopping_or(needed)
+            offered = session.offers
             try:
-                if WAITING_POLLS in session.offers:
+                if WAITING_POLLS in offered:
                     async with self._context.turn.lock:
                         polled, interval = await self._wait_for_job()
                 else:
@@ -44,17 +45,23 @@ class Intake:
                 polled, interval = None, settings.network_retry_interval
             if polled:
                 return polled
-            await self._rest(interval)
+            if session.offers == offered:  # else a heartbeat has asked meanwhile, and the next poll may wait there
+                await self._rest(interval)
         return None
 
     async def _rest(self, seconds: float) -> None:
-        reachable = self._context.session.reachable
-        if WAITING_POLLS not in self._context.session.offers or reachable.is_set():
+        """Rest until the next poll: it comes sooner if it may wait at the server from now on."""
+        session = self._context.session
+        if not session.asked.is_set():
+            sooner = session.asked
+        elif WAITING_POLLS in session.offers and not session.reachable.is_set():
+            sooner = session.reachable
+        else:
             await self._control.rest(seconds)
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._control.stopping_or(reachable)
+                await self._control.stopping_or(sooner)
 
     async def _may_poll(self) -> bool:
         ready = self._standing.may_take.is_set() and await self._context.trouble.is_well()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cases.checks import Check, Result, completes
 from tests.cases.client import Client
-from tests.cases.conftest import client, media  # noqa: F401 - fixtures
+from tests.cases.conftest import client, media, work  # noqa: F401 - fixtures
 from tests.cases.tasks import job
 from tests.docs.test_architecture import blocks, read
 

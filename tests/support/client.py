@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import subprocess
 import sys
 import time
@@ -220,6 +221,11 @@ def await_beats(
 
 def await_calls(farm: Farm, route: str, count: int = 1, since: float = 0.0) -> list[Request]:
     return until(lambda: len(found := farm.calls(route, since)) >= count and found, f"{count} x {route}")
+
+
+def complaints(client: Client) -> list[str]:
+    """The warnings and errors in a client's log, but that about its `paths`: the tests' modules are in a checkout."""
+    return [line for line in client.log if re.search(" (WARNING|ERROR) ", line) and " paths: " not in line]
 
 
 def await_idle(farm: Farm) -> dict[str, Any]:

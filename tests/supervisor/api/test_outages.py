@@ -8,7 +8,7 @@ from urllib3.exceptions import NewConnectionError
 
 from supervisor.api.errors import SessionError
 from supervisor.api.outages import OutageLog
-from tests.support.client import Client, await_calls, await_idle, own_beats
+from tests.support.client import Client, await_calls, await_idle, complaints, own_beats
 from tests.support.farm import Farm, status
 from tests.support.supervised import BENIGN
 from tests.support.waiting import pass_time, until
@@ -56,13 +56,13 @@ def test_a_server_that_is_down_at_the_start(farm: Farm, client: Client) -> None:
     farm.go_down()
     job_id = farm.post(BENIGN)
     client.start()
-    until(lambda: any("WARNING" in line or "ERROR" in line for line in client.log), "the line")
+    until(lambda: complaints(client), "the line")
     pass_time(2)
-    lines = list(client.log)
+    lines = complaints(client)
     farm.come_up()
     verdict = farm.await_verdict(job_id)
 
-    assert len([line for line in lines if "WARNING" in line or "ERROR" in line]) == 1
+    assert len(lines) == 1
     assert not verdict.failed
 
 

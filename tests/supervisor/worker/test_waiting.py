@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.api_server import Process
-from tests.support.client import Held, Served
+from tests.support.client import Held, Served, complaints
 from tests.support.supervised import BENIGN, job
 from tests.support.waiting import until
 
@@ -158,7 +158,7 @@ def test_a_proxy_without_patience(served: Served) -> None:
         served.client.start(API_URL=proxy.url)
         until(lambda: len(proxy.polls) > 6, "some polls", 60)
         completed = served.await_state(served.submit(BENIGN), "completed")
-        warnings = [line for line in served.client.log if " WARNING " in line]
+        warnings = complaints(served.client)
         served.client.stop()
 
     assert completed
