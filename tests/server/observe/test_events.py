@@ -150,19 +150,20 @@ def test_servers_tell_each_others_changes() -> None:
         reader.until(is_job(job_id, "deleted"))
 
 
-def test_a_reader_goes_on_where_it_was(api: Api) -> None:
+def test_a_reader_goes_on_where_it_was(database: Path | str) -> None:
     """With the id of its last event, a reader gets all events after it; with one of another server, `reset`."""
-    with reading(api) as reader:
-        reader.next()
-        first = api.submit()
-        reader.until(is_job(first, "queued"))
-        last_id = reader.last_id
-        second = api.submit()
-        reader.until(is_job(second, "queued"))
-    with reading(api, last_id) as reader:
-        missed = reader.until(is_job(second, "queued"))
-    with reading(api, "0123abcd-1") as reader:
-        other = reader.next()
+    with serving(database) as api:  # of its own: a shared one is cleared, which is a `reset` some time later
+        with reading(api) as reader:
+            reader.next()
+            first = api.submit()
+            reader.until(is_job(first, "queued"))
+            last_id = reader.last_id
+            second = api.submit()
+            reader.until(is_job(second, "queued"))
+        with reading(api, last_id) as reader:
+            missed = reader.until(is_job(second, "queued"))
+        with reading(api, "0123abcd-1") as reader:
+            other = reader.next()
 
     assert "reset" not in {event for event, _ in missed}
     assert first not in {data.get("job_id") for _, data in missed}
