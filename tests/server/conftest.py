@@ -11,14 +11,7 @@ from tests.server.postgresql import postgresql
 from tests.support.api_server import Api, Process, connected
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A file of tests that no database has a part in says so: `DATABASES = ["sqlite"]`."""
-    if "url" in metafunc.fixturenames:
-        kinds = getattr(metafunc.module, "DATABASES", ["sqlite", "postgresql"])
-        metafunc.parametrize("url", kinds, indirect=True, scope="module")
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that all tests share."""
     database = make_database(request.param, tmp_path_factory.mktemp("server"))

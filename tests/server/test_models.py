@@ -8,8 +8,6 @@ import pytest
 
 from tests.support.api_server import BEAT, BODIES, JOB, OUTCOME, UNKNOWN, Api
 
-DATABASES = ["sqlite"]
-
 OPTIONAL = {"task", "job_id", "job_title", "progress", "info"}
 """Keys of a heartbeat that may be missing."""
 

@@ -8,8 +8,6 @@ from server import transport
 from server.transport import BIG_BODIES, BIG_BODY, MAX_BODIES, MAX_BODY
 from tests.support.api_server import BEAT, JOB, UNKNOWN, Api
 
-DATABASES = ["sqlite"]
-
 # --- odd names ---
 
 
