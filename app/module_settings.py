@@ -28,7 +28,8 @@ _VARIABLE = re.compile(r"\$\{(\w*)\}")
 _SECRET_KEY = re.compile(r"(?i)token|secret|passw|passphrase|credential|authori[sz]ation|bearer|(api|private)[-_]?key")
 """Keys whose values are secrets even where they stand in the file."""
 
-_PASSWORD_IN_URL = re.compile(r"(?<=://)[^/?#@\s]*:([^/?#@\s]+)(?=@)")
+_PASSWORD_IN_URL = re.compile(r"(?<=://)[^/?#:\s]*:([^/?#\s]+)(?=@)")
+"""User and password, up to the last `@` before the path: the host begins after that, as `urlsplit` reads it."""
 
 
 class ModuleSettings(msgspec.Struct, frozen=True):
