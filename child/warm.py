@@ -78,14 +78,14 @@ def prepare(settings: Mapping[str, Any]) -> LogSink:
     return sink
 
 
-def warm_up(termination: Termination) -> Iterator[None]:
-    """Warm the interpreter in pieces of a few milliseconds, between which the zygote can fork.
-
-    So the first task does not wait for that, and what a later one needs is there for all.
-    """
+def import_shared() -> None:
+    """Import what the tasks share. The zygote does it while the supervisor still imports and reads."""
     for name in SHARED:
         importlib.import_module(name)
-        yield
+
+
+def warm_up(termination: Termination) -> Iterator[None]:
+    """Warm the interpreter in pieces of a few milliseconds, between which the zygote can fork."""
     for _ in range(REHEARSALS):
         title = setproctitle.getproctitle()
         _rehearse(termination)

@@ -33,6 +33,9 @@ from ipc.queue import Decoder, encode
 SCAN_INTERVAL = 0.5
 """Seconds between two looks for unknown children while tasks are alive: a task process may resign as a subreaper."""
 
+QUIET = 0.005
+"""Seconds in which nothing has come, before a piece of the warming: it must not hold up a task's start or end."""
+
 PATIENCE = 5.0
 """Seconds to wait for killed leftovers. One in uninterruptible sleep must not hold up the report of a task's end."""
 
@@ -67,7 +70,7 @@ class ForkServer:
         self._selector = selectors.DefaultSelector()
         self._confinement = Confinement()
         self._termination = Termination()
-        self._warming: Iterator[None] = iter(())
+        self._warming: Iterator[None] | None = None
         self._next_look = 0.0
 
     def serve(self) -> None:
@@ -91,10 +94,12 @@ class ForkServer:
                 self._report()
 
     def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for something to do, and warm up meanwhile."""
-        for _ in self._warming:
-            if ready := self._selector.select(0):
+        """Wait for something to do, and warm up if nothing comes."""
+        while self._warming:
+            if ready := self._selector.select(QUIET):
                 return ready
+            if next(self._warming, self) is self:
+                self._warming = None
         return self._selector.select(SCAN_INTERVAL if self._tasks or self._ended else None)
 
     def _watch_children(self) -> None:
@@ -281,6 +286,7 @@ def main() -> None:
     setproctitle.setproctitle("sisyphus-client: zygote")
     del os.environ["SPT_NOENV"]
     gc.disable()
+    warm.import_shared()
     ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
 
 

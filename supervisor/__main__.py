@@ -3,6 +3,7 @@
 An older Python must be able to read this file and to run it up to the line that says so.
 """
 
+import io
 import os
 import sys
 
@@ -41,11 +42,16 @@ def _check_platform() -> None:
 
 
 def _run() -> None:
+    _open_standard_streams()
     if sys.argv[1:] == ["--version"]:
         from app import VERSION
 
         print(f"sisyphus-client, version {VERSION}", flush=True)  # noqa: T201 - click would take 30 ms to import
         return
+    from supervisor import launch
+
+    if sys.argv[1:2] and sys.argv[1] in launch.COMMANDS and not {"-h", "--help"} & set(sys.argv):
+        launch.launch_early()
     # loguru reads LOGURU_LEVEL when it is imported, and fails at what is no level of its own, such as nothing.
     level = os.environ.pop("LOGURU_LEVEL", None)
     if level is not None:
@@ -55,6 +61,18 @@ def _run() -> None:
     from supervisor.commands import cli
 
     cli.main()
+
+
+def _open_standard_streams() -> None:
+    """Open standard streams that the caller has closed: else a pipe or socket of ours would become standard output."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # open takes the lowest free number: this one
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path that the locale cannot show must not fail
 
 
 if __name__ == "__main__":

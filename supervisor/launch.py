@@ -1,10 +1,11 @@
 """The start of the zygote's process.
 
-It imports little: commands start the zygote before the rest of the supervisor is imported, so that both get ready at
-the same time, each on a processor.
+It imports little: the zygote is started before the rest of the supervisor is imported, so that both get ready at the
+same time, each on a processor.
 """
 
 import atexit
+import contextlib
 import os
 import signal
 import socket
@@ -21,11 +22,18 @@ _TOLD_LATER = frozenset({"API_URL", "LOGURU_LEVEL"})
 fails to import at a name that is no level."""
 
 
+COMMANDS = frozenset({"run", "validate", "modules", "schema", "start"})
+"""The commands that need a zygote."""
+
+
 class Launched(NamedTuple):
     """The zygote's process, which waits for its `Prepare` and ends when `control` is closed."""
 
     process: "subprocess.Popen[bytes]"
     control: socket.socket
+
+
+_early: list[Launched] = []
 
 
 def launch() -> Launched:
@@ -52,14 +60,17 @@ def launch() -> Launched:
     return Launched(process, ours)
 
 
-def launch_early() -> Launched | None:
-    """Start the zygote; `None` if that fails: a second attempt, when there is a log, tells why."""
-    try:
+def launch_early() -> None:
+    """Start the zygote. If that fails, a second attempt, when there is a log, tells why."""
+    with contextlib.suppress(OSError):
         launched = launch()
-    except OSError:
-        return None
-    atexit.register(launched.process.kill)  # it may never be used: the job's file, or the configuration, is wrong
-    return launched
+        atexit.register(launched.process.kill)  # it may never be used: the job's file, or the configuration, is wrong
+        _early.append(launched)
+
+
+def take_early() -> Launched | None:
+    """Return the zygote that `launch_early` has started, if it has and nobody else has taken it."""
+    return _early.pop() if _early else None
 
 
 def _environment() -> dict[str, str]:

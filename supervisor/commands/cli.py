@@ -8,8 +8,6 @@ nothing was found; 2 the file, the arguments, the settings or the server are wro
 
 import importlib
 import inspect
-import io
-import os
 import resource
 import sys
 from typing import Any
@@ -118,22 +116,9 @@ class Commands(WholeGroup):
 @click.version_option(VERSION, prog_name="sisyphus-client")
 def main() -> None:
     """The worker of the Sisyphus video-encoding farm."""
-    _open_standard_streams()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < MIN_OPEN_FILES:
         click.echo(
             f"at most {most} files may be open, and {MIN_OPEN_FILES} are needed (ulimit -n, LimitNOFILE=)", err=True
         )
         sys.exit(WRONG)
-
-
-def _open_standard_streams() -> None:
-    """Open standard streams that the caller has closed: else a pipe or socket of ours would become standard output."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # open takes the lowest free number: this one
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a path that the locale cannot show must not fail

@@ -1,13 +1,17 @@
-"""Tables and lines of results for a person, on standard output."""
+"""Tables and lines of results for a person: whole where the output is no terminal, within its width where it is one."""
 
 import json
+import re
 import shlex
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import click
+from rich.cells import cell_len, set_cell_size
 from rich.filesize import decimal
 
 from app import SECRETS
@@ -19,31 +23,34 @@ from supervisor.isolation.line_pipe import printable
 from supervisor.jobs.job_run import Verdict
 from supervisor.jobs.record import Failure
 
+SHORT_ID = 8
+"""Characters of an id that a terminal shows."""
+
 
 def show_verdict(verdict: Verdict) -> None:
     """Print the result of each task, the output files and the failure on standard output."""
-    from rich.table import Table  # slow imports, which `--json` and `validate` do not need
-    from rich.text import Text
-
-    from supervisor.commands.bars import Terminal
-
-    table = Table("task", "result", "wall time", "CPU time", "peak memory")
-    for run in verdict.tasks:
-        ran = run.seconds is not None
-        table.add_row(
-            Text(run.label),
-            run.result,
-            f"{run.seconds:.1f} s" if ran else "",
-            f"{run.cpu_seconds:.1f} s" if ran else "",
-            decimal(run.peak_memory) if ran else "",
-        )
-    Terminal(highlight=False, soft_wrap=True).print(table)
+    show_tasks(verdict.info.get("tasks", ()))
     for line in describe_result(verdict.info):
         say(line)
     if verdict.failure:
         say(verdict.failure.headline)
         for line in verdict.failure.cause.stderr or verdict.failure.cause.log:
             say(f"    {line}")
+
+
+def show_tasks(tasks: Sequence[Mapping[str, Any]]) -> None:
+    """Print the result of each task of a job's record, and what it took."""
+    rows = [
+        (
+            f"{index}:{task.get('module', '')}",
+            task.get("result", ""),
+            f"{task['seconds']:.1f} s" if "seconds" in task else "",
+            f"{task['cpu_seconds']:.1f} s" if "cpu_seconds" in task else "",
+            decimal(task["peak_memory"]) if "peak_memory" in task else "",
+        )
+        for index, task in enumerate(tasks)
+    ]
+    print_table(("task", "result", "wall time", "CPU time", "peak memory"), rows)
 
 
 def describe_result(info: Mapping[str, Any]) -> Iterator[str]:
@@ -97,6 +104,37 @@ def show_modules(client: Client, limits: Mapping[str, Limits], found: Sequence[I
     for name, inspection in zip(client.modules, inspections, strict=True):
         _show_encoders(name, inspection)
     return not wrong
+
+
+def is_terminal() -> bool:
+    """Return whether a person sees standard output."""
+    return bool(sys.stdout) and sys.stdout.isatty()
+
+
+def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]], below: Sequence[str] = ()) -> None:
+    """Print rows under their names. On a terminal, the widest columns are cut so that all fit.
+
+    `below` has a line for each row to follow it, whole, if it is not empty.
+    """
+    cells = [[plain(re.sub(r"\s", " ", str(cell))) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
+    if is_terminal():
+        room = shutil.get_terminal_size().columns - 2 * (len(widths) - 1)
+        while sum(widths) > room and max(widths) > SHORT_ID:
+            widths[widths.index(max(widths))] -= 1
+    click.secho(_line(names, widths), bold=is_terminal())
+    for row, more in zip(cells, below or [""] * len(cells), strict=True):
+        say(_line(row, widths))
+        if more:
+            say(f"    {more}")
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(map(_fit, row, widths)).rstrip()
+
+
+def _fit(cell: str, width: int) -> str:
+    return set_cell_size(cell, width) if cell_len(cell) <= width else set_cell_size(cell, width - 1) + "…"
 
 
 def plain(text: str) -> str:

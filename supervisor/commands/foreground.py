@@ -31,7 +31,6 @@ from supervisor.jobs.job_run import JobRun, Verdict
 from supervisor.jobs.model import Job, JobError
 from supervisor.jobs.record import Failure
 from supervisor.jobs.task_state import JobObserver
-from supervisor.launch import Launched
 
 if TYPE_CHECKING:
     from supervisor.commands.bars import Bars
@@ -79,7 +78,7 @@ def _showing(level: str) -> Iterator["Bars | Lines"]:
 
 
 class Foreground:
-    """One command: a job, the name of its file, the configuration to run it with, and the zygote if it is started."""
+    """One command: a job, the name of its file, and the configuration to run it with."""
 
     def __init__(
         self,
@@ -88,14 +87,12 @@ class Foreground:
         settings: Settings,
         client: Client,
         limits: dict[str, Limits],
-        launched: Launched | None,
     ) -> None:
         self._job = job
         self._job_file = job_file
         self._settings = settings
         self._client = client
         self._limits = limits
-        self._launched = launched
         self._interrupted_by: signal.Signals | None = None
         self._paused = False
         self._pausing: asyncio.Future[None] | None = None  # kept: the loop's weak reference would not keep it alive
@@ -180,7 +177,7 @@ class Foreground:
     async def _starting(self, observer: JobObserver) -> AsyncIterator[JobRun]:
         """The job with a runtime, ready to run. Signals act on it."""
         setproctitle.setproctitle(f"sisyphus-client: supervisor, job {self._job.job_id[:36]}")
-        async with start_runtime(self._client, self._settings, self._limits, launched=self._launched) as runtime:
+        async with start_runtime(self._client, self._settings, self._limits) as runtime:
             with lazy_exchange(self._settings) as exchange:
                 job = JobRun(self._job, runtime, observer, exchange=exchange)
                 with self._interruptible(job):

@@ -10,7 +10,6 @@ import click
 from supervisor.commands import FAILED
 from supervisor.commands.cli import WholeGroup
 from supervisor.commands.shared import config_option, exit_with, level_options, read_configuration, read_settings
-from supervisor.launch import launch_early
 
 if TYPE_CHECKING:
     from supervisor.commands.foreground import Foreground
@@ -24,13 +23,12 @@ if TYPE_CHECKING:
 @level_options
 def run_command(job_file: str, config: str | None, as_json: bool, dry_run: bool, level: str | None) -> None:
     """Status 0 if the job completed, 1 if it failed."""
-    launched = launch_early()
     from supervisor.commands import job_files
     from supervisor.commands.foreground import Foreground
 
     settings, (client, limits) = read_settings(level), read_configuration(config)
     job = job_files.read_job_of(job_file, job_files.read_document(job_file), client.modules)
-    foreground = Foreground(job, job_file, settings, client, limits, launched)
+    foreground = Foreground(job, job_file, settings, client, limits)
     exit_with(foreground.plan() if dry_run else foreground.run(as_json))
 
 
@@ -39,7 +37,6 @@ def run_command(job_file: str, config: str | None, as_json: bool, dry_run: bool,
 @config_option
 def validate_command(job_file: str, config: str | None) -> None:
     """Status 1 if there are any."""
-    launched = launch_early()
     from supervisor.commands import job_files
     from supervisor.commands.foreground import Foreground
     from supervisor.jobs.model import JobError, read_job
@@ -52,7 +49,7 @@ def validate_command(job_file: str, config: str | None) -> None:
     except JobError as error:
         click.echo(f"{job_file}: {error}")
         sys.exit(FAILED)
-    exit_with(Foreground(job, job_file, settings, client, limits, launched).validate(refused))
+    exit_with(Foreground(job, job_file, settings, client, limits).validate(refused))
 
 
 @click.group("modules", cls=WholeGroup, invoke_without_command=True)
@@ -66,13 +63,12 @@ def modules_command(context: click.Context, config: str | None, probe: bool) -> 
 
 
 def _all_modules(config: str | None) -> "Foreground":
-    launched = launch_early()
     from supervisor.commands.foreground import Foreground
     from supervisor.jobs.model import Job, Task
 
     settings, (client, limits) = read_settings(), read_configuration(config)
     job = Job("modules", "modules", tuple(Task(name, None) for name in client.modules))
-    return Foreground(job, "", settings, client, limits, launched)
+    return Foreground(job, "", settings, client, limits)
 
 
 @click.command("schema")

@@ -1,6 +1,6 @@
 """What the commands share: options, settings, and how a command ends.
 
-Functions here import what is slow to import: a command starts the zygote before, and `--help` needs none of it.
+Functions here import what is slow to import: `--help` needs none of it.
 """
 
 import atexit

@@ -16,7 +16,7 @@ from supervisor.isolation.cgroup import Cgroups
 from supervisor.isolation.limits import Limits
 from supervisor.isolation.scratch import Scratch
 from supervisor.isolation.zygote import Zygote
-from supervisor.launch import Launched
+from supervisor.launch import take_early
 
 THREADS, READY = 4, 2
 """Threads for calls that block: measuring a process tree, removing directories, waiting for a lost zygote."""
@@ -43,18 +43,17 @@ async def start_runtime(
     limits: dict[str, Limits],
     with_cgroups: bool = True,
     jobs: Path | None = None,
-    launched: Launched | None = None,
 ) -> AsyncIterator[Runtime]:
     """Make this process a supervisor, kill processes left over from one that was killed, and start the zygote.
 
-    Without `jobs`, the jobs' directories are scratch directories, too. `launched` is the zygote's process, if it was
-    started already.
+    Without `jobs`, the jobs' directories are scratch directories, too.
     """
     ownership.require_own_proc()
     linux.become_subreaper()
     linux.set_dumpable(False)
     if survivors := ownership.kill_survivors():
         logger.warning("Killed {} processes that an earlier run had left behind", len(survivors))
+    launched = take_early()
     pid = launched.process.pid if launched else 0
     cgroups, words = cgroup.probe(zygote=pid) if with_cgroups else (None, "no cgroups: not wanted")
     logger.debug("{}{}", words[0].upper(), words[1:])

@@ -7,14 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
-from rich.filesize import decimal
 
 from supervisor.api.errors import SessionError
 from supervisor.commands import COMPLETED, FAILED
-from supervisor.commands.display import describe_result, say
+from supervisor.commands.display import describe_result, print_table, say, show_tasks
 from supervisor.commands.farm.client import ENDED, FarmClient, farm_command, print_json, tell_none
 from supervisor.commands.farm.follow import INTERVAL, LogReader, follow
-from supervisor.commands.farm.tables import describe_task, find_beat, print_table, read_time, short, show_time
+from supervisor.commands.farm.tables import describe_task, find_beat, read_time, short, show_time
 
 OVERLAP = timedelta(minutes=10)
 """By so much the clock of the server may be behind that of this machine."""
@@ -134,7 +133,7 @@ def _print_record(farm: FarmClient, record: dict[str, Any]) -> None:
             say(f"{name:<9} {' '.join(value.split())}")
     info = record.get("info", {})
     if done := info.get("tasks", ()):
-        _print_tasks(done)
+        show_tasks(done)
     else:
         modules = ", ".join(f"{index}:{task['module']}" for index, task in enumerate(record["tasks"]))
         say(f"{'tasks':<9} {modules}")
@@ -161,17 +160,3 @@ def _facts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for attempt in record["attempts"][:-1]:
         lost_by = attempt.get("hostname") or attempt.get("worker_id", "a worker")
         yield "before", f"{show_time(attempt.get('started_at'))} {lost_by}: {attempt.get('result', '')}"
-
-
-def _print_tasks(tasks: Sequence[dict[str, Any]]) -> None:
-    rows = [
-        (
-            f"{index}:{task.get('module', '')}",
-            task.get("result", ""),
-            f"{task['seconds']:.1f} s" if "seconds" in task else "",
-            f"{task['cpu_seconds']:.1f} s" if "cpu_seconds" in task else "",
-            decimal(task["peak_memory"]) if "peak_memory" in task else "",
-        )
-        for index, task in enumerate(tasks)
-    ]
-    print_table(("task", "result", "wall time", "CPU time", "peak memory"), rows)

@@ -10,10 +10,10 @@ import requests
 
 from app.formats import quote_part
 from supervisor.commands import COMPLETED, FAILED
-from supervisor.commands.display import say
+from supervisor.commands.display import print_table, say
 from supervisor.commands.farm.client import FarmClient, farm_command, print_json, tell_none
 from supervisor.commands.farm.jobs import before_option, module_option, since_option, worker_option
-from supervisor.commands.farm.tables import describe_task, print_table, short, show_time
+from supervisor.commands.farm.tables import describe_task, short, show_time
 
 _ids = click.argument("jobs", metavar="ID...", nargs=-1)
 

@@ -1,22 +1,16 @@
-"""Tables, times and lines for a person: whole where the output is no terminal, within its width where it is one."""
+"""Times, ids and a worker's words as a person reads them."""
 
 import os
 import re
-import shutil
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
-from rich.cells import cell_len, set_cell_size
 
 from app.config import ConfigError
-from supervisor.commands.display import plain, say
-
-SHORT_ID = 8
-"""Characters of an id that a terminal shows."""
+from supervisor.commands.display import SHORT_ID, is_terminal
 
 _AGO = re.compile(r"(\d+)\s*(s|m|h|d|w)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -60,40 +54,9 @@ def show_time(time: str | None) -> str:
     return f"{datetime.fromisoformat(time).astimezone(_zone()):%Y-%m-%d %H:%M}" if time else ""
 
 
-def is_terminal() -> bool:
-    """Return whether a person sees standard output."""
-    return bool(sys.stdout) and sys.stdout.isatty()
-
-
 def short(identifier: str) -> str:
     """An id, short on a terminal."""
     return identifier[:SHORT_ID] if is_terminal() else identifier
-
-
-def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]], below: Sequence[str] = ()) -> None:
-    """Print rows under their names. On a terminal, the widest columns are cut so that all fit.
-
-    `below` has a line for each row to follow it, whole, if it is not empty.
-    """
-    cells = [[plain(re.sub(r"\s", " ", str(cell))) for cell in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
-    if is_terminal():
-        room = shutil.get_terminal_size().columns - 2 * (len(widths) - 1)
-        while sum(widths) > room and max(widths) > SHORT_ID:
-            widths[widths.index(max(widths))] -= 1
-    click.secho(_line(names, widths), bold=is_terminal())
-    for row, more in zip(cells, below or [""] * len(cells), strict=True):
-        say(_line(row, widths))
-        if more:
-            say(f"    {more}")
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(map(_fit, row, widths)).rstrip()
-
-
-def _fit(cell: str, width: int) -> str:
-    return set_cell_size(cell, width) if cell_len(cell) <= width else set_cell_size(cell, width - 1) + "…"
 
 
 def find_beat(job: Mapping[str, Any], workers: Iterable[dict[str, Any]]) -> dict[str, Any]:

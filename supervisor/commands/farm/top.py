@@ -14,9 +14,9 @@ from rich.text import Text
 
 from supervisor.api.errors import SessionError
 from supervisor.commands.bars import Terminal
-from supervisor.commands.display import plain
+from supervisor.commands.display import SHORT_ID, is_terminal, plain
 from supervisor.commands.farm.client import FarmClient, farm_command, print_json
-from supervisor.commands.farm.tables import SHORT_ID, describe_task, is_terminal
+from supervisor.commands.farm.tables import describe_task
 
 BAR = 12
 """Columns of a bar."""
