@@ -4,6 +4,7 @@ Functions here import what is slow to import: `--help` needs none of it.
 """
 
 import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -98,6 +99,8 @@ def run_to_end(command: Coroutine[Any, Any, int]) -> int:
     """Run a coroutine in an event loop of its own; returns the exit status."""
     import asyncio
 
+    gc.freeze()
+    gc.enable()
     try:
         return asyncio.run(command)
     except RuntimeError as error:

@@ -5,7 +5,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -139,7 +138,7 @@ def _make_locked(parent: Path) -> tuple[Path, int]:
 def _link_to(directory: Path) -> Path | None:
     """A link with a short path to a directory; `None` where none can be made."""
     for place in LINK_PLACES:
-        link = Path(place, LINK_PREFIX + secrets.token_hex(4))
+        link = Path(place, LINK_PREFIX + os.urandom(4).hex())
         with contextlib.suppress(OSError):
             link.symlink_to(directory)
             return link
@@ -217,7 +216,7 @@ def _clear(name: str, root: int) -> list[str]:
                     continue
                 if is_directory:
                     os.chmod(entry.name, 0o700, dir_fd=directory)
-                    os.rename(entry.name, free := secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=root)
+                    os.rename(entry.name, free := os.urandom(8).hex(), src_dir_fd=directory, dst_dir_fd=root)
                     moved.append(free)
                 else:
                     os.unlink(entry.name, dir_fd=directory)
