@@ -29,7 +29,8 @@ SHORT_ID = 8
 
 def show_verdict(verdict: Verdict) -> None:
     """Print the result of each task, the output files and the failure on standard output."""
-    show_tasks(verdict.info.get("tasks", ()))
+    with suppress(OSError):  # nobody reading is no reason to end otherwise, as for `say`
+        show_tasks(verdict.info.get("tasks", ()))
     for line in describe_result(verdict.info):
         say(line)
     if verdict.failure:
