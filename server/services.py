@@ -14,7 +14,6 @@ from server.observe.metrics import Metrics
 from server.storage.beats import BeatExchange
 from server.storage.database import ServerDatabase
 from server.storage.history import History
-from server.storage.lists import Lists
 from server.storage.notices import Notices
 from server.storage.settings import NamedData, Orders
 from server.storage.store import Store
@@ -39,7 +38,6 @@ class Services:
         self.notices = Notices(database, self.notify)
         self.store = Store(database, self.notices)
         self.history = History(database)
-        self.lists = Lists(database)
         self.summary = Summary(database)
         self.data = NamedData(database)
         self.orders = Orders(database)

@@ -143,7 +143,7 @@ def show_document(request: Request, module: Name, name: Name, served: Served) ->
     if stored is None:
         return _not_found(request, "Nothing is stored for this module under this name.")
     document = views.pretty({key: value for key, value in stored.items() if key not in ("_id", "name")})
-    uses = served.lists.uses(module, name)
+    uses = served.history.uses(module, name)
     return render(request, "document.html", module=module, name=name, document=document, uses=uses)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from server.job_routes import trouble_of, why_waiting
 from server.services import Services
-from server.storage.lists import Place
+from server.storage.history import Place
 from server.storage.needs import ANYTHING, Need
 
 MAX_SHOWN = 2000
@@ -26,7 +26,7 @@ SOURCES = ("sources", "source", "delete", "move", "copy", "output_file")
 def list_running(services: Services, limit: int = MAX_SHOWN) -> list[dict[str, Any]]:
     """Return running jobs, each with the worker that names it, if there is one, and with its file."""
     by_job = {worker["job_id"]: worker for worker in list_workers(services) if worker.get("job_id")}
-    jobs = services.lists.running(limit)
+    jobs = services.history.running(limit)
     return [
         job | {"worker": by_job.get(job["job_id"]), "file": _file_of(job["tasks"], by_job.get(job["job_id"]))}
         for job in jobs
@@ -110,7 +110,7 @@ def _kind(worker: dict[str, Any]) -> str:
 
 def list_queue(services: Services, after: Place | None) -> tuple[list[dict[str, Any]], Place | None]:
     """Return a page of the queue, the next job first, each with why it waits; and where the next page begins."""
-    jobs, following = services.lists.queued(after, QUEUE_PAGE)
+    jobs, following = services.history.queued(after, QUEUE_PAGE)
     return list(_with_reasons(services, jobs)), following
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, func, select, type_coerce
 
 from server.storage.database import ServerDatabase
-from server.storage.history import LISTED, TIMES, describe
+from server.storage.history import COLUMNS, describe
 from server.storage.needs import Needs
 from server.storage.tables import ENDED, QUEUED, RUNNING, jobs
 
@@ -112,8 +112,7 @@ class JobChanges:
         return [*late, *new]
 
     def _describe(self, db: Connection, numbers: Iterable[int]) -> list[dict[str, Any]]:
-        columns = [jobs.c[name] for name in ("number", "title", "need", *LISTED, *TIMES)]
-        rows = list(_in_parts(db, select(*columns), jobs.c.number, numbers))
+        rows = list(_in_parts(db, select(*COLUMNS), jobs.c.number, numbers))
         needs = self._needs.read(db)
         return [describe(row, needs[row.need]) for row in sorted(rows, key=lambda row: row.number)]
 

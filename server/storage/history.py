@@ -1,16 +1,17 @@
-"""Jobs in any state: lists, records, logs, and the end of their retention."""
+"""Jobs in any state: lists, records, logs, uses of stored data, and the end of their retention."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, or_, select, type_coerce
 from sqlalchemy.types import Text
 
 from server.storage.database import ServerDatabase, insert
 from server.storage.needs import Need, Needs
+from server.storage.store import ORDER
 from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs, tasks_asked
 
 EXPIRED_AT_ONCE = 500
@@ -21,6 +22,10 @@ SEARCHED_AT_ONCE = 20_000
 
 LISTED = ("job_id", "state", "priority", "worker_id", "hostname", "message", "retry_of", "cancelled_by")
 TIMES = ("added_at", "started_at", "ended_at")
+COLUMNS = (jobs.c.number, jobs.c.title, jobs.c.need, *(jobs.c[name] for name in (*LISTED, *TIMES)))
+"""What `describe` reads."""
+
+USES_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,14 @@ class JobFilter:
     """Of the job's id."""
 
 
+class Place(NamedTuple):
+    """A place in the queue: what the queue is sorted by."""
+
+    priority: int
+    position: int
+    number: int
+
+
 class History:
     """The jobs of a database, and what became of them. Any thread may call the methods."""
 
@@ -55,12 +68,47 @@ class History:
         A page of a search by title may be short, or even empty, though there are more.
         """
         with self._database.begin() as db:
-            query = self._select(db, wanted, cursor, limit)
-            found = db.execute(query).all()
-            needs = self._needs.read(db)
+            found = self._read_in(db, self._select(db, wanted, cursor, limit))
             last = self._first_unsearched(db, cursor) if wanted.text else None
-        listed = [describe(row, needs[row.need]) for row in found]
-        return listed, found[-1].number if len(found) == limit else last
+        return [job for _, job in found], found[-1][0].number if len(found) == limit else last
+
+    def running(self, limit: int) -> list[dict[str, Any]]:
+        """Return running jobs with their tasks, the ones that were taken first at the top."""
+        query = select(*COLUMNS, jobs.c.document).where(RUNNING).order_by(jobs.c.started_at, jobs.c.number)
+        rows = self._read(query.limit(limit))
+        return [job | {"tasks": json.loads(row.document)["tasks"]} for row, job in rows]
+
+    def queued(self, after: Place | None, limit: int) -> tuple[list[dict[str, Any]], Place | None]:
+        """Return queued jobs, the next one first, without tasks; and the place of the last one, if more follow."""
+        query = select(*COLUMNS, jobs.c.position).where(QUEUED).order_by(*ORDER).limit(limit + 1)
+        if after:
+            behind = or_(
+                jobs.c.position > after.position,
+                and_(jobs.c.position == after.position, jobs.c.number > after.number),
+            )
+            # The first condition lets the index skip what comes before; alone, OR would not.
+            query = query.where(
+                jobs.c.priority <= after.priority,
+                or_(jobs.c.priority < after.priority, behind),
+            )
+        rows = self._read(query)
+        last = rows[limit - 1][0] if len(rows) > limit else None
+        return [job for _, job in rows[:limit]], Place(last.priority, last.position, last.number) if last else None
+
+    def uses(self, module: str, name: str) -> list[dict[str, Any]]:
+        """Return the newest jobs that name stored data, of the newest `SEARCHED_AT_ONCE` jobs: `USES_SHOWN` at most."""
+        text = json.dumps(name)
+        with self._database.begin() as db:
+            needs = [number for number, need in self._needs.read(db).items() if module in need.modules]
+            newest = db.execute(select(func.max(jobs.c.number))).scalar() or 0
+        query = select(*COLUMNS, jobs.c.document).where(
+            jobs.c.number > newest - SEARCHED_AT_ONCE,
+            jobs.c.need.in_(needs),
+            jobs.c.document.contains(text, autoescape=True),
+        )
+        rows = self._read(query.order_by(jobs.c.number.desc()).limit(USES_SHOWN))
+        # LIKE ignores case in SQLite, and the text may stand in the title or in another module's task.
+        return [job for row, job in rows if _names(json.loads(row.document)["tasks"], module, name)]
 
     def record(self, job_id: str) -> dict[str, Any] | None:
         """Return everything of a job, in any state."""
@@ -114,11 +162,19 @@ class History:
             self._database.shrink()
         return deleted
 
+    def _read(self, query: Select[Any]) -> Sequence[tuple[Any, dict[str, Any]]]:
+        with self._database.begin() as db:
+            return self._read_in(db, query)
+
+    def _read_in(self, db: Connection, query: Select[Any]) -> Sequence[tuple[Any, dict[str, Any]]]:
+        found = db.execute(query).all()
+        needs = self._needs.read(db)
+        return [(row, describe(row, needs[row.need])) for row in found]
+
     def _select(self, db: Connection, wanted: JobFilter, cursor: int | None, limit: int) -> Select[Any]:
-        columns = (jobs.c.number, jobs.c.title, jobs.c.need, *(jobs.c[name] for name in (*LISTED, *TIMES)))
         # Few jobs have not ended. `+ 0` has SQLite look for those by their index, and not at all jobs in order.
         newest = (jobs.c.number + 0 if wanted.state in ("queued", "running") else jobs.c.number).desc()
-        query = select(*columns).order_by(newest).limit(limit)
+        query = select(*COLUMNS).order_by(newest).limit(limit)
         if cursor is not None:
             query = query.where(jobs.c.number < cursor)
         if wanted.state:
@@ -184,3 +240,13 @@ def _done_by(db: Connection, worker: str) -> ColumnElement[bool]:
 def _matches(text: str) -> ColumnElement[bool]:
     title = func.lower(type_coerce(jobs.c.title, Text))
     return (jobs.c.job_id == text) | title.contains(json.dumps(text.lower())[1:-1], autoescape=True)
+
+
+def _names(tasks: Sequence[Any], module: str, name: str) -> bool:
+    return any(task["module"] == module and _holds(task.get("data"), name) for task in tasks)
+
+
+def _holds(value: Any, name: str) -> bool:
+    if isinstance(value, dict | list):
+        return any(_holds(item, name) for item in (value.values() if isinstance(value, dict) else value))
+    return bool(value == name)
