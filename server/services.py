@@ -18,7 +18,6 @@ from server.storage.notices import Notices
 from server.storage.settings import NamedData, Orders
 from server.storage.store import Store
 from server.storage.summary import Summary
-from server.storage.totals import JobTotals
 from server.waiting import Waiting
 from server.workers import AwakeClock, Workers
 
@@ -45,7 +44,7 @@ class Services:
         self.workers = Workers(WORKER_TTL, settings.vanished_after, clock)
         self.beats = BeatExchange(database, self.workers)
         self.waiting = Waiting(database)
-        self.metrics = Metrics(JobTotals(database), self.workers, self.orders)
+        self.metrics = Metrics(self.summary, self.workers, self.orders)
         self.events = Events(database, self.workers, self.orders, self.waiting)
         self.health = DatabaseHealth()
         self.started_at = time.monotonic()

@@ -24,7 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.config import VERSION
 from server.storage.database import reason
 from server.storage.settings import Orders
-from server.storage.totals import BOUNDS, Ended, JobTotals
+from server.storage.summary import Summary
+from server.storage.totals import BOUNDS, Ended
 from server.workers import Workers, describe_workers
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -42,8 +43,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 class Metrics:
     """The metrics of one server."""
 
-    def __init__(self, totals: JobTotals, workers: Workers, orders: Orders) -> None:
-        self._totals, self._workers, self._orders = totals, workers, orders
+    def __init__(self, summary: Summary, workers: Workers, orders: Orders) -> None:
+        self._summary, self._workers, self._orders = summary, workers, orders
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._requests = prometheus_client.Counter(
@@ -88,7 +89,7 @@ class Metrics:
         yield _gauge("sisyphus_database_online", "1 if the database answers, else 0.", [], {(): is_online})
 
     def _collect_jobs(self) -> Iterator[Metric]:
-        totals = self._totals.read()
+        totals = self._summary.totals()
         unfinished, names = Counter[tuple[str, ...]](), _Names()
         ended: dict[tuple[str, ...], Ended] = {}
         for (state, modules), count in sorted(totals.unfinished.items(), key=str):

@@ -43,8 +43,8 @@ def summarise(services: Services) -> dict[str, Any]:
     """Return the farm as `FarmBody` describes it."""
     counts = services.summary.count()
     waits = Counter[str]()
-    for waiting in counts.waiting:
-        waits[why_waiting(services, waiting.need)] += waiting.entries
+    for need, entries in counts.waiting.items():
+        waits[why_waiting(services, need)] += entries
     queue: dict[str, Any] = {"entries": waits.total(), "disabled": "" in services.orders.standing.disabled}
     if counts.head_added_at:
         queue["head_added_at"] = counts.head_added_at.isoformat()

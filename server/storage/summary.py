@@ -1,28 +1,22 @@
-"""Counts of the whole farm, from indexes alone: what waits and for what, what runs, what ended in the last day."""
+"""Counts of the whole farm, from indexes and totals alone: what waits and for what, what runs, what has ended."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BigInteger, Connection, func, select, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, Connection, func, select, type_coerce
 
 from server.storage.database import ServerDatabase
 from server.storage.needs import Need, Needs
 from server.storage.store import ORDER
-from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, to_microseconds
+from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, to_microseconds, totals
+from server.storage.totals import NOT_STARTED, Ended
 
 HOUR = 3_600_000_000
 """In microseconds."""
 
 HOURS = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Queued jobs that need the same of a worker."""
-
-    need: Need
-    entries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +42,23 @@ class Hour:
 class Counts:
     """The farm at one instant."""
 
-    waiting: Sequence[Wait]
+    waiting: Mapping[Need, int]
+    """How many jobs wait, by what they need of a worker."""
     head_added_at: datetime | None
     """When the first job of the queue was submitted."""
     running: int
     hours: Sequence[Hour]
     """The last `HOURS` hours, the oldest first; the last one ends now."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The jobs by their state and modules."""
+
+    unfinished: dict[tuple[str, frozenset[str]], int]
+    ended: dict[tuple[str, frozenset[str]], Ended]
+    head_added_at: datetime | None
+    """The time of submission of the queue's head."""
 
 
 class Summary:
@@ -67,12 +72,29 @@ class Summary:
         """Return the counts now."""
         now = datetime.now(UTC)
         with self._database.begin() as db:
-            head = db.execute(select(jobs.c.added_at).where(QUEUED).order_by(*ORDER).limit(1)).scalar()
-            grouped = db.execute(select(jobs.c.need, func.count()).where(QUEUED).group_by(jobs.c.need)).all()
-            needs = self._needs.read(db) if grouped else {}
-            running = db.execute(select(func.count()).select_from(jobs).where(RUNNING)).scalar_one()
+            head, waiting, running = _head_added_at(db), _count(db, QUEUED), _count(db, RUNNING)
+            needs = self._needs.read(db) if waiting else {}
             hours = _count_ended(db, now)
-        return Counts([Wait(needs[need], entries) for need, entries in grouped], head, running, hours)
+        return Counts({needs[need]: entries for need, entries in waiting.items()}, head, sum(running.values()), hours)
+
+    def totals(self) -> Totals:
+        """Return the jobs by state and modules, in the same time however many have ended."""
+        unfinished = Counter[tuple[str, frozenset[str]]]()
+        ended: dict[tuple[str, frozenset[str]], Ended] = {}
+        with self._database.begin() as db:
+            counted = {"queued": _count(db, QUEUED), "running": _count(db, RUNNING)}
+            rows = db.execute(select(totals)).all()
+            head, needs = _head_added_at(db), self._needs.read(db)
+        for state, entries in counted.items():
+            for need, count in entries.items():
+                unfinished[state, needs[need].modules] += count
+        for row in rows:
+            kind = ended.setdefault((row.state, needs[row.need].modules), Ended())
+            kind.count += row.ended
+            if row.bucket != NOT_STARTED:
+                kind.buckets[row.bucket] += row.ended
+                kind.seconds += row.milliseconds / 1000
+        return Totals(unfinished, ended, head)
 
     def oldest(self) -> dict[int, OldestWait]:
         """Return the job that waits longest for each need, by the need's number."""
@@ -83,6 +105,16 @@ class Summary:
             rows = db.execute(select(*columns).join(oldest_of, jobs.c.number == oldest_of.c.number)).all()
             needs = self._needs.read(db) if rows else {}
         return {row.need: OldestWait(needs[row.need], row.entries, row.job_id, row.title, row.added_at) for row in rows}
+
+
+def _head_added_at(db: Connection) -> datetime | None:
+    return db.execute(select(jobs.c.added_at).where(QUEUED).order_by(*ORDER).limit(1)).scalar()
+
+
+def _count(db: Connection, condition: ColumnElement[bool]) -> dict[int, int]:
+    """How many jobs fulfil a condition, by the number of their need."""
+    grouped = db.execute(select(jobs.c.need, func.count()).where(condition).group_by(jobs.c.need))
+    return dict(grouped.tuples().all())
 
 
 def _count_ended(db: Connection, now: datetime) -> list[Hour]:
