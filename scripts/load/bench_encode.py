@@ -3,50 +3,33 @@
 import os
 import shlex
 import shutil
-import statistics
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bench_client import Bench, Report, beside, in_turns, run
+from bench_client import Bench, Report, in_turns, run
 from bench_worker import Farm, await_that
 
-BARE = "the bare command"
+Variants = dict[str, Callable[[], Awaitable[object]]]
 
 
-# --- encodes ---
-
-
-async def encode(bench: Bench) -> Report:
+async def encode(bench: Bench) -> list[Report]:
     """The same encode bare, with the whole command line, and by an idle worker from submission to verdict: of a clip,
     and of a film, which shows what grows with its length."""
     if shutil.which("ffmpeg") is None:
-        return Report("A supervised encode", ("",), [("ffmpeg is not installed: apt-get install ffmpeg",)])
-    taken: dict[str, list[float]] = {}
+        raise SystemExit("ffmpeg is not installed: apt-get install ffmpeg")
     directory = bench.directory / "encode"
     directory.mkdir()
+    reports = []
     with Farm(directory, bench.configuration).serving() as farm, farm.working(LOGURU_LEVEL="WARNING"):
         await_that(farm.has_workers, "the first heartbeat")
         for seconds in bench.size.video_seconds:
-            variants = _variants(bench, farm, _task_data(bench, seconds))
-            await in_turns(variants, 1)
-            measured = await in_turns(variants, bench.size.pairs)
-            taken |= {f"{seconds} s of video: {name}": values for name, values in measured.items()}
-    reports = [
-        beside(
-            "", f"{seconds} s of video: {BARE}", {name: of for name, of in taken.items() if name.startswith(start)}, {}
-        )
-        for seconds in bench.size.video_seconds
-        if (start := f"{seconds} s of video: ")
-    ]
-    rows = [(*row[:-1], _goal(row[0])) for report in reports for row in report.rows]
-    notes = (f"of which ffprobe, which looks at the source and at the output: {await _probes(bench):.3f} s each",)
-    return Report(f"A supervised encode, {bench.size.pairs} pairs", reports[0].columns, rows, notes, taken)
-
-
-def _goal(name: str) -> str:
-    return "+0.35 s, 1.002" if name.endswith("run") else "+0.2 s, 1.002" if "worker" in name else ""
+            of = f"of {seconds} s of video"
+            taken = await in_turns(_variants(bench, farm, of, _task_data(bench, seconds)), bench.size.pairs)
+            goals = {f"run {of}": "+0.35 s, 1.002", f"an idle worker {of}": "+0.2 s, 1.002"}
+            reports.append(Report(f"A supervised encode {of}", "s", taken, goals))
+    return reports
 
 
 def _task_data(bench: Bench, seconds: int) -> dict[str, Any]:
@@ -63,9 +46,10 @@ def _task_data(bench: Bench, seconds: int) -> dict[str, Any]:
     }
 
 
-def _variants(bench: Bench, farm: Farm, data: dict[str, Any]) -> dict[str, Callable[[], Awaitable[object]]]:
+def _variants(bench: Bench, farm: Farm, of: str, data: dict[str, Any]) -> Variants:
     task = {"module": "ffmpeg", "data": data}
     bare = shlex.split(run(bench.command_line([task], "--dry-run")).splitlines()[0])
+    probe = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", "-i", data["sources"][0]]
 
     async def by_worker() -> None:
         if farm.verdict(farm.post_tasks([task]))["failed"]:
@@ -75,45 +59,29 @@ def _variants(bench: Bench, farm: Farm, data: dict[str, Any]) -> dict[str, Calla
         run(argv)
 
     return {
-        BARE: lambda: by_command(bare),
-        "sisyphus-client run": lambda: by_command(bench.command_line([task])),
-        "an idle worker": by_worker,
+        f"the bare command {of}": lambda: by_command(bare),
+        f"run {of}": lambda: by_command(bench.command_line([task])),
+        f"an idle worker {of}": by_worker,
+        f"one of its two looks with ffprobe {of}": lambda: by_command(probe),
     }
 
 
-async def _probes(bench: Bench) -> float:
-    source = str(bench.directory / f"source{bench.size.video_seconds[0]}.mkv")
-
-    async def probe() -> None:
-        run(["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", "-i", source])
-
-    return statistics.median((await in_turns({"": probe}, bench.size.pairs))[""])
-
-
-# --- copies ---
-
-
-async def copy(bench: Bench) -> Report:
+async def copy(bench: Bench) -> list[Report]:
     """A large file, within a file system and to another, by `cleanup` and by cp(1) with sync(1)."""
-    size = bench.size.megabytes
+    size, reports = bench.size.megabytes, []
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as shared:
-        places = {"within a file system": bench.directory, "to another one": Path(shared)}
-        variants: dict[str, Callable[[], Awaitable[object]]] = {}
-        for where, place in places.items():
+        for where, place in (("within a file system", bench.directory), ("to another one", Path(shared))):
             source, target = place / "source", bench.directory / "copied"
             with source.open("wb") as file:
                 for _ in range(size):
                     file.write(os.urandom(1 << 20))
-            variants[f"{where}: cp, sync"] = lambda pair=(source, target): _cp(*pair)
-            variants[f"{where}: cleanup"] = lambda pair=(source, target): _by_job(bench, *pair)
-        await in_turns(variants, 1)
-        taken = await in_turns(variants, bench.size.pairs)
-    rows = []
-    for where in places:
-        pair = {name: seconds for name, seconds in taken.items() if name.startswith(where)}
-        rows += beside("", f"{where}: cp, sync", pair, {}).rows
-    columns = beside("", "", {"": [1.0]}, {}).columns
-    return Report(f"A copy of {size} MB, until it is on the disk", columns, rows, (), taken)
+            variants: Variants = {
+                f"cp, sync {where}": lambda pair=(source, target): _cp(*pair),
+                f"cleanup {where}": lambda pair=(source, target): _by_job(bench, *pair),
+            }
+            taken = await in_turns(variants, bench.size.pairs)
+            reports.append(Report(f"A copy of {size} MB {where}, until it is on the disk", "s", taken))
+    return reports
 
 
 async def _cp(source: Path, target: Path) -> None:

@@ -1,6 +1,6 @@
 """What `bench.py` compares the client's task processes with: other ways to have four empty calls in a fresh process.
 
-Each runs in a process of its own, `bench_rivals.py NAME COUNT WARM_UP`, and prints the seconds of each run, and the CPU
+Each runs in a process of its own, `bench_rivals.py NAME COUNT`, and prints the seconds of each run, and the CPU
 seconds and page faults of all, as JSON. The imports on top are few because a spawned process repeats them.
 """
 
@@ -164,23 +164,27 @@ def _answers(connection) -> bool:
 
 
 RIVALS = {
-    "fork": lambda: bare_fork(warm=False),
-    "warm-fork": lambda: bare_fork(warm=True),
-    "spawn": lambda: process("spawn", serve),
-    "spawn-imports": lambda: process("spawn", serve_imported),
-    "forkserver": lambda: process("forkserver", serve),
-    "forkserver-imports": lambda: process("forkserver", serve_imported, preload=True),
-    "executor": executor,
-    "pebble": pebble,
-    "rq": rq,
+    "fork": ("bare fork + _exit + waitpid, a small process", 200, lambda: bare_fork(warm=False)),
+    "warm-fork": ("bare fork + _exit + waitpid, the zygote's imports", 200, lambda: bare_fork(warm=True)),
+    "rq": ("RQ: one forked work horse a job, redis-server", 200, rq),
+    "forkserver": ("multiprocessing, forkserver", 200, lambda: process("forkserver", serve)),
+    "forkserver-imports": (
+        "multiprocessing, forkserver, our imports preloaded",
+        200,
+        lambda: process("forkserver", serve_imported, preload=True),
+    ),
+    "spawn": ("multiprocessing, spawn", 60, lambda: process("spawn", serve)),
+    "executor": ("ProcessPoolExecutor(max_tasks_per_child=1)", 60, executor),
+    "pebble": ("pebble ProcessPool(max_tasks=1)", 40, pebble),
+    "spawn-imports": ("multiprocessing, spawn, our imports", 20, lambda: process("spawn", serve_imported)),
 }
+"""What each is, how many runs of it (fewer where each is long), and how one is made."""
 
 
-def measure(name: str, count: int, warm_up: int) -> tuple[list[float], float, int]:
-    """Seconds that each of `count` runs took, after `warm_up` that are not counted; CPU seconds and page faults of
-    all."""
-    with RIVALS[name]() as one:
-        for _ in range(warm_up):
+def measure(name: str, count: int) -> tuple[list[float], float, int]:
+    """Seconds that each of `count` runs took, after some that are not counted; CPU seconds and page faults of all."""
+    with RIVALS[name][2]() as one:
+        for _ in range(max(3, count // 20)):
             one()
         taken = []
         pids = [os.getpid(), *_children()]
@@ -216,4 +220,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "rq-worker":
         rq_worker(sys.argv[2])
     else:
-        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))

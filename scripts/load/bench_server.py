@@ -1,20 +1,20 @@
-"""Measures API servers as processes: SQLite beside PostgreSQL, one process beside two, and another checkout's."""
+"""Measures API servers as processes: SQLite beside PostgreSQL, one process beside two."""
 
 import asyncio
 import contextlib
 import itertools
 import json
 import random
-import statistics
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench_client import Bench, Report, ms
-from bench_worker import CLIENT, Farm, await_that
+from bench_client import Bench, Report
+from bench_worker import Farm, await_that
 from postgresql import Cluster, running
 from sqlalchemy import text
 
@@ -72,44 +72,40 @@ def servers(bench: Bench, directory: Path) -> Iterator[dict[str, Farm]]:
     """Run a server of each kind."""
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(running(directory / "postgresql"))
-
-        def serve(name: str, *options: str, client: str = CLIENT) -> Farm:
-            (own := directory / name).mkdir()
-            return stack.enter_context(Farm(own, bench.configuration, client).serving(*options))
-
-        found = {"SQLite": serve("sqlite")}
+        options: dict[str, list[str]] = {"SQLite": []}
         for number in (1, 2):
-            options = ["--database", cluster.make_database(f"bench{number}"), "--processes", str(number)]
-            found[f"PostgreSQL, {number} process{'es' * (number > 1)}"] = serve(f"postgresql{number}", *options)
-        if bench.beside:
-            found[f"SQLite, {bench.beside.name}"] = serve(
-                "beside", client=str(bench.beside / ".venv/bin/sisyphus-client")
-            )
+            url = cluster.make_database(f"bench{number}")
+            name = f"PostgreSQL, {number} process{'es' * (number > 1)}"
+            options[name] = ["--database", url, "--processes", str(number)]
+        found = {}
+        for name, own in options.items():
+            (place := directory / name).mkdir()
+            found[name] = stack.enter_context(Farm(place, bench.configuration).serving(*own))
         yield found
 
 
 # --- calls and jobs a second ---
 
 
-async def calls(bench: Bench) -> Report:
-    """Heartbeats a second, and jobs that are submitted, taken and completed, over a few connections."""
+async def calls(bench: Bench) -> list[Report]:
+    """Heartbeats, and jobs that are submitted, taken and completed, over a few connections."""
+    kinds = {
+        "a heartbeat": (_beat, bench.size.jobs * 2),
+        "a job (submitted, taken, completed)": (_job, bench.size.jobs),
+    }
+    taken: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with servers(bench, bench.directory / "calls") as farms:
-        rates: dict[str, list[tuple[float, float]]] = {name: [] for name in farms}
         for _, (name, farm) in itertools.product(range(bench.size.rounds), farms.items()):
-            beats = await _rate(farm.url, _beat, bench.size.jobs * 2)
-            rates[name].append((beats, await _rate(farm.url, _job, bench.size.jobs)))
-    rows = []
-    base = [max(column) for column in zip(*rates["SQLite"], strict=True)]
-    for name, measured in rates.items():
-        best = [max(column) for column in zip(*measured, strict=True)]
-        rows.append((name, *(f"{rate:.0f} ({rate / of:.2f})" for rate, of in zip(best, base, strict=True))))
-    columns = ("", "heartbeats a second", "jobs a second (submitted, taken, completed)")
-    return Report(
-        f"An API server, {CONNECTIONS} connections", columns, rows, ("In brackets: beside this version's SQLite.",)
-    )
+            for what, (one, count) in kinds.items():
+                taken[what][f"{name}: {what}"].append(await _pace(farm.url, one, count))
+    return [
+        Report(f"An API server, {CONNECTIONS} connections: the time for {what}", "ms", each)
+        for what, each in taken.items()
+    ]
 
 
-async def _rate(url: str, one: Callable[[Connection, str], Awaitable[None]], count: int) -> float:
+async def _pace(url: str, one: Callable[[Connection, str], Awaitable[None]], count: int) -> float:
+    """Seconds that one takes, of many over all connections."""
     connections = [await Connection.open(url) for _ in range(CONNECTIONS)]
 
     async def work(connection: Connection, name: str) -> None:
@@ -118,7 +114,7 @@ async def _rate(url: str, one: Callable[[Connection, str], Awaitable[None]], cou
 
     began = time.perf_counter()
     await asyncio.gather(*(work(connection, f"w{number}") for number, connection in enumerate(connections)))
-    return count // CONNECTIONS * CONNECTIONS / (time.perf_counter() - began)
+    return (time.perf_counter() - began) / (count // CONNECTIONS * CONNECTIONS)
 
 
 async def _beat(call: Connection, name: str) -> None:
@@ -134,14 +130,16 @@ async def _job(call: Connection, name: str) -> None:
 # --- latency ---
 
 
-async def latency(bench: Bench) -> Report:
+async def latency(bench: Bench) -> list[Report]:
     """From the submission of a job to an idle worker to its start, one after the other, with the default intervals."""
-    rows = []
-    samples: dict[str, list[float]] = {}
+    starts: dict[str, list[float]] = {}
+    ends: dict[str, list[float]] = {}
     with servers(bench, bench.directory / "latency") as farms:
         for name, farm in farms.items():
-            taken: list[float] = []
-            ended: list[float] = []
+            taken, ended = (
+                starts.setdefault(f"{name}: to its start", []),
+                ends.setdefault(f"{name}: to its verdict", []),
+            )
             with farm.working(LOGURU_LEVEL="WARNING"):
                 await_that(farm.has_workers, "the first heartbeat")
                 deadline = time.monotonic() + bench.size.seconds
@@ -151,30 +149,27 @@ async def latency(bench: Bench) -> Report:
                     info = farm.verdict(farm.post("empty", {}))["info"]
                     ended.append(time.time() - submitted)
                     taken.append(datetime.fromisoformat(info["start_time"]).timestamp() - submitted)
-            rows.append((name, str(len(taken)), _both(taken), _both(ended)))
-            samples |= {f"{name}, submission to start": taken, f"{name}, submission to verdict": ended}
-    columns = ("", "jobs", "to its start, ms: median, p99", "to its verdict (goal: 80 ms)")
-    return Report("From a job's submission to an idle worker", columns, rows, (), samples)
+    title = "From a job's submission to an idle worker"
+    return [Report(title, "ms", starts), Report("And to its verdict", "ms", ends, dict.fromkeys(ends, "80 ms"))]
 
 
 # --- a long history ---
 
 
-async def history(bench: Bench) -> Report:
+async def history(bench: Bench) -> list[Report]:
     """`GET /jobs` with each filter, at few and at many jobs. Query plans are printed as notes."""
-    filters = _filters()
-    cells: dict[str, list[str]] = {name: [] for name in filters}
-    columns, notes = [""], []
+    reports = []
     with running(bench.directory / "history") as cluster:
         for rows, place in itertools.product(bench.size.rows, ("SQLite", "PostgreSQL")):
+            of, taken, notes = f"{place}, {rows:,} jobs", {}, []
             with contextlib.closing(_filled(cluster, bench.directory, place, rows)) as database:
-                columns.append(f"{place}, {rows:,} jobs")
-                for name, (wanted, cursor) in filters.items():
-                    cells[name].append(_time_page(database, wanted, cursor and cursor * rows // 10))
-                    if rows == max(bench.size.rows):
-                        notes.append(f"{place}, {name}: {_plan(database, wanted, cursor and cursor * rows // 10)}")
-    made = [(name, *measured) for name, measured in cells.items()]
-    return Report("GET /jobs, a page of 100: ms, median and worst of 20", tuple(columns), made, tuple(notes))
+                for name, (wanted, tenths) in _filters().items():
+                    cursor = tenths and tenths * rows // 10
+                    taken[f"{of}: {name}"] = _time_page(database, wanted, cursor)
+                    notes.append(f"{name}: {_plan(database, wanted, cursor)}")
+            notes = notes if rows == max(bench.size.rows) else []
+            reports.append(Report(f"GET /jobs, a page of 100: {of}", "ms", taken, {}, notes))
+    return reports
 
 
 def _filters() -> dict[str, tuple[JobFilter, int | None]]:
@@ -219,13 +214,13 @@ def _filled(cluster: Cluster, directory: Path, place: str, rows: int) -> ServerD
     return database
 
 
-def _time_page(database: ServerDatabase, wanted: JobFilter, cursor: int | None) -> str:
+def _time_page(database: ServerDatabase, wanted: JobFilter, cursor: int | None) -> list[float]:
     seconds = []
     for _ in range(21):
         began = time.perf_counter()
         History(database).page(wanted, cursor, 100)
         seconds.append(time.perf_counter() - began)
-    return f"{ms(statistics.median(seconds[1:]))}, {ms(max(seconds[1:]))}"
+    return seconds[1:]
 
 
 def _plan(database: ServerDatabase, wanted: JobFilter, cursor: int | None) -> str:
@@ -240,18 +235,20 @@ def _plan(database: ServerDatabase, wanted: JobFilter, cursor: int | None) -> st
 # --- many workers ---
 
 
-async def workers(bench: Bench) -> Report:
+async def workers(bench: Bench) -> list[Report]:
     """Simulated workers: a heartbeat every 10 s and a waiting poll each, while a few jobs come."""
-    rows = []
+    units = {"CPU": "%", "RSS": "MB", "a heartbeat": "ms", "submission to start": "ms"}
+    taken: dict[str, dict[str, list[float]]] = {what: {} for what in units}
     with servers(bench, bench.directory / "workers") as farms:
         for name, farm in farms.items():
-            if not bench.beside or bench.beside.name not in name:
-                rows.append((name, *(await _simulate(farm, bench.size.workers, bench.size.seconds))))
-    columns = ("", "CPU", "RSS MB", "heartbeat ms: median, p99", "submission to start ms: median, p99")
-    return Report(f"{bench.size.workers} simulated workers, 10 jobs a second", columns, rows)
+            for what, values in zip(units, await _simulate(farm, bench.size.workers, bench.size.seconds), strict=True):
+                taken[what][f"{name}: {what}"] = values
+    title = f"{bench.size.workers} simulated workers, 10 jobs a second"
+    return [Report(f"{title}: {what}", unit, taken[what]) for what, unit in units.items()]
 
 
-async def _simulate(farm: Farm, count: int, seconds: float) -> tuple[str, ...]:
+async def _simulate(farm: Farm, count: int, seconds: float) -> tuple[list[float], ...]:
+    """The shares of a processor and bytes that the server took; the seconds of heartbeats, and until jobs began."""
     beats: list[float] = []
     starts: list[float] = []
     gate = asyncio.Semaphore(max(1, round(count * SHARE)))
@@ -272,7 +269,7 @@ async def _simulate(farm: Farm, count: int, seconds: float) -> tuple[str, ...]:
     await asyncio.wait(tasks)
     if broken := next((task.exception() for task in tasks if not task.cancelled()), None):
         raise broken
-    return f"{used:.1%}", f"{memory / 1e6:.0f}", _both(beats), _both(starts)
+    return [used], [memory], beats, starts
 
 
 async def _keep_beating(url: str, name: str, gate: asyncio.Semaphore, beats: list[float]) -> None:
@@ -297,11 +294,3 @@ async def _keep_polling(url: str, name: str, gate: asyncio.Semaphore, starts: li
 
 def _job_of(data: dict[str, Any]) -> dict[str, Any]:
     return {"job_title": "bench", "tasks": [{"module": "empty", "data": data}]}
-
-
-def _both(seconds: list[float]) -> str:
-    return f"{ms(statistics.median(seconds))}, {ms(_p99(seconds))}"
-
-
-def _p99(seconds: list[float]) -> float:
-    return sorted(seconds)[int(len(seconds) * 0.99)]

@@ -7,14 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import requests
+from bench_client import Bench, Report
 
 CLIENT = os.path.join(os.path.dirname(sys.executable), "sisyphus-client")
 PATIENCE = 300.0
@@ -26,10 +27,9 @@ SLICES = 5
 class Farm:
     """A server with `jobs` in its queue. Its worker starts with `start`."""
 
-    def __init__(self, directory: Path, configuration: str, client: str = CLIENT) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, configuration: str) -> None:
+        self.directory = directory
         self._configuration = configuration
-        self._client = client
         self._http = requests.Session()
         self._server: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -54,11 +54,6 @@ class Farm:
         url = f"{self.url}/jobs/{job_id}/completed"
         return await_that(lambda: self._http.get(url, timeout=10), "a verdict", 0.01).json()
 
-    def is_queued(self, job_id: str) -> bool:
-        """Whether nobody has taken a job yet."""
-        queue = self._http.get(f"{self.url}/queue", timeout=10).json()["queue"]
-        return any(job["job_id"] == job_id for job in queue)
-
     def has_workers(self, count: int = 1) -> bool:
         """Whether heartbeats of so many workers have arrived."""
         return bool(self._http.get(f"{self.url}/workers", timeout=10).json()["count"] >= count)
@@ -76,8 +71,8 @@ class Farm:
     @contextlib.contextmanager
     def serving(self, *options: str) -> Iterator["Farm"]:
         """Run the server."""
-        log, database = self._directory / "server.log", str(self._directory / "server.sqlite3")
-        command = [self._client, "serve", "--port", "0", *(options or ["--database", database])]
+        log, database = self.directory / "server.log", str(self.directory / "server.sqlite3")
+        command = [CLIENT, "serve", "--port", "0", *(options or ["--database", database])]
         with _process(command, {"LOGURU_LEVEL": "INFO"}, log) as self._server:
             self.url = await_that(lambda: _address(log), "the server")
             yield self
@@ -85,54 +80,75 @@ class Farm:
     @contextlib.contextmanager
     def working(self, **settings: str) -> Iterator[psutil.Process]:
         """Run a worker; its supervisor."""
-        own = {"API_URL": self.url, "SISYPHUS_STATE_DIR": str(self._directory / "state"), **settings}
-        command = [self._client, "start", "--config", self._configuration]
-        with _process(command, own, self._directory / "worker.log") as process:
+        own = {"API_URL": self.url, "SISYPHUS_STATE_DIR": str(self.directory / "state"), **settings}
+        command = [CLIENT, "start", "--config", self._configuration]
+        with _process(command, own, self.directory / "worker.log") as process:
             yield psutil.Process(process.pid)
 
 
-def drain(directory: Path, configuration: str, jobs: int, slots: int, queued: int = 0) -> float:
+# --- the parts ---
+
+
+async def drain(bench: Bench) -> list[Report]:
+    """Empty jobs from an API server: a few, many, with several slots, and with a long queue behind them."""
+    size, taken = bench.size, {}
+    for jobs, slots, queued in ((15, 1, 0), (size.jobs, 1, 0), (size.jobs, 4, 0), (size.jobs, 1, size.queue)):
+        what = f"of {jobs} jobs of one task, {slots} slots" + f", of {queued} queued" * bool(queued)
+        with serving(bench) as farm:
+            taken[what] = [_drain(farm, jobs, slots, queued) / jobs for _ in range(3 if jobs == 15 else 1)]
+    title = "A job from the queue of an API server on the same machine"
+    return [Report(title, "ms", taken, {next(iter(taken)): "33 ms (all in 0.5 s)"})]
+
+
+def _drain(farm: Farm, jobs: int, slots: int, queued: int) -> float:
     """Seconds in which `slots` slots complete `jobs` empty jobs, from the first that is taken; more may be `queued`."""
-    with Farm(directory, configuration).serving() as farm:
-        ids = [farm.post("empty", {}) for _ in range(max(jobs, queued))][:jobs]
-        with farm.working(WORKER_SLOTS=str(slots), LOGURU_LEVEL="WARNING"):
-            await_that(lambda: not farm.knows(ids[0]), "the first job", 0.002)
-            began = time.perf_counter()
-            for job_id in ids[-slots:]:
-                await_that(lambda job_id=job_id: not farm.knows(job_id), "the last job", 0.02)
-            return time.perf_counter() - began
+    ids = [farm.post("empty", {}) for _ in range(max(jobs, queued))][:jobs]
+    with farm.working(WORKER_SLOTS=str(slots), LOGURU_LEVEL="WARNING"):
+        await_that(lambda: not farm.knows(ids[0]), "the first job", 0.002)
+        began = time.perf_counter()
+        for job_id in ids[-slots:]:
+            await_that(lambda job_id=job_id: not farm.knows(job_id), "the last job", 0.02)
+        return time.perf_counter() - began
 
 
-@dataclass(frozen=True)
-class Idle:
-    """What an idle client takes: shares of a processor, each measured for a while; bytes of PSS; threads."""
+async def idle(bench: Bench) -> list[Report]:
+    """What a client without work takes, with the default intervals, with one slot and with several."""
+    seconds, more = bench.size.idle_seconds, 9
+    cpu: dict[str, list[float]] = {}
+    pss: dict[str, list[float]] = {}
+    threads = []
+    for slots in (1, more):
+        with serving(bench) as farm, farm.working(WORKER_SLOTS=str(slots)) as supervisor:
+            await_that(lambda slots=slots: farm.has_workers(slots), "the first heartbeats")
+            (zygote,) = await_that(supervisor.children, "the zygote")
+            cpu[f"CPU with {slots} slots"] = [_share(supervisor, zygote, seconds / SLICES) for _ in range(SLICES)]
+            own = {"supervisor": supervisor.memory_full_info().pss, "zygote": zygote.memory_full_info().pss}
+            pss[f"PSS with {slots} slots"] = [sum(own.values())]
+            pss |= {f"{name} with {slots} slots": [each] for name, each in own.items()}
+            threads.append(supervisor.num_threads())
+    (one,), (many,) = (pss[f"PSS with {slots} slots"] for slots in (1, more))
+    notes = [
+        f"A slot more takes {(many - one) / (more - 1) / 1e6:.2f} MB of PSS (goal: 1)"
+        f" and {(threads[1] - threads[0]) / (more - 1):.1f} threads (goal: none).",
+    ]
+    return [
+        Report(f"An idle client: CPU in {seconds:g} s, of a processor", "%", cpu, {"CPU with 1 slots": "0.1 %"}),
+        Report("Its memory", "MB", pss, {"PSS with 1 slots": "45 MB"}, notes),
+    ]
 
-    cpu: list[float]
-    supervisor: int
-    zygote: int
-    threads: int
+
+def _share(supervisor: psutil.Process, zygote: psutil.Process, seconds: float) -> float:
+    """The share of a processor that they take in so many seconds."""
+    before, began = _cpu_seconds(supervisor) + _cpu_seconds(zygote), time.monotonic()
+    time.sleep(seconds)
+    return (_cpu_seconds(supervisor) + _cpu_seconds(zygote) - before) / (time.monotonic() - began)
 
 
-def idle(directory: Path, configuration: str, seconds: float, slots: int) -> Idle:
-    """Let a client with so many slots be idle for so long."""
-    with Farm(directory, configuration).serving() as farm, farm.working(WORKER_SLOTS=str(slots)) as supervisor:
-        await_that(lambda: farm.has_workers(slots), "the first heartbeats")
-        (zygote,) = await_that(supervisor.children, "the zygote")
-        shares = []
-        for _ in range(SLICES):
-            before, began = _cpu_seconds(supervisor) + _cpu_seconds(zygote), time.monotonic()
-            time.sleep(seconds / SLICES)
-            taken = _cpu_seconds(supervisor) + _cpu_seconds(zygote) - before
-            shares.append(taken / (time.monotonic() - began))
-        pss = [process.memory_full_info().pss for process in (supervisor, zygote)]
-        return Idle(shares, *pss, supervisor.num_threads())
-
-
-def restart(directory: Path, configuration: str, kills: int) -> list[float]:
-    """Seconds from SIGKILL of a task process to the start of the next job's `run`, each time."""
-    started = [directory / f"started-{number}" for number in range(kills + 1)]
+async def restart(bench: Bench) -> list[Report]:
+    """From SIGKILL of a task process until the next job runs: explained, reported, the next one taken."""
     taken = []
-    with Farm(directory, configuration).serving() as farm:
+    with serving(bench) as farm:
+        started = [farm.directory / f"started-{number}" for number in range(bench.size.kills + 1)]
         for file in started:
             farm.post("waiting", {"started": str(file)})
         with farm.working(LOGURU_LEVEL="CRITICAL"):
@@ -143,7 +159,17 @@ def restart(directory: Path, configuration: str, kills: int) -> list[float]:
                 _, begun = await_that(lambda file=following: _report(file), "the next job to run", 0.002)
                 taken.append(begun - killed)
             os.kill(int(_report(started[-1])[0]), signal.SIGKILL)
-    return taken
+    return [Report("After a crash", "ms", {"from SIGKILL of a task process to the next job's run": taken})]
+
+
+@contextlib.contextmanager
+def serving(bench: Bench) -> Iterator[Farm]:
+    """Run a server in a directory of its own."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, Farm(Path(name), bench.configuration).serving() as farm:
+        yield farm
+
+
+# --- processes ---
 
 
 def await_that(condition: Callable[[], Any], what: str, interval: float = 0.02) -> Any:

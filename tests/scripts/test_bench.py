@@ -30,7 +30,7 @@ def test_slower_is_what_exceeds_the_noise() -> None:
     ]
     before = {f"{number}": old for number, (old, _, _) in enumerate(table)} | {"gone": steady}
     after = {f"{number}": new for number, (_, new, _) in enumerate(table)} | {"new": steady}
-    program = f"from bench import compare\nprint(*[row[0] for row in compare({before}, {after}).rows])"
+    program = f"from bench import compare\nprint(*[row[0] for row in compare({before}, {after})])"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": str(BENCH.parent)},
