@@ -103,11 +103,7 @@ def _quoted(name: str) -> str:
 
 
 def _encoded(object: Mapping[str, Any], where: str) -> str:
-    """`object` as JSON text in ASCII.
-
-    Raises:
-        ClientError: JSON cannot hold the object, or the server would change it.
-    """
+    """`object` as JSON text in ASCII, if JSON can hold it and the server would not change it."""
     if not isinstance(object, Mapping):
         raise ClientError(message=f"{where} can keep an object (a dict), not a {type(object).__name__}")
     if taken := sorted(SERVERS_OWN & object.keys()):

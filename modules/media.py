@@ -13,11 +13,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from app.exceptions import RunError
 from modules import tool
 from modules.containers import find_shortage
+
+_T = TypeVar("_T")
 
 _PROTOCOL = re.compile(r"[A-Za-z0-9+.-]+:|subfile,")
 """Names that ffmpeg takes for a protocol's, as in its url_find_protocol()."""
@@ -76,15 +78,20 @@ def verify(name: str, expected: ExpectedOutput, goes_on: Callable[[str, float], 
 
 
 def probe_output(name: str) -> Mapping[str, Any]:
-    """ffprobe's answer for an output.
+    """ffprobe's answer for an output. The errors are those of `read_output`."""
+    return read_output(name, lambda name: probe(file_argument(name)))
+
+
+def read_output(name: str, read: Callable[[str], _T]) -> _T:
+    """What `read` tells of an output.
 
     Raises:
-        RunError: The output cannot be read, or has fewer bytes than its container states.
+        RunError: The output is empty, cannot be read, or has fewer bytes than its container states.
     """
     if os.path.getsize(name) == 0:
         raise RunError(message="the output is empty")
     try:
-        found = probe(file_argument(name))
+        found = read(name)
     except RunError as error:
         raise RunError(message=f"the output cannot be read: {error.message}", stderr=error.stderr) from error
     if shortage := find_shortage(name):

@@ -141,11 +141,7 @@ class MkvModule(WritingModule):
         return finished.returncode == _WARNED
 
     def _require_read(self, sources: Sequence[str], watch: Watch) -> None:
-        """Check that the sources can be read to their ends and have not changed. Damage in them becomes warnings.
-
-        Raises:
-            RunError: A source has changed, or a part of it cannot be read.
-        """
+        """Check that the sources can be read to their ends and have not changed. Damage in them becomes warnings."""
         for warning in require_read(sources):
             self.warn(warning)
         watch.require_unchanged()

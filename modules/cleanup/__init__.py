@@ -324,11 +324,7 @@ class Cleanup(WritingModule):
 
 
 def _put_onto_itself(action: Action) -> None:
-    """A move may give its file another name in the same place. All else would end with a file less.
-
-    Raises:
-        RunError: The source and the target are the same file.
-    """
+    """Give a file another name in the same place. Else, source and target are the same file, which is an error."""
     if not action.is_change_of_case:
         raise RunError(message=f"{action.source} and {action.target} are the same file")
     os.rename(action.source, action.target)
@@ -351,11 +347,7 @@ def _moved_links(actions: list[Action]) -> list[str]:
 
 
 def _unlink_moved(source: str, target: str) -> None:
-    """Remove the source of a move after its copy.
-
-    Raises:
-        RunError: The target is not there as a file of its own.
-    """
+    """Remove the source of a move after its copy, if the target is there as a file of its own."""
     if not os.path.lexists(target) or os.path.samestat(os.lstat(source), os.lstat(target)):
         raise RunError(message=f"{target} is not there as a file of its own: {source} is kept")
     os.unlink(source)

@@ -140,11 +140,7 @@ class Handbrake(WritingModule):
         likely: ExpectedOutput,
         found: Mapping[str, Any],
     ) -> Mapping[str, Any]:
-        """Check the output by both predictions, and return ffprobe's answer for it. `found` is that for the source.
-
-        Raises:
-            RunError: The output is not whole.
-        """
+        """Check the output by both predictions, and return ffprobe's answer for it. `found` is that for the source."""
         goes_on = partial(self._goes_on, found)
         with media.quoting(said.telling):
             written = media.probe_output(name)
@@ -357,21 +353,13 @@ def title_problems(task: Mapping[str, Any], title: Title) -> Iterator[str]:
 
 
 def _require_frames(name: str, written: Mapping[str, Any]) -> None:
-    """Check that the output's picture has frames: none comes out of a filter that fails, and HandBrakeCLI goes on.
-
-    Raises:
-        RunError: It has none.
-    """
+    """Check that the output's picture has frames: none comes out of a filter that fails, and HandBrakeCLI goes on."""
     videos = [each["index"] for each in written.get("streams", []) if each.get("codec_type") == "video"]
     if videos and not media.packet_times(media.file_argument(name), [], videos[0], "%+#1"):
         raise RunError(message="the output has no frames of the picture")
 
 
 def _require_duration(written: Mapping[str, Any]) -> None:
-    """Check that the output states a duration. HandBrakeCLI 1.6.1 writes it last, and exits with 0 if it cannot.
-
-    Raises:
-        RunError: The output states no duration.
-    """
+    """Check that the output states a duration. HandBrakeCLI 1.6.1 writes it last, and exits with 0 if it cannot."""
     if media.number(written.get("format", {}).get("duration")) is None:
         raise RunError(message="the output states no duration: its end could not be written, as if the disk were full")

@@ -250,11 +250,7 @@ def _refusals(options: Sequence[tuple[str, str, Any]], known: Known) -> Iterator
 
 @functools.cache
 def _preset_log(program: str, argv: tuple[str, ...]) -> tuple[str, ...]:
-    """HandBrakeCLI's log when it makes a preset of some arguments, which checks them. Takes a tenth of a second.
-
-    Raises:
-        RunError: HandBrakeCLI cannot be started.
-    """
+    """HandBrakeCLI's log when it makes a preset of some arguments, which checks them. Takes a tenth of a second."""
     return tool.capture([program, *argv, "--preset-export", "x"], tail=1000).stderr
 
 

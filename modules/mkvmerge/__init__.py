@@ -111,11 +111,7 @@ class Mkvmerge(MkvModule):
             written.commit()
 
     def _examine_all(self, task: Mapping[str, Any]) -> dict[int, list[Media]]:
-        """The contents of all files, by the sources' numbers.
-
-        Raises:
-            RunError: A source cannot be read, is cut short, or lacks a listed track.
-        """
+        """The contents of all files by the sources' numbers, if all are whole and have the listed tracks."""
         known, found = self._examine(task, lambda _where, _name: True)
         if found := found or list(self._problems_of_tracks(task, known, self.warn)):
             raise RunError(problems=found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.exceptions import RunError
-from modules.containers import find_shortage
+from modules.media import read_output
 from modules.mkvmerge.command import SELECTING, copies_all, option_names
 from modules.mkvtoolnix import Media, Track, identify
 
@@ -70,14 +70,7 @@ def verify_output(name: str, expected: Sequence[ExpectedTrack], attachments: set
     Raises:
         RunError: The file is empty, unreadable or cut short, or lacks a track or an attachment.
     """
-    if os.path.getsize(name) == 0:
-        raise RunError(message="mkvmerge wrote nothing")
-    try:
-        found = identify(name)
-    except RunError as error:
-        raise RunError(message=f"the output cannot be read: {error.message}", stderr=error.stderr) from error
-    if shortage := find_shortage(name):
-        raise RunError(message=f"the output {shortage}")
+    found = read_output(name, identify)
     _verify_contents(found, [entry.track for entry in expected], attachments)
     for kind in ("video", "audio"):  # of subtitles, some may be empty
         # Within a type the order is as expected; without it, newer versions of mkvmerge order by type.

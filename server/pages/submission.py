@@ -62,11 +62,7 @@ def _check(services: Services, body: bytes, title: str) -> dict[str, Any]:
 
 
 def _decode(body: bytes) -> Any:
-    """Decode a job file.
-
-    Raises:
-        ValueError: it is not JSON; the message says where.
-    """
+    """Decode a job file. A `ValueError` says where it is not JSON."""
     try:
         document = json.loads(body, parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
         decode(json.dumps(document).encode())  # the bounds of every call
