@@ -23,7 +23,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +37,8 @@ import requests
 from chaos_farm import VANISHED_AFTER, ChaosFarm, Program, nothing_left, until
 from rich.console import Console
 from rich.table import Table
+
+from tests.support.media import make_clip
 
 NOTES = """
 CREATE TABLE chaos_notes (job_id text, state text, at timestamptz DEFAULT clock_timestamp());
@@ -93,10 +94,7 @@ class Chaos:
         self._random = random.Random(seed)
         self._stops: set[asyncio.Task[None]] = set()
         (farm.directory / "effects").mkdir()
-        self._clip = farm.directory / "clip.mkv"
-        source = "testsrc2=duration=0.5:size=160x90:rate=25"
-        command = ["ffmpeg", "-v", "error", "-nostdin", "-f", "lavfi", "-i", source, "-c:v", "libx264"]
-        subprocess.run([*command, str(self._clip)], check=True)
+        self._clip = make_clip(farm.directory / "clip.mkv", seconds=0.5, audio=False)
 
     async def submit(self, count: int, seconds: float) -> None:
         """Submit so many jobs, evenly over the time."""
@@ -269,31 +267,32 @@ def _wrong_programs(farm: ChaosFarm) -> Iterator[str]:
 
 
 def show(farm: ChaosFarm, story: Story, outcome: Outcome, seconds: float, wrong: list[str]) -> None:
-    """Print the tables."""
-    console = Console(width=120, highlight=False)
-    harms = Table("harm", "times")
-    for harm in HARMS:
-        harms.add_row(harm, str(story.harms[harm]))
-    ends = Counter((program.kind, status) for program in farm.programs for status in program.ends.elements())
-    for (kind, status), number in sorted(ends.items()):
-        harms.add_row(f"{kind}: ended with {signal.Signals(-status).name if status < 0 else status}", str(number))
-    console.print(harms)
-    titles = {row["title"] for row in outcome.rows}
-    attempts = Counter(each["result"] for row in outcome.rows for each in json.loads(row["attempts"]))
-    jobs = Table("jobs", "")
-    jobs.add_row("submitted and acknowledged", str(len(story.acknowledged)))
+    """Print what was done, and what came of it."""
+    statuses = [(program.kind, status) for program in farm.programs for status in program.ends.elements()]
+    ends = Counter(f"{kind}: ended with {signal.Signals(-end).name if end < 0 else end}" for kind, end in statuses)
     unanswered = story.submitted.keys() - story.acknowledged
-    jobs.add_row("submitted without an answer: in the database", f"{len(unanswered & titles)} of {len(unanswered)}")
-    for state, number in sorted(Counter(row["state"] for row in outcome.rows).items()):
-        jobs.add_row(state, str(number))
-    lost = sum("vanished" in (row["message"] or "") or "went down" in (row["message"] or "") for row in outcome.rows)
-    jobs.add_row("of the failed, because workers vanished or went down", str(lost))
-    for result, number in sorted(attempts.items()):
-        jobs.add_row(f"attempts that were {result}", str(number))
-    jobs.add_row("verdicts", str(len(outcome.notes)))
-    jobs.add_row("longest time between two verdicts", f"{outcome.longest_silence():.1f} s")
-    jobs.add_row("from the last harm to the empty queue", f"{seconds:.1f} s")
-    console.print(jobs)
+    messages = [row["message"] or "" for row in outcome.rows]
+    attempts = [each for row in outcome.rows for each in json.loads(row["attempts"])]
+    figures = {
+        **{harm: story.harms[harm] for harm in HARMS},
+        **dict(sorted(ends.items())),
+        "jobs submitted and acknowledged": len(story.acknowledged),
+        "jobs submitted without an answer": len(unanswered),
+        "of these, in the database": len(unanswered & {row["title"] for row in outcome.rows}),
+        **Counter(f"jobs {row['state']}" for row in outcome.rows),
+        "of the failed, because workers vanished or went down": sum(
+            "vanished" in message or "went down" in message for message in messages
+        ),
+        **Counter(f"attempts that were {each['result']}" for each in attempts),
+        "verdicts": len(outcome.notes),
+        "seconds between two verdicts, at most": round(outcome.longest_silence(), 1),
+        "seconds from the last harm to the empty queue": round(seconds, 1),
+    }
+    table = Table("", "number")
+    for name, number in figures.items():
+        table.add_row(name, str(number))
+    console = Console(width=120, highlight=False)
+    console.print(table)
     console.print(f"{len(wrong)} things are wrong" if wrong else "Nothing is wrong", *wrong[:50], sep="\n")
 
 

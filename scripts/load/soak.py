@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,8 @@ import psutil
 from bench_worker import Farm, await_that
 from rich.console import Console
 from rich.table import Table
+
+from tests.support.media import make_clip
 
 CONFIGURATION = """
 [tool.client.modules]
@@ -115,18 +116,15 @@ def jobs(all_kinds: dict[str, Kind], count: int) -> Iterator[tuple[str, list[Tas
         yield name, json.loads(json.dumps(all_kinds[name].tasks).replace("{n}", str(number)))
 
 
-@dataclass(frozen=True)
-class Look:
-    """What the client holds. Bytes for memory, else numbers."""
-
-    memory: dict[str, int]
-    counts: dict[str, int]
+Look = dict[str, float]
+"""What the client holds: megabytes of memory, else numbers."""
 
 
 def look(processes: dict[str, psutil.Process], temporary: Path, state: Path) -> Look:
     """What these processes hold, and what lies where they leave files."""
     ours = re.compile(rf"/sisyphus_[^/]*{processes['supervisor'].pid}")
-    counts = {
+    found: Look = {f"memory of the {name}, MB": process.memory_info().rss / 1e6 for name, process in processes.items()}
+    found |= {
         "files in /tmp": sum(len(names) for _, _, names in os.walk(temporary)),
         "names in /tmp": len(os.listdir(temporary)),
         "names in /dev/shm": len(os.listdir("/dev/shm")),
@@ -136,15 +134,15 @@ def look(processes: dict[str, psutil.Process], temporary: Path, state: Path) -> 
         "cgroups": sum(bool(ours.search(path)) for path, _, _ in os.walk("/sys/fs/cgroup")),
     }
     for name, process in processes.items():
-        counts[f"descriptors of the {name}"] = process.num_fds()
-        counts[f"threads of the {name}"] = process.num_threads()
-        counts[f"processes under the {name}"] = len(process.children(recursive=True))
-    return Look({name: process.memory_info().rss for name, process in processes.items()}, counts)
+        found[f"descriptors of the {name}"] = process.num_fds()
+        found[f"threads of the {name}"] = process.num_threads()
+        found[f"processes under the {name}"] = len(process.children(recursive=True))
+    return found
 
 
 def soak(work: Path, count: int, slots: int) -> bool:
     """Run the jobs and print the tables. True if every job ended as its kind does, and nothing grew."""
-    make_clip(work / "clip.mkv")
+    make_clip(work / "clip.mkv", seconds=0.5, audio=False)
     all_kinds = kinds(work)
     temporary, configuration = work / "tmp", work / "sisyphus.toml"
     temporary.mkdir()
@@ -192,31 +190,14 @@ def show_looks(looks: list[Look]) -> bool:
     """Print the client's first, largest and last values. True if nothing is more at the end than at the beginning."""
     table = Table("", "first", "most", "last", "")
     is_good = True
-    for name in looks[0].memory:
-        values = [each.memory[name] for each in looks]
-        grew = values[-1] > values[0] * GROWTH
-        is_good &= not grew
-        table.add_row(f"memory of the {name}, MB", *mega(values[0], max(values), values[-1]), "grew" if grew else "")
-    for name in looks[0].counts:
-        values = [each.counts[name] for each in looks]
+    for name in looks[0]:
+        values = [each[name] for each in looks]
         # Tasks run at each look but the last: what they have is theirs. Threads are started as they are needed.
         grew = values[-1] > values[0] * GROWTH
         is_good &= not grew
-        table.add_row(name, *map(str, (values[0], max(values), values[-1])), "grew" if grew else "")
+        table.add_row(name, *(f"{value:g}" for value in (values[0], max(values), values[-1])), "grew" if grew else "")
     Console(width=120).print(table)
     return is_good
-
-
-def mega(*values: int) -> list[str]:
-    """Bytes as megabytes."""
-    return [f"{value / 1e6:.1f}" for value in values]
-
-
-def make_clip(path: Path) -> None:
-    """Half a second of a small film."""
-    source = "testsrc2=duration=0.5:size=160x90:rate=25"
-    command = ["ffmpeg", "-v", "error", "-nostdin", "-f", "lavfi", "-i", source, "-c:v", "libx264", str(path)]
-    subprocess.run(command, check=True)
 
 
 def main() -> int:
