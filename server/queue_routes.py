@@ -56,7 +56,7 @@ def offer(served: Services, need: Need) -> BackgroundTask | None:
 @queue.patch("", response_model=AttributesBody, summary="Disable or enable the queue")
 def disable_queue(attributes: AttributesBody, served: Served) -> Response:
     """Ask clients not to take jobs. Clients check this before they poll; a poll without a worker's id does not."""
-    served.orders.disable_queue(attributes.disabled)
+    served.orders.give("queue_disabled", attributes.disabled)
     logger.info("The queue is {}", "disabled" if attributes.disabled else "enabled")
     return Json(attributes.model_dump())
 

@@ -70,10 +70,10 @@ def change_worker(worker_id: Name, attributes: WorkerAttributesBody, served: Ser
     if attributes.disabled is None and attributes.paused is None:
         raise HTTPException(400, "disabled: missing key")
     if attributes.disabled is not None:
-        served.orders.disable_worker(worker_id, attributes.disabled)
+        served.orders.give("worker_disabled", attributes.disabled, worker_id)
         logger.info("Worker {!a} is {}", worker_id, "disabled" if attributes.disabled else "enabled")
     if attributes.paused is not None:
-        served.orders.pause_worker(worker_id, attributes.paused)
+        served.orders.give("worker_paused", attributes.paused, worker_id)
         logger.info("Worker {!a} is {}", worker_id, "paused" if attributes.paused else "resumed")
     return Json(attributes.model_dump(exclude_none=True))
 

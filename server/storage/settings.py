@@ -3,12 +3,15 @@
 import json
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Select, delete, select
 
 from server.storage.database import ServerDatabase, insert
 from server.storage.tables import RUNNING, data, jobs, orders, to_text
+
+OrderKind = Literal["queue_disabled", "worker_disabled", "worker_paused"]
+"""A worker that is paused also pauses the job that it runs."""
 
 
 class NamedData:
@@ -75,7 +78,7 @@ class Orders:
     def refresh(self) -> Standing:
         """Read the orders, and return them."""
         with self._database.begin() as db:
-            ids: dict[str, set[str]] = {"queue_disabled": set(), "worker_disabled": set(), "worker_paused": set()}
+            ids: dict[str, set[str]] = {kind: set() for kind in get_args(OrderKind)}
             for row in db.execute(select(orders)):
                 ids[row.kind].add(row.id)
             cancelled = select(jobs.c.job_id).where(RUNNING, jobs.c.cancelled_by.is_not(None))
@@ -86,22 +89,11 @@ class Orders:
             )
         return self.standing
 
-    def disable_queue(self, disabled: bool) -> None:
-        """Disable or enable the queue."""
-        self._set("queue_disabled", "", disabled)
-
-    def disable_worker(self, worker_id: str, disabled: bool) -> None:
-        """Disable or enable a worker, known or not."""
-        self._set("worker_disabled", worker_id, disabled)
-
-    def pause_worker(self, worker_id: str, paused: bool) -> None:
-        """Pause or resume the job that a worker runs, and give it no other meanwhile."""
-        self._set("worker_paused", worker_id, paused)
-
-    def _set(self, kind: str, name: str, holds: bool) -> None:
+    def give(self, kind: OrderKind, holds: bool, worker_id: str = "") -> None:
+        """Give an order, or take it back; for a worker, known or not."""
         with self._database.begin() as db:
             if holds:
-                db.execute(insert(db, orders).values(kind=kind, id=name).on_conflict_do_nothing())
+                db.execute(insert(db, orders).values(kind=kind, id=worker_id).on_conflict_do_nothing())
             else:
-                db.execute(delete(orders).where(orders.c.kind == kind, orders.c.id == name))
+                db.execute(delete(orders).where(orders.c.kind == kind, orders.c.id == worker_id))
         self.refresh()
