@@ -32,8 +32,12 @@ MAX_LINE = 64 << 10
 MAX_REASON = 1000
 """Characters of a program's last line that an error's message quotes."""
 
-POLL_INTERVAL = 0.1
-"""Seconds between two checks whether the program has exited while another process holds its pipes open."""
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks whether the program has exited. Its end is told at once; but a signal that arrives while a
+wait begins does not end that: its handler runs after the wait."""
+
+LOOK_WITHOUT_END = 0.1
+"""The same where the kernel does not tell of a program's end."""
 
 DRAIN_TIME = 0.5
 """Seconds to read the rest of the program's output while a grandchild goes on writing to the same pipes."""
@@ -49,7 +53,6 @@ _VERSION_FLAGS = {"ffmpeg": "-version", "ffprobe": "-version"}
 """The option that prints a program's version, if it is not `--version`."""
 
 _Taker = Callable[[bytes], None]
-_Sinks = Mapping[int, _Taker]
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def run(
 
     out = _Lines(on_line or _ignore)
     err = _Lines(error_line)
-    returncode = _execute(argv, environment, (out.feed, err.feed), None, ask, grace)
+    with _Program(argv, environment, (out.feed, err.feed), ask, grace) as program:
+        returncode = program.serve(None)
     out.end()
     err.end()
     return Finished(tuple(argv), returncode, tuple(kept))
@@ -147,7 +151,8 @@ def capture(
             raise RunError(message=f"{os.path.basename(argv[0])} wrote more than {limit} bytes: {shlex.join(argv)}")
 
     err = _Lines(kept.append)
-    returncode = _execute(argv, environment, (take, err.feed), timeout, signal.SIGTERM, 1.0)
+    with _Program(argv, environment, (take, err.feed), signal.SIGTERM, 1.0) as program:
+        returncode = program.serve(timeout)
     err.end()
     return Finished(tuple(argv), returncode, tuple(kept), bytes(taken))
 
@@ -180,28 +185,111 @@ def version(name: str) -> str:
     raise finished.error(f"{name} does not tell its version")
 
 
-def _execute(
-    argv: Sequence[str],
-    environment: Mapping[str, str] | None,
-    takers: tuple[_Taker, _Taker],
-    timeout: float | None,
-    ask: signal.Signals,
-    grace: float,
-) -> int:
-    process: subprocess.Popen[bytes] | None = None
-    with contextlib.ExitStack() as stack:
-        selector = stack.enter_context(selectors.DefaultSelector())
+class _Program:
+    """A program under way, which does not outlive the `with` statement."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str] | None,
+        takers: tuple[_Taker, _Taker],
+        ask: signal.Signals,
+        grace: float,
+    ) -> None:
+        """`takers` get what it writes to stdout and to stderr. For the rest see `run`."""
+        self._argv, self._environment, self._takers, self._ask, self._grace = argv, environment, takers, ask, grace
+        self._selector = selectors.DefaultSelector()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end = -1
+        """A descriptor that can be read when the program has exited."""
+        self._look = LOOK_WITHOUT_END
+
+    def __enter__(self) -> "_Program":
         try:
             with _terminate_held():
-                process = _start(argv, environment)
-                stack.callback(_close, process)
-            sinks = _register(process, selector, takers)
-            _serve(process, selector, sinks, timeout)
-        except BaseException:  # the program must not outlive the step, whatever ends that
-            if process is not None:
-                _stop(process, selector, ask, grace)
+                self._process = _start(self._argv, self._environment)
+            self._register(self._process)
+        except BaseException:
+            self.__exit__()
             raise
-        return process.wait()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        process = self._process
+        try:
+            if process is not None and process.poll() is None:
+                self._stop(process)
+        finally:
+            self._selector.close()
+            for pipe in (process.stdout, process.stderr) if process is not None else ():
+                assert pipe is not None
+                pipe.close()
+            if self._end >= 0:
+                os.close(self._end)
+
+    def serve(self, timeout: float | None) -> int:
+        """Pass on what the program writes until it has exited. Returns its exit status."""
+        process = self._process
+        assert process is not None
+        left = float("inf") if timeout is None else timeout
+        while process.poll() is None:
+            if left <= 0:
+                raise RunError(message=f"{os.path.basename(self._argv[0])} did not end within {timeout:g} s")
+            begin = time.monotonic()
+            look = min(self._look, left)
+            self._pass_on(process, look)
+            left -= min(time.monotonic() - begin, 2 * look)  # if it took longer, we were paused meanwhile
+        # The program's last output is in the pipes by now, so an empty select ends the loop. A grandchild may write on.
+        deadline = time.monotonic() + DRAIN_TIME
+        while self._pass_on(process, 0) and time.monotonic() < deadline:
+            pass
+        return process.returncode
+
+    def _register(self, process: subprocess.Popen[bytes]) -> None:
+        for pipe, taker in zip((process.stdout, process.stderr), self._takers, strict=True):
+            assert pipe is not None
+            os.set_blocking(pipe.fileno(), False)
+            self._selector.register(pipe, selectors.EVENT_READ, taker)
+        with contextlib.suppress(OSError):  # an old kernel or container (Linux 5.3), or no descriptor is left
+            self._end = os.pidfd_open(process.pid)
+            self._selector.register(self._end, selectors.EVENT_READ)
+            self._look = LOOK_INTERVAL
+
+    def _pass_on(self, process: subprocess.Popen[bytes], wait: float) -> bool:
+        """Read once from the pipes, after at most `wait` seconds. Returns whether there may be more to read."""
+        if not self._selector.get_map():  # the pipes are closed, and nothing tells of the program's end
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(wait)
+            return False
+        events = self._selector.select(wait)
+        for key, _ in events:
+            try:
+                data = os.read(key.fd, 64 << 10) if key.data else b""
+            except BlockingIOError:
+                continue
+            if data:
+                key.data(data)
+            else:
+                self._selector.unregister(key.fileobj)
+        return bool(events)
+
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        """Ask once, wait the grace, kill, reap.
+
+        ffmpeg flushes its output when asked once, and aborts when asked again. A full pipe would block it, so the pipes
+        are read meanwhile and the output is dropped.
+        """
+        try:
+            process.send_signal(self._ask)
+            process.send_signal(signal.SIGCONT)  # a stopped program handles the other signal only when it continues
+            for key in list(self._selector.get_map().values()):
+                self._selector.modify(key.fileobj, key.events, key.data and _ignore)
+            deadline = time.monotonic() + self._grace
+            while process.poll() is None and (left := deadline - time.monotonic()) > 0:
+                self._pass_on(process, min(left, self._look))
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _start(argv: Sequence[str], more: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
@@ -223,81 +311,6 @@ def _why_not_started(program: str, error: OSError | ValueError) -> str:
         case errno.ENOENT:
             return Unfit(f"{name} cannot be started: {path} needs an interpreter or loader that is not installed")
     return f"{name} cannot be started: {error}"
-
-
-def _register(
-    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, takers: tuple[_Taker, _Taker]
-) -> _Sinks:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    sinks = {pipe.fileno(): taker for pipe, taker in zip((process.stdout, process.stderr), takers, strict=True)}
-    for descriptor in sinks:
-        os.set_blocking(descriptor, False)
-        selector.register(descriptor, selectors.EVENT_READ)
-    return sinks
-
-
-def _serve(
-    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, sinks: _Sinks, timeout: float | None
-) -> None:
-    """Pass on what the program writes until it has exited."""
-    left = float("inf") if timeout is None else timeout
-    while process.poll() is None:
-        if left <= 0:
-            name = os.path.basename(str(process.args[0]))  # type: ignore[index]  # it is the list we gave
-            raise RunError(message=f"{name} did not end within {timeout:g} s")
-        begin = time.monotonic()
-        _pass_on(process, selector, sinks, POLL_INTERVAL)
-        left -= min(time.monotonic() - begin, 2 * POLL_INTERVAL)  # if it took longer, we were paused meanwhile
-    # The program's last output is in the pipes by now, so an empty select ends the loop. A grandchild may write on.
-    deadline = time.monotonic() + DRAIN_TIME
-    while selector.get_map() and _pass_on(process, selector, sinks, 0) and time.monotonic() < deadline:
-        pass
-
-
-def _pass_on(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, sinks: _Sinks, wait: float) -> bool:
-    """Read once from the pipes, after at most `wait` seconds. Returns whether there was anything to read."""
-    if not selector.get_map():  # the pipes are closed: only the program's end is left to wait for
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(wait)
-        return False
-    events = selector.select(wait)
-    for key, _ in events:
-        try:
-            data = os.read(key.fd, 64 << 10)
-        except BlockingIOError:
-            continue
-        if data:
-            sinks[key.fd](data)
-        else:
-            selector.unregister(key.fd)
-    return bool(events)
-
-
-def _stop(
-    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, ask: signal.Signals, grace: float
-) -> None:
-    """Ask once, wait the grace, kill, reap.
-
-    ffmpeg flushes its output when asked once, and aborts when asked again. A full pipe would block it, so the pipes
-    are read meanwhile and the output is dropped.
-    """
-    try:
-        process.send_signal(ask)
-        process.send_signal(signal.SIGCONT)  # a stopped program handles the other signal only when it continues
-        sinks = {key.fd: _ignore for key in selector.get_map().values()}
-        deadline = time.monotonic() + grace
-        while process.poll() is None and time.monotonic() < deadline:
-            _pass_on(process, selector, sinks, POLL_INTERVAL)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdout, process.stderr):
-        if pipe is not None:
-            pipe.close()
 
 
 @contextlib.contextmanager

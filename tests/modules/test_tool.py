@@ -1,6 +1,7 @@
 """Running one external program."""
 
 import itertools
+import os
 import re
 import signal
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -152,8 +154,12 @@ def test_grandchild_floods_the_pipes(tmp_path: Path) -> None:
     wait_until(lambda: is_over(int(note.read_text())))
 
 
-def test_closed_pipes() -> None:
-    """A tool that closes its pipes and works on is waited for."""
+@pytest.mark.parametrize("is_told", [True, False])
+def test_closed_pipes(is_told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that closes its pipes and works on is waited for, whether or not the kernel can tell of its end."""
+    if not is_told:
+        monkeypatch.setattr(os, "pidfd_open", Mock(side_effect=OSError))
+
     done = tool.run(shell("exec >&- 2>&-; sleep 0.3; exit 4"))
 
     assert done.returncode == 4
