@@ -29,6 +29,7 @@ from app.config import Config
 from app.exceptions import CleanupError, ClientError, InitializationError, RunError, Skipped, ValidationError
 from app.heartbeat import heartbeat
 from modules.base import BaseModule
+from tests.support.modules import EachStep
 
 
 def _find_queue() -> int:
@@ -82,23 +83,10 @@ class Curious(BaseModule):
         Path(self.task.out).write_text(json.dumps(found))
 
 
-class Clerk(BaseModule):
+class Clerk(EachStep):
     """Uses server-side data: the task's data names what to do in each step, and the file `out` to note it in."""
 
-    def __init__(self, task: dict[str, Any]) -> None:
-        super().__init__(task)
-        self._do("init")
-
-    def validate(self) -> None:
-        self._do("validate")
-
-    def run(self) -> None:
-        self._do("run")
-
-    def cleanup(self) -> None:
-        self._do("cleanup")
-
-    def _do(self, step: str) -> None:
+    def do(self, step: str) -> None:
         for verb, *arguments in self.task.get(step, []):
             getattr(self, verb)(*arguments)
 
@@ -210,23 +198,10 @@ class Clerk(BaseModule):
         self.note({"resumed": self.resumed, "requests": "requests" in sys.modules, "threads": threading.active_count()})
 
 
-class Hostile(BaseModule):
+class Hostile(EachStep):
     """Data: `step`, in which to act, and `act`, the name of a function below; `ready` is a file it may write first."""
 
-    def __init__(self, task: dict[str, Any]) -> None:
-        super().__init__(task)
-        self._act("init")
-
-    def validate(self) -> None:
-        self._act("validate")
-
-    def run(self) -> None:
-        self._act("run")
-
-    def cleanup(self) -> None:
-        self._act("cleanup")
-
-    def _act(self, step: str) -> None:
+    def do(self, step: str) -> None:
         logger.info("step {}", step)
         if self.task.get("log"):
             with Path(self.task.log).open("a") as file:

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.media import look, make_clip
+from tests.support.media import encode, look, make_clip
 from tests.support.supervised import TOOLS, Supervised, job
 from tests.support.waiting import until
 
@@ -33,15 +33,14 @@ def clip(tmp_path: Path, demo_clip: Path) -> Path:
     return Path(shutil.copy(demo_clip, tmp_path / "demo" / "clip.mkv"))
 
 
+def whole(clip: Path, reading: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A job that encodes the clip to demo/out.ts."""
+    return job(encode(clip, "demo/out.ts", reading, codec="mpeg2video", q=1), job_id="fixed")
+
+
 def endless(clip: Path) -> dict[str, Any]:
-    """A task's data whose encode goes on in real time for as long as it is let."""
-    return {
-        "sources": [str(clip)],
-        "input_options": {"re": True, "stream_loop": -1},
-        "source_maps": [{"source": 0, "specifier": "v"}],
-        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "mpeg2video", "q": 1}}],
-        "output_file": "demo/out.ts",
-    }
+    """A job whose encode goes on in real time for as long as it is let."""
+    return whole(clip, {"re": True, "stream_loop": -1})
 
 
 def encoder_below(client: "subprocess.Popen[str]", demo: Path) -> psutil.Process:
@@ -108,7 +107,7 @@ def test_chain_is_cut(supervised: Supervised, clip: Path, tmp_path: Path) -> Non
 
 def test_what_dry_run_prints_is_run_and_leaves_nothing_when_interrupted(supervised: Supervised, clip: Path) -> None:
     """The command line of --dry-run is the one that run starts, to the letter; an interrupted encode is no success."""
-    document = job(("ffmpeg", endless(clip)), job_id="fixed")
+    document = endless(clip)
 
     plan = supervised.run(document, "--dry-run")
     client = supervised.start(document)
@@ -125,7 +124,7 @@ def test_what_dry_run_prints_is_run_and_leaves_nothing_when_interrupted(supervis
 @pytest.mark.parametrize("victim", ["supervisor", "zygote"])
 def test_lost_parent_leaves_no_output(supervised: Supervised, clip: Path, victim: str) -> None:
     """An encode whose supervisor or zygote is killed leaves nothing under its final name; a second run replaces it."""
-    client = supervised.start(job(("ffmpeg", endless(clip))))
+    client = supervised.start(endless(clip))
     encoder_below(client, clip.parent)
     (zygote,) = psutil.Process(client.pid).children()
 
@@ -135,7 +134,7 @@ def test_lost_parent_leaves_no_output(supervised: Supervised, clip: Path, victim
     client.communicate()
 
     assert not (clip.parent / "out.ts").exists()
-    again = supervised.run(job(("ffmpeg", endless(clip) | {"input_options": {}})))
+    again = supervised.run(whole(clip))
     assert again.returncode == 0, again.stderr
     assert sorted(os.listdir(clip.parent)) == ["clip.mkv", "out.ts"]
 
@@ -147,7 +146,7 @@ def test_full_disk_is_explained(supervised: Supervised, clip: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, 64 << 10))
 
     supervised.configure({"max_attempts": 1})
-    done = supervised.run(job(("ffmpeg", endless(clip) | {"input_options": {}})), "--json", preexec_fn=limit)
+    done = supervised.run(whole(clip), "--json", preexec_fn=limit)
     error = json.loads(done.stdout)["error"]
 
     assert error["message"].startswith("demo/out.ts: cannot be written: File too large; ffmpeg was killed by SIGXFSZ")
@@ -156,7 +155,7 @@ def test_full_disk_is_explained(supervised: Supervised, clip: Path) -> None:
 
 def test_no_room_is_explained(supervised: Supervised, clip: Path) -> None:
     """Without room for the output nothing is begun; the limit `free_space` is the operator's to set."""
-    document = job(("ffmpeg", endless(clip) | {"input_options": {}}))
+    document = whole(clip)
     supervised.configure({"free_space": "1000TiB"})
     refused = supervised.record(document)
     supervised.configure({"free_space": "off"})
@@ -171,18 +170,9 @@ def test_two_passes(supervised: Supervised, clip: Path) -> None:
     """The first of two passes writes to /dev/null, which stays a device; the second uses its notes."""
     before = os.stat(os.devnull)
 
-    def encode(number: int, target: str, more: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        options = {"codec": "libx264", "b": "200k", "pass": number, "passlogfile": "notes"} | more
-        data = {
-            "sources": [str(clip)],
-            "source_maps": [{"source": 0, "specifier": "v"}],
-            "output_maps": [{"specifier": "v", "stream": 0, "options": options}],
-            "output_file": target,
-            "overwrite": True,
-        }
-        return ("ffmpeg", data)
-
-    done = supervised.run(job(encode(1, "/dev/null", {"f": "null"}), encode(2, "demo/out.mkv", {})))
+    options = {"b": "200k", "passlogfile": "notes"}
+    first = encode(clip, "/dev/null", **options, **{"pass": 1, "f": "null"})
+    done = supervised.run(job(first, encode(clip, "demo/out.mkv", **options, **{"pass": 2})))
 
     assert done.returncode == 0, done.stderr
     assert os.stat(os.devnull).st_rdev == before.st_rdev

@@ -17,7 +17,7 @@ from tests.support.client import Client
 from tests.support.farm import Farm
 from tests.support.films import SUBTITLES, make_film
 from tests.support.lacking import launcher
-from tests.support.media import look, make_clip
+from tests.support.media import encode, look, make_clip
 from tests.support.supervised import BENIGN, TOOLS, Supervised, hostile, job
 
 pytestmark = pytest.mark.skipif(landlock.abi() < landlock.FILES_ABI, reason="takes Linux 6.2")
@@ -71,19 +71,11 @@ def test_bundled_modules_work_within_roots(supervised: Supervised, places: Place
     film = make_film(source)
     (source / "words.srt").write_text(SUBTITLES)
 
-    def encode(output: str, **options: Any) -> tuple[str, dict[str, Any]]:
-        return "ffmpeg", {
-            "sources": [str(film)],
-            "source_maps": [{"source": 0, "specifier": "v"}],
-            "output_maps": [{"stream": 0, "options": {"c:v": "libx264", "preset": "ultrafast", **options}}],
-            "output_file": output,
-        }
-
-    two_pass = {"b:v": "200k"}  # their log is in the job's own directory
+    fast: dict[str, Any] = {"preset": "ultrafast", "b": "200k"}  # the log of two passes is in the job's own directory
     jobs = job(
-        encode(str(target / "subtitled.mkv"), vf=f"subtitles={source}/words.srt,drawtext=text=spam"),
-        encode("/dev/null", **two_pass, **{"pass": 1, "f": "null"}),
-        encode(str(target / "passed.mkv"), **two_pass, **{"pass": 2}),
+        encode(film, target / "subtitled.mkv", **fast, vf=f"subtitles={source}/words.srt,drawtext=text=spam"),
+        encode(film, "/dev/null", **fast, **{"pass": 1, "f": "null"}),
+        encode(film, target / "passed.mkv", **fast, **{"pass": 2}),
         (
             "handbrake",
             {
@@ -304,10 +296,6 @@ def test_jobs_that_name_files_outside_are_refused(supervised: Supervised, places
     outside, source, target = places.outside, places.source, places.target
     clip = make_clip(outside / "clip.mkv", seconds=1)
     (source / "link.mkv").symlink_to(clip)
-
-    def encode(name: Path, output: Path) -> tuple[str, dict[str, Any]]:
-        maps = {"source_maps": [{"source": 0}], "output_maps": [{"stream": 0, "options": {}}]}
-        return "ffmpeg", {"sources": [str(name)], "output_file": str(output), **maps}
 
     tasks = [
         encode(source / "link.mkv", target / "out.mkv"),

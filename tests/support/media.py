@@ -26,6 +26,19 @@ def make_clip(path: Path, *, seconds: float = 2, audio: bool = True, options: tu
     return path
 
 
+def encode(
+    source: object, target: object, reading: dict[str, Any] | None = None, **options: Any
+) -> tuple[str, dict[str, Any]]:
+    """An ffmpeg task that encodes a source's video with these options; `reading` has options of the source."""
+    data = {
+        "sources": [{"filename": str(source), "options": reading} if reading else str(source)],
+        "source_maps": [{"source": 0, "specifier": "v"}],
+        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "libx264", **options}}],
+        "output_file": str(target),
+    }
+    return "ffmpeg", data
+
+
 @contextmanager
 def alone(place: Path) -> Iterator[None]:
     """Have `place` to oneself among the processes of a test session."""

@@ -17,18 +17,31 @@ from app.exceptions import RunError, Skipped
 from modules.base import BaseModule
 
 
-class Reporter(BaseModule):
-    """Says in each step what its task's data has for it, says when it is ready, and waits for a file."""
+class EachStep(BaseModule):
+    """Calls `do` in each of its steps."""
 
     def __init__(self, task: dict[str, Any]) -> None:
         super().__init__(task)
-        self.say("init")
+        self.do("init")
 
     def validate(self) -> None:
-        self.say("validate")
+        self.do("validate")
 
     def run(self) -> None:
-        self.say("run")
+        self.do("run")
+
+    def cleanup(self) -> None:
+        self.do("cleanup")
+
+    def do(self, step: str) -> None:
+        raise NotImplementedError
+
+
+class Reporter(EachStep):
+    """Says in each step what its task's data has for it, says when it is ready, and waits for a file."""
+
+    def run(self) -> None:
+        super().run()
         if "seen" in self.task:
             Path(self.task.seen).write_text(json.dumps([self.task.to_dict(), self.resumed]))
         if "ready" in self.task:
@@ -36,30 +49,17 @@ class Reporter(BaseModule):
         while "until" in self.task and not Path(self.task.until).exists():
             time.sleep(0.01)
 
-    def say(self, step: str) -> None:
+    def do(self, step: str) -> None:
         if step in self.task:
             self.heartbeat.set_data(eval(self.task[step], {"nan": float("nan"), "inf": float("inf")}))
 
 
-class Noter(BaseModule):
+class Noter(EachStep):
     """Notes its steps under its name, and whether it is resumed; in the step `at`, waits for a file."""
 
-    def __init__(self, task: dict[str, Any]) -> None:
-        super().__init__(task)
+    def do(self, step: str) -> None:
         if self.task.get("deaf"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self.note("init")
-
-    def validate(self) -> None:
-        self.note("validate")
-
-    def run(self) -> None:
-        self.note("run")
-
-    def cleanup(self) -> None:
-        self.note("cleanup")
-
-    def note(self, step: str) -> None:
         with Path(self.task.log).open("a") as log:
             log.write(f"{self.task.name} {step}{' resumed' * self.resumed}\n")
         if self.task.get("at") == step:
@@ -68,7 +68,7 @@ class Noter(BaseModule):
                 time.sleep(0.01)
 
 
-class Waiter(BaseModule):
+class Waiter(EachStep):
     """Notes its steps, and in the step `at` runs a tool until there is a file. If it is `deaf`, asking is no use."""
 
     cleanup_on_failure = True
@@ -80,19 +80,9 @@ class Waiter(BaseModule):
         until [ -e "$2" ]; do sleep 0.02; done
     """
 
-    def __init__(self, task: dict[str, Any]) -> None:
-        super().__init__(task)
-        self.do("init")
-
-    def validate(self) -> None:
-        self.do("validate")
-
     def run(self) -> None:
         self.heartbeat.set_data({"status": "in_progress", "task": "waiter", "progress": 43.1})
-        self.do("run")
-
-    def cleanup(self) -> None:
-        self.do("cleanup")
+        super().run()
 
     def do(self, step: str) -> None:
         with Path(self.task.log).open("a") as log:

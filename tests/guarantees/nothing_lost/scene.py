@@ -14,7 +14,7 @@ import requests
 
 from tests.support.client import Client
 from tests.support.farm import Farm
-from tests.support.media import make_clip
+from tests.support.media import encode, make_clip
 from tests.support.supervised import CLIENT, Supervised, job
 from tests.support.waiting import until
 
@@ -134,14 +134,9 @@ class Works:
         return job(*tasks, job_title=title)
 
     def _encode(self, target: Path) -> tuple[str, dict[str, Any]]:
-        options = {"codec": "libx264", "preset": "ultrafast", "threads": 1, "flags": "+bitexact"}
-        data = {
-            "sources": [{"filename": str(self._clip), "options": {"fflags": "+bitexact"}}],
-            "source_maps": [{"source": 0, "specifier": "v"}],
-            "output_maps": [{"specifier": "v", "stream": 0, "options": options}],
-            "output_file": str(target),
-        }
-        return "ffmpeg", data | ({"overwrite": True} if self._overwrite else {})
+        options = {"preset": "ultrafast", "threads": 1, "flags": "+bitexact"}
+        name, data = encode(self._clip, target, {"fflags": "+bitexact"}, **options)
+        return name, data | ({"overwrite": True} if self._overwrite else {})
 
     def halves(self) -> list[Path]:
         """Encodes that stand under their names and are not whole."""

@@ -19,22 +19,11 @@ from tests.server.pages.conftest import Look, until_live
 from tests.server.pages.test_views import VIEWS, beat, populate
 from tests.support.api_server import Api, Process, connected, serving
 from tests.support.client import Client
-from tests.support.media import make_clip
+from tests.support.media import encode, make_clip
 from tests.support.supervised import Supervised, job
 from tests.support.waiting import until
 
 TOKEN = "spam & eggs 4711"
-
-
-def encode(clip: Path, output: Path, **options: Any) -> dict[str, Any]:
-    """A job that encodes a clip."""
-    data = {
-        "sources": [{"filename": str(clip), "options": options}],
-        "source_maps": [{"source": 0, "specifier": "v", "stream": 0}],
-        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "libx264", "preset": "ultrafast"}}],
-        "output_file": str(output),
-    }
-    return job(("ffmpeg", data), job_title=output.stem)
 
 
 def test_a_real_encode_is_seen_to_move(api: Api, look: Look, supervised: Supervised, tmp_path: Path) -> None:
@@ -43,9 +32,14 @@ def test_a_real_encode_is_seen_to_move(api: Api, look: Look, supervised: Supervi
     page = look(api.url, "/farm/running")
     until_live(page)
     page.evaluate("window.same = true")
+
+    def submit(title: str, **reading: Any) -> str:
+        made = job(encode(clip, tmp_path / f"{title}.mkv", reading, preset="ultrafast"), job_title=title)
+        return str(api("POST", "/queue", made).json()["job_id"])
+
     with closing(Client(api, supervised)) as client:
         client.start()
-        job_id = api("POST", "/queue", encode(clip, tmp_path / "moves.mkv", re=True)).json()["job_id"]
+        job_id = submit("moves", re=True)
         expect(page.get_by_role("progressbar")).to_have_attribute("aria-label", "Progress of moves", timeout=60_000)
         seen = [until(lambda least=least: page.evaluate(SHOWN, least), "progress", 60) for least in (0, 2, 4)]
         expect(page.locator(f"#job-{job_id}")).to_contain_text("fps")
@@ -54,7 +48,7 @@ def test_a_real_encode_is_seen_to_move(api: Api, look: Look, supervised: Supervi
         expect(page.locator("main")).to_contain_text("Nothing runs.", timeout=60_000)
         same = page.evaluate("window.same")
         cancelled = api("GET", f"/jobs/{job_id}/record").json()
-        job_id = api("POST", "/queue", encode(clip, tmp_path / "ends.mkv")).json()["job_id"]
+        job_id = submit("ends")
         page.goto(f"{api.url}/farm/jobs/{job_id}")
         expect(page.locator(".facts .badge").first).to_have_text("completed", timeout=60_000)
         expect(page.locator("main")).to_contain_text("ends.mkv")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.media import make_clip
+from tests.support.media import encode, make_clip
 from tests.support.supervised import CLIENT, TOOLS, Supervised, job
 from tests.support.waiting import until
 
@@ -17,17 +17,6 @@ COPY = {"_copy-video-tracks": None}
 
 def validate(supervised: Supervised, document: Any) -> "subprocess.CompletedProcess[str]":
     return supervised.command("validate", str(supervised.write_job(document)))
-
-
-def encode(source: Path | str, target: Path | str, **more: Any) -> tuple[str, dict[str, Any]]:
-    """An ffmpeg task."""
-    data = {
-        "sources": [str(source)],
-        "source_maps": [{"source": 0, "specifier": "v"}],
-        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "libx264"}}],
-        "output_file": str(target),
-    }
-    return "ffmpeg", data | more
 
 
 def test_sound_job(supervised: Supervised, tmp_path: Path) -> None:
@@ -52,10 +41,10 @@ def test_sound_job(supervised: Supervised, tmp_path: Path) -> None:
 def test_everything_at_once(supervised: Supervised, tmp_path: Path) -> None:
     """All that is wrong with all tasks is told, whatever is wrong with the ones before."""
     make_clip(tmp_path / "clip.mkv")
+    _, wrong = encode("clip.mkv", "no/encoded.mp4")
+    wrong |= {"overwrit": True, "source_maps": [{"source": 0, "specifier": "s"}, {"source": 4}]}
     document = job(
-        encode(
-            "clip.mkv", "no/encoded.mp4", overwrit=True, source_maps=[{"source": 0, "specifier": "s"}, {"source": 4}]
-        ),
+        ("ffmpeg", wrong),
         ("spam", {}),
         ("cleanup", {"move": [{"source": "none.mkv", "destination": "x"}], "remove": []}),
         ("benign", {}),

@@ -7,12 +7,12 @@ import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from ipc import linux
+from tests.support.media import encode, make_clip
 from tests.support.supervised import Supervised, job
 from tests.support.waiting import pass_time, until
 
@@ -131,20 +131,11 @@ def test_no_step_begins_while_paused(supervised: Supervised, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_paused_encode_gives_the_same_file(supervised: Supervised, tmp_path: Path) -> None:
     """An encode that was paused and resumed writes the same bytes as one that was not."""
-    clip = tmp_path / "clip.mkv"
-    subprocess.run(
-        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25:duration=2", clip], check=True
-    )
+    clip = make_clip(tmp_path / "clip.mkv", audio=False)
 
-    def encode(name: str) -> dict[str, Any]:
-        options = {"codec": "libx264", "threads": 1, "flags": "+bitexact"}
-        data = {
-            "sources": [{"filename": str(clip), "options": {"re": True, "fflags": "+bitexact"}}],
-            "source_maps": [{"source": 0, "specifier": "v"}],
-            "output_maps": [{"specifier": "v", "stream": 0, "options": options}],
-            "output_file": str(tmp_path / name),
-        }
-        return job(("ffmpeg", data))
+    def start(name: str) -> "subprocess.Popen[str]":
+        reading = {"re": True, "fflags": "+bitexact"}
+        return supervised.start(job(encode(clip, tmp_path / name, reading, threads=1, flags="+bitexact")))
 
     def encoding(client: "subprocess.Popen[str]") -> bool:
         with suppress(psutil.NoSuchProcess):  # one that looked into the source, and has ended
@@ -153,9 +144,9 @@ def test_paused_encode_gives_the_same_file(supervised: Supervised, tmp_path: Pat
             )
         return False
 
-    plain = supervised.start(encode("plain.ts"))
+    plain = start("plain.ts")
     plain.communicate()
-    paused = supervised.start(encode("paused.ts"))
+    paused = start("paused.ts")
     until(lambda: encoding(paused), "the encode to be under way")
     for _ in range(3):
         pause(paused)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.client import Client, Held, await_beats, await_calls, await_verdicts, tasks_of
 from tests.support.farm import LOST, Farm, Fault, status
-from tests.support.media import make_clip
+from tests.support.media import encode, make_clip
 from tests.support.supervised import BENIGN, Supervised, job
 from tests.support.waiting import until
 
@@ -46,13 +46,8 @@ def test_nothing_is_left_of_an_interrupted_task(
     clip = make_clip(tmp_path / "clip.mkv")
     out = tmp_path / "out"
     out.mkdir()
-    data = {
-        "sources": [{"filename": str(clip), "options": {"re": True, "stream_loop": -1, "t": "600"}}],
-        "source_maps": [{"source": 0, "specifier": "v"}],
-        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "mpeg2video"}}],
-        "output_file": str(out / "film.ts"),
-    }
-    job_id = farm.post(job(("ffmpeg", data)))
+    reading = {"re": True, "stream_loop": -1, "t": "600"}
+    job_id = farm.post(job(encode(clip, out / "film.ts", reading, codec="mpeg2video")))
     client.start()
     until(lambda: [file for file in out.iterdir() if file.stat().st_size], "the encode to be under way")
     farm.disabled = True

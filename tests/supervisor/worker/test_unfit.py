@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.client import Client, await_beats, await_verdicts
 from tests.support.farm import Farm
-from tests.support.media import make_clip
+from tests.support.media import encode, make_clip
 from tests.support.supervised import Supervised, job
 from tests.support.waiting import until
 
@@ -105,12 +105,6 @@ def test_nobody_can(farm: Farm, workers: Workers, count: int, slots: str) -> Non
 def test_an_encoder_without_its_device(supervised: Supervised, tmp_path: Path) -> None:
     """ffmpeg lists hardware encoders that the machine does not have: that is not the job's fault."""
     clip = make_clip(tmp_path / "clip.mkv", seconds=1)
-    data = {
-        "sources": [str(clip)],
-        "source_maps": [{"source": 0, "specifier": "v", "stream": 0}],
-        "output_maps": [{"specifier": "v", "stream": 0, "options": {"codec": "h264_nvenc"}}],
-        "output_file": str(tmp_path / "out.mkv"),
-    }
-    error = supervised.record(job(("ffmpeg", data)))["error"]
+    error = supervised.record(job(encode(clip, tmp_path / "out.mkv", codec="h264_nvenc")))["error"]
 
     assert (error["reason"], error["step"]) == ("unfit", "run"), error
