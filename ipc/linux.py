@@ -208,7 +208,7 @@ def state(pid: int) -> str:
         OSError: it cannot be read, for want of a descriptor.
     """
     try:
-        return stat(pid)[0].decode()
+        return _stat(pid)[0].decode()
     except (FileNotFoundError, ProcessLookupError):
         return "X"
 
@@ -219,23 +219,11 @@ def start_time(pid: int) -> int:
     Raises:
         OSError: there is no such process, or /proc does not show it.
     """
-    return int(stat(pid)[19])
+    return int(_stat(pid)[19])
 
 
-def stat(pid: int) -> list[bytes]:
-    """Return the fields of /proc/PID/stat from the third, the state, on: proc(5).
-
-    Raises:
-        OSError: there is no such process, or it cannot be read.
-    """
-    # The second field, the name in parentheses, may hold any character, even parentheses and spaces.
-    return read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-
-
-def read(path: str) -> bytes:
-    """Return a file of /proc with at most 4096 bytes, which the kernel gives at once: `open` takes twice as long."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, 4096)
-    finally:
-        os.close(descriptor)
+def _stat(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat from the third, the state, on: proc(5)."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        # The second field, the name in parentheses, may hold any character, even parentheses and spaces.
+        return file.read().rpartition(b")")[2].split()

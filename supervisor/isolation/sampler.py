@@ -5,18 +5,19 @@ import itertools
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.filesize import decimal
 
 from ipc import linux
 
+if TYPE_CHECKING:
+    import psutil  # slow to import, and needed only by steps that last for a while
+
 EXACT_EVERY = 10
 """Measure PSS on every Nth sample (always when RSS exceeds the limit). For 8 GiB, PSS takes the kernel 46 ms; the rest
-of a sample takes 0.02 ms a process."""
-
-_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
-"""Bytes of a page, and the kernel's ticks in a second."""
+of a sample takes 0.04 ms a process."""
 
 _STOPPED = "TtZX"
 """States of a process that is stopped or has ended. One in uninterruptible sleep (D) stops when it wakes: the parent in
@@ -48,6 +49,7 @@ class Sampler:
         self._pid = pid
         self._process_limit = process_limit
         self._memory_limit = memory_limit
+        self._processes: dict[int, psutil.Process] = {}
         self._memory = 0
         self._samples = 0
 
@@ -57,27 +59,26 @@ class Sampler:
         Raises:
             OSError: it cannot be measured, for want of a descriptor.
         """
+        import psutil
+
+        resident = processes = threads = io_bytes = 0
+        cpu_seconds = 0.0
         if (crowd := self._crowd()) is not None:
             return crowd
-        resident: dict[int, int] = {}
-        threads = ticks = io_bytes = 0
-        # By hand: psutil takes three times as long, and that time is the encode's.
-        for pid in itertools.chain([self._pid], linux.descendants(self._pid)):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if (fields := linux.stat(pid))[0] in b"ZX":
-                    if not (pid := linux.living_thread(pid)):
-                        continue
-                    fields = linux.stat(pid)
-                resident[pid] = int(fields[21]) * _PAGE
-                threads += int(fields[17])
-                ticks += sum(map(int, fields[11:15]))  # user, system, and those of children
-                io_bytes += _io_bytes(pid)
+        for process in self._members():
+            with contextlib.suppress(psutil.Error, FileNotFoundError), process.oneshot():
+                resident += process.memory_info().rss
+                cpu_seconds += sum(process.cpu_times()[:4])  # user, system, and those of children
+                processes += 1
+                threads += os.stat(f"/proc/{process.pid}/task").st_nlink - 2  # a directory for each
+                counters = process.io_counters()
+                io_bytes += counters.read_chars + counters.write_chars
         # RSS counts shared pages once for each process, so the true amount is at most this sum.
-        over = self._memory_limit is not None and sum(resident.values()) > self._memory_limit
+        over = self._memory_limit is not None and resident > self._memory_limit
         if over or self._samples % EXACT_EVERY == 0:
-            self._memory = sum(_proportional(pid, size) for pid, size in resident.items())
+            self._memory = self._proportional()
         self._samples += 1
-        return Usage(self._memory, len(resident), threads, ticks / _TICKS, io_bytes)
+        return Usage(self._memory, processes, threads, cpu_seconds, io_bytes)
 
     def _crowd(self) -> Usage | None:
         """Count the processes alone, if there are more than the limit: measuring all of a fork bomb takes too long."""
@@ -91,25 +92,26 @@ class Sampler:
                 return Usage(self._memory, alive)
         return None
 
+    def _members(self) -> "list[psutil.Process]":
+        import psutil
 
-def _io_bytes(pid: int) -> int:
-    """The bytes that a process has read and written; 0 if it has made itself unreadable."""
-    try:
-        _, read, _, written, *_ = linux.read(f"/proc/{pid}/io").split()
-    except PermissionError:
-        return 0
-    return int(read) + int(written)
+        known, self._processes = self._processes, {}
+        for thread in filter(None, map(linux.living_thread, [self._pid, *linux.descendants(self._pid)])):
+            with contextlib.suppress(psutil.Error):
+                self._processes[thread] = known.get(thread) or psutil.Process(thread)
+        return list(self._processes.values())
 
+    def _proportional(self) -> int:
+        import psutil
 
-def _proportional(pid: int, resident: int) -> int:
-    """A process's PSS. Where it cannot be read, `resident` is taken, its RSS, which is at least as much."""
-    try:
-        lines = linux.read(f"/proc/{pid}/smaps_rollup").splitlines()
-    except ProcessLookupError:
-        return 0
-    except (PermissionError, FileNotFoundError):  # it has made itself unreadable, or the kernel tells none (Linux 4.14)
-        return resident if os.path.exists(f"/proc/{pid}") else 0
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(b"Pss:"))
+        total = 0
+        for process in self._processes.values():
+            with contextlib.suppress(psutil.Error):
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.AccessDenied:  # it has made itself unreadable: take its RSS, which is at least as much
+                    total += process.memory_info().rss
+        return total
 
 
 def freeze(pid: int) -> list[int]:
