@@ -284,7 +284,7 @@ def main() -> None:
     linux.set_dumpable(False)
     linux.continue_without_parent()  # a stopped zygote would not see that its supervisor is gone
     setproctitle.setproctitle("sisyphus-client: zygote")
-    del os.environ["SPT_NOENV"]
+    del os.environ["SPT_NOENV"], os.environ["LOGURU_AUTOINIT"]
     gc.disable()
     warm.import_shared()
     ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()

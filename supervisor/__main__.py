@@ -68,7 +68,7 @@ def _import_loguru(with_ssl: bool) -> None:
     loguru fails at a LOGURU_LEVEL that is no level of its own, such as nothing; its first handler costs 8 ms. asyncio
     without `ssl` spares a command that does not talk to a server 15 ms and 3 MB.
     """
-    level = os.environ.pop("LOGURU_LEVEL", None)
+    kept = {name: os.environ.pop(name) for name in ("LOGURU_LEVEL", "LOGURU_AUTOINIT") if name in os.environ}
     os.environ["LOGURU_AUTOINIT"] = "0"
     if not with_ssl:
         sys.modules["ssl"] = None  # type: ignore[assignment]  # its import fails, which asyncio expects
@@ -77,8 +77,7 @@ def _import_loguru(with_ssl: bool) -> None:
     if not with_ssl:
         del sys.modules["ssl"]
     del os.environ["LOGURU_AUTOINIT"]
-    if level is not None:
-        os.environ["LOGURU_LEVEL"] = level
+    os.environ |= kept
 
 
 def _open_standard_streams() -> None:

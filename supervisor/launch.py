@@ -79,6 +79,7 @@ def _environment() -> dict[str, str]:
         ownership.MARKER: ownership.marker(os.getpid()),
         # setproctitle would write a process's title over its environment, where the next start looks for the marker.
         "SPT_NOENV": "1",
+        "LOGURU_AUTOINIT": "0",  # the zygote makes the only handler
     }
     hidden = SECRETS | systemd.VARIABLES | _TOLD_LATER
     prefixes = (NOTIFY_PREFIX, MODULE_PREFIX)
