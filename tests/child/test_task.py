@@ -6,6 +6,7 @@ import pytest
 
 from ipc.messages import Done, Get
 from tests.support.exchanges import MINUTE, Desk, Tasks, eventually, step
+from tests.support.supervised import Supervised, job
 
 
 @pytest.mark.parametrize("resumed", [True, False])
@@ -50,3 +51,11 @@ async def test_thread_that_asks_between_steps(tasks: Tasks) -> None:
     assert "it can be asked only during a step" in first
     assert second == {"for": "y"}
     assert desk.requests == [Get("clerk", "y")]
+
+
+def test_asyncio_is_for_those_who_import_it(supervised: Supervised) -> None:
+    """No task has it but for its own use, in which loguru's sinks may be coroutines."""
+    supervised.configure(modules={"asynchronous": "tests.support.modules.Asynchronous"})
+    record = supervised.record(job(("asynchronous", {})))
+
+    assert record["tasks"][0]["results"] == {"before": False, "lines": ["from a coroutine"]}

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -178,3 +179,24 @@ class Peeker(BaseModule):
     def run(self) -> None:
         self.results["settings"] = self.settings.to_dict()
         self.results["environment"] = [name for name in os.environ if name.startswith("MODULE_")]
+
+
+class Asynchronous(BaseModule):
+    """Logs from a coroutine, to a sink that is one, and keeps what came and whether asyncio was there before."""
+
+    def run(self) -> None:
+        self.results["before"] = "asyncio" in sys.modules
+        import asyncio
+
+        lines: list[str] = []
+
+        async def sink(line: str) -> None:
+            lines.append(line.rstrip("\n"))
+
+        async def log() -> None:
+            logger.add(sink, format="{message}")
+            logger.info("from a coroutine")
+            await logger.complete()
+
+        asyncio.run(log())
+        self.results["lines"] = lines
