@@ -40,17 +40,11 @@ def serve(connection) -> None:
             connection.send(True)
 
 
-def serve_imported(connection) -> None:
-    """The same in a process that has what a task process has."""
-    import child.warm  # noqa: F401
-
-    serve(connection)
-
-
 @contextlib.contextmanager
-def bare_fork(warm: bool) -> Iterator[Callable[[], None]]:
-    if warm:
-        import child.zygote  # noqa: F401
+def bare_fork() -> Iterator[Callable[[], None]]:
+    """Of a process with the zygote's imports."""
+    import child.zygote  # noqa: F401
+
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -65,16 +59,14 @@ def bare_fork(warm: bool) -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def process(method: str, target: Callable, preload: bool = False) -> Iterator[Callable[[], None]]:
+def process(method: str) -> Iterator[Callable[[], None]]:
     import multiprocessing
 
     context = multiprocessing.get_context(method)
-    if preload:
-        context.set_forkserver_preload(["child.warm"])
 
     def one() -> None:
         ours, theirs = context.Pipe()
-        child = context.Process(target=target, args=(theirs,))
+        child = context.Process(target=serve, args=(theirs,))
         child.start()
         theirs.close()
         for step in STEPS:
@@ -164,19 +156,12 @@ def _answers(connection) -> bool:
 
 
 RIVALS = {
-    "fork": ("bare fork + _exit + waitpid, a small process", 200, lambda: bare_fork(warm=False)),
-    "warm-fork": ("bare fork + _exit + waitpid, the zygote's imports", 200, lambda: bare_fork(warm=True)),
+    "fork": ("bare fork + _exit + waitpid, the zygote's imports", 200, bare_fork),
     "rq": ("RQ: one forked work horse a job, redis-server", 200, rq),
-    "forkserver": ("multiprocessing, forkserver", 200, lambda: process("forkserver", serve)),
-    "forkserver-imports": (
-        "multiprocessing, forkserver, our imports preloaded",
-        200,
-        lambda: process("forkserver", serve_imported, preload=True),
-    ),
-    "spawn": ("multiprocessing, spawn", 60, lambda: process("spawn", serve)),
+    "forkserver": ("multiprocessing, forkserver", 200, lambda: process("forkserver")),
+    "spawn": ("multiprocessing, spawn", 60, lambda: process("spawn")),
     "executor": ("ProcessPoolExecutor(max_tasks_per_child=1)", 60, executor),
     "pebble": ("pebble ProcessPool(max_tasks=1)", 40, pebble),
-    "spawn-imports": ("multiprocessing, spawn, our imports", 20, lambda: process("spawn", serve_imported)),
 }
 """What each is, how many runs of it (fewer where each is long), and how one is made."""
 
