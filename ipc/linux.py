@@ -87,11 +87,8 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with (
-                contextlib.suppress(FileNotFoundError, ProcessLookupError),
-                open(f"/proc/{pid}/task/{thread}/children", "rb") as file,
-            ):
-                found += map(int, file.read().split())
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
     except (FileNotFoundError, ProcessLookupError):
         return []
     if not found and not os.path.exists(f"/proc/{pid}/task/{pid}/children"):
@@ -224,6 +221,17 @@ def start_time(pid: int) -> int:
 
 def _stat(pid: int) -> list[bytes]:
     """Return the fields of /proc/PID/stat from the third, the state, on: proc(5)."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        # The second field, the name in parentheses, may hold any character, even parentheses and spaces.
-        return file.read().rpartition(b")")[2].split()
+    # The second field, the name in parentheses, may hold any character, even parentheses and spaces.
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+
+
+def _read(path: str) -> bytes:
+    """Return all of a file of /proc. `open` would take twice as long."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = b""
+        while part := os.read(descriptor, 1 << 16):
+            found += part
+        return found
+    finally:
+        os.close(descriptor)
