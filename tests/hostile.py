@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -244,26 +245,6 @@ def huge_error(module: Hostile, step: str) -> None:
     raise ERRORS[step](message="x" * (1 << 24))
 
 
-def system_exit(module: Hostile, step: str) -> None:
-    sys.exit(7)
-
-
-def os_exit(module: Hostile, step: str) -> None:
-    os._exit(7)
-
-
-def abort(module: Hostile, step: str) -> None:
-    os.abort()
-
-
-def segfault(module: Hostile, step: str) -> None:
-    ctypes.string_at(0)
-
-
-def sigkill(module: Hostile, step: str) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def hold_gil(module: Hostile, step: str) -> None:
     _say_ready(module)
     collections.deque(itertools.repeat(None), maxlen=0)  # an endless loop in C that never looks for signals
@@ -287,11 +268,6 @@ def endless_log(module: Hostile, step: str) -> None:
         logger.info("x" * 500)
 
 
-def garbage(module: Hostile, step: str) -> None:
-    os.write(QUEUE, os.urandom(1000))
-    time.sleep(1000)
-
-
 def half_frame(module: Hostile, step: str) -> None:
     os.write(QUEUE, struct.pack("!I", 1000) + b'{"type":"done"')
 
@@ -307,32 +283,12 @@ def huge_status(module: Hostile, step: str) -> None:
 
 
 def flood(module: Hostile, step: str) -> None:
-    body = json.dumps({"type": "progress", "status": {"progress": 1}}).encode()
     while True:
-        _write((struct.pack("!I", len(body)) + body) * 1000)
-
-
-def nested_frame(module: Hostile, step: str) -> None:
-    body = b'{"type":"progress","status":' + b"[" * 500_000
-    _write(struct.pack("!I", len(body)) + body)
-    time.sleep(1000)
+        _write(_framed(b'{"type": "progress", "status": {"progress": 1}}') * 1000)
 
 
 def close_queue(module: Hostile, step: str) -> None:
     os.closerange(3, 1000)
-    time.sleep(1000)
-
-
-def unasked_answer(module: Hostile, step: str) -> None:
-    body = b'{"type":"done"}'
-    _write((struct.pack("!I", len(body)) + body) * 3)
-    time.sleep(1000)
-
-
-def foreign_reason(module: Hostile, step: str) -> None:
-    """Claims a failure that returns the job to the queue: it would be run for ever."""
-    body = b'{"type":"failed","cause":{"reason":"shutdown","message":""}}'
-    _write(struct.pack("!I", len(body)) + body)
     time.sleep(1000)
 
 
@@ -346,42 +302,6 @@ def gets_without_reading(module: Hostile, step: str) -> None:
     while True:
         _write(_frame("get", name="large"))
         select.select([QUEUE], [], [])
-
-
-def two_gets(module: Hostile, step: str) -> None:
-    _write(_frame("get", name="slow") * 2)
-    time.sleep(1000)
-
-
-def put_after_get(module: Hostile, step: str) -> None:
-    _write(_frame("get", name="slow") + _frame("put", name="x", body="{}"))
-    time.sleep(1000)
-
-
-def get_with_a_huge_name(module: Hostile, step: str) -> None:
-    _write(_frame("get", name="x" * (7 << 20)))
-    time.sleep(1000)
-
-
-def get_of_another_path(module: Hostile, step: str) -> None:
-    _write(_frame("get", of="..", name="queue"))
-    time.sleep(1000)
-
-
-def put_of_another_path(module: Hostile, step: str) -> None:
-    _write(_frame("put", name="..", body="{}"))
-    time.sleep(1000)
-
-
-def put_of_a_huge_body(module: Hostile, step: str) -> None:
-    _write(_frame("put", name="x", body="x" * (7 << 20)))
-    time.sleep(1000)
-
-
-def get_after_the_answer(module: Hostile, step: str) -> None:
-    answer = "ready" if step == "init" else "done"
-    _write(_frame(answer) + _frame("get", name="x"))
-    time.sleep(1000)
 
 
 def half_a_get(module: Hostile, step: str) -> None:
@@ -454,10 +374,6 @@ def tool(module: Hostile, step: str) -> None:
     with subprocess.Popen(["sleep", "1000"]) as process:
         _say_ready(module)
         process.wait()
-
-
-def tell_open_files(module: Hostile, step: str) -> None:
-    logger.info("open files: {}", resource.getrlimit(resource.RLIMIT_NOFILE))
 
 
 def abandon(module: Hostile, step: str) -> None:
@@ -677,9 +593,6 @@ def ask_about_term(module: Hostile, step: str) -> None:
     modules.tool.run(["sh", "-c", script, "sh", module.task.note]).check()
 
 
-ACTS = {name: value for name, value in globals().items() if callable(value) and not name.startswith("_")}
-
-
 def _write(data: bytes, descriptor: int = QUEUE) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
@@ -687,10 +600,53 @@ def _write(data: bytes, descriptor: int = QUEUE) -> None:
 
 def _frame(kind: str, of: str = "hostile", **fields: str) -> bytes:
     """A message as it travels."""
-    body = json.dumps({"type": kind, **({"module": of} if fields else {}), **fields}).encode()
-    return struct.pack("!I", len(body)) + body
+    return _framed(json.dumps({"type": kind, **({"module": of} if fields else {}), **fields}).encode())
 
 
 def _say_ready(module: Hostile) -> None:
     if ready := module.task.get("ready"):
         Path(ready).write_text(str(os.getpid()))
+
+
+def _sending(make: Callable[[str], bytes]) -> Callable[[Hostile, str], None]:
+    """An act that writes what a step gives into the queue, and does nothing more."""
+
+    def act(module: Hostile, step: str) -> None:
+        _write(make(step))
+        time.sleep(1000)
+
+    return act
+
+
+def _framed(body: bytes) -> bytes:
+    return struct.pack("!I", len(body)) + body
+
+
+SENT: dict[str, Callable[[str], bytes]] = {
+    "garbage": lambda step: os.urandom(1000),
+    "nested_frame": lambda step: _framed(b'{"type":"progress","status":' + b"[" * 500_000),
+    "unasked_answer": lambda step: _frame("done") * 3,
+    # A failure that returns the job to the queue: it would be run for ever.
+    "foreign_reason": lambda step: _framed(b'{"type":"failed","cause":{"reason":"shutdown","message":""}}'),
+    "two_gets": lambda step: _frame("get", name="slow") * 2,
+    "put_after_get": lambda step: _frame("get", name="slow") + _frame("put", name="x", body="{}"),
+    "get_with_a_huge_name": lambda step: _frame("get", name="x" * (7 << 20)),
+    "get_of_another_path": lambda step: _frame("get", of="..", name="queue"),
+    "put_of_another_path": lambda step: _frame("put", name="..", body="{}"),
+    "put_of_a_huge_body": lambda step: _frame("put", name="x", body="x" * (7 << 20)),
+    "get_after_the_answer": lambda step: _frame("ready" if step == "init" else "done") + _frame("get", name="x"),
+}
+"""What acts write into the queue."""
+
+
+ACTS: dict[str, Callable[[Hostile, str], object]] = {
+    **{name: value for name, value in globals().items() if callable(value) and not name.startswith("_")},
+    **{name: _sending(make) for name, make in SENT.items()},
+    "system_exit": lambda module, step: sys.exit(7),
+    "os_exit": lambda module, step: os._exit(7),
+    "abort": lambda module, step: os.abort(),
+    "segfault": lambda module, step: ctypes.string_at(0),
+    "sigkill": lambda module, step: os.kill(os.getpid(), signal.SIGKILL),
+    "tell_open_files": lambda module, step: logger.info("open files: {}", resource.getrlimit(resource.RLIMIT_NOFILE)),
+}
+"""What the name of an act does."""

@@ -15,23 +15,6 @@ def open_database(directory: Path, schema: Schema = SCHEMA) -> Database:
     return Database(directory / "data.sqlite3", directory / "lock", schema, check=True)
 
 
-def test_its_files_are_private(tmp_path: Path) -> None:
-    """Only the owner reads the file and its log, and there is no memory shared with others."""
-    with contextlib.closing(open_database(tmp_path)) as database, database.transaction() as connection:
-        connection.execute("INSERT INTO things VALUES ('a', 1)")
-        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-
-    assert modes == {"data.sqlite3": 0o600, "data.sqlite3-wal": 0o600, "lock": 0o600}
-
-
-def test_it_has_one_owner(tmp_path: Path) -> None:
-    """It cannot be opened twice, and it can be opened again after it is closed."""
-    with contextlib.closing(open_database(tmp_path)), pytest.raises(BlockingIOError):
-        open_database(tmp_path)
-
-    open_database(tmp_path).close()
-
-
 @pytest.mark.parametrize(
     ("statement", "words"),
     [

@@ -1,17 +1,16 @@
 """The modules in examples/modules: each does what it is for, with real tools and servers."""
 
+import contextlib
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.testing import ModuleTester
+from tests.support.receiver import Receiver
 
 pytest_plugins = ["app.testing"]
 
@@ -24,41 +23,10 @@ def enabled(sisyphus: ModuleTester) -> None:
         sisyphus.enable(name, f"modules.{name}.{name.capitalize()}", paths=[EXAMPLES])
 
 
-class Taker(HTTPServer):
-    """Takes what is posted."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), TakerHandler)
-        self.status = 200
-        self.taken: list[tuple[str, str, Any]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class TakerHandler(BaseHTTPRequestHandler):
-    server: Taker
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.taken.append((self.path, self.headers["Authorization"], json.loads(body)))
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def taker() -> Iterator[Taker]:
-    with Taker() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def receiver() -> Iterator[Receiver]:
+    with contextlib.closing(Receiver()) as receiver:
+        yield receiver
 
 
 def test_ssim(sisyphus: ModuleTester) -> None:
@@ -102,36 +70,39 @@ def test_loudness_of_silence(sisyphus: ModuleTester) -> None:
     assert record["message"] == "Failed to run task: clip.mkv: is silent"
 
 
-def test_webhook(sisyphus: ModuleTester, taker: Taker) -> None:
+def test_webhook(sisyphus: ModuleTester, receiver: Receiver) -> None:
     """It posts what the tasks before it came to, with the operator's token, which no record shows."""
-    settings = {"url": f"{taker.url}/hook?key=pepper-4711", "token": "pepper-4711"}
+    settings = {"url": f"{receiver.url}/hook?key=pepper-4711", "token": "pepper-4711"}
     sisyphus.enable("webhook", "modules.webhook.Webhook", settings=settings)
     source = str(sisyphus.make_clip(audio=""))
     compare = ("ssim", {"source": source, "encode": source})
     record = sisyphus.run(compare, ("webhook", {"text": "done"}))
-    taker.status = 500
+    receiver.status = 500
     refused = sisyphus.run(("webhook", {}))
 
     assert record["tasks"][1]["results"] == {"status": 200}
-    path, authorization, body = taker.taken[0]
-    assert (path, authorization) == ("/hook?key=pepper-4711", "Bearer pepper-4711")
+    told = receiver.taken[0]
+    body = told.json
+    assert (told.path, told.headers["Authorization"]) == ("/hook?key=pepper-4711", "Bearer pepper-4711")
     assert body["text"] == "done"
     assert body["tasks"] == [{"module": "ssim", "result": "completed", "results": {"ssim": 1.0}}]
     assert refused["message"].startswith("Failed to run task: the webhook was not taken: 500 Server Error")
     assert "4711" not in json.dumps(refused)
 
 
-def test_refresh(sisyphus: ModuleTester, taker: Taker) -> None:
+def test_refresh(sisyphus: ModuleTester, receiver: Receiver) -> None:
     """It tells the library's server which files have changed; without its settings, nothing is run."""
-    taker.status = 204
-    sisyphus.enable("refresh", "modules.refresh.Refresh", settings={"url": f"{taker.url}/", "token": "pepper"})
+    receiver.status = 204
+    sisyphus.enable("refresh", "modules.refresh.Refresh", settings={"url": f"{receiver.url}/", "token": "pepper"})
     sisyphus.enable("bare", "modules.refresh.Refresh")
     record = sisyphus.run(("refresh", {"paths": ["/media/film.mkv"]}))
     bare = sisyphus.run(("bare", {"paths": ["/media/film.mkv"]}))
 
     assert record["completed"], record
     update = {"Path": "/media/film.mkv", "UpdateType": "Modified"}
-    assert taker.taken == [("/Library/Media/Updated", 'MediaBrowser Token="pepper"', {"Updates": [update]})]
+    (told,) = receiver.taken
+    assert (told.path, told.json) == ("/Library/Media/Updated", {"Updates": [update]})
+    assert told.headers["Authorization"] == 'MediaBrowser Token="pepper"'
     assert bare["error"]["step"] == "validate"
     assert len(bare["error"]["problems"]) == 2
 

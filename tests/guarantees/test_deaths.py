@@ -68,7 +68,7 @@ DEATHS: dict[str, tuple[dict[str, Any], tuple[str, dict[str, Any]], dict[str, An
     for name in ("SIGBUS", "SIGFPE", "SIGILL", "SIGTERM", "SIGXCPU", "SIGSYS")
 } | {
     f"tool dies of {name}": (
-        ONCE, tool(f"kill -{name[3:]} $$"), {"reason": "signal", "signal": name}, f"sh was killed by {name}",
+        ONCE, tool(f"kill -{name[3:]} $$"), {"reason": "signal", "signal": name}, rf"sh was killed by {name} \([a-z]",
     )
     for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGKILL", "SIGTERM", "SIGPIPE")
 }  # fmt: skip

@@ -94,18 +94,6 @@ def test_race(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.mkv"]
 
 
-@pytest.mark.parametrize("name", ["-x.mkv", "a:b.mkv", "a b'\n\"$.mkv", "\udcff.mkv", ".mkv", "noext", "*[a].mkv"])
-def test_odd_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Odd names work, relative ones too, and the temporary one cannot be taken for an option or a protocol."""
-    monkeypatch.chdir(tmp_path)
-    with Output(name) as output:
-        write(output)
-        output.commit()
-
-    assert output.temporary.startswith("./.")
-    assert names(tmp_path) == [name]
-
-
 def test_long_names(tmp_path: Path) -> None:
     """A name as long as can be is cut in the temporary one, between characters, and the extension kept."""
     target = tmp_path / ("é" * 125 + ".mkv")
@@ -195,13 +183,3 @@ def test_mode(mode: int, tmp_path: Path) -> None:
     assert during == mode | 0o600
     assert stat.S_IMODE(target.stat().st_mode) == mode
     assert target.read_text() == "new"
-
-
-def test_discard(tmp_path: Path) -> None:
-    """A fresh instance with the same tag removes what the first left."""
-    target = str(tmp_path / "a.mkv")
-    Path(Output(target, tag="job").temporary).touch()
-
-    Output(target, tag="job").discard()
-
-    assert names(tmp_path) == []

@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from unittest.mock import Mock
 import psutil
 import pytest
 
-from app.exceptions import RunError, Unfit, ValidationError
+from app.exceptions import RunError, Unfit
 from modules import tool
 from tests.support.media import Interrupted, terminated_when
 
@@ -50,52 +49,6 @@ def test_lines() -> None:
     assert lines == ["a", "b", "c", "�d"]
     assert done.stderr == ("e", "f")
     assert done.check() is done
-
-
-def test_no_shell(tmp_path: Path) -> None:
-    """Arguments arrive as they are."""
-    odd = ["a b", "$(touch x)", "'", "\n", "-", "\udcff"]
-    lines: list[str] = []
-
-    tool.run([sys.executable, "-c", "import sys; print(ascii(sys.argv[1:]))", *odd], on_line=lines.append).check()
-
-    assert lines == [ascii(odd)]
-
-
-def test_exit_status() -> None:
-    """A failure names the tool, the status, its last words and the command line."""
-    with pytest.raises(RunError) as caught:
-        tool.run(shell("echo first >&2; echo 'no such codec' >&2; exit 3")).check()
-
-    error = caught.value
-    assert error.message.startswith("sh exited with status 3: no such codec; the command was: sh -c 'echo first")
-    assert (error.exit_status, error.signal, error.stderr) == (3, None, ("first", "no such codec"))
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (signal.SIGSEGV, "sh was killed by SIGSEGV (segmentation fault)"),
-        (signal.SIGKILL, "sh was killed by SIGKILL (killed)"),
-    ],
-)
-def test_killed(number: signal.Signals, words: str) -> None:
-    """A tool that a signal killed is said to have been, in words."""
-    with pytest.raises(RunError) as caught:
-        tool.run(shell(f"kill -{number} $$")).check()
-
-    assert caught.value.message.startswith(words)
-    assert (caught.value.exit_status, caught.value.signal) == (None, number.name)
-
-
-def test_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A tool that is not there is named, with what to install."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    with pytest.raises(RunError, match=r"ffprobe is not installed, or not on PATH \(install ffmpeg\)"):
-        tool.run(["ffprobe"])
-    with pytest.raises(ValidationError, match="HandBrakeCLI is not installed"):
-        tool.require("HandBrakeCLI")
 
 
 @pytest.mark.parametrize(

@@ -253,13 +253,6 @@ def test_an_unknown_route_is_not_found(api: Api, path: str) -> None:
     assert (answer.status_code, list(answer.json())) == (404, ["message"])
 
 
-def test_a_wrong_method_is_refused(api: Api) -> None:
-    """A route that does not know a method says so in JSON."""
-    answer = api("PUT", "/queue")
-
-    assert (answer.status_code, list(answer.json())) == (405, ["message"])
-
-
 # --- odd names ---
 
 

@@ -9,8 +9,6 @@ from tests.support.media import look, make_clip
 
 LEAD = ["mkvmerge", "--gui-mode", "--output", "/out/.muxed.part.mkv"]
 
-MODULES = {"mkvmerge": "modules.mkvmerge.Mkvmerge", "mkvextract": "modules.mkvextract.Mkvextract"}
-
 SUBTITLES = "1\n00:00:00,200 --> 00:00:01,500\nHello\n\n"
 
 STYLED = """[Script Info]
@@ -83,17 +81,3 @@ def halve(path: Path, name: str) -> Path:
     cut = path.with_name(name)
     cut.write_bytes(data[: len(data) // 2])
     return cut
-
-
-def damage(directory: Path, writer: str, end: float = 1.0) -> Path:
-    """Six seconds of film, in whose file there are zeros from the middle to `end`."""
-    whole = make_clip(directory / "whole.mkv", seconds=6)
-    if writer == "mkvmerge":  # which writes how long tracks are at the end, where it is lost
-        mkvmerge("-o", directory / "muxed.mkv", "--cluster-length", "500ms", whole)
-        whole = directory / "muxed.mkv"
-    data = bytearray(whole.read_bytes())
-    hole = slice(len(data) // 2, int(len(data) * end))
-    data[hole] = bytes(len(data[hole]))
-    damaged = directory / "damaged.mkv"
-    damaged.write_bytes(data)
-    return damaged

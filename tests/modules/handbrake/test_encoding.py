@@ -262,17 +262,6 @@ def test_no_room(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             module.run()
 
 
-def test_crash(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A HandBrakeCLI that crashes is named with its signal, and not stdbuf that started it."""
-    stand_in(tmp_path / "bin", "kill -SEGV $$", monkeypatch)
-    with pytest.raises(
-        RunError, match=r"^HandBrakeCLI was killed by SIGSEGV \(segmentation fault\); the command was: H"
-    ):
-        Handbrake(task(film, tmp_path / "out.mkv")).run()
-
-    assert os.listdir(tmp_path) == ["bin"]
-
-
 def test_vanishing_directory(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A target directory that vanishes while HandBrakeCLI is at work is an error."""
     (tmp_path / "there").mkdir()

@@ -174,18 +174,6 @@ def test_sizes(film: Path, large: Path, vobsub: Path, here: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("asked", ["fra", "fre", "FRA", "fr"])
-def test_all_codes_of_a_language(asked: str, tmp_path: Path) -> None:
-    """A language is found by each of its codes."""
-    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nBonjour\n")
-    mkvmerge("-o", tmp_path / "a.mkv", "--language", "0:fre", tmp_path / "a.srt")
-    entry = {"id": 0, "language": asked, "filename": str(tmp_path / "b.srt")}
-
-    carry_out({"source": str(tmp_path / "a.mkv"), "tracks": [entry]})
-
-    assert "Bonjour" in (tmp_path / "b.srt").read_text()
-
-
 def test_half_an_extract(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool that exits with 0, and has written half of a track, is not believed."""
     cut = f'for f in "{tmp_path}"/.half.*; do truncate -s $(($(stat -c %s "$f") / 2)) "$f"; done'

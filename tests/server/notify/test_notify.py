@@ -2,72 +2,41 @@
 
 import contextlib
 import hmac
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from tests.server.conftest import make_database
 from tests.support.api_server import OUTCOME, Api, Process, connected, serving
+from tests.support.receiver import Receiver
 from tests.support.waiting import pass_time, until
 
 PEPPER = "pepper-4711"
 
 
-class Receiver:
-    """Takes messages, and answers with `status`."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.asked = 0
-        self.taken: list[dict[str, Any]] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.asked += 1
-                if receiver.status == 200:
-                    receiver.taken.append({"headers": dict(self.headers), "body": body, **json.loads(body)})
-                self.send_response(receiver.status)
-                self.send_header("Location", "/elsewhere")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self._server.server_address[1]}"
-        self._thread = Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
+class Hook(Receiver):
+    """Takes word of events."""
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        return [event for message in list(self.taken) for event in message["events"]]
+        return [event for message in list(self.taken) for event in message.json["events"]]
 
     def await_events(self, count: int) -> list[dict[str, Any]]:
         return until(lambda: len(self.events) >= count and self.events, f"{count} events", 60)  # type: ignore[no-any-return]
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with contextlib.closing(Receiver()) as receiver:
+def receiver() -> Iterator[Hook]:
+    with contextlib.closing(Hook()) as receiver:
         yield receiver
 
 
 @pytest.fixture
-def table(receiver: Receiver, tmp_path: Path) -> dict[str, Any]:
+def table(receiver: Hook, tmp_path: Path) -> dict[str, Any]:
     """`[tool.server.notify]` with the receiver as its only target."""
     (tmp_path / "secret").write_text(f"{PEPPER}\n")
     target = {"webhook": f"http://anna:{PEPPER}@{receiver.address}/{PEPPER}", "secret": f"file:{tmp_path}/secret"}
@@ -82,7 +51,7 @@ def end_job(api: Api, title: str, failed: bool = True) -> str:
     return job_id
 
 
-def test_a_webhook_is_signed(database: Path | str, receiver: Receiver, table: dict[str, Any]) -> None:
+def test_a_webhook_is_signed(database: Path | str, receiver: Hook, table: dict[str, Any]) -> None:
     """A failed job is one message, whose signature holds for its time and body; others are told only if wanted."""
     with serving(database, notify=table) as api:
         end_job(api, "good", failed=False)
@@ -91,12 +60,12 @@ def test_a_webhook_is_signed(database: Path | str, receiver: Receiver, table: di
         job_id = end_job(api, "bad")
         (event,) = receiver.await_events(1)
     message = receiver.taken[0]
-    seconds, signature = (part.partition("=")[2] for part in message["headers"]["X-Sisyphus-Signature"].split(","))
-    expected = hmac.digest(PEPPER.encode(), seconds.encode() + b"." + message["body"], "sha256").hex()
+    seconds, signature = (part.partition("=")[2] for part in message.headers["X-Sisyphus-Signature"].split(","))
+    expected = hmac.digest(PEPPER.encode(), seconds.encode() + b"." + message.body, "sha256").hex()
 
     assert hmac.compare_digest(signature, expected)
     assert abs(time.time() - int(seconds)) < 60
-    assert (message["count"], message["counts"]) == (1, {"failed": 1})
+    assert (message.json["count"], message.json["counts"]) == (1, {"failed": 1})
     assert event.items() >= {"id": f"failed {job_id}", "event": "failed", "job_id": job_id}.items()
     assert event.items() >= {"job_title": "bad", "hostname": "encoder01", "message": "it has no end"}.items()
 
@@ -104,7 +73,7 @@ def test_a_webhook_is_signed(database: Path | str, receiver: Receiver, table: di
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [503, 302], ids=["refuses", "leads elsewhere"])
 def test_a_flood_is_bundled_and_sent_again(
-    tmp_path: Path, database: Path | str, receiver: Receiver, table: dict[str, Any], status: int
+    tmp_path: Path, database: Path | str, receiver: Hook, table: dict[str, Any], status: int
 ) -> None:
     """What a target does not take is sent again, also after a kill, as one message that counts; no secret is logged."""
     receiver.status = status
@@ -128,14 +97,14 @@ def test_a_flood_is_bundled_and_sent_again(
     message = receiver.taken[0]
 
     assert len(receiver.taken) == 1, "sent once, also after another start"
-    assert (message["count"], message["counts"]) == (120, {"failed": 120})
-    assert [event["job_id"] for event in message["events"]] == ids[:100]
+    assert (message.json["count"], message.json["counts"]) == (120, {"failed": 120})
+    assert [event["job_id"] for event in message.json["events"]] == ids[:100]
     assert log.count("'ops'") == 1
     assert f"{status}; next try in" in log
     assert PEPPER not in log + process.log + shown
 
 
-def test_servers_of_one_database_send_once(tmp_path: Path, receiver: Receiver, table: dict[str, Any]) -> None:
+def test_servers_of_one_database_send_once(tmp_path: Path, receiver: Hook, table: dict[str, Any]) -> None:
     """Of two servers one sends each event, whichever of them has written it."""
     database = make_database("postgresql", tmp_path)
     with serving(database, notify=table) as one, serving(database, notify=table) as other:
@@ -146,10 +115,10 @@ def test_servers_of_one_database_send_once(tmp_path: Path, receiver: Receiver, t
         pass_time(3.0)
 
     assert Counter(event["job_id"] for event in receiver.events) == Counter(ids)
-    assert sum(message["count"] for message in receiver.taken) == 22
+    assert sum(message.json["count"] for message in receiver.taken) == 22
 
 
-def test_lost_workers_and_a_stuck_queue(database: Path | str, receiver: Receiver, table: dict[str, Any]) -> None:
+def test_lost_workers_and_a_stuck_queue(database: Path | str, receiver: Hook, table: dict[str, Any]) -> None:
     """A worker that vanishes, and jobs that nobody takes, are told once, also across a restart; a busy farm is not."""
     quick = {"vanished_after": 3.0, "notify": table}
 
@@ -178,7 +147,7 @@ def test_lost_workers_and_a_stuck_queue(database: Path | str, receiver: Receiver
 
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
-def test_apprise(tmp_path: Path, receiver: Receiver, table: dict[str, Any]) -> None:
+def test_apprise(tmp_path: Path, receiver: Hook, table: dict[str, Any]) -> None:
     """Apprise gets a title that counts, and a line for each of the first events."""
     table["targets"]["ops"] = {"apprise": f"json://{receiver.address}", "events": ["failed", "completed"]}
     receiver.status = 200
@@ -187,7 +156,7 @@ def test_apprise(tmp_path: Path, receiver: Receiver, table: dict[str, Any]) -> N
         for number in range(11):
             end_job(api, f"good {number}", failed=False)
         until(lambda: receiver.taken, "a message", 60)
-    told = receiver.taken[0]
+    told = receiver.taken[0].json
     lines = told["message"].splitlines()
 
     assert told["title"] == "Sisyphus: 1 failed, 11 completed"

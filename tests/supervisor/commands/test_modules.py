@@ -1,6 +1,5 @@
 """`sisyphus-client modules`: what is enabled, its tools and limits, and what is wrong with it."""
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.modules.steps import put_program
 from tests.support.supervised import Supervised
 
 
@@ -26,16 +26,9 @@ def rows(printed: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts an ffmpeg that does what a script says first into PATH."""
-
-    def put(script: str) -> None:
-        file = tmp_path / "ffmpeg"
-        file.write_text(f"#!/bin/sh\n{script}\n")
-        file.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-
-    return put
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], object]:
+    """Puts an ffmpeg that does what a script says first into PATH; the script may call the real one."""
+    return lambda script: put_program(tmp_path / "bin", "ffmpeg", script, monkeypatch)
 
 
 def test_table(supervised: Supervised) -> None:
@@ -78,7 +71,7 @@ def test_missing_tool(supervised: Supervised, tmp_path: Path, monkeypatch: pytes
         ("echo hello", "ffmpeg does not tell its version"),
     ],
 )
-def test_broken_tool(supervised: Supervised, fake: Callable[[str], None], script: str, said: str) -> None:
+def test_broken_tool(supervised: Supervised, fake: Callable[[str], object], script: str, said: str) -> None:
     """A tool that does not even tell its version cannot run."""
     fake(script)
 
@@ -122,15 +115,13 @@ def test_nothing_enabled(supervised: Supervised) -> None:
     assert (done.returncode, rows(done.stdout)) == (0, {})
 
 
-def test_probe(supervised: Supervised, tmp_path: Path, fake: Callable[[str], None]) -> None:
+def test_probe(supervised: Supervised, tmp_path: Path, fake: Callable[[str], object]) -> None:
     """Encoders are tried, not only listed: those that work are named, and why the others do not."""
-    real = shutil.which("ffmpeg")
     listing = (
         " V....D libx264 x\n V....D h264_nvenc x (codec h264)\n A....D aac x\n S..... dvbsub x\n V..... none_such x\n"
     )
     (tmp_path / "listing").write_text(listing)
-    script = f'case "$*" in *-encoders*) cat "{tmp_path}/listing";; *) exec {real} "$@";; esac'
-    fake(script)
+    fake(f'case "$*" in *-encoders*) cat "{tmp_path}/listing";; *) exec ffmpeg "$@";; esac')
 
     done = supervised.command("modules", "--probe")
 
@@ -141,12 +132,9 @@ def test_probe(supervised: Supervised, tmp_path: Path, fake: Callable[[str], Non
     assert done.returncode == 0
 
 
-def test_probe_without_any(supervised: Supervised, fake: Callable[[str], None]) -> None:
+def test_probe_without_any(supervised: Supervised, fake: Callable[[str], object]) -> None:
     """A tool none of whose encoders works cannot run."""
-    script = (
-        'case "$*" in *-encoders*) echo " V....D libx264 x";; *-version*) echo ffmpeg version 5.1;; *) exit 3;; esac'
-    )
-    fake(script)
+    fake('case "$*" in *-encoders*) echo " V....D libx264 x";; *-version*) echo ffmpeg version 5.1;; *) exit 3;; esac')
 
     done = supervised.command("modules", "--probe")
 
@@ -156,14 +144,13 @@ def test_probe_without_any(supervised: Supervised, fake: Callable[[str], None]) 
 
 
 @pytest.mark.slow
-def test_probe_of_all(supervised: Supervised, fake: Callable[[str], None]) -> None:
+def test_probe_of_all(supervised: Supervised, fake: Callable[[str], object]) -> None:
     """Of the ffmpeg that is installed, the software encoders that every build has work, whatever hardware is there.
 
     The listing is cut down to these and some for hardware: all two hundred of them take a minute.
     """
     kept = "libx264|mpeg4|aac|flac|ffv1|srt|_nvenc|_vaapi"
-    script = f'case "$*" in *-encoders*) {{real}} "$@" | grep -E "{kept}";; *) exec {{real}} "$@";; esac'
-    fake(script.format(real=shutil.which("ffmpeg")))
+    fake(f'case "$*" in *-encoders*) ffmpeg "$@" | grep -E "{kept}";; *) exec ffmpeg "$@";; esac')
 
     done = supervised.command("modules", "--probe")
 

@@ -25,12 +25,6 @@ from tests.support.waiting import until
 # --- what it keeps ---
 
 
-def test_a_new_one_is_empty(state: Path) -> None:
-    """It is made where there is none, its directory too, and nothing is in it."""
-    assert written(state) == ([], [])
-    assert written(state) == ([], [])
-
-
 def test_a_job_is_kept_until_its_verdict(state: Path) -> None:
     """Each stage of a job is found again by one that opens the journal after it."""
     document = '{"job_id": "j", "job_title": "\\ud800 \u20ac", "tasks": []}'
@@ -185,19 +179,6 @@ def test_a_job_is_begun_once(state: Path) -> None:
     change(state, go)
 
     assert [(entry.job_id, entry.document) for entry in written(state)[0]] == [("j", "{}"), ("k", "{}")]
-
-
-def test_an_id_that_no_disk_can_hold(state: Path) -> None:
-    """An id with half a character in it, which JSON can hold and UTF-8 cannot, is an error and no crash."""
-
-    async def go(journal: Journal) -> None:
-        with pytest.raises(JournalError):
-            await journal.begin("\ud800", "{}", NOON)
-        await journal.begin("k", "{}", NOON)
-
-    change(state, go)
-
-    assert [entry.job_id for entry in written(state)[0]] == ["k"]
 
 
 def test_it_costs_an_fsync(state: Path) -> None:

@@ -140,18 +140,3 @@ def test_a_kill_between_telling_and_hearing(farm: Farm, client: Client) -> None:
 
     assert len(farm.calls(f"PATCH /jobs/{job_id}/completed")) <= 2  # it cannot know that it had sent it
     assert len(farm.verdicts) == 2
-
-
-def test_a_stop_does_not_wait_for_ever_to_tell(farm: Farm, client: Client) -> None:
-    """A client that is asked to stop while the server takes no verdicts leaves, and tells them at its next start."""
-    farm.misbehave("PATCH /jobs/*", status(503))
-    job_id = farm.post(BENIGN)
-    client.start()
-    await_ends(client, 1)
-    ended = client.stop()
-    farm.behave()
-    client.start()
-    verdict = farm.await_verdict(job_id)
-
-    assert ended == 0
-    assert not verdict.failed
