@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 from loguru import logger
 
 from app.config import ConfigError
@@ -305,14 +306,6 @@ def _events(directory: str, stop: threading.Event) -> Iterator[set[str]]:
 
 def _file_system(directory: str) -> str:
     """The type of the file system that a directory is on."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError as error:
-        raise ConfigError(f"/proc/self/mountinfo: cannot be read: {error.strerror}") from error
-    best, kind = "", ""
-    for line in lines:
-        fields = line.split()
-        place = os.fsdecode(re.sub(rb"\\(\d{3})", lambda found: bytes([int(found[1], 8)]), fields[4]))
-        if len(place) >= len(best) and f"{directory}/".startswith(f"{place.rstrip('/')}/"):
-            best, kind = place, os.fsdecode(fields[fields.index(b"-") + 1])
-    return kind
+    mounts = psutil.disk_partitions(all=True)
+    above = [mount for mount in mounts if f"{directory}/".startswith(f"{mount.mountpoint.rstrip('/')}/")]
+    return max(reversed(above), key=lambda mount: len(mount.mountpoint)).fstype  # the last one hides others there
