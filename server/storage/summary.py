@@ -113,8 +113,8 @@ def _head_added_at(db: Connection) -> datetime | None:
 
 def _count(db: Connection, condition: ColumnElement[bool]) -> dict[int, int]:
     """How many jobs fulfil a condition, by the number of their need."""
-    grouped = db.execute(select(jobs.c.need, func.count()).where(condition).group_by(jobs.c.need))
-    return dict(grouped.tuples().all())
+    grouped = select(jobs.c.need, func.count()).where(condition).group_by(jobs.c.need)
+    return dict(db.execute(grouped).all())
 
 
 def _count_ended(db: Connection, now: datetime) -> list[Hour]:
