@@ -16,9 +16,9 @@ from server.models import NewJobBody
 from server.services import Served, Services
 from server.storage.needs import Need
 from server.storage.tables import to_text
-from server.transport import MAX_BODY, Json, decode, in_words
+from server.transport import Json, StrictRoute, decode, in_words
 
-submission = APIRouter(prefix="/farm", include_in_schema=False)
+submission = APIRouter(prefix="/farm", route_class=StrictRoute, include_in_schema=False)
 
 FINE = ("waiting for a free worker", "the queue is disabled", "every worker that can do it is")
 """How the reasons begin for which jobs wait that will be done some time."""
@@ -30,12 +30,7 @@ async def check(request: Request, served: Served, title: str = "") -> Response:
 
     `title` is for a job without one. The text is not the job itself: JavaScript would round large numbers.
     """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise HTTPException(413, f"The file is larger than {MAX_BODY >> 20} MiB.")
-    return Json(await run_in_threadpool(_check, served, bytes(body), title))
+    return Json(await run_in_threadpool(_check, served, await request.body(), title))
 
 
 def _check(services: Services, body: bytes, title: str) -> dict[str, Any]:
