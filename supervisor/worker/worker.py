@@ -148,7 +148,11 @@ class Worker:
         """Run the slots to their end; heartbeats and the outbox go on until then."""
         beating = [asyncio.create_task(heartbeat.keep_beating()) for heartbeat in self._heartbeats]
         sending = [context.outbox.keep_sending(), context.log_outbox.keep_sending()]
-        others = [*sending, context.trouble.keep_looking(), self._keep_hours(), self._tell_systemd(context)]
+        others = [*sending, context.trouble.keep_looking()]
+        if self._settings.work_hours:
+            others.append(self._keep_hours())
+        if self._notifier.is_wanted:
+            others.append(self._tell_systemd(context))
         self._slots_running = asyncio.create_task(self._run_slots(context))
         tasks = [self._slots_running, *beating, *map(asyncio.create_task, others)]
         try:
