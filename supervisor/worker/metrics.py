@@ -9,8 +9,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
-import psutil
-
 from supervisor.worker.control import WorkerContext
 from supervisor.worker.slot import Slot
 
@@ -108,6 +106,8 @@ class WorkerMetrics:
         return "idle" if slot.standing.may_take.is_set() else "disabled"
 
     def _memory(self, context: WorkerContext) -> dict[str, int]:
+        import psutil  # slow to import, and only for this
+
         memory = {"supervisor": psutil.Process().memory_info().rss}
         with contextlib.suppress(psutil.Error):  # it is lost, and another one starts
             memory["zygote"] = psutil.Process(context.runtime.zygote.pid).memory_info().rss
