@@ -1,9 +1,8 @@
-"""The error of a failed call, and what requests and urllib3 say about its cause."""
+"""The error of a failed call, and what urllib3 says about its cause."""
 
 from collections.abc import Iterator
 
-import requests
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, TimeoutError
 
 
 class SessionError(Exception):
@@ -29,9 +28,7 @@ def reason(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
-    if isinstance(error, requests.exceptions.InvalidSchema) and "SOCKS" in str(error):
-        return "a SOCKS proxy needs the package PySocks: pip install PySocks"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, TimeoutError):
         return "no response in time"
     innermost = list(_causes(error))[-1]
     return str(innermost) or type(innermost).__name__
@@ -48,7 +45,7 @@ def is_dropped(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes, the outermost first. requests and urllib3 put a cause into `args`, `reason` or
+    """Yield an error and its causes, the outermost first. urllib3 puts a cause into `args`, `reason` or
     `__context__`."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
