@@ -7,6 +7,7 @@ cannot be written is left out, and no job waits for it.
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -32,6 +33,9 @@ SLACK = MAX_LOG // 4
 MAX_FILES, MAX_AGE = 200, 7 * 86400.0
 """Logs that are kept here, and seconds for which they are."""
 
+SWEEP_EVERY = 50
+"""Logs that are read between two looks for those that are too many or too old."""
+
 MAX_WAITING = 1 << 20
 """Characters that wait for a slow disk. Further lines are left out."""
 
@@ -53,6 +57,7 @@ class JobLogs:
         self._waiting: dict[str, list[str]] = {}
         self._size = 0
         self._is_failing = False
+        self._reads = itertools.count()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -114,7 +119,8 @@ class JobLogs:
 
     def _read(self, job_id: str) -> bytes:
         self._write()
-        self._sweep()
+        if next(self._reads) % SWEEP_EVERY == 0:
+            self._sweep()
         try:
             return _cut(self._file(job_id).read_bytes())
         except OSError:  # too old to be kept, or never written, which was said then

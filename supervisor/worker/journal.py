@@ -219,17 +219,17 @@ class Journal:
         """Return the items that are not acknowledged, the oldest first."""
         return await self._do(self._read_outbox)
 
-    async def queue_verdict(self, job_id: str, verdict: dict[str, Any]) -> OutboxItem:
-        """Replace a job by its verdict, as the server is to get it."""
-        return await self._queue(job_id, "verdict", json.dumps(verdict, allow_nan=False))
+    async def queue_verdict(self, job_id: str, verdict: dict[str, Any], with_log: bool = False) -> list[OutboxItem]:
+        """Replace a job by its verdict, as the server is to get it; `with_log` also by an order to send its log."""
+        bodies: dict[OutboxKind, str] = {"verdict": json.dumps(verdict, allow_nan=False)}
+        if with_log:
+            bodies["log"] = ""
+        return await self._queue(job_id, bodies)
 
     async def queue_return(self, job_id: str, document: str) -> OutboxItem:
         """Replace a job by an order to put it back into the server's queue."""
-        return await self._queue(job_id, "return", document)
-
-    async def queue_log(self, job_id: str) -> OutboxItem:
-        """The log of a job that has its verdict is to be sent."""
-        return await self._queue(job_id, "log", "")
+        (item,) = await self._queue(job_id, {"return": document})
+        return item
 
     async def mark_doubtful(self, item: OutboxItem) -> None:
         """A returned job is about to be posted: after a crash, the server may have it."""
@@ -248,14 +248,17 @@ class Journal:
         """Delete the acknowledged items on disk."""
         await self._write("")
 
-    async def _queue(self, job_id: str, kind: OutboxKind, body: str) -> OutboxItem:
-        def queue() -> int | None:
+    async def _queue(self, job_id: str, bodies: dict[OutboxKind, str]) -> list[OutboxItem]:
+        def queue() -> list[OutboxItem]:
+            statement = "INSERT INTO outbox (job_id, kind, body) VALUES (?, ?, ?)"
             with self._transaction() as connection:
                 connection.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
-                statement = "INSERT INTO outbox (job_id, kind, body) VALUES (?, ?, ?)"
-                return connection.execute(statement, (job_id, kind, body)).lastrowid
+                return [
+                    OutboxItem(connection.execute(statement, (job_id, kind, body)).lastrowid, job_id, kind, body)
+                    for kind, body in bodies.items()
+                ]
 
-        return OutboxItem(await self._do(queue), job_id, kind, body)
+        return await self._do(queue)
 
     async def _write(self, statement: str, *values: Any) -> None:
         def write() -> None:

@@ -55,15 +55,6 @@ class Outbox:
         self._items.append(item)
         self._filled.set()
 
-    async def queue_log(self, job_id: str) -> None:
-        """Send the log of a job, unless the server is known to take none."""
-        if LOGS not in self._session.offers and self._session.asked.is_set():
-            return
-        try:
-            self.add(await self._journal.queue_log(job_id))
-        except JournalError:  # its verdict has met the same trouble, which is noted
-            self.add(OutboxItem(None, job_id, "log", ""))
-
     def holds(self, job_id: str) -> bool:
         """Return whether an item about this job is unsent."""
         return any(item.job_id == job_id for item in self._items)

@@ -16,7 +16,7 @@ from loguru import logger
 from rich.filesize import decimal
 
 from ipc.messages import Cause
-from supervisor.api.client import PolledJob, WorkerOrders
+from supervisor.api.client import LOGS, PolledJob, WorkerOrders
 from supervisor.api.errors import SessionError
 from supervisor.isolation import sampler
 from supervisor.isolation.failure import StopOrder
@@ -311,12 +311,17 @@ class Slot:
         reason = info.get("error", {}).get("reason")
         result = "cancelled" if reason == "cancelled" else "failed" if verdict["failed"] else "completed"
         self._context.results[result] += 1
-        item = await self._write(self._context.journal.queue_verdict(job.job_id, verdict))
-        self._queue(item or OutboxItem(None, job.job_id, "verdict", json.dumps(verdict)))
+        session, job_id = self._context.session, job.job_id
+        with_log = LOGS in session.offers or not session.asked.is_set()
+        items = await self._write(self._context.journal.queue_verdict(job_id, verdict, with_log))
+        unwritten = [OutboxItem(None, job_id, "verdict", json.dumps(verdict)), OutboxItem(None, job_id, "log", "")]
+        item, *logs = items or unwritten[: 1 + with_log]
+        self._queue(item)
         try:
             await self._run_hook(job, info)
         finally:  # its lines belong to the log
-            self._control.start_task(self._context.log_outbox.queue_log(job.job_id))
+            for log in logs:
+                self._context.log_outbox.add(log)
 
     async def _run_hook(self, job: UnfinishedJob, info: dict[str, Any]) -> None:
         """Run the operator's command for a job that has its verdict. Signals and orders act on it as on a job."""

@@ -142,7 +142,7 @@ def test_numbers_of_debts_are_not_used_again(state: Path) -> None:
     """A debt that is settled late cannot take one with it that was made since."""
 
     async def owe_and_settle(journal: Journal) -> int | None:
-        debt = await journal.queue_verdict("a", {})
+        (debt,) = await journal.queue_verdict("a", {})
         journal.acknowledge(debt)
         await journal.flush()
         return debt.number
@@ -487,7 +487,7 @@ def test_one_of_version_1_is_upgraded(state: Path) -> None:
     async def go(journal: Journal) -> tuple[frozenset[str], int | None]:
         workers = await journal.remember_workers(["mine"])
         await journal.finish_task("k", 0, {"module": "c"})
-        return workers, (await journal.queue_verdict("last", {})).number
+        return workers, (await journal.queue_verdict("last", {}))[0].number
 
     file = make_version_1(state)
     first = written(state)
@@ -588,7 +588,7 @@ WRITES = """
             await journal.finish_task(job_id, 0, {"module": "a"})
             say("finished", job_id)
             if number % 3 == 0:
-                debt = await journal.queue_verdict(job_id, {"of": job_id})
+                (debt,) = await journal.queue_verdict(job_id, {"of": job_id})
                 say("owed", job_id)
             elif number % 3 == 1:
                 debt = await journal.queue_return(job_id, job_id)

@@ -101,7 +101,7 @@ def test_no_room_is_an_error_and_no_harm(request: pytest.FixtureRequest, tmp_pat
 
     async def go(journal: Journal) -> None:
         await journal.begin("before", "{}", NOON)
-        owed = await journal.queue_verdict("told", {})
+        (owed,) = await journal.queue_verdict("told", {})
         journal.acknowledge(owed)
         with filled(state) if how == "full disk" else files_limited_to(100_000):
             try:
