@@ -10,11 +10,11 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
+import requests
 
 from app.config import Settings, shown_url
 from app.formats import quote_part
@@ -32,7 +32,7 @@ WAITING_POLLS, ORDERS, LOGS = "waiting polls", "orders", "logs"
 SHORTEST_WAIT = 1.0
 """Seconds between two polls of which the first was cut, at least."""
 
-_CUT = {0, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+_CUT = {0, requests.codes.request_timeout, requests.codes.bad_gateway, requests.codes.gateway_timeout}
 
 QUEUE_ENDS = 256 << 10
 """Bytes at each end of `GET /queue` in which its `attributes` are looked for: the jobs between may be any size."""
@@ -313,11 +313,11 @@ def _read_nothing(response: Response) -> None:
 
 
 def _read_orders(response: Response) -> WorkerOrders | None:
-    return _reader_of(WorkerOrders)(response) if response.status == HTTPStatus.OK and response.body else None
+    return _reader_of(WorkerOrders)(response) if response.status == requests.codes.ok and response.body else None
 
 
 def _read_disabled(response: Response) -> bool:
-    if response.status == HTTPStatus.NOT_FOUND:
+    if response.status == requests.codes.not_found:
         return False
     attributes = _reader_of(_WithAttributes)(response).attributes
     return attributes is not None and attributes.disabled
@@ -334,11 +334,11 @@ def _read_queue_disabled(response: Response) -> bool:
 
 
 def _read_found(response: Response) -> Response | None:
-    return response if response.status == HTTPStatus.OK else None
+    return response if response.status == requests.codes.ok else None
 
 
 def _read_polled_job(response: Response) -> PolledJob | None:
-    if response.status == HTTPStatus.NOT_FOUND or response.body.strip() == b"null":
+    if response.status == requests.codes.not_found or response.body.strip() == b"null":
         return None
     return PolledJob(_read_job_id(response), response.body.decode(), response.from_embedded_server)
 
@@ -357,10 +357,8 @@ def describe_refusal(response: Response) -> str:
     with contextlib.suppress(SessionError):
         document = response.json()
         words = str(document.get("message", "") if isinstance(document, dict) else "")[:MAX_SHOWN]
-    hints: dict[int, str] = {
-        HTTPStatus.UNAUTHORIZED: "set API_TOKEN, to the one of the server",
-        HTTPStatus.FORBIDDEN: "API_TOKEN is not the right one",
-    }
-    redirects = "API_URL redirects; set it to the final address" if response.status // 100 == 3 else ""
-    hint = hints.get(response.status, redirects)
+    hint = {
+        requests.codes.unauthorized: "set API_TOKEN, to the one of the server",
+        requests.codes.forbidden: "API_TOKEN is not the right one",
+    }.get(response.status, "API_URL redirects; set it to the final address" if response.status // 100 == 3 else "")
     return ": ".join(filter(None, (f"status {response.status}{response.through}", words.rstrip("."), hint)))

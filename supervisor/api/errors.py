@@ -1,8 +1,9 @@
-"""The error of a failed call, and what urllib3 says about its cause."""
+"""The error of a failed call, and what requests and urllib3 say about its cause."""
 
 from collections.abc import Iterator
 
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, TimeoutError
+import requests
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 
 class SessionError(Exception):
@@ -28,7 +29,9 @@ def reason(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
-    if isinstance(error, TimeoutError):
+    if isinstance(error, requests.exceptions.InvalidSchema) and "SOCKS" in str(error):
+        return "a SOCKS proxy needs the package PySocks: pip install PySocks"
+    if isinstance(error, requests.Timeout):
         return "no response in time"
     innermost = list(_causes(error))[-1]
     return str(innermost) or type(innermost).__name__
@@ -45,7 +48,7 @@ def is_dropped(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes, the outermost first. urllib3 puts a cause into `args`, `reason` or
+    """Yield an error and its causes, the outermost first. requests and urllib3 put a cause into `args`, `reason` or
     `__context__`."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

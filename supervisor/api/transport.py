@@ -1,6 +1,6 @@
 """HTTP calls in threads, each with a deadline, so that no call blocks the loop.
 
-`urllib3` blocks, so each call takes one of the transport's own threads. The timeouts of `urllib3` are those of single
+`requests` blocks, so each call takes one of the transport's own threads. The timeouts of `requests` are those of single
 socket operations: a server that sends a byte now and then never exceeds them. So the loop holds the deadline of the
 whole call. When it has passed, the loop shuts the connection's socket down, which ends the call and frees the thread.
 """
@@ -8,25 +8,35 @@ whole call. When it has passed, the loop shuts the connection's socket down, whi
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
-from urllib3.connection import HTTPConnection
+import requests
+import requests.auth
+from requests.adapters import HTTPAdapter
+from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from app.config import Settings
+from app.config import VERSION, Settings, shown_url
 from app.formats import SERVER_HEADER, refuse_constant
 from ipc.threads import Threads
-from supervisor.api.connections import Connections
 from supervisor.api.errors import SessionError, is_dropped, reason
 
 CALL_TIMEOUT = 30.0
 """Seconds for a call to have its whole response."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for making a connection. A deadline cannot interrupt this: it bounds how long a cut call holds its thread."""
 
 MAX_RESPONSE = 256 << 20
 """Bytes of the largest response that is read: `GET /queue` has every queued job in full."""
@@ -117,13 +127,22 @@ class Transport:
     """Performs calls to the server at `settings.api_url`. Close it at the end."""
 
     def __init__(self, settings: Settings) -> None:
+        self._url = settings.api_url
         self._threads = Threads(THREADS + THREADS_PER_SLOT * settings.worker_slots, "session", THREADS)
         self._current = threading.local()  # `call`: the call that the thread performs
-        self._connections = Connections(settings, self._noting)
+        self._once = _Adapter(self._current, MAX_IDLE)
+        self._proxy = proxy_for(settings.api_url)
+        self._session = _SessionWithOnce(self._current, self._once, proxied=bool(self._proxy))
+        self._session.auth = credentials(settings)
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # threads share it: no state
+        self._session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
+        self._session.mount("http://", _Adapter(self._current))
+        self._session.mount("https://", _Adapter(self._current))
 
     def close(self) -> None:
         """Close all connections. Calls in flight fail."""
-        self._connections.close()
+        self._session.close()
+        self._once.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def perform(self, call: Call, read: Callable[[Response], _T]) -> _T:
@@ -155,55 +174,133 @@ class Transport:
         self._current.call = call
         try:
             response = self._send_again_if_dropped(call)
-        except (HTTPError, OSError, ValueError) as error:
-            raise SessionError(reason(error) + self._connections.through, 0, bytes(call.received)) from error
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            raise SessionError(reason(error) + self._through(), 0, bytes(call.received)) from error
         return read(response)  # here and not in the loop: decoding a long queue takes a while
+
+    def _through(self) -> str:
+        return f" (through the proxy {shown_url(self._proxy)})" if self._proxy else ""
 
     def _send_again_if_dropped(self, call: Call) -> Response:
         try:
             return self._send(call)
-        except (HTTPError, OSError) as error:
+        except (requests.ConnectionError, HTTPError) as error:
             if not call.idempotent or call.is_cut or call.received or not is_dropped(error):
                 raise
             return self._send(call)  # the server had closed a connection that was kept open
 
     def _send(self, call: Call) -> Response:
-        response = self._connections.open(call.method, call.path, call.content, call.headers, call.timeout)
-        with contextlib.closing(response):
-            # Not `stream`: of a response that is cut short it gives nothing (urllib3 2.8).
-            while data := response.read1(1 << 16, decode_content=True):
+        with self._session.request(
+            call.method,
+            self._url + call.path,
+            data=call.content,
+            headers=call.headers,
+            timeout=(CONNECT_TIMEOUT, call.timeout),
+            allow_redirects=False,  # a POST would become a GET, and the token would go elsewhere
+            stream=True,
+        ) as response:
+            # Not `iter_content`: of a response that is cut short it gives nothing (requests 2.34, urllib3 2.8).
+            while data := response.raw.read1(1 << 16, decode_content=True):
                 call.take(data)
                 if len(call.received) > MAX_RESPONSE:
                     raise SessionError(f"the response is larger than {MAX_RESPONSE >> 20} MiB")
             return Response(
-                response.status,
+                response.status_code,
                 bytes(call.received),
                 SERVER_HEADER in response.headers,
                 call.is_shortened,
-                self._connections.through,
+                self._through(),
             )
 
-    def _noting(self, base: type[HTTPConnection]) -> type[HTTPConnection]:
-        """Make a connection that enters itself in the call that it serves, so that `Call.cut` finds its socket."""
-        current = self._current
 
-        class Noting(base):  # type: ignore[misc, valid-type]
-            used_at = 0.0
+class _SessionWithOnce(requests.Session):
+    """Sends calls that are not idempotent through an adapter of their own, `once`."""
 
-            def request(self, *args: Any, **kwargs: Any) -> None:
-                self.used_at = time.monotonic()
-                current.call.connection = self
-                super().request(*args, **kwargs)
+    def __init__(self, current: threading.local, once: HTTPAdapter, *, proxied: bool) -> None:
+        super().__init__()
+        self._current = current
+        self._once = once
+        self._proxied = proxied
 
-            def connect(self) -> None:
-                super().connect()
-                if current.call.is_cut:  # it had no socket yet that could be shut down
-                    self.close()
-                    raise ConnectionAbortedError(errno.ECONNABORTED, "the call was cut")
+    def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+        merged = super().merge_environment_settings(*args, **kwargs)
+        return merged if self._proxied else merged | {"proxies": {}}
 
-            @property
-            def is_connected(self) -> bool:
-                is_young = current.call.idempotent or time.monotonic() - self.used_at <= MAX_IDLE
-                return is_young and bool(super().is_connected)
+    def get_adapter(self, url: str) -> Any:
+        return super().get_adapter(url) if self._current.call.idempotent else self._once
 
-        return Noting
+
+class _Adapter(HTTPAdapter):
+    """Makes connections that enter themselves in the call that they serve, so that `Call.cut` finds its socket.
+
+    A connection whose last request is older than `max_age` seconds is not used again.
+    """
+
+    def __init__(self, current: threading.local, max_age: float = float("inf")) -> None:
+        def noting(base: type[HTTPConnection]) -> type[HTTPConnection]:
+            class Noting(base):  # type: ignore[misc, valid-type]
+                used_at = 0.0
+
+                def request(self, *args: Any, **kwargs: Any) -> None:
+                    self.used_at = time.monotonic()
+                    current.call.connection = self
+                    super().request(*args, **kwargs)
+
+                def connect(self) -> None:
+                    super().connect()
+                    if current.call.is_cut:  # it had no socket yet that could be shut down
+                        self.close()
+                        raise ConnectionAbortedError(errno.ECONNABORTED, "the call was cut")
+
+                @property
+                def is_connected(self) -> bool:
+                    return bool(super().is_connected) and time.monotonic() - self.used_at <= max_age
+
+            return Noting
+
+        class Plain(HTTPConnectionPool):
+            ConnectionCls = noting(HTTPConnection)
+
+        class Secure(HTTPSConnectionPool):
+            ConnectionCls = noting(HTTPSConnection)  # type: ignore[assignment]
+
+        self._pools = {"http": Plain, "https": Secure}
+        super().__init__(pool_maxsize=64)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def proxy_for(url: str) -> str:
+    """The proxy that the environment names for a server; empty for none. A loopback address has none."""
+    host = urlsplit(url).hostname or ""
+    with contextlib.suppress(ValueError):
+        if host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback:
+            return ""
+    return select_proxy(url, get_environ_proxies(url)) or ""
+
+
+def credentials(settings: Settings) -> requests.auth.AuthBase:
+    """The token, or else the user name and password that are in the server's address."""
+    user, password = get_auth_from_url(settings.api_url)
+    if user and not settings.api_token:
+        return requests.auth.HTTPBasicAuth(user.encode(), password.encode())
+    return _Bearer(settings.api_token)
+
+
+class _Bearer(requests.auth.AuthBase):
+    """The API token. As the session's `auth` it keeps `requests` from using the machine's `.netrc` instead."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request

@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Collection
-from http import HTTPStatus
 from typing import Any
 
+import requests
 from loguru import logger
 
 from supervisor.api.client import LOGS, PolledJob, Session
@@ -28,7 +28,7 @@ PATIENCE = 5
 MAX_MESSAGE = 1000
 """Characters of `message` in a shortened record."""
 
-_REFUSED = {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
+_REFUSED = {requests.codes.bad_request, requests.codes.request_entity_too_large, requests.codes.unprocessable_entity}
 
 
 class Outbox:
@@ -152,7 +152,7 @@ class Outbox:
             item.doubtful = True
             if await self._is_recorded(item):
                 return
-            if error.status != HTTPStatus.INTERNAL_SERVER_ERROR or self._refusals.get(item, 0) < PATIENCE:
+            if error.status != requests.codes.server_error or self._refusals.get(item, 0) < PATIENCE:
                 raise
             await self._send_short(item, verdict)
 

@@ -10,20 +10,18 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 
 import click
+import requests
 from urllib3.exceptions import HTTPError
 
-from app.config import load_settings, shown_url
+from app.config import VERSION, load_settings, shown_url
 from app.formats import SERVER_HEADER, quote_part
 from supervisor.api.client import describe_refusal
-from supervisor.api.connections import Connections
 from supervisor.api.errors import SessionError, reason
-from supervisor.api.transport import CALL_TIMEOUT, Response
+from supervisor.api.transport import CALL_TIMEOUT, CONNECT_TIMEOUT, Response, credentials, proxy_for
 from supervisor.commands import FAILED, WRONG
 from supervisor.commands.display import say
 from supervisor.commands.shared import give_up
@@ -62,24 +60,32 @@ class FarmClient:
         environ = os.environ | ({"API_URL": url} if url else {}) | {"HOST_UUID": "operator"}
         settings = load_settings(environ, Path())
         self.url = shown_url(settings.api_url)
-        self._connections = Connections(settings)
+        self._url = settings.api_url
+        self._proxies = {} if proxy_for(settings.api_url) else {"no_proxy": "*"}
+        self._session = requests.Session()
+        self._session.auth = credentials(settings)
+        self._session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
 
     def close(self) -> None:
-        """Close the connections."""
-        self._connections.close()
+        """Close the connection."""
+        self._session.close()
 
     def call(self, method: str, path: str, body: Any = None, accept: tuple[int, ...] = (), **query: Any) -> Response:
         """Make a call; returns a response with a 2xx status or one of `accept`. A query's `None` is left out."""
-        query = {name: value for name, value in query.items() if value is not None}
-        headers = {} if body is None else {"Content-Type": "application/json"}
         try:
-            content = None if body is None else json.dumps(body, allow_nan=False).encode()
-            target = f"{path}?{urlencode(query, doseq=True)}" if query else path
-            answer = self._connections.open(method, target, content, headers, CALL_TIMEOUT)
-            response = Response(answer.status, answer.data, SERVER_HEADER in answer.headers)
-        except (HTTPError, OSError, ValueError) as error:
+            answer = self._session.request(
+                method,
+                self._url + path,
+                params={name: value for name, value in query.items() if value is not None},
+                json=body,
+                timeout=(CONNECT_TIMEOUT, CALL_TIMEOUT),
+                allow_redirects=False,
+                proxies=self._proxies,
+            )
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise SessionError(reason(error)) from error
-        if response.status // 100 != 2 and response.status not in accept:
+        response = Response(answer.status_code, answer.content, SERVER_HEADER in answer.headers)
+        if answer.status_code // 100 != 2 and answer.status_code not in accept:
             raise SessionError(describe_refusal(response), response.status, response.body)
         return response
 
@@ -93,7 +99,7 @@ class FarmClient:
         try:
             return self.get(path)
         except SessionError as error:
-            if error.status != HTTPStatus.NOT_FOUND:
+            if error.status != requests.codes.not_found:
                 raise
         return None
 

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any, TextIO
 
 import click
+import requests
 
 from app.formats import quote_part, refuse_constant
 from supervisor.commands import COMPLETED
@@ -81,7 +81,7 @@ def put_data(farm: FarmClient, as_json: bool, module: str, name: str, file: Text
 @_name
 def delete_data(farm: FarmClient, as_json: bool, module: str, name: str) -> int:
     del as_json  # there is nothing to print
-    found = farm.call("DELETE", _path(module, name), accept=(404,)).status != HTTPStatus.NOT_FOUND
+    found = farm.call("DELETE", _path(module, name), accept=(404,)).status != requests.codes.not_found
     return COMPLETED if found else _tell_missing(module, name)
 
 

@@ -3,10 +3,10 @@
 import contextlib
 import time
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 import click
+import requests
 from rich.status import Status
 from rich.text import Text
 
@@ -37,7 +37,7 @@ class LogReader:
     def read(self, job_id: str) -> str:
         """Return the log; empty if there is none."""
         log = self._farm.call("GET", f"/jobs/{quote_part(job_id)}/log", accept=(404,))
-        return "" if log.status == HTTPStatus.NOT_FOUND else log.body.decode(errors="replace")
+        return "" if log.status == requests.codes.not_found else log.body.decode(errors="replace")
 
     def show_news(self, job_id: str) -> None:
         """Print what is new. Of a log whose middle was cut out meanwhile, print all."""

@@ -3,10 +3,10 @@
 import getpass
 import socket
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any
 
 import click
+import requests
 
 from app.formats import quote_part
 from supervisor.commands import COMPLETED, FAILED
@@ -46,7 +46,7 @@ def _failed(farm: FarmClient, filters: dict[str, str | None]) -> list[str]:
 
 def _retry(farm: FarmClient, job_id: str) -> dict[str, str]:
     answer = farm.call("POST", f"/jobs/{quote_part(job_id)}/retry", accept=(404, 409))
-    if answer.status == HTTPStatus.OK:
+    if answer.status == requests.codes.ok:
         return {"job_id": job_id, "copy": answer.json()["job_id"]}
     return {"job_id": job_id, "error": answer.json()["message"]}
 
@@ -61,10 +61,10 @@ def cancel_command(farm: FarmClient, as_json: bool, jobs: tuple[str, ...]) -> in
 def _cancel(farm: FarmClient, job_id: str) -> dict[str, str]:
     path = f"/jobs/{quote_part(job_id)}"
     if not farm.is_ours:  # it knows no more than to delete; workers with CANCEL_DELETED_JOBS stop then
-        found = farm.call("DELETE", path, accept=(404,)).status != HTTPStatus.NOT_FOUND
+        found = farm.call("DELETE", path, accept=(404,)).status != requests.codes.not_found
         return {"job_id": job_id} | ({"done": "deleted"} if found else {"error": "No job with this id waits or runs."})
     answer = farm.call("POST", f"{path}/cancel", accept=(404,), by=f"{getpass.getuser()}@{socket.gethostname()}")
-    if answer.status == HTTPStatus.NOT_FOUND:
+    if answer.status == requests.codes.not_found:
         return {"job_id": job_id, "error": answer.json()["message"]}
     waited = answer.json()["state"] == "queued"
     return {"job_id": job_id, "done": "cancelled" if waited else "its worker is told to stop"}
@@ -81,7 +81,7 @@ def move_command(farm: FarmClient, as_json: bool, jobs: tuple[str, ...], priorit
 
     def move(job_id: str) -> dict[str, str]:
         answer = farm.call("PATCH", f"/jobs/{quote_part(job_id)}", body, accept=(404,))
-        if answer.status == HTTPStatus.NOT_FOUND:
+        if answer.status == requests.codes.not_found:
             return {"job_id": job_id, "error": answer.json()["message"]}
         return {"job_id": job_id, "done": "is the next one" if priority is None else f"has the priority {priority}"}
 
