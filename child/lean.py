@@ -1,7 +1,7 @@
 """Imports loguru without asyncio, which it wants for nothing but the running loop.
 
-asyncio takes 25 ms of the zygote's start, 2.2 MB and five libraries, OpenSSL among them, which each fork has to map. Few
-tasks use it. A module that imports it gets the real one.
+asyncio takes 25 ms of the zygote's start, 2.2 MB and five libraries, OpenSSL among them, which each fork has to map.
+Few tasks use it. A module that imports it gets the real one.
 """
 
 import importlib
