@@ -62,6 +62,7 @@ class Channel(Generic[M]):
         self._on_message = on_message
         self._on_end = on_end
         self._unsent = bytearray()
+        self._is_waiting = False
         self._frame_timer: asyncio.TimerHandle | None = None
         self._frame_deadline = 0.0
         self._loop = asyncio.get_running_loop()
@@ -114,13 +115,16 @@ class Channel(Generic[M]):
         except OSError:  # it is gone, which the reading side or the zygote is about to tell
             self._unsent.clear()
         if self._unsent:
+            self._is_waiting = True
             self._loop.add_writer(self._socket, self._send_unsent)
         else:
             self._drop_unsent()
 
     def _drop_unsent(self) -> None:
         self._unsent.clear()
-        self._loop.remove_writer(self._socket)
+        if self._is_waiting:  # to remove a writer that is not there makes an error, with the socket's two names
+            self._is_waiting = False
+            self._loop.remove_writer(self._socket)
 
     # --- reading ---
 

@@ -108,11 +108,13 @@ class TaskProcess:
         self._exchange = exchange
         self._exchanging: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._answer: asyncio.Future[StepResult] | None = None
+        self._is_asked = False
+        self._answer: StepResult | None = None
         self._due: tuple[type, ...] = ()
         self._busy = False
         self._ended: Cause | None = None
-        self._stop: asyncio.Future[StopOrder] = self._loop.create_future()
+        self._stop: StopOrder | None = None
+        self._woken: asyncio.Future[None] | None = None
         self._log = LinePipe(child.log, lambda line: bound_logger.log(*redact(split_level(line))))
         self._output = LinePipe(child.output, lambda line: bound_logger.info("{}", redact(line)))
         self._channel: Channel[FromTask] = Channel(
@@ -175,34 +177,30 @@ class TaskProcess:
 
         After the timeout or an order to stop, the process is asked to stop, and killed after `grace` seconds.
         """
-        self._busy = True
+        self._busy = self._is_asked = True
         self._due = (Failed, Ready if isinstance(request, Start) else Done)
-        answer = self._answer = self._loop.create_future()
-        if self._ended:
-            answer.set_result(Failed(self._ended))
-        else:
+        self._answer = Failed(self._ended) if self._ended else None
+        if self._answer is None:
             self._channel.send(encode(request))
         try:
-            await self._wait([answer, self._stop], timeout.seconds)
-            if not answer.done():
-                return self._with_evidence(Failed(await self._stop_step(answer, name, timeout, grace)))
-            if self._ended and self._ended.reason == "protocol":
-                return self._with_evidence(Failed(self._ended))  # ignore an answer that came together with a breach
-            result = answer.result()
-            return self._with_evidence(result) if isinstance(result, Failed) else result
+            answer = await self._wait(timeout.seconds)
+            if answer is None:
+                answer = Failed(await self._stop_step(name, timeout, grace))
+            elif self._ended and self._ended.reason == "protocol":
+                answer = Failed(self._ended)  # ignore an answer that came together with a breach
+            return self._with_evidence(answer) if isinstance(answer, Failed) else answer
         finally:
             self._end_exchange()
-            self._answer = None
-            if self._stop.done():
-                self._stop = self._loop.create_future()
+            self._is_asked, self._stop = False, None
 
     def stop(self, order: StopOrder) -> None:
         """Stop the step under way, or the next one.
 
         Only the first order is recorded; a later one with `now=True` still kills at once.
         """
-        if not self._stop.done():
-            self._stop.set_result(order)
+        if self._stop is None:
+            self._stop = order
+            self._wake()
         elif order.now:
             self._order_kill()
 
@@ -251,27 +249,39 @@ class TaskProcess:
 
     # --- the end of a step, and of the process ---
 
-    async def _wait(self, ends: list["asyncio.Future[Any]"], seconds: float) -> None:
-        """Wait for one of `ends`, at most `seconds`. Time while paused does not count."""
+    async def _wait(self, seconds: float) -> StepResult | None:
+        """Wait for the answer or an order to stop, at most `seconds`. Time while paused does not count."""
         deadline = self._clock.now() + seconds
-        while (left := deadline - self._clock.now()) > 0:
-            wait = PAUSED_LOOK if self._clock.paused else left
-            if (await asyncio.wait(ends, timeout=wait, return_when=asyncio.FIRST_COMPLETED))[0]:
-                return
+        while not (self._answer or self._stop) and (left := deadline - self._clock.now()) > 0:
+            await self._sleep(PAUSED_LOOK if self._clock.paused else left)
+        return self._answer
 
-    async def _stop_step(
-        self, answer: "asyncio.Future[StepResult]", name: StepName, timeout: Duration, grace: float
-    ) -> Cause:
+    async def _sleep(self, seconds: float) -> None:
+        """Wait until `_wake` is called, at most `seconds`. `asyncio.wait` would take the loop a turn more each time."""
+        self._woken = self._loop.create_future()
+        timer = self._loop.call_later(seconds, self._wake)
+        try:
+            await self._woken
+        finally:
+            timer.cancel()
+
+    def _wake(self) -> None:
+        if self._woken and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def _stop_step(self, name: StepName, timeout: Duration, grace: float) -> Cause:
         """Ask, wait the grace, kill. A process that stops when asked lives on, for its cleanup."""
-        if not self._stop.done():
+        if self._stop is None:
             cause = Cause("timeout", f"{name} did not end within {timeout.text}", limit=timeout.text)
-            self._stop.set_result(StopOrder(cause))
-        order = self._stop.result()
+            self._stop = StopOrder(cause)
+        order = self._stop
         if not order.now:
             await self.resume()
             self._zygote.terminate(self._child)
-            await asyncio.wait([answer], timeout=grace)
-        if order.now or not answer.done():
+            deadline = self._loop.time() + grace
+            while self._answer is None and (left := deadline - self._loop.time()) > 0:
+                await self._sleep(left)
+        if order.now or self._answer is None:
             await self._kill()
         return order.cause
 
@@ -308,8 +318,13 @@ class TaskProcess:
         """Note how the process ended, unless that is known, and end the step under way."""
         if self._ended is None:
             self._ended = cause
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_result(Failed(cause))
+            self._give(Failed(cause))
+
+    def _give(self, answer: StepResult) -> None:
+        """End the step under way with this answer, if it has none."""
+        if self._is_asked and self._answer is None:
+            self._answer = answer
+            self._wake()
 
     # --- its messages ---
 
@@ -321,16 +336,16 @@ class TaskProcess:
                 self._begin_exchange(message)
             case Failed(cause) if cause.reason not in TASK_REASONS:
                 self._break(f"gave a reason ({cause.reason}) that is not its to give")
-            case _ if self._answer is None or self._answer.done() or not isinstance(message, self._due):
+            case _ if not self._is_asked or self._answer or not isinstance(message, self._due):
                 self._break(f"answered ({type(message).__name__}) without being asked for that")
             case _:
                 self._busy = False
-                self._answer.set_result(message)
+                self._give(message)
 
     def _begin_exchange(self, request: Request) -> None:
         """Ask the API server, if the process may: in a step, and when it has taken the answer before this."""
         asked = f"asked for server-side data ({type(request).__name__})"
-        if self._answer is None or self._answer.done():
+        if not self._is_asked or self._answer:
             self._break(f"{asked} without having a step to do")
         elif self._exchanging or self._channel.is_sending:
             self._break(f"{asked} before it had its last answer")

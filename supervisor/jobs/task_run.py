@@ -255,14 +255,20 @@ class TaskRun(TaskState):
 
     async def _step(self, name: StepName, request: Start | Step, timeout: Duration) -> Ready | Done | Failure:
         """Have the process do a step. Its warnings are kept for the record."""
-        assert self.process is not None
+        process = self.process
+        assert process is not None
         await self._control.going.wait()
         self._observer.on_step_started(self, name)
-        guarding = asyncio.create_task(self._watch(self.process))
+        watches: list[asyncio.Task[None]] = []  # most steps end before the first measurement, and need none
+        timer = asyncio.get_running_loop().call_later(
+            SAMPLE_INTERVAL, lambda: watches.append(asyncio.create_task(self._watch(process)))
+        )
         try:
-            answer = await self.process.step(name, request, timeout, self.limits.grace.seconds)
+            answer = await process.step(name, request, timeout, self.limits.grace.seconds)
         finally:
-            guarding.cancel()
+            timer.cancel()
+            for watch in watches:
+                watch.cancel()
         answer = self._settings.redact(answer)
         if not isinstance(answer, Ready):
             self.warnings += answer.warnings
@@ -273,13 +279,14 @@ class TaskRun(TaskState):
         return self._failure(name, answer.cause) if isinstance(answer, Failed) else answer
 
     async def _watch(self, process: TaskProcess) -> None:
-        """Measure the process tree at a steady interval while a step lasts, and stop the step over a limit."""
+        """Measure the process tree now and at a steady interval while a step lasts, and stop it over a limit."""
         guard = Guard(self.limits, self._control.clock)
         memory = self.limits.memory.bytes if self.limits.memory else None
         sampler = Sampler(process.pid, memory, self.limits.processes)
-        order, told = None, ""
+        order, told, wait = None, "", 0.0
         while order is None:
-            await asyncio.sleep(SAMPLE_INTERVAL)
+            await asyncio.sleep(wait)
+            wait = SAMPLE_INTERVAL
             if self._control.clock.paused:
                 continue
             try:
