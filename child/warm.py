@@ -24,9 +24,16 @@ from ipc.queue import Queue, encode
 if TYPE_CHECKING:
     from loguru import Message
 
-SHARED = ("modules.output", "modules.schema.checking")
+SHARED = ("modules.output",)
 """Imported because the bundled modules need them. Not `requests`: it takes 8 MB, and a fork with it 0.3 ms more, and
 few tasks use it."""
+
+AHEAD = (
+    *("attr", "referencing.jsonschema", "jsonschema_specifications", "jsonschema", "modules.schema.checking"),
+    *("modules.media", "modules.damage", "modules.sources", "modules.ffmpeg", "modules.cleanup"),
+)
+"""Imported in small pieces while there is no task: the checking of data, and the modules that most tasks are of. A task
+itself takes 80 ms for them. They are the client's own and what those need; no module of others is ever imported here."""
 
 REHEARSAL = "child.rehearsal"
 

@@ -10,6 +10,7 @@ double fork or scrubbed environment escapes that, because none of them changes w
 
 import contextlib
 import gc
+import importlib
 import os
 import selectors
 import signal
@@ -71,6 +72,7 @@ class ForkServer:
         self._confinement = Confinement()
         self._termination = Termination()
         self._warming: Iterator[None] | None = None
+        self._ahead = list(warm.AHEAD)
         self._next_look = 0.0
 
     def serve(self) -> None:
@@ -95,10 +97,12 @@ class ForkServer:
 
     def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for something to do, and warm up if nothing comes."""
-        while self._warming:
+        while self._warming or (self._log and self._ahead and not self._tasks):
             if ready := self._selector.select(QUIET):
                 return ready
-            if next(self._warming, self) is self:
+            if not self._warming:
+                importlib.import_module(self._ahead.pop(0))
+            elif next(self._warming, self) is self:
                 self._warming = None
         return self._selector.select(SCAN_INTERVAL if self._tasks or self._ended else None)
 
