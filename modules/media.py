@@ -58,14 +58,26 @@ def probe(name: str, options: Sequence[str] = ()) -> Mapping[str, Any]:
     Raises:
         RunError: The file is missing, or no media.
     """
-    finished = tool.capture(
-        ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", *options, "-i", name]
-    ).check()
-    try:
-        answer = json.loads(finished.stdout.decode(errors="replace"))
-    except ValueError as error:
-        raise finished.error(f"ffprobe does not answer with JSON: {error}") from error
-    return answer if isinstance(answer, dict) else {}
+    with Probe(name, options) as command:
+        return command.answer()
+
+
+class Probe(tool.Capture):
+    """An ffprobe under way. It spends nearly all of its time on being loaded: start it early."""
+
+    def __init__(self, name: str, options: Sequence[str] = ()) -> None:
+        super().__init__(
+            ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", *options, "-i", name]
+        )
+
+    def answer(self) -> Mapping[str, Any]:
+        """Wait for what `probe` returns or raises."""
+        finished = self.result().check()
+        try:
+            found = json.loads(finished.stdout.decode(errors="replace"))
+        except ValueError as error:
+            raise finished.error(f"ffprobe does not answer with JSON: {error}") from error
+        return found if isinstance(found, dict) else {}
 
 
 def verify(name: str, expected: ExpectedOutput, goes_on: Callable[[str, float], bool] | None = None) -> None:

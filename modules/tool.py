@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import Self
 
 from loguru import logger
 
@@ -31,6 +32,9 @@ MAX_LINE = 64 << 10
 
 MAX_REASON = 1000
 """Characters of a program's last line that an error's message quotes."""
+
+MAX_CAPTURED = 16 << 20
+"""Bytes that a short command may write to stdout."""
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks whether the program has exited. Its end is told at once; but a signal that arrives while a
@@ -130,31 +134,16 @@ def run(
 
 
 def capture(
-    argv: Sequence[str],
-    *,
-    timeout: float = 60.0,
-    limit: int = 16 << 20,
-    tail: int = 20,
-    environment: Mapping[str, str] | None = None,
+    argv: Sequence[str], *, timeout: float = 60.0, tail: int = 20, environment: Mapping[str, str] | None = None
 ) -> Finished:
     """Run a short command; its stdout is in the result. `environment` is added to the task's own.
 
     Raises:
-        RunError: The command cannot be started, takes longer than `timeout` seconds, or writes more than `limit` bytes.
+        RunError: The command cannot be started, takes longer than `timeout` seconds, or writes more than
+            `MAX_CAPTURED` bytes.
     """
-    kept: deque[str] = deque(maxlen=tail)
-    taken = bytearray()
-
-    def take(data: bytes) -> None:
-        taken.extend(data)
-        if len(taken) > limit:
-            raise RunError(message=f"{os.path.basename(argv[0])} wrote more than {limit} bytes: {shlex.join(argv)}")
-
-    err = _Lines(kept.append)
-    with _Program(argv, environment, (take, err.feed), signal.SIGTERM, 1.0) as program:
-        returncode = program.serve(timeout)
-    err.end()
-    return Finished(tuple(argv), returncode, tuple(kept), bytes(taken))
+    with Capture(argv, timeout=timeout, tail=tail, environment=environment) as command:
+        return command.result()
 
 
 def missing(name: str) -> Unfit | None:
@@ -204,17 +193,29 @@ class _Program:
         """A descriptor that can be read when the program has exited."""
         self._look = LOOK_WITHOUT_END
 
-    def __enter__(self) -> "_Program":
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def start(self) -> Self:
+        """Start it. `close` must be called.
+
+        Raises:
+            RunError: It cannot be started.
+        """
         try:
             with _terminate_held():
                 self._process = _start(self._argv, self._environment)
             self._register(self._process)
         except BaseException:
-            self.__exit__()
+            self.close()
             raise
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Stop it, if it has not ended."""
         process = self._process
         try:
             if process is not None and process.poll() is None:
@@ -290,6 +291,36 @@ class _Program:
         finally:
             process.kill()
             process.wait()
+
+
+class Capture(_Program):
+    """A short command under way, as `capture` runs one: others can be started meanwhile."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float = 60.0,
+        tail: int = 20,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._timeout = timeout
+        self._kept: deque[str] = deque(maxlen=tail)
+        self._taken = bytearray()
+        self._errors = _Lines(self._kept.append)
+        super().__init__(argv, environment, (self._take, self._errors.feed), signal.SIGTERM, 1.0)
+
+    def result(self) -> Finished:
+        """Wait until it has ended."""
+        returncode = self.serve(self._timeout)
+        self._errors.end()
+        return Finished(tuple(self._argv), returncode, tuple(self._kept), bytes(self._taken))
+
+    def _take(self, data: bytes) -> None:
+        self._taken += data
+        if len(self._taken) > MAX_CAPTURED:
+            name = os.path.basename(self._argv[0])
+            raise RunError(message=f"{name} wrote more than {MAX_CAPTURED} bytes: {shlex.join(self._argv)}")
 
 
 def _start(argv: Sequence[str], more: Mapping[str, str] | None) -> subprocess.Popen[bytes]:

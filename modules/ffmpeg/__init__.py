@@ -9,8 +9,7 @@ import contextlib
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -34,16 +33,15 @@ from modules.ffmpeg.options import (
     names,
     phase,
     places,
-    probe_options,
-    source_argument,
     unquoted,
     unquoted_options,
     written,
 )
+from modules.ffmpeg.probes import Probes, Source
 from modules.media import ExpectedOutput
-from modules.output import Output, WritingModule, is_special
+from modules.output import Output, WritingModule
 from modules.selection import in_words, is_in_words
-from modules.sources import Stamp, Watch, read_stamp
+from modules.sources import Watch
 
 _CODECS = names("c codec vcodec acodec scodec")
 
@@ -61,7 +59,7 @@ class Ffmpeg(WritingModule):
         super().__init__(task)
         self.task = Box(unquoted(task, self.warn))
         self._sets: dict[str, Options] = {}
-        self._probed: dict[str, tuple[Stamp, Mapping[str, Any]]] = {}
+        self._probes = Probes(self.will_exist)
         self._warned: set[str] = set()
 
     def outputs(self) -> list[str]:
@@ -86,6 +84,15 @@ class Ffmpeg(WritingModule):
         words = [each for each in task.data["source_maps"] if is_in_words(each)]
         notes = [f"# of sources[{each['source']}], which is not there yet: {in_words(each)}" for each in words]
         return [*notes, shlex.join(self._argv(task, outputs)), *(each.commit_command() for each in outputs.values())]
+
+    def validate(self) -> None:
+        try:
+            # Nobody has looked at the data yet, and ffprobe may be missing.
+            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError, RunError):
+                self._probes.begin(list(self._settled().values()))
+            super().validate()
+        finally:
+            self._probes.stop()
 
     def find_problems(self) -> Iterator[str]:
         """Check files first, then ask the server, then ffmpeg and ffprobe."""
@@ -121,7 +128,7 @@ class Ffmpeg(WritingModule):
         if problems := [*contents, *self._file_problems(task)]:
             raise RunError(problems=problems)
         with Watch(self, partial(inputs.read_files, task)) as watch:
-            task = self._encoding(dict(enumerate(self._probe_sources(task.sources))))
+            task = self._encoding(dict(enumerate(self._probes.answers(task.sources))))
             if problems := list(self._mapping_problems(task)):
                 raise RunError(problems=problems)
             expected = expect_output(task)
@@ -306,39 +313,14 @@ class Ffmpeg(WritingModule):
             except ValidationError as error:
                 yield from (f"output_maps[{index}].option_set: {problem}" for problem in error.problems)
 
+    def _settled(self) -> dict[int, Source]:
+        """The sources that are there already, by number."""
+        return {index: each for index, each in enumerate(self._encoding().sources) if self._can_look(each[0])}
+
     def _probe_settled(self) -> dict[int, Mapping[str, Any]]:
         """ffprobe's answers for the sources that are there already, by number."""
-        seen = {index: each for index, each in enumerate(self._encoding().sources) if self._can_look(each[0])}
-        return dict(zip(seen, self._probe_sources(seen.values()), strict=True))
-
-    def _probe_sources(self, sources: Collection[tuple[str, Options]]) -> list[Mapping[str, Any]]:
-        """ffprobe's answers for sources, as many at a time as there are processors."""
-        if len(sources) == 1:
-            return [self._probe_source(source) for source in sources]  # a signal stops it at once in this thread alone
-        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-        try:
-            return list(pool.map(self._probe_source, sources))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _probe_source(self, source: tuple[str, Options]) -> Mapping[str, Any]:
-        """ffprobe's answer for a source, empty if it has none: ffmpeg itself will say what is wrong with the source."""
-        name, options = source
-        if is_special(name):
-            return {}  # ffprobe would take away what it reads of a pipe
-        forced = probe_options(options)
-        key = shlex.join([name, *forced])
-        stamp = read_stamp(name)
-        if stamp and key in self._probed and self._probed[key][0] == stamp:
-            return self._probed[key][1]  # of the validation: a probe takes as long as a short task's whole start
-        try:
-            found = media.probe(source_argument(name, self.will_exist), forced)
-        except RunError as error:
-            logger.debug("{}", error.message)
-            found = {}
-        if stamp:
-            self._probed[key] = stamp, found
-        return found
+        seen = self._settled()
+        return dict(zip(seen, self._probes.answers(list(seen.values())), strict=True))
 
 
 def _is_picture(task: EncodeTask) -> bool:

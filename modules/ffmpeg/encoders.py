@@ -8,7 +8,6 @@ import functools
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from loguru import logger
@@ -91,6 +90,8 @@ def find_problem(name: str) -> str | None:
 
 def try_all() -> Iterator[tuple[str, str]]:
     """Encode a second with each encoder. Yields its name, and why it does not work, or ''. Takes half a minute."""
+    from concurrent.futures import ThreadPoolExecutor  # which no task needs
+
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:
         yield from zip((encoder.name for encoder in listed()), pool.map(_try, listed()), strict=True)
