@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import itertools
 import os
 import re
@@ -88,10 +89,12 @@ class Client:
         self._started.append(process)
         return process
 
-    def refuse(self, **settings: str) -> "subprocess.CompletedProcess[str]":
-        """Start one that is to end by itself, beside the one that may run."""
+    def refuse(self, **settings: str) -> str:
+        """Start one that ends by itself, with status 2 and the line that is returned, beside the one that may run."""
         environment = self._environment(settings)
-        return subprocess.run(self._command, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(self._command, env=environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        return done.stderr
 
     def _environment(self, settings: dict[str, str]) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if name not in SETTINGS}
@@ -125,14 +128,14 @@ class Held:
     """A job that runs until it is let go."""
 
     def __init__(self, directory: Path, name: str = "held", **data: Any) -> None:
-        self.ready, self._end = directory / f"{name}.ready", directory / f"{name}.end"
-        self.job = job(("reporter", {"ready": str(self.ready), "until": str(self._end), **data}), job_title=name)
+        self.ready, self.end = directory / f"{name}.ready", directory / f"{name}.end"
+        self.job = job(("reporter", {"ready": str(self.ready), "until": str(self.end), **data}), job_title=name)
 
     def await_running(self) -> None:
         until(self.ready.exists, "the job to run")
 
     def let_go(self) -> None:
-        self._end.touch()
+        self.end.touch()
 
 
 class Served:
@@ -278,13 +281,5 @@ def written(state: Path) -> tuple[list[UnfinishedJob], list[tuple[Any, ...]]]:
 
 
 def run_script(script: str, *arguments: object) -> "subprocess.Popen[str]":
-    lines = script.splitlines()[1:]
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    return subprocess.Popen(
-        [sys.executable, "-c", "\n".join(line[indent:] for line in lines), *map(str, arguments)],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", inspect.cleandoc(script), *map(str, arguments)], cwd=ROOT, **pipes)

@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-from tests.support.client import Client
+from tests.support.client import Client, Held
 from tests.support.farm import Farm
 from tests.support.media import encode, make_clip
 from tests.support.supervised import CLIENT, Supervised, job
@@ -188,20 +188,15 @@ def answers(server: Api) -> bool:
     return False
 
 
-class Noted:
+class Noted(Held):
     """A job of three tasks, `a`, `b` and `c`, that note what they do; `b` waits in one of its steps."""
 
     def __init__(self, directory: Path, at: str = "run", deaf: bool = False) -> None:
-        self._log, self.ready, self._end = (directory / name for name in ("noted", "noted.ready", "noted.end"))
+        super().__init__(directory, "noted")
+        self._log = directory / "noted"
         data: dict[str, dict[str, Any]] = {name: {"name": name, "log": str(self._log)} for name in "abc"}
-        data["b"] |= {"at": at, "deaf": deaf, "ready": str(self.ready), "until": str(self._end)}
+        data["b"] |= {"at": at, "deaf": deaf, "ready": str(self.ready), "until": str(self.end)}
         self.job = job(*(("noter", each) for each in data.values()))
-
-    def await_waiting(self) -> None:
-        until(self.ready.exists, "the job to wait")
-
-    def let_go(self) -> None:
-        self._end.touch()
 
     def take(self) -> list[str]:
         """What was noted since the last look, the steps that are done in parallel in the order of the tasks."""
@@ -218,6 +213,6 @@ def interrupt(farm: Farm, client: Client, noted: Noted) -> str:
     """Have a client take the job, and kill it when the job waits; returns the job's id."""
     job_id = farm.post(noted.job)
     client.start()
-    noted.await_waiting()
+    noted.await_running()
     client.kill()
     return job_id

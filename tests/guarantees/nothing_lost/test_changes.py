@@ -12,8 +12,6 @@ from tests.support.farm import Farm, Fault
 from tests.support.supervised import BENIGN
 from tests.support.waiting import until
 
-# --- the client is not what it was ---
-
 
 @pytest.mark.parametrize("change", [{"WORKER_SLOTS": "1"}, {"WORKER_SLOTS": "1", "HOST_UUID": "another"}])
 def test_no_job_is_lost_when_settings_change(
@@ -24,7 +22,7 @@ def test_no_job_is_lost_when_settings_change(
     ids = [farm.post(each.job) for each in noted]
     client.start(WORKER_SLOTS="2")
     for each in noted:
-        each.await_waiting()
+        each.await_running()
     await_beats(farm, 6)
     client.kill()
     for each in noted:
@@ -35,20 +33,23 @@ def test_no_job_is_lost_when_settings_change(
     assert verdicts == [False, False]
 
 
-def test_a_job_that_another_has_now_is_left_to_it(farm: Farm, client: Client, tmp_path: Path) -> None:
-    """An interrupted job that the server has given to another worker meanwhile is not done by two."""
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_job_that_another_has_now_is_left_to_it(farm: Farm, client: Client, tmp_path: Path, is_deleted: bool) -> None:
+    """An interrupted job that the server has given to another worker meanwhile is not done by two; nor is one that the
+    operator has deleted done at all."""
     noted = Noted(tmp_path)
     job_id = interrupt(farm, client, noted)
-    beat = farm.beats()[-1] | {"job_id": job_id}
-    farm.operate("POST", "/workers/other", beat)
-    farm.operate("DELETE", f"/workers/{client.settings['HOST_UUID']}")
+    if is_deleted:
+        farm.delete(job_id)
+    else:
+        farm.operate("POST", "/workers/other", farm.beats()[-1] | {"job_id": job_id})
+        farm.operate("DELETE", f"/workers/{client.settings['HOST_UUID']}")
     noted.let_go()
     noted.take()
     client.start()
-    farm.await_verdict(farm.post(BENIGN))
+    other = farm.await_verdict(farm.post(BENIGN))
 
-    assert [verdict.job_id for verdict in farm.verdicts] != [job_id]
-    assert len(farm.verdicts) == 1
+    assert farm.verdicts == [other]
     assert not (tmp_path / "noted").exists()
 
 
@@ -65,18 +66,6 @@ def test_a_job_that_is_in_the_queue_again_is_taken_from_there(farm: Farm, client
     assert not verdict.failed
     assert len(farm.verdicts) == 1
     assert farm.taken == [job_id, job_id]
-
-
-def test_a_job_that_was_deleted_meanwhile_is_not_resumed(farm: Farm, client: Client, tmp_path: Path) -> None:
-    """An interrupted job that the operator has deleted is not run, and forgotten."""
-    noted = Noted(tmp_path)
-    job_id = interrupt(farm, client, noted)
-    farm.delete(job_id)
-    noted.take()
-    client.start()
-    farm.await_verdict(farm.post(BENIGN))
-
-    assert not (tmp_path / "noted").exists()
 
 
 def test_a_job_that_was_not_yet_resumed_waits_for_the_next_start(farm: Farm, client: Client, tmp_path: Path) -> None:
@@ -113,9 +102,6 @@ def test_a_job_is_resumed_without_a_server(farm: Farm, client: Client, tmp_path:
     farm.come_up()
 
     assert not farm.await_verdict(job_id).failed
-
-
-# --- one job that is not like others ---
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import re
 import signal
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 
 from ipc import linux
 from supervisor.worker.outbox import MARK
-from tests.support.client import Client, await_beats, await_calls, await_idle
+from tests.support.client import Client, Held, await_beats, await_calls, await_idle
 from tests.support.farm import SILENCE, Farm
 from tests.support.supervised import BENIGN, Supervised, job
 from tests.support.waiting import until
@@ -28,36 +27,19 @@ LEEWAY = 10.0
 QUICKER = {"HEARTBEAT_INTERVAL": "0.1", "QUEUE_POLL_INTERVAL": "0.1"}
 
 
-@dataclass
-class Waiting:
+class Waiting(Held):
     """A job that waits in one of its steps until it is let go."""
 
-    directory: Path
-    at: str
-    deaf: bool = False
-    name: str = "waiting"
-
-    @property
-    def ready(self) -> Path:
-        """Exists when it waits."""
-        return self.directory / f"{self.name}.ready"
+    def __init__(self, directory: Path, at: str, deaf: bool = False, name: str = "waiting") -> None:
+        super().__init__(directory, name)
+        self.at, self.deaf, self._log = at, deaf, directory / f"{name}.log"
+        data = {"at": at, "deaf": deaf, "ready": str(self.ready), "until": str(self.end), "log": str(self._log)}
+        self.job = job(("waiter", data))
 
     @property
     def steps(self) -> list[str]:
         """What it has done."""
-        return (self.directory / f"{self.name}.log").read_text().splitlines()
-
-    @property
-    def job(self) -> dict[str, Any]:
-        end, log = self.directory / f"{self.name}.end", self.directory / f"{self.name}.log"
-        data = {"at": self.at, "deaf": self.deaf, "ready": str(self.ready), "until": str(end), "log": str(log)}
-        return job(("waiter", data))
-
-    def await_waiting(self) -> None:
-        until(self.ready.exists, f"the job to wait in {self.at}")
-
-    def let_go(self) -> None:
-        (self.directory / f"{self.name}.end").touch()
+        return self._log.read_text().splitlines()
 
 
 class Scene:
@@ -102,7 +84,7 @@ class Scene:
         posted = [self.post(at, deaf) for _ in range(slots)]
         self.start(WORKER_SLOTS=str(slots))
         for waiting in posted:
-            waiting.await_waiting()
+            waiting.await_running()
         self.spare = self.farm.post(BENIGN)
 
     def let_go(self) -> None:

@@ -21,7 +21,7 @@ def test_the_third_kills(scene: Scene, state: Callable[..., None], names: list[s
         waiting.ready.unlink()
     scene.start(**scene.settings)
     for waiting in scene.jobs.values():
-        waiting.await_waiting()
+        waiting.await_running()
     scene.let_go()
     verdicts = {scene.farm.await_verdict(job_id).failed for job_id in scene.jobs}
 

@@ -32,7 +32,7 @@ def test_standalone(scene: Scene, names: list[str], expected: int) -> None:
         check=True,
     )
     job_id = submitted.stdout.strip()
-    waiting.await_waiting()
+    waiting.await_running()
     scene.signal(*names)
     if names == ["TERM"]:
         waiting.let_go()

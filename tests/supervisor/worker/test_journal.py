@@ -297,14 +297,11 @@ def test_an_unusable_one_is_one_line(
     make(file)
     before = file.read_bytes() if file.is_file() else b""
     with contextlib.closing(Farm()) as farm:
-        done = Client(farm, supervised).refuse()
+        said = Client(farm, supervised).refuse()
 
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert str(file) in done.stderr
-    assert complaint in done.stderr
-    assert "move it away" in done.stderr
+    assert str(file) in said
+    assert complaint in said
+    assert "move it away" in said
     assert not farm.requests
     assert (file.read_bytes() if file.is_file() else b"") == before
     assert not [name for name in os.listdir(state) if name.endswith(("-wal", "-shm", "-journal"))]
@@ -559,10 +556,7 @@ def test_a_second_client_is_refused(supervised: Supervised) -> None:
         client.start()
         verdict = farm.await_verdict(farm.post(BENIGN))
 
-    for done in refused:
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-        assert "another client uses this state directory" in done.stderr
+    assert all("another client uses this state directory" in line for line in refused)
     assert ran.returncode == 0
     assert beats
     assert not first.failed

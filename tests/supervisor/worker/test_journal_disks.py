@@ -38,12 +38,10 @@ LEEWAY = 10.0
 def test_a_place_where_no_directory_can_be(supervised: Supervised, place: str, uuid: str) -> None:
     """A state directory that cannot be made is one line that says so and what to set; status 2."""
     with contextlib.closing(Farm()) as farm:
-        done = Client(farm, supervised).refuse(SISYPHUS_STATE_DIR=place, HOST_UUID=uuid)
+        said = Client(farm, supervised).refuse(SISYPHUS_STATE_DIR=place, HOST_UUID=uuid)
 
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert place in done.stderr
-    assert "SISYPHUS_STATE_DIR" in done.stderr
+    assert place in said
+    assert "SISYPHUS_STATE_DIR" in said
     assert not farm.requests
 
 
@@ -57,11 +55,9 @@ def test_a_directory_that_is_read_only(supervised: Supervised, tmp_path: Path, b
             (state / "host_uuid").write_text(f"{WORKER}\n")
         mount("-o", "remount,ro")
         with contextlib.closing(Farm()) as farm:
-            done = Client(farm, supervised).refuse(HOST_UUID="")
+            said = Client(farm, supervised).refuse(HOST_UUID="")
 
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert str(state) in done.stderr
+    assert str(state) in said
     assert not farm.requests
 
 
@@ -134,11 +130,9 @@ def test_no_room_is_an_error_and_no_harm(request: pytest.FixtureRequest, tmp_pat
 def test_a_disk_that_is_full_at_the_start(client: Client, farm: Farm, small_disk: Path) -> None:
     """A client that cannot make its journal says so in one line and exits with 2."""
     fill(small_disk)
-    done = client.refuse()
+    said = client.refuse()
 
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1
-    assert str(small_disk) in done.stderr
+    assert str(small_disk) in said
     assert not farm.requests
 
 

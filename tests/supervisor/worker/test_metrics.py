@@ -64,11 +64,9 @@ def test_a_port_that_is_taken(client: Client) -> None:
     """The worker says so in one line, and does not start."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = client.refuse(METRICS_PORT=address.removeprefix("127.0.0.1:"))
+        said = client.refuse(METRICS_PORT=address.removeprefix("127.0.0.1:"))
 
-    assert done.returncode == 2
-    assert f"METRICS_PORT: {address} cannot be listened on: " in done.stderr
-    assert "Traceback" not in done.stderr
+    assert f"METRICS_PORT: {address} cannot be listened on: " in said
 
 
 def test_strangers_cost_nothing(farm: Farm, client: Client, port: int) -> None:
