@@ -10,20 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 BASICS = [
-    "awk",
-    "bash",
-    "cat",
-    "dirname",
-    "env",
-    "find",
-    "flock",
-    "grep",
-    "mkdir",
-    "readlink",
-    "sha256sum",
-    "tail",
-    "wc",
-]
+    "awk", "bash", "cat", "dirname", "env", "find", "flock", "grep", "mkdir", "readlink", "sha256sum", "tail", "wc",
+]  # fmt: skip
 
 PYTHON = f"""
 case "$*" in

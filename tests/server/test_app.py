@@ -8,8 +8,6 @@ import pytest
 
 from tests.support.api_server import OUTCOME, Api, connected, serving
 
-# --- the token ---
-
 
 def test_a_token_is_asked_for(database: Path | str) -> None:
     """With a token, every call but the health and the pages needs it, and without it nothing happens."""
@@ -46,9 +44,6 @@ def test_a_token_is_asked_for(database: Path | str) -> None:
     assert lower == 200
     assert page["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     assert polled == job_id
-
-
-# --- strangers ---
 
 
 @pytest.mark.parametrize(
@@ -92,9 +87,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     database = tmp_path_factory.mktemp("guarded") / "jobs.db"
     with serving(database, allow_host=("farm",), cors_origin=("https://page.example",)) as api:
         yield api
-
-
-# --- the pages ---
 
 
 def test_the_pages_need_nothing_from_outside(api: Api) -> None:

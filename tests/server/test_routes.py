@@ -12,8 +12,6 @@ import requests
 
 from tests.support.api_server import BEAT, FULL_BEAT, JOB, OUTCOME, UNKNOWN, Api, connected, serving
 
-# --- the contract ---
-
 
 def test_a_job_goes_from_the_queue_to_its_verdict(api: Api) -> None:
     """A job is queued, taken, shown while it runs, completed, and gone."""
@@ -251,9 +249,6 @@ def test_an_unknown_route_is_not_found(api: Api, path: str) -> None:
     answer = api("GET", path, allow_redirects=False)
 
     assert (answer.status_code, list(answer.json())) == (404, ["message"])
-
-
-# --- odd names ---
 
 
 ODD_NAMES = [

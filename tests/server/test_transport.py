@@ -8,15 +8,10 @@ from server import transport
 from server.transport import BIG_BODIES, BIG_BODY, MAX_BODIES, MAX_BODY
 from tests.support.api_server import BEAT, JOB, UNKNOWN, Api
 
-# --- odd names ---
-
 
 def test_an_address_that_is_not_utf8_is_refused(api: Api) -> None:
     """Bytes that are no text are a 400."""
     assert api.status("GET", "/data/a/%FF") == 400
-
-
-# --- bodies that are wrong ---
 
 
 def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
@@ -67,9 +62,6 @@ def test_a_body_that_does_not_arrive_is_given_up(api: Api, monkeypatch: pytest.M
 
     assert big.status_code in (204, 408)
     assert {answer[:12] for answer in answers} == {b"HTTP/1.1 408"}
-
-
-# --- methods ---
 
 
 @pytest.mark.parametrize(

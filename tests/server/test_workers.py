@@ -70,38 +70,29 @@ def test_a_job_that_its_workers_do_not_survive_fails(database: Path | str, logge
     assert "'w4'" in verdict["info"]["message"]
 
 
-def test_a_job_stays_with_a_worker_that_names_it(database: Path | str) -> None:
-    """Of two running jobs the one that heartbeats name stays, and the other goes back."""
+def test_a_job_stays_with_a_worker_that_names_it(database: Path | str, logged: list[str]) -> None:
+    """The others go back: one that its worker, which lives and names another, has forgotten, and one that nobody named.
+
+    To name a job that nobody has taken does not take it.
+    """
     with serving(database, vanished_after=1.0) as api:
-        kept, left = api.submit(), api.submit()
-        api.poll()
-        api.poll()
-
-        def put_back() -> list[str]:
-            api.beat("w", kept)
-            return api.queued()
-
-        queued = until(put_back, "the other job to be put back")
-        status = api.status("GET", f"/jobs/{kept}")
-
-    assert queued == [left]
-    assert status == 200
-
-
-def test_a_job_that_its_worker_no_longer_names_goes_back(database: Path | str, logged: list[str]) -> None:
-    """A worker that lives and goes on with another job does not keep the one that it has forgotten."""
-    with serving(database, vanished_after=SOON) as api:
-        forgotten, other = api.submit(), api.submit()
-        api.poll()
-        api.poll()
-        api.beat("w", forgotten)
+        kept, forgotten, left, waiting = (api.submit(name) for name in "abcd")
+        for _ in range(3):
+            api.poll()
+        api.beat("v", forgotten)
 
         def put_back() -> bool:
-            api.beat("w", other)
-            return forgotten in api.queued()
+            api.beat("w", kept)
+            api.beat("v", waiting)
+            return {forgotten, left} <= set(api.queued())
 
-        until(put_back, "the job to be put back")
+        until(put_back, "the others to be put back")
+        queued = api.queued()
+        status = api.status("GET", f"/jobs/{kept}")
 
+    assert sorted(queued[:2]) == sorted([forgotten, left])
+    assert queued[2:] == [waiting]
+    assert status == 200
     assert any("goes back" in line and forgotten in line for line in logged)
 
 
@@ -138,22 +129,6 @@ def test_a_worker_that_comes_back_keeps_its_job(database: Path | str, logged: li
 
     assert status == 200
     assert f"Job {job_id} is out of the queue again: its worker is back" in logged
-
-
-def test_naming_a_job_that_was_never_taken_does_not_take_it(database: Path | str) -> None:
-    """A heartbeat does not take jobs: one that nobody polled stays in the queue, whoever names it."""
-    with serving(database, vanished_after=SOON) as api:
-        polled, named = api.submit(), api.submit()
-        api.poll()
-
-        def put_back() -> bool:
-            api.beat("w", named)
-            return polled in api.queued()
-
-        until(put_back, "the other job to be put back, by when the watch has looked many times")
-        queued = api.queued()
-
-    assert queued == [polled, named]
 
 
 @pytest.mark.slow

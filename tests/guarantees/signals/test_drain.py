@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.api.transport import CALL_TIMEOUT
-from tests.guarantees.signals.scene import BUSY, DEAF, IDLE, Scene, is_polling, named_with_signals
+from tests.guarantees.signals.scene import BUSY, DEAF, IDLE, Scene, is_idle, is_polling, named_with_signals, signals
 from tests.support.client import await_beats, await_calls, await_idle
 from tests.support.farm import Fault
 from tests.support.processes import await_none_alive
@@ -29,11 +29,11 @@ def test_an_idle_client_leaves_at_once(scene: Scene, state: Callable[[Scene], No
     assert "Traceback" not in "\n".join(scene.client.log)
 
 
-@named_with_signals(IDLE, "TERM", "INT", "QUIT")
-def test_a_burst_of_signals_is_no_harm(scene: Scene, state: Callable[[Scene], None], names: list[str]) -> None:
+@signals("TERM", "INT", "QUIT")
+def test_a_burst_of_signals_is_no_harm(scene: Scene, names: list[str]) -> None:
     """Three at once, of which some may arrive as one: an idle client ends as it does at one of them or at all."""
     number = signal.Signals[f"SIG{names[0]}"]
-    state(scene)
+    is_idle(scene)
     for _ in range(3):
         scene.client.process.send_signal(number)
     ended = scene.await_end()

@@ -146,16 +146,8 @@ def test_usr1_tells_of_a_job(scene: Scene) -> None:
 
 
 @pytest.mark.slow
-def test_usr1_tells_of_no_job(scene: Scene) -> None:
-    """The snapshot of a client that has nothing to do says so."""
-    is_idle(scene)
-
-    assert "no job" in snapshot(scene)
-
-
-@pytest.mark.slow
 def test_usr1_tells_of_a_pause_and_the_outbox(scene: Scene) -> None:
-    """The snapshot says that the client is paused, and how much the server is owed."""
+    """The snapshot says that the client is paused and has no job, and how much the server is owed."""
     scene.farm.misbehave("PATCH /jobs/*", status(503))
     scene.farm.post(BENIGN)
     is_idle(scene)
@@ -164,6 +156,7 @@ def test_usr1_tells_of_a_pause_and_the_outbox(scene: Scene) -> None:
     said = snapshot(scene)
 
     assert "paused" in said
+    assert "no job" in said
     assert "1 messages in the outbox" in said
 
 

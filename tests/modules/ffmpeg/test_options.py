@@ -8,8 +8,6 @@ import pytest
 from modules.ffmpeg.options import EncodeTask, ffmpeg_command, phase
 from tests.modules.ffmpeg.scene import EXAMPLE, LEAD, minimal, output_map, task
 
-# --- the command line ---
-
 
 @pytest.mark.parametrize(
     ("data", "expected"),
@@ -59,9 +57,6 @@ def test_arguments(data: dict[str, Any], expected: str) -> None:
     argv = ffmpeg_command(EncodeTask(data, sets), "/shared/.output_file.part.mkv", lambda name: "there" in name)
 
     assert argv == [*LEAD, *shlex.split(expected), "/shared/.output_file.part.mkv"]
-
-
-# --- failures ---
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,6 @@ from modules.handbrake.options import handbrake_command, known_options, read_hel
 from tests.modules.handbrake.scene import LEAD, NEWER, SECTIONS, refusal, task
 from tests.modules.steps import put_program
 
-# --- the help ---
-
 
 def test_help() -> None:
     """The options of the installed HandBrakeCLI, with their values and choices."""
@@ -89,9 +87,6 @@ def test_no_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = refusal(task("in.mkv", "out.mkv"))
 
     assert "HandBrakeCLI cannot be asked for its options: HandBrakeCLI --help lists no options: broken" in message
-
-
-# --- the command line ---
 
 
 @pytest.mark.parametrize(

@@ -190,14 +190,8 @@ def test_text_of_strangers_stays_text(api: Api, look: Look) -> None:
     page.goto(api.url + "/farm/running")
     until_live(page)
     expect(page.locator("main")).to_contain_text("<img src=x")
-    beat(
-        api,
-        "busy-1",
-        ids["running"],
-        hostname=HOSTILE,
-        progress=50.0,
-        info={"phase": f"{HOSTILE} 2", "trouble": HOSTILE},
-    )
+    info = {"phase": f"{HOSTILE} 2", "trouble": HOSTILE}
+    beat(api, "busy-1", ids["running"], hostname=HOSTILE, progress=50.0, info=info)
     expect(page.locator("[data-fact=phase]")).to_contain_text("{{7*7}}")
     assert page.evaluate("window.pwned") is None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.config import ConfigError, load_client
+from app.config import ConfigError
 from supervisor.commands.new_module import ROOT, write_module
 from tests.support.supervised import CLIENT, Supervised, job
 
@@ -226,17 +226,6 @@ def test_nothing_is_overwritten(taken: str, tmp_path: Path) -> None:
 
     assert str(raised.value) == f"{tmp_path / taken}: cannot be written: File exists"
     assert [file.read_text() for file in tmp_path.glob("*.py")] == ["mine"]
-
-
-def test_configuration_is_sound(tmp_path: Path) -> None:
-    """What is to go into the configuration file is what its loader takes."""
-    lines = write_module("cool_thing_2", tmp_path / "mine")
-    (tmp_path / "client.toml").write_text(configuration(lines))
-
-    client = load_client(str(tmp_path / "client.toml"), {})
-
-    assert client.modules == {"cool_thing_2": "modules.cool_thing_2.CoolThing2"}
-    assert client.paths == (str(tmp_path / "mine"),)
 
 
 @pytest.mark.parametrize("name", ["a", LONGEST])

@@ -87,16 +87,6 @@ def test_a_long_removal_holds_up_nothing(tmp_path: Path) -> None:
     assert is_left
 
 
-def test_one_that_was_replaced_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file in its place is no reason to take no jobs for ever."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with contextlib.closing(scratch.Scratch()) as scratches:
-        scratches.directory.rename(tmp_path / "gone")
-        scratches.directory.touch()
-
-        assert scratches.make(0).is_dir()
-
-
 NOBODY = os.getuid() or 65534
 """A user whom permissions bind."""
 

@@ -9,8 +9,6 @@ from tests.support.client import WORKER, Client, await_beats, await_calls, await
 from tests.support.farm import LOST, Farm, Fault, says, status
 from tests.support.supervised import BENIGN
 
-# --- taking jobs ---
-
 
 @pytest.mark.parametrize("path", ["/queue", f"/workers/{WORKER}"], ids=["queue", "worker"])
 def test_takes_nothing_while_disabled(farm: Farm, client: Client, path: str) -> None:
@@ -69,18 +67,15 @@ def test_takes_nothing_while_a_flag_is_unknown(farm: Farm, client: Client, route
     assert not verdict.failed
 
 
-@pytest.mark.parametrize(
-    "answer",
-    ['{"queue": [], "entries": null, "attributes": {"disabled": false}}', '{"queue": [], "entries": 0}', "{}"],
-    ids=["no entries", "no attributes", "nothing"],
-)
-def test_odd_queues_do_no_harm(farm: Farm, client: Client, answer: str) -> None:
-    """A queue with `null` for entries, or without attributes, costs a look at most."""
-    farm.misbehave("GET /queue", says(answer), 2)
-    job_id = farm.post(BENIGN)
-    client.start()
+ODD_QUEUES = '{"queue": [], "entries": null, "attributes": {"disabled": false}}', '{"queue": [], "entries": 0}', "{}"
 
-    assert not farm.await_verdict(job_id).failed
+
+@pytest.mark.parametrize("answer", ODD_QUEUES, ids=["no entries", "no attributes", "nothing"])
+def test_odd_queues_do_no_harm(at_work: Client, answer: str) -> None:
+    """A queue with `null` for entries, or without attributes, costs a look at most."""
+    at_work.farm.misbehave("GET /queue", says(answer), 2)
+
+    assert not at_work.farm.await_verdict(at_work.farm.post(BENIGN)).failed
 
 
 def test_flags_cost_one_look_per_interval(farm: Farm, client: Client) -> None:
@@ -95,9 +90,6 @@ def test_flags_cost_one_look_per_interval(farm: Farm, client: Client) -> None:
     assert [verdict.job_id for verdict in verdicts] == ids
     assert len(farm.calls("GET /queue")) <= most
     assert len(farm.calls("GET /workers/*")) <= most + 1  # and the one at the start
-
-
-# --- the heartbeat ---
 
 
 def test_takes_nothing_while_it_is_paused(farm: Farm, client: Client) -> None:

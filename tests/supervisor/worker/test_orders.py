@@ -19,34 +19,26 @@ def stands_still(served: Served, job_id: str) -> bool:
     return served.await_beat()["info"].get("paused") is True and served.record(job_id)["state"] == "running"
 
 
-def test_a_running_job_is_cancelled(served: Served, tmp_path: Path) -> None:
-    """It ends as `cancelled`, with who ordered that; it is not queued again, and the worker takes the next job."""
+@pytest.mark.parametrize("state", ["running", "paused by an order", "paused by a signal"])
+def test_a_job_is_cancelled(served: Served, tmp_path: Path, state: str) -> None:
+    """It ends as `cancelled`, with who ordered that, also where it stands still; it is not queued again, and the worker
+    takes the next job."""
     served.client.start()
     _, job_id = served.hold(tmp_path)
+    if "order" in state:
+        served.order(paused=True)
+    if "signal" in state:
+        served.client.process.send_signal(signal.SIGUSR2)
+    served.await_beat(**{"paused": True} if "paused" in state else {})
     served.api("POST", f"/jobs/{job_id}/cancel?by=anna")
     record = served.await_state(job_id, "cancelled")
-    following = served.await_state(served.submit(), "completed")
 
     assert record["cancelled_by"] == "anna"
     assert record["info"]["error"]["reason"] == "cancelled"
     assert "cancelled" in record["message"]
-    assert following["worker_id"] == WORKER
     assert served.api.queued() == []
-
-
-@pytest.mark.parametrize("by_signal", [False, True], ids=["by order", "by signal"])
-def test_a_paused_job_is_cancelled(served: Served, tmp_path: Path, by_signal: bool) -> None:
-    """A job that stands still ends, too."""
-    served.client.start()
-    _, job_id = served.hold(tmp_path)
-    if by_signal:
-        served.client.process.send_signal(signal.SIGUSR2)
-    else:
-        served.order(paused=True)
-    served.await_beat(paused=True)
-    served.api("POST", f"/jobs/{job_id}/cancel")
-
-    assert served.await_state(job_id, "cancelled")["info"]["error"]["reason"] == "cancelled"
+    if state == "running":
+        assert served.await_state(served.submit(), "completed")["worker_id"] == WORKER
 
 
 def test_a_cancelled_job_does_not_wait_for_a_worker_in_trouble(served: Served, tmp_path: Path) -> None:
