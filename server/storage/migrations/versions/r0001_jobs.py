@@ -1,4 +1,4 @@
-"""The tables of the first release, and what an SQLite file from before it had: jobs, and beside them verdicts."""
+"""The tables of a farm's server, and what an SQLite file of version 1 had: jobs, and beside them verdicts."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
+revision = "0001"
 down_revision = None
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -35,9 +35,10 @@ def _make_jobs() -> None:
         sa.Column("job_id", sa.Text, nullable=False, unique=True),
         *_texts("state", "title", "document", "attempts"),
         sa.Column("priority", sa.Integer, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("need", sa.Integer, nullable=False),
-        *_numbers("position", "added_at"),
-        *_numbers("started_at", "ended_at", nullable=True),
+        sa.Column("added_at", sa.BigInteger, nullable=False),
+        *(sa.Column(name, sa.BigInteger) for name in ("started_at", "ended_at")),
         *(sa.Column(name, sa.Text) for name in ("former_id", "retry_of", "worker_id", "hostname", "cancelled_by")),
         *(sa.Column(name, sa.Text) for name in ("message", "info")),
     )
@@ -45,10 +46,6 @@ def _make_jobs() -> None:
 
 def _texts(*names: str, **options: Any) -> Iterator[Any]:
     return (sa.Column(name, sa.Text, nullable=False, **options) for name in names)
-
-
-def _numbers(*names: str, nullable: bool = False) -> Iterator[Any]:
-    return (sa.Column(name, sa.BigInteger, nullable=nullable) for name in names)
 
 
 def _make_indexes() -> None:
@@ -76,24 +73,8 @@ def _make_others() -> None:
     op.create_table("logs", sa.Column("number", NUMBER, primary_key=True, autoincrement=False), *_texts("log"))
     op.create_table("data", *_texts("module", "name", primary_key=True), *_texts("id", "document"))
     op.create_table("orders", *_texts("kind", "id", primary_key=True))
-    op.create_table(
-        "workers", *_texts("worker_id", primary_key=True), *_texts("beat", "status", "abilities"), *_numbers("beat_at")
-    )
-    op.create_table(
-        "totals",
-        *_texts("state", primary_key=True),
-        *(sa.Column(name, sa.Integer, primary_key=True, autoincrement=False) for name in ("need", "bucket")),
-        *_numbers("ended", "milliseconds"),
-    )
-    op.create_table(
-        "notices",
-        sa.Column("number", NUMBER, primary_key=True),
-        *_texts("target", "id", "event", "document"),
-        *_numbers("at"),
-        *_numbers("due_at", "sent_at", nullable=True),
-    )
-    op.create_index("notices_unique", "notices", ["target", "id"], unique=True)
-    op.create_index("notices_by_time", "notices", ["target", "sent_at", "number"])
+    beat_at = sa.Column("beat_at", sa.BigInteger, nullable=False)
+    op.create_table("workers", *_texts("worker_id", primary_key=True), *_texts("beat", "status", "abilities"), beat_at)
 
 
 # --- version 1 ---
