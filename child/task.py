@@ -30,7 +30,7 @@ from child.exchange import Exchange, Termination, TerminationRequested
 from child.loader import UnusableError, ask_tools, declared_paths, inspect, load
 from child.sandbox import Confinement
 from child.text import first_lines, last_lines, to_text
-from ipc.messages import MAX_REASON, Cause, Done, Failed, Inspection, Ready, Start, Step, ToTask
+from ipc.messages import MAX_REASON, NO_TASKS, Cause, Done, Failed, Inspection, Ready, Start, Step, ToTask
 from ipc.queue import Queue
 from modules import context
 from modules.base import BaseModule
@@ -142,10 +142,10 @@ class StepExecutor:
             case Step("validate", files) if files and isinstance(self._module, BaseModule):
                 changed = {os.fsdecode(path): stands for path, stands in files}
                 self._module.sisyphus_context.files = changed
-            case Step("run" | "cleanup", tasks=tasks) if tasks:
-                context.current.job.finished = tasks
+            case Step("run" | "cleanup", tasks=tasks) if tasks is not NO_TASKS:
+                context.current.job.finished = bytes(tasks)
                 if (known := self._known_context()) is not None:
-                    known.job.finished = tasks
+                    known.job.finished = bytes(tasks)
         self._show(request.step)
         skipped = ""
         if request.step == "run":

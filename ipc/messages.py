@@ -6,7 +6,6 @@ supervisor → zygote         Prepare, Spawn, Terminate, Kill
 zygote → supervisor         Spawned, Exited
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -134,6 +133,9 @@ class FinishedTask(msgspec.Struct, frozen=True, omit_defaults=True):
     """Its results, as `Done` has them."""
 
 
+NO_TASKS = msgspec.Raw(b"[]")
+
+
 class Step(Message, frozen=True):
     """Order to do a step. The answer is `Done` or `Failed`.
 
@@ -144,8 +146,8 @@ class Step(Message, frozen=True):
     step: Literal["validate", "run", "cleanup", "plan", "inspect", "probe", "schema"]
     files: tuple[tuple[bytes, bool], ...] = ()
     """The files that earlier tasks of the job will change, as (absolute path, exists afterwards)."""
-    tasks: Sequence[FinishedTask] = ()
-    """The tasks of the job before this one, for `run` and what follows it."""
+    tasks: msgspec.Raw = NO_TASKS
+    """The `FinishedTask`s of the job before this one, for `run` and what follows it. Few modules read them."""
 
 
 class Data(Message, frozen=True):

@@ -8,9 +8,11 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from app.exceptions import ClientError
 from ipc.messages import Data, FinishedTask, Request
@@ -80,15 +82,14 @@ class CurrentJob:
 
     id: str = ""
     title: str = ""
-    finished: Sequence[FinishedTask] = ()
+    finished: bytes = b"[]"
     """The tasks before this one, as the client tells them; none before `run`."""
 
     @property
     def tasks(self) -> tuple[EarlierTask, ...]:
         """The tasks before this one, in their order. Made when it is asked for: the last of a thousand has many."""
-        return tuple(
-            EarlierTask(each.module, each.result, each.reason, Results(each.results)) for each in self.finished
-        )
+        finished = msgspec.json.decode(self.finished, type=list[FinishedTask])
+        return tuple(EarlierTask(each.module, each.result, each.reason, Results(each.results)) for each in finished)
 
 
 @dataclass

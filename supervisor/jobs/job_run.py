@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from loguru import logger
 
-from ipc.messages import FinishedTask, Inspection, StepName
+from ipc.messages import Inspection, StepName
 from supervisor.isolation import scratch
 from supervisor.isolation.failure import StopOrder
 from supervisor.isolation.runtime import Runtime
@@ -66,7 +67,9 @@ class JobRun:
         self.job = job
         self._checkpoint = checkpoint
         self._failed = checkpoint.failure if checkpoint else None
-        self._finished: list[FinishedTask] = []
+        self._finished = b""
+        self._told = 0
+        self._changes: dict[bool, tuple[int, dict[bytes, bool]]] = {}
         self._control = JobControl()
         self._pausing = asyncio.Lock()
         self._parallel = asyncio.Semaphore(len(os.sched_getaffinity(0)))
@@ -216,9 +219,10 @@ class JobRun:
             failure = await self._prepare_one(run, "init", TaskRun.initialize)
             if failure := failure or await self._prepare_one(run, "validate", self._validate):
                 return failure
-        # One list, which grows: each of a thousand tasks with a list of its own would take 40 MB.
-        self._finished += (each.finished() for each in self.tasks[len(self._finished) : run.index])
-        return await run.run(self._finished)
+        for each in self.tasks[self._told : run.index]:
+            self._finished += b"," * bool(self._finished) + msgspec.json.encode(each.finished())
+        self._told = run.index
+        return await run.run(msgspec.Raw(b"[" + self._finished + b"]"))
 
     def _why_skipped(self, run: TaskRun) -> str:
         if self._failed or run.task.when == "always":
@@ -278,13 +282,16 @@ class JobRun:
 
         To a task that runs after failures, nothing is certain: it may find what is removed, and what is written.
         """
-        files: dict[bytes, bool] = {}
         is_certain = run.task.when == "success"
-        for earlier in self.tasks[: run.index]:
+        # Tasks are validated in their order, so each goes on from the one before.
+        begin, files = self._changes.get(is_certain, (0, {}))
+        for earlier in self.tasks[begin : run.index]:
             if earlier.earlier_record or (is_certain and earlier.task.when == "failure"):
                 continue  # a completed task's changes are on the disk already, and the other does not run before this
             removed = dict.fromkeys(earlier.ready.removes if is_certain else (), False)
-            files |= removed | dict.fromkeys(earlier.ready.outputs, True)
+            if changed := removed | dict.fromkeys(earlier.ready.outputs, True):
+                files = files | changed  # a new one: the task before keeps its own
+        self._changes[is_certain] = run.index, files
         return files
 
     async def _close(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +12,12 @@ import msgspec
 
 from app.module_settings import ModuleSettings
 from ipc.messages import (
+    NO_TASKS,
     Cause,
     Data,
     Done,
     Exited,
     Failed,
-    FinishedTask,
     Inspection,
     Put,
     Ready,
@@ -95,7 +95,7 @@ class TaskRun(TaskState):
         self._losses = 0
         self._scratch: Path | None = None
         self._files: Mapping[bytes, bool] = {}
-        self._before: Sequence[FinishedTask] = ()
+        self._before = NO_TASKS
 
     # --- its steps ---
 
@@ -135,10 +135,10 @@ class TaskRun(TaskState):
         failure = _failure_in(await self._do("validate", request, self.limits.validate_timeout))
         return await self._prepare_again() if failure and self._begins_again(failure) else failure
 
-    async def run(self, before: Sequence[FinishedTask]) -> Failure | None:
+    async def run(self, before: msgspec.Raw) -> Failure | None:
         """Run the task, clean up after it and end its process; again where its tool died or the zygote was lost.
 
-        `before` are the tasks of the job before this one.
+        `before` are the tasks of the job before this one, as `Step` has them.
         """
         clock = time.monotonic()
         self._before = before
@@ -148,6 +148,7 @@ class TaskRun(TaskState):
         while failure and self._may_try_again(failure):
             self.warnings.append(f"attempt {self.attempts}: {failure.cause.message}")
             failure = await self._prepare_again() or await self._attempt()
+        self._before = NO_TASKS  # those of a thousand tasks would take 20 MB
         leftovers = await self.close()
         if leftovers and not failure:
             self.warnings.append(f"{leftovers} of its processes were still alive after it and were killed")
