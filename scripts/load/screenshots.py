@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -105,45 +104,22 @@ def worker_id(host: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, host))
 
 
-class Imagined(threading.Thread):
-    """Workers that send heartbeats and encode nothing."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(daemon=True)
-        self.api = Api(url)
-        self.beats: dict[str, dict[str, Any]] = {}
-        self.stopped = threading.Event()
-
-    def add(self, host: str, tags: str, modules: str) -> None:
-        """Add a worker, with its job."""
-        name = worker_id(host)
-        beat = {"status": "idle", "online_at": "2026-01-01 10:00:00.123456+00:00", "hostname": host, "version": "1.4.0"}
-        beat["online_at"] = str(datetime.now(UTC) - timedelta(hours=30))
-        self.beats[name] = beat
-        self.beat(name)
-        taken = self.api("GET", f"/queue/poll?worker_id={name}&modules={modules}cleanup,mkvmerge&tags={tags}").json()
-        if taken:
-            info = {"phase": "pass 2 of 2", "fps": random.uniform(20, 90), "speed": random.uniform(0.8, 3.5)}
-            info |= {"memory": random.randrange(600, 2400) * 10**6, "eta_seconds": random.randrange(200, 4000)}
-            beat |= {"status": "in_progress", "job_id": taken["job_id"], "job_title": taken["job_title"]}
-            beat |= {"task": "ffmpeg", "progress": random.uniform(5, 95), "info": info}
-            self.beat(name)
-
-    def beat(self, name: str) -> None:
-        """Send a heartbeat."""
-        self.api("POST", f"/workers/{name}", self.beats[name])
-
-    def run(self) -> None:
-        """Send heartbeats."""
-        while not self.stopped.wait(1):
-            for name, beat in self.beats.items():
-                if "progress" in beat:
-                    beat["progress"] = min(99.0, beat["progress"] + 0.1)
-                self.beat(name)
+def imagine(api: Api, host: str, tags: str, modules: str) -> dict[str, Any]:
+    """A worker that encodes nothing: its heartbeat, with the job that it gets."""
+    name = worker_id(host)
+    status = {"status": "idle", "online_at": str(datetime.now(UTC) - timedelta(hours=30)), "hostname": host}
+    status |= {"version": "1.4.0"}
+    api("POST", f"/workers/{name}", status)
+    if taken := api("GET", f"/queue/poll?worker_id={name}&modules={modules}cleanup,mkvmerge&tags={tags}").json():
+        info = {"phase": "pass 2 of 2", "fps": random.uniform(20, 90), "speed": random.uniform(0.8, 3.5)}
+        info |= {"memory": random.randrange(600, 2400) * 10**6, "eta_seconds": random.randrange(200, 4000)}
+        status |= {"status": "in_progress", "job_id": taken["job_id"], "job_title": taken["job_title"]}
+        status |= {"task": "ffmpeg", "progress": random.uniform(5, 95), "info": info}
+    return status
 
 
-def populate(api: Api, imagined: Imagined) -> None:
-    """Give the farm its workers, its queue and its data."""
+def populate(api: Api) -> list[dict[str, Any]]:
+    """Give the farm its workers, its queue and its data; returns the workers' heartbeats."""
     options = {"codec": "libopus", "b": "128k", "ac": 2}
     api("POST", "/data/ffmpeg/opus-128k-stereo", options)
     api("POST", "/data/ffmpeg/hevc-archive", {"codec": "libx265", "crf": 17, "preset": "slow"})
@@ -152,20 +128,26 @@ def populate(api: Api, imagined: Imagined) -> None:
         api("POST", "/queue", job(title, number, requires=["studio"]))
     for number in range(1, 4):
         api("POST", "/queue", job("Sherlock Jr.", number, requires=["av1-hardware"], priority=5 if number == 2 else 0))
+    beats = []
     for host in HOSTS:
-        imagined.add(host, "studio,gpu" if host.startswith("gpu") else "studio", "" if host == "attic" else "ffmpeg,")
-    trouble = {"trouble": "no scratch directory: /var/tmp: no space left on device"}
-    imagined.beats[worker_id("attic")] |= {"info": trouble}
+        tags = "studio,gpu" if host.startswith("gpu") else "studio"
+        beats.append(imagine(api, host, tags, "" if host == "attic" else "ffmpeg,"))
+    beats[-1]["info"] = {"trouble": "no scratch directory: /var/tmp: no space left on device"}
     api("PATCH", "/workers/" + worker_id("encoder03"), {"paused": True})
     api("PATCH", "/workers/" + worker_id("gpu02"), {"disabled": True})
+    return beats
 
 
-def take(browser: Browser, url: str, views: dict[str, str], target: Path, scheme: str, widths: Any = WIDTHS) -> None:
-    """Take pictures of views."""
+def take(
+    browser: Browser, api: Api, views: dict[str, str], target: Path, scheme: str, beats: Any = (), widths: Any = WIDTHS
+) -> None:
+    """Take pictures of views, before each of which the workers send their heartbeats."""
     for width, (name, path) in itertools.product(widths, views.items()):
+        for beat in beats:
+            api("POST", f"/workers/{worker_id(beat['hostname'])}", beat)
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # type: ignore[arg-type]
         page = context.new_page()
-        page.goto(url + path)
+        page.goto(api.url + path)
         if "login" not in path:
             page.wait_for_selector("#connection[data-state=live]")
         page.wait_for_timeout(1000)  # bars move
@@ -188,24 +170,21 @@ def main() -> None:
         fill(directory / "jobs.db")
         browser = launch(playwright)
         with serving(directory / "jobs.db") as api:
-            imagined = Imagined(api.url)
-            populate(api, imagined)
-            imagined.start()
+            beats = populate(api)
             failed = api("GET", "/jobs?state=failed&limit=1").json()["jobs"][0]["job_id"]
             running = api("GET", "/jobs?state=running").json()["jobs"][0]["job_id"]
             views = {"now": "/", "running": "/farm/running", "queue": "/farm/queue", "history": "/farm/history",
                      "job-failed": f"/farm/jobs/{failed}", "job-running": f"/farm/jobs/{running}",
                      "workers": "/farm/workers", "data": "/farm/data",
                      "document": "/farm/data/ffmpeg/opus-128k-stereo"}  # fmt: skip
-            take(browser, api.url, views, target, "light")
-            take(browser, api.url, {key: views[key] for key in ("now", "job-failed")}, target, "dark", (1280,))
-            imagined.stopped.set()
+            take(browser, api, views, target, "light", beats)
+            take(browser, api, {key: views[key] for key in ("now", "job-failed")}, target, "dark", beats, (1280,))
         with serving(directory / "locked.db", token=json.dumps(time.time())) as api:
-            take(browser, api.url, {"login": "/farm/login"}, target, "light")
+            take(browser, api, {"login": "/farm/login"}, target, "light")
         with serving(directory / "stuck.db") as api:
             for number in range(1, 4):
                 api("POST", "/queue", job("Metropolis", number))
-            take(browser, api.url, {"now-stuck": "/"}, target, "light")
+            take(browser, api, {"now-stuck": "/"}, target, "light")
         browser.close()
 
 
