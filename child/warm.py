@@ -33,7 +33,7 @@ AHEAD = (
     *("modules.media", "modules.damage", "modules.sources", "modules.ffmpeg", "modules.cleanup"),
 )
 """Imported in small pieces while there is no task: the checking of data, and the modules that most tasks are of. A task
-itself takes 80 ms for them. They are the client's own and what those need; no module of others is ever imported here."""
+takes 80 ms for them. They are the client's own and what those need; no module of others is ever imported here."""
 
 REHEARSAL = "child.rehearsal"
 
