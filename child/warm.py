@@ -32,8 +32,8 @@ AHEAD = (
     *("attr", "referencing.jsonschema", "jsonschema_specifications", "jsonschema", "modules.schema.checking"),
     *("modules.media", "modules.damage", "modules.sources", "modules.ffmpeg", "modules.cleanup"),
 )
-"""Imported in small pieces while there is no task: the checking of data, and the modules that most tasks are of. A task
-takes 80 ms for them. They are the client's own and what those need; no module of others is ever imported here."""
+"""Imported in small pieces while there is no task, and before each but the first of many: the checking of data, and the
+modules that most tasks are of. A task takes 80 ms for them. They are our own and what those need, nothing of others."""
 
 REHEARSAL = "child.rehearsal"
 

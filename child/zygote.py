@@ -122,6 +122,8 @@ class ForkServer:
                     self._log = warm.prepare(settings)
                     self._warming = warm.warm_up(self._termination)
                 case Spawn(task):
+                    if self._ahead and len(self._tasks) > 1:  # a job of many tasks, each of which would import itself
+                        importlib.import_module(self._ahead.pop(0))
                     self._spawn(task)
                 case Terminate(task):
                     self._signal(task, signal.SIGTERM)
