@@ -40,6 +40,9 @@ FLAGS: list[Row] = [
     (ffmpeg(input_options={"itsoffset": True}), "itsoffset", NO_VALUE),
     (mkvmerge(options={"title": None}), "title", NO_VALUE),
     (mkvmerge(track={"track-name": None}), "track-name", NO_VALUE),
+    # Of these, the help of mkvmerge says nothing.
+    (mkvmerge(options={"nosubs": VICTIM}), "nosubs", FLAG),
+    (mkvmerge(options={"timecodes": None}), "timecodes", NO_VALUE),
     (handbrake(picture_options={"width": True}), "width", NO_VALUE),
     (encode(filter_threads=True), "options.filter_threads", NO_VALUE),
     (encode(an=[True, "a.mkv"]), "options.an", FLAG),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.jobs.task_state import JobObserver, TaskState
 from tests.support.exchanges import serving
 from tests.support.supervised import Supervised, job
 
@@ -96,22 +95,6 @@ def test_what_a_module_left_open_is_written(supervised: Supervised, tmp_path: Pa
     assert verdict.failure is None
     assert (tmp_path / "out").read_text() == "text"
     assert (tmp_path / "out2").exists()
-
-
-def test_progress_and_information_arrive(supervised: Supervised) -> None:
-    """What a module tells its heartbeat reaches the supervisor, the last of it too."""
-    supervised.configure(modules={"cool": "tests.guide.MyCustomModule"})
-    said = []
-
-    class Ear(JobObserver):
-        def on_status(self, run: TaskState) -> None:
-            said.append(run.status)
-
-    supervised.verdicts(job(("cool", {})), observer=Ear())
-
-    assert said[0].progress is None
-    assert said[-1].progress == 43
-    assert said[-1].info == {"current_frame": 197, "total_frames": 24067}
 
 
 @pytest.mark.parametrize("target", ["modules.cool.CoolModule", "app.modules.cool.CoolModule", "cool.CoolModule"])

@@ -49,15 +49,6 @@ def test_an_empty_queue_answers_null(api: Api) -> None:
     assert api("GET", "/queue").json() == {"queue": [], "entries": 0, "attributes": {"disabled": False}}
 
 
-def test_jobs_are_given_in_the_order_they_came(api: Api) -> None:
-    """The queue is first in, first out, and what is taken is not given again."""
-    job_ids = [api.submit(str(number)) for number in range(5)]
-
-    assert api.queued() == job_ids
-    assert [api.poll() for _ in range(6)] == [*job_ids, None]
-    assert api.submit() == api.poll()
-
-
 def test_a_task_keeps_what_it_carries(api: Api) -> None:
     """Task objects may carry more keys, of any kind, and everything comes back as it was posted."""
     tasks = [

@@ -47,21 +47,6 @@ def test_cleanup_is_not_called_where_it_is_not_wanted(scene: Scene, tmp_path: Pa
     assert len(scene.farm.queue) == 1
 
 
-def test_a_job_that_is_given_back_is_done(scene: Scene) -> None:
-    """A job that one client gave back is run by the next like any other, and has one verdict."""
-    in_run(scene)
-    scene.farm.delete(scene.spare)
-    scene.signal("QUIT")
-    scene.await_end()
-    (new_id,) = scene.farm.queue
-    scene.let_go()
-    scene.start()
-    verdict = scene.farm.await_verdict(new_id)
-
-    assert not verdict.failed
-    assert len(scene.farm.verdicts) == 1
-
-
 @pytest.mark.slow
 def test_a_job_is_given_back_by_the_next_start(scene: Scene) -> None:
     """A client that cannot give its job back, because the server is gone, ends with 0; the next start gives it back."""

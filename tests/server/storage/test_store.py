@@ -98,21 +98,26 @@ def test_a_poll_costs_the_same_however_long_the_queue_is(database: Path | str) -
 # --- starting and stopping ---
 
 
-def test_a_database_that_is_none_is_left_alone(tmp_path: Path) -> None:
-    """A file that is no database, or another program's, is refused and not touched."""
-    text = tmp_path / "text.db"
+NO_DATABASE = {
+    "text.db": r"the database cannot be used: file is not a database$",
+    "foreign.db": r"the database cannot be used: it is a database of another program$",
+    "text.db/jobs.db": r"the database cannot be written: .+$",
+    ".": r"the database cannot be (opened|used|written): .+$",
+}
+
+
+@pytest.mark.parametrize("name", NO_DATABASE)
+def test_a_database_that_is_none_is_left_alone(tmp_path: Path, name: str) -> None:
+    """A file that is no database or another program's, a place below a file and a directory are refused in one line,
+    and nothing is touched."""
+    text, foreign = tmp_path / "text.db", tmp_path / "foreign.db"
     text.write_text("This is a letter, and somebody wants to keep it. " * 100)
-    foreign = tmp_path / "foreign.db"
     with contextlib.closing(sqlite3.connect(foreign)) as db:
         db.execute("CREATE TABLE songs (title)")
     before = text.read_bytes(), foreign.read_bytes()
 
-    with pytest.raises(ServerError, match=r"text\.db: the database cannot be used: file is not a database$"):
-        ServerDatabase(text)
-    with pytest.raises(
-        ServerError, match=r"foreign\.db: the database cannot be used: it is a database of another program$"
-    ):
-        ServerDatabase(foreign)
+    with pytest.raises(ServerError, match=f"^{tmp_path / name}: {NO_DATABASE[name]}"):
+        ServerDatabase(tmp_path / name)
 
     assert (text.read_bytes(), foreign.read_bytes()) == before
 
@@ -125,16 +130,6 @@ def test_a_newer_database_is_refused(database: Path | str, change: str) -> None:
 
     with pytest.raises(ServerError, match=r"was written by a newer version of this program .*99.* upgrade"):
         ServerDatabase(database)
-
-
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    """A directory, or a place below a file, is no database, in one line that names it."""
-    (tmp_path / "file").write_text("")
-
-    with pytest.raises(ServerError, match=r"file/jobs\.db: the database cannot be written: .+$"):
-        ServerDatabase(tmp_path / "file" / "jobs.db")
-    with pytest.raises(ServerError, match=r"the database cannot be (opened|used|written): .+$"):
-        ServerDatabase(tmp_path)
 
 
 def test_one_file_has_one_server(tmp_path: Path) -> None:

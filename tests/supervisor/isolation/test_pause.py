@@ -88,17 +88,6 @@ def test_cancel_works_while_paused(supervised: Supervised, times: int) -> None:
     assert client.returncode == 130
 
 
-def test_pause_does_not_hold_up_a_stop(supervised: Supervised) -> None:
-    """A pause that comes when the job is being stopped changes nothing."""
-    client = supervised.start_at("quiet", module="stubborn")
-
-    client.send_signal(signal.SIGTERM)
-    client.send_signal(signal.SIGUSR2)
-    client.communicate(timeout=30)
-
-    assert client.returncode == 143
-
-
 @pytest.mark.parametrize("victim", ["supervisor", "zygote"])
 def test_nothing_survives_while_paused(supervised: Supervised, victim: str) -> None:
     """What is stopped does not survive the loss of its parents either."""

@@ -206,7 +206,7 @@ def test_a_second_one_is_refused(state: Path) -> None:
 def test_a_refused_one_leaves_the_lock(state: Path) -> None:
     """One that could not be opened keeps no other from it, and no descriptor open."""
     state.mkdir(parents=True)
-    make_foreign(state / "journal.sqlite3")
+    made_by(FOREIGN)(state / "journal.sqlite3")
     before = len(os.listdir("/proc/self/fd"))
     threads = threading.active_count()
     for _ in range(3):
@@ -222,15 +222,23 @@ def test_a_refused_one_leaves_the_lock(state: Path) -> None:
 # --- one that is no use ---
 
 
+FOREIGN = "CREATE TABLE jobs (spam);"
+"""As another program would make it."""
+
+
 def make_newer(file: Path) -> None:
-    with opened(file.parent):
-        pass
-    with contextlib.closing(sqlite3.connect(file)) as database:
-        database.execute("PRAGMA user_version = 1000")
+    new_journal(file.parent)
+    made_by("PRAGMA user_version = 1000")(file)
 
 
-def make_text(file: Path) -> None:
-    file.write_text("Spam and eggs.\n" * 500)
+def made_by(script: str) -> Callable[[Path], None]:
+    """Makes a database that a script of SQL makes."""
+
+    def make(file: Path) -> None:
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.executescript(script)
+
+    return make
 
 
 def make_truncated(file: Path) -> None:
@@ -244,31 +252,6 @@ def make_truncated(file: Path) -> None:
     os.truncate(file, file.stat().st_size // 2)
 
 
-def make_foreign(file: Path) -> None:
-    """Another program's."""
-    with contextlib.closing(sqlite3.connect(file)) as database:
-        database.execute("CREATE TABLE jobs (spam)")
-        database.commit()
-
-
-def make_namesake(file: Path) -> None:
-    """Another program's, in WAL mode, with a version and a table as ours have."""
-    with contextlib.closing(sqlite3.connect(file)) as database:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("CREATE TABLE jobs (spam)")
-        database.execute("PRAGMA user_version = 1")
-        database.commit()
-
-
-def make_servers(file: Path) -> None:
-    """That of an API server."""
-    ServerDatabase(file).close()
-
-
-def make_directory(file: Path) -> None:
-    file.mkdir()
-
-
 def make_damaged(file: Path) -> None:
     """Rubbish in the middle."""
     make_truncated(file)
@@ -277,18 +260,21 @@ def make_damaged(file: Path) -> None:
         database.write(os.urandom(4096 * 3))
 
 
-UNUSABLE = {
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer": (make_newer, "newer version"),
-    "foreign": (make_foreign, "it is a database of another program"),
-    "foreign, of the same version": (make_namesake, "it is a database of another program"),
-    "an API server's": (make_servers, "it is a database of another program"),
-    "directory": (make_directory, "unable to open"),
+    "foreign": (made_by(FOREIGN), "it is a database of another program"),
+    "foreign, of the same version": (
+        made_by(f"PRAGMA journal_mode = WAL; {FOREIGN} PRAGMA user_version = 1;"),
+        "it is a database of another program",
+    ),
+    "an API server's": (lambda file: ServerDatabase(file).close(), "it is a database of another program"),
+    "directory": (Path.mkdir, "unable to open"),
 }
 
 
 @pytest.mark.parametrize(("make", "complaint"), UNUSABLE.values(), ids=UNUSABLE)
 def test_an_unusable_one_is_one_line(
-    supervised: Supervised, tmp_path: Path, make: Callable[[Path], None], complaint: str
+    supervised: Supervised, tmp_path: Path, make: Callable[[Path], object], complaint: str
 ) -> None:
     """A journal that cannot be used is one line that names the file and what to do; status 2; it is left as it is."""
     state = tmp_path / "state"
@@ -307,11 +293,6 @@ def test_an_unusable_one_is_one_line(
     assert not [name for name in os.listdir(state) if name.endswith(("-wal", "-shm", "-journal"))]
 
 
-def make_stump(file: Path) -> None:
-    """A header is begun."""
-    file.write_bytes(b"SQLite format 3\0".ljust(100, b"\0"))
-
-
 def make_log(file: Path) -> None:
     """Only the write-ahead log of a killed client is left."""
     with run_script(WRITES, file.parent) as process:
@@ -321,18 +302,22 @@ def make_log(file: Path) -> None:
     file.unlink()
 
 
-DAMAGED = {
-    "text": (make_text, "file is not a database", "No job can be read in it"),
+DAMAGED: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "text": (lambda file: file.write_text("Spam.\n" * 999), "file is not a database", "No job can be read in it"),
     "truncated": (make_truncated, "malformed", "Jobs in it: j0, j1, "),
     "damaged": (make_damaged, "", "j20, "),
-    "stump": (make_stump, "file is not a database", "No job can be read in it"),
+    "stump": (
+        lambda file: file.write_bytes(b"SQLite format 3\0".ljust(100, b"\0")),
+        "file is not a database",
+        "No job can be read in it",
+    ),
     "without its database": (make_log, "it is empty, and its write-ahead log is not", "No job can be read in it"),
 }
 
 
 @pytest.mark.parametrize(("make", "complaint", "held"), DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_one_is_moved_aside(
-    client: Client, farm: Farm, tmp_path: Path, make: Callable[[Path], None], complaint: str, held: str
+    client: Client, farm: Farm, tmp_path: Path, make: Callable[[Path], object], complaint: str, held: str
 ) -> None:
     """The client starts with an empty journal, keeps the damaged one, and says in one line which jobs it held."""
     state = tmp_path / "state"
@@ -472,9 +457,7 @@ DELETE FROM debts WHERE number = 9;
 def make_version_1(state: Path, rows: str = VERSION_1_ROWS) -> Path:
     state.mkdir(parents=True)
     file = state / "journal.sqlite3"
-    with contextlib.closing(sqlite3.connect(file)) as database:
-        database.executescript(VERSION_1 + rows)
-        database.execute("PRAGMA journal_mode = WAL")
+    made_by(f"{VERSION_1}{rows} PRAGMA journal_mode = WAL;")(file)
     return file
 
 
