@@ -22,7 +22,7 @@ from tests.modules.mkvextract.scene import EVERYTHING
         ),
         ({"cues": [{"id": 1, "filename": "a"}], "chapters": "b"}, "chapters b cues 1:a"),
         ({"tracks": [{"id": 1, "track_type": "audio", "filename": "a"}]}, "tracks 2:a"),
-        ({"tracks": [{"id": 2, "language": "jpn", "filename": "a"}]}, "tracks 5:a"),
+        ({"tracks": [{"id": 2, "language": "JPN", "filename": "a"}]}, "tracks 5:a"),  # any of its codes
         ({"tracks": [{"id": 0.0, "track_type": "video", "language": "und", "filename": "a"}]}, "tracks 0:a"),
         ({"tracks": [{"id": 0, "track_type": "subtitles", "filename": "a b'c"}]}, 'tracks "3:a b\'c"'),
         ({"attachments": [], "tags": "new/a"}, "tags new/a"),
