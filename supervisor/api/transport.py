@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 import requests
-import requests.auth
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
 from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -127,22 +127,17 @@ class Transport:
     """Performs calls to the server at `settings.api_url`. Close it at the end."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.api_url
+        self._url = shown_url(settings.api_url)
         self._threads = Threads(THREADS + THREADS_PER_SLOT * settings.worker_slots, "session", THREADS)
         self._current = threading.local()  # `call`: the call that the thread performs
-        self._once = _Adapter(self._current, MAX_IDLE)
-        self._proxy = proxy_for(settings.api_url)
-        self._session = _SessionWithOnce(self._current, self._once, proxied=bool(self._proxy))
-        self._session.auth = credentials(settings)
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # threads share it: no state
-        self._session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
-        self._session.mount("http://", _Adapter(self._current))
-        self._session.mount("https://", _Adapter(self._current))
+        self._proxy = proxy_for(self._url)
+        self._session = make_session(settings)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter(self._current))
 
     def close(self) -> None:
         """Close all connections. Calls in flight fail."""
         self._session.close()
-        self._once.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def perform(self, call: Call, read: Callable[[Response], _T]) -> _T:
@@ -213,30 +208,13 @@ class Transport:
             )
 
 
-class _SessionWithOnce(requests.Session):
-    """Sends calls that are not idempotent through an adapter of their own, `once`."""
-
-    def __init__(self, current: threading.local, once: HTTPAdapter, *, proxied: bool) -> None:
-        super().__init__()
-        self._current = current
-        self._once = once
-        self._proxied = proxied
-
-    def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
-        merged = super().merge_environment_settings(*args, **kwargs)
-        return merged if self._proxied else merged | {"proxies": {}}
-
-    def get_adapter(self, url: str) -> Any:
-        return super().get_adapter(url) if self._current.call.idempotent else self._once
-
-
 class _Adapter(HTTPAdapter):
     """Makes connections that enter themselves in the call that they serve, so that `Call.cut` finds its socket.
 
-    A connection whose last request is older than `max_age` seconds is not used again.
+    One whose last request is older than `MAX_IDLE` serves no call that must not be repeated.
     """
 
-    def __init__(self, current: threading.local, max_age: float = float("inf")) -> None:
+    def __init__(self, current: threading.local) -> None:
         def noting(base: type[HTTPConnection]) -> type[HTTPConnection]:
             class Noting(base):  # type: ignore[misc, valid-type]
                 used_at = 0.0
@@ -254,7 +232,8 @@ class _Adapter(HTTPAdapter):
 
                 @property
                 def is_connected(self) -> bool:
-                    return bool(super().is_connected) and time.monotonic() - self.used_at <= max_age
+                    is_young = current.call.idempotent or time.monotonic() - self.used_at <= MAX_IDLE
+                    return is_young and bool(super().is_connected)
 
             return Noting
 
@@ -286,21 +265,21 @@ def proxy_for(url: str) -> str:
     return select_proxy(url, get_environ_proxies(url)) or ""
 
 
-def credentials(settings: Settings) -> requests.auth.AuthBase:
-    """The token, or else the user name and password that are in the server's address."""
+def make_session(settings: Settings) -> requests.Session:
+    """Return a session for the server at `settings.api_url`, with the token, or else that address's name and password.
+
+    The environment is read now, and not at each call: its proxy, unless the server is exempt, and its certificates.
+    """
+    session = requests.Session()
+    found = session.merge_environment_settings(settings.api_url, {}, None, None, None)
+    session.trust_env = False  # nor is the machine's .netrc read
+    session.verify = found["verify"]
+    session.proxies = found["proxies"] if proxy_for(settings.api_url) else {}
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # threads share it: no state
+    session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
     user, password = get_auth_from_url(settings.api_url)
-    if user and not settings.api_token:
-        return requests.auth.HTTPBasicAuth(user.encode(), password.encode())
-    return _Bearer(settings.api_token)
-
-
-class _Bearer(requests.auth.AuthBase):
-    """The API token. As the session's `auth` it keeps `requests` from using the machine's `.netrc` instead."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token:
-            request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
+    if settings.api_token:
+        session.headers["Authorization"] = f"Bearer {settings.api_token}"
+    elif user:
+        session.auth = HTTPBasicAuth(user.encode(), password.encode())
+    return session

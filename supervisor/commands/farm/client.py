@@ -17,11 +17,11 @@ import click
 import requests
 from urllib3.exceptions import HTTPError
 
-from app.config import VERSION, load_settings, shown_url
+from app.config import load_settings, shown_url
 from app.formats import SERVER_HEADER, quote_part
 from supervisor.api.client import describe_refusal
 from supervisor.api.errors import SessionError, reason
-from supervisor.api.transport import CALL_TIMEOUT, CONNECT_TIMEOUT, Response, credentials, proxy_for
+from supervisor.api.transport import CALL_TIMEOUT, CONNECT_TIMEOUT, Response, make_session
 from supervisor.commands import FAILED, WRONG
 from supervisor.commands.display import say
 from supervisor.commands.shared import give_up
@@ -60,11 +60,7 @@ class FarmClient:
         environ = os.environ | ({"API_URL": url} if url else {}) | {"HOST_UUID": "operator"}
         settings = load_settings(environ, Path())
         self.url = shown_url(settings.api_url)
-        self._url = settings.api_url
-        self._proxies = {} if proxy_for(settings.api_url) else {"no_proxy": "*"}
-        self._session = requests.Session()
-        self._session.auth = credentials(settings)
-        self._session.headers["User-Agent"] = f"sisyphus-client/{VERSION}"
+        self._session = make_session(settings)
 
     def close(self) -> None:
         """Close the connection."""
@@ -75,12 +71,11 @@ class FarmClient:
         try:
             answer = self._session.request(
                 method,
-                self._url + path,
+                self.url + path,
                 params={name: value for name, value in query.items() if value is not None},
                 json=body,
                 timeout=(CONNECT_TIMEOUT, CALL_TIMEOUT),
                 allow_redirects=False,
-                proxies=self._proxies,
             )
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise SessionError(reason(error)) from error
