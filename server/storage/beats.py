@@ -83,7 +83,7 @@ class BeatExchange:
         """Write heartbeats. All servers do that in the same order, or two could wait for each other."""
         if not beats:
             return
-        statement = insert(db, workers).values(beat_at=clock)
+        statement = insert(db.dialect.name, workers).values(beat_at=clock)
         changed = {name: statement.excluded[name] for name in ("beat", "beat_at", "status")}
         # A worker may send its heartbeats to one server and its polls to another.
         changed["abilities"] = func.coalesce(func.nullif(statement.excluded.abilities, ""), workers.c.abilities)

@@ -162,9 +162,9 @@ class ServerDatabase:
         return f"{'PostgreSQL' if self.is_shared else 'SQLite'} {version}"
 
 
-def insert(connection: Connection, table: Table) -> Any:
+def insert(dialect: str, table: Table) -> Any:
     """Return an INSERT that can say what to do `ON CONFLICT`: each database has its own."""
-    return importlib.import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert(table)
+    return importlib.import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
 
 
 def reason(error: Exception) -> str:

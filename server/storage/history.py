@@ -11,7 +11,7 @@ from sqlalchemy.types import Text
 
 from server.storage.database import ServerDatabase, insert
 from server.storage.needs import Need, Needs
-from server.storage.store import ORDER
+from server.storage.rows import ORDER
 from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs, tasks_asked
 
 EXPIRED_AT_ONCE = 500
@@ -132,7 +132,7 @@ class History:
             number = db.execute(select(jobs.c.number).where(jobs.c.job_id == job_id)).scalar()
             if number is None:
                 return False
-            statement = insert(db, logs).values(number=number, log=log)
+            statement = insert(db.dialect.name, logs).values(number=number, log=log)
             changed = {"log": statement.excluded.log}
             db.execute(statement.on_conflict_do_update(index_elements=["number"], set_=changed))
         return True

@@ -37,6 +37,9 @@ ANYTHING = Ability(None, frozenset())
 """The ability of a worker that tells nothing: it is given what requires no tags, and fails what it cannot do."""
 
 
+_NUMBERS = select(needs.c.need)
+
+
 class Needs:
     """The rows of the table `needs`."""
 
@@ -45,18 +48,21 @@ class Needs:
 
     def number(self, db: Connection, modules: Iterable[str], tags: Iterable[str]) -> int:
         """Return the number of a need; it is made if it is new."""
-        row = {"modules": to_text(sorted(set(modules))), "tags": to_text(sorted(set(tags)))}
+        need = Need(frozenset(modules), frozenset(tags))
+        if known := next((number for number, row in self._rows.items() if row == need), None):
+            return known
+        row = {"modules": to_text(sorted(need.modules)), "tags": to_text(sorted(need.tags))}
         query = select(needs.c.need).where(needs.c.modules == row["modules"], needs.c.tags == row["tags"])
         found = db.execute(query).scalar()
         if found is None:
-            db.execute(insert(db, needs).values(row).on_conflict_do_nothing())
+            db.execute(insert(db.dialect.name, needs).values(row).on_conflict_do_nothing())
             found = db.execute(query).scalar_one()
         return int(found)
 
     def read(self, db: Connection) -> dict[int, Need]:
         """Return all needs, by their numbers."""
         # Rows may become visible in another order than that of their numbers, so all numbers are compared.
-        numbers = set(db.execute(select(needs.c.need)).scalars()) - self._rows.keys()
+        numbers = set(db.execute(_NUMBERS).scalars()) - self._rows.keys()
         for row in db.execute(select(needs).where(needs.c.need.in_(numbers))) if numbers else ():
             self._rows[row.need] = Need(frozenset(json.loads(row.modules)), frozenset(json.loads(row.tags)))
         return self._rows

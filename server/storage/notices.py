@@ -65,7 +65,7 @@ class Notices:
         row = {"id": f"{event} {key}", "event": event, "at": now, "document": document}
         rows = [{**row, "target": target.name} for target in self._settings.targets if event in target.events]
         if rows:
-            db.execute(insert(db, notices).on_conflict_do_nothing(), rows)
+            db.execute(insert(db.dialect.name, notices).on_conflict_do_nothing(), rows)
 
     def note(self, event: Event, key: str, **facts: Any) -> None:
         """Note an event in a transaction of its own."""

@@ -31,7 +31,7 @@ class NamedData:
         """Store an object under a name; it replaces the former one."""
         row = {"module": module, "name": name, "id": str(uuid.uuid4()), "document": to_text(document)}
         with self._database.begin() as db:
-            statement = insert(db, data).values(row)
+            statement = insert(db.dialect.name, data).values(row)
             changed = {"document": statement.excluded.document}
             db.execute(statement.on_conflict_do_update(index_elements=["module", "name"], set_=changed))
 
@@ -93,7 +93,7 @@ class Orders:
         """Give an order, or take it back; for a worker, known or not."""
         with self._database.begin() as db:
             if holds:
-                db.execute(insert(db, orders).values(kind=kind, id=worker_id).on_conflict_do_nothing())
+                db.execute(insert(db.dialect.name, orders).values(kind=kind, id=worker_id).on_conflict_do_nothing())
             else:
                 db.execute(delete(orders).where(orders.c.kind == kind, orders.c.id == worker_id))
         self.refresh()

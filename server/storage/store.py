@@ -12,19 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, or_, select
 
 from server.storage.database import ServerDatabase
 from server.storage.needs import ANYTHING, Ability, Need, Needs
 from server.storage.notices import Notices
+from server.storage.rows import HEAD, INSERT, ORDER, UNFINISHED, WAS_STARTED, change, find
 from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs, tasks_asked, to_text
 from server.storage.totals import count_ended
 from server.workers import Lost
-
-ORDER = (jobs.c.priority.desc(), jobs.c.position, jobs.c.number)
-"""Of the queue, the head first."""
-
-UNFINISHED = jobs.c.state.in_(("queued", "running"))
 
 MAX_TAKES = 5
 """How often a job is given to a worker that vanishes. Then the job itself is held to be the cause, and fails."""
@@ -83,13 +79,13 @@ class Store:
         with self._database.begin() as db:
             need = self._needs.number(db, (task["module"] for task in tasks), requires)
             row = {"priority": priority, "position": 0, "need": need, "attempts": "[]"}
-            former = _find(db, former_id, UNFINISHED) if former_id else None
+            former = find(db, former_id, UNFINISHED) if former_id else None
             if former:
                 row |= _inherited(db, former, now)
             elif former_id:
                 return _handed_back(db, former_id)
             row |= {"title": title, "document": to_text(job), "former_id": former_id, "retry_of": retry_of}
-            db.execute(jobs.insert().values(job_id=job_id, state="queued", added_at=now, **row))
+            db.execute(INSERT, {"job_id": job_id, "state": "queued", "added_at": now, **row})
             if former:
                 _replace(db, former, job_id)
         return job_id
@@ -106,8 +102,8 @@ class Store:
             if head is None:
                 return None
             taken = Taken(head.number, head.document, datetime.now(UTC), head.started_at)
-            change = {"state": "running", "started_at": taken.started_at, "worker_id": worker_id, "hostname": None}
-            db.execute(update(jobs).where(jobs.c.number == head.number).values(change))
+            changed = {"state": "running", "started_at": taken.started_at, "worker_id": worker_id, "hostname": None}
+            change(db, head, changed)
         return taken
 
     def untake(self, taken: Taken) -> None:
@@ -118,21 +114,19 @@ class Store:
             if job and job.cancelled_by is not None:
                 _end_cancelled(db, job, job.cancelled_by)
             elif job:
-                change = {"state": "queued", "started_at": taken.before, "worker_id": None}
-                db.execute(update(jobs).where(jobs.c.number == taken.number).values(change))
+                changed = {"state": "queued", "started_at": taken.before, "worker_id": None}
+                change(db, taken, changed)
 
     def _head(self, db: Connection, suitable: Sequence[int] | None) -> Any:
         """The first job with one of these needs, or any; locked, where several servers share the database."""
-        query = select(jobs.c.number, jobs.c.document, jobs.c.started_at).where(QUEUED).order_by(*ORDER).limit(1)
-        query = query.with_for_update(skip_locked=True)
         if suitable is None:
-            return db.execute(query).first()
+            return db.execute(HEAD).first()
         # A look at the head of each need costs the same however many other jobs come before it.
         heads = [number for need in suitable if (number := db.execute(_first_of(need)).scalar())]
         if not heads:
             return None
-        head = db.execute(query.where(jobs.c.number.in_(heads))).first()
-        return head or db.execute(query.where(jobs.c.need.in_(suitable))).first()  # others were taking all of those
+        head = db.execute(HEAD.where(jobs.c.number.in_(heads))).first()
+        return head or db.execute(HEAD.where(jobs.c.need.in_(suitable))).first()  # others were taking all of those
 
     def queue(self) -> list[str]:
         """Return the documents of all queued jobs, the head first."""
@@ -161,7 +155,7 @@ class Store:
         Returns whether there was such a job: of two verdicts for one job, the first stands.
         """
         with self._database.begin() as db:
-            job = _find(db, job_id, UNFINISHED)
+            job = find(db, job_id, UNFINISHED)
             if job is None:
                 return False
             state = ("failed" if job.cancelled_by is None else "cancelled") if failed else "completed"
@@ -215,7 +209,7 @@ class Store:
             job = db.execute(select(jobs).where(_known_as(job_id), UNFINISHED).with_for_update()).first()
             if job is None:
                 return None
-            db.execute(update(jobs).where(jobs.c.number == job.number).values(cancelled_by=by))
+            change(db, job, {"cancelled_by": by})
             if job.state == "queued":
                 _end_cancelled(db, job, by)
             return str(job.state)
@@ -223,15 +217,15 @@ class Store:
     def prioritise(self, job_id: str, priority: int | None) -> bool:
         """Give a queued job another priority, or with `None` the head of the queue; returns whether it is queued."""
         with self._database.begin() as db:
-            job = _find(db, job_id, QUEUED)
+            job = find(db, job_id, QUEUED)
             if job is None:
                 return False
             if priority is None:
                 highest = db.execute(select(jobs.c.priority).where(QUEUED).order_by(*ORDER).limit(1)).scalar_one()
-                change = {"priority": highest, "position": _position_of_head(db, highest)}
+                changed = {"priority": highest, "position": _position_of_head(db, highest)}
             else:
-                change = {"priority": priority}
-            db.execute(update(jobs).where(jobs.c.number == job.number).values(change))
+                changed = {"priority": priority}
+            change(db, job, changed)
         return True
 
     def need(self, job_id: str) -> Need | None:
@@ -257,12 +251,12 @@ class Store:
         with self._database.begin() as db:
             if self._database.is_watch(db):
                 for job_id in lost:  # all rows first: who ends a job locks it, and then the totals
-                    _find(db, job_id, RUNNING)
+                    find(db, job_id, RUNNING)
                 for job_id, found in reversed(list(lost.items())):
                     if state := _put_back(db, job_id, found):
                         done[job_id] = state
                     if state == "failed":
-                        self._note_end(db, _find(db, job_id), state, {"message": found.reason})
+                        self._note_end(db, find(db, job_id), state, {"message": found.reason})
         return dict(reversed(done.items()))
 
     def take_again(self, job_ids: Sequence[str]) -> list[str]:
@@ -270,10 +264,9 @@ class Store:
         done = []
         with self._database.begin() as db:
             for job_id in sorted(job_ids):
-                if job := _find(db, job_id, QUEUED, jobs.c.started_at.is_not(None)):
+                if job := find(db, job_id, QUEUED, WAS_STARTED):
                     attempts = to_text(json.loads(job.attempts)[:-1])
-                    change = update(jobs).where(jobs.c.number == job.number)
-                    db.execute(change.values(state="running", attempts=attempts))
+                    change(db, job, {"state": "running", "attempts": attempts})
                     done.append(job_id)
         return done
 
@@ -285,11 +278,6 @@ class Store:
     def _texts(self, query: Select[Any]) -> list[str]:
         with self._database.begin() as db:
             return list(db.execute(query).scalars())
-
-
-def _find(db: Connection, job_id: str, *conditions: Any) -> Any:
-    """Return a job, if it fulfils the conditions. Where several servers share the database, its row is locked."""
-    return db.execute(select(jobs).where(jobs.c.job_id == job_id, *conditions).with_for_update()).first()
 
 
 def _known_as(job_id: str) -> ColumnElement[bool]:
@@ -314,7 +302,7 @@ def _replace(db: Connection, former: Any, job_id: str) -> None:
     # dies before would leave two jobs.
     _delete(db, jobs.c.number == former.number)
     if former.cancelled_by is not None:
-        _end_cancelled(db, _find(db, job_id), former.cancelled_by)
+        _end_cancelled(db, find(db, job_id), former.cancelled_by)
 
 
 def _delete(db: Connection, *conditions: Any) -> int:
@@ -346,8 +334,8 @@ def _position_of_head(db: Connection, priority: int) -> int:
 
 
 def _put_back(db: Connection, job_id: str, lost: Lost) -> str:
-    job = _find(db, job_id, RUNNING, jobs.c.started_at.is_not_distinct_from(lost.taken_at))
-    if job is None:
+    job = find(db, job_id, RUNNING)
+    if job is None or job.started_at != lost.taken_at:
         return ""
     if job.cancelled_by is not None:
         _end_cancelled(db, job, job.cancelled_by)
@@ -357,13 +345,13 @@ def _put_back(db: Connection, job_id: str, lost: Lost) -> str:
         error = {"type": "RunError", "reason": "lost", "message": message}
         _end(db, job, "failed", {"completed": False, "message": message, "error": error, "tasks": []})
         return "failed"
-    change = {
+    changed = {
         "state": "queued",
         "position": _position_of_head(db, job.priority),
         "attempts": _with_attempt(job, "lost", datetime.now(UTC), lost.worker_id),
         "worker_id": None,
     }
-    db.execute(update(jobs).where(jobs.c.number == job.number).values(change))
+    change(db, job, changed)
     return "queued"
 
 
@@ -377,11 +365,11 @@ def _with_attempt(job: Any, result: str, now: datetime, worker_id: str | None = 
 
 def _end(db: Connection, job: Any, state: str, info: dict[str, Any]) -> None:
     now = datetime.now(UTC)
-    change = {"state": state, "ended_at": now, "info": to_text(info)}
+    changed = {"state": state, "ended_at": now, "info": to_text(info)}
     for column, key in (("worker_id", "worker_id"), ("hostname", "worker"), ("message", "message")):
         if isinstance(value := info.get(key), str):
-            change[column] = value[:MAX_MESSAGE]
-    db.execute(update(jobs).where(jobs.c.number == job.number).values(change))
+            changed[column] = value[:MAX_MESSAGE]
+    change(db, job, changed)
     count_ended(db, job.need, state, job.started_at, now)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, func, select, type
 
 from server.storage.database import ServerDatabase
 from server.storage.needs import Need, Needs
-from server.storage.store import ORDER
+from server.storage.rows import ORDER
 from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, to_microseconds, totals
 from server.storage.totals import NOT_STARTED, Ended
 

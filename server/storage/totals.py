@@ -3,9 +3,11 @@
 Totals are counted as jobs end: the jobs themselves are deleted in time, and counting a million of them would take long.
 """
 
+import functools
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -25,9 +27,15 @@ def count_ended(db: Connection, need: int, state: str, started_at: datetime | No
     if started_at:
         seconds = max(0.0, (ended_at - started_at).total_seconds())
         bucket, milliseconds = bisect_left(BOUNDS, seconds), round(seconds * 1000)
-    statement = insert(db, totals).values(state=state, need=need, bucket=bucket, ended=1, milliseconds=milliseconds)
+    row = {"state": state, "need": need, "bucket": bucket, "ended": 1, "milliseconds": milliseconds}
+    db.execute(_adding(db.dialect.name), row)
+
+
+@functools.cache
+def _adding(dialect: str) -> Any:
+    statement = insert(dialect, totals)
     changed = {name: totals.c[name] + statement.excluded[name] for name in ("ended", "milliseconds")}
-    db.execute(statement.on_conflict_do_update(index_elements=["state", "need", "bucket"], set_=changed))
+    return statement.on_conflict_do_update(index_elements=["state", "need", "bucket"], set_=changed)
 
 
 @dataclass
