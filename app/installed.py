@@ -69,9 +69,9 @@ def find_installed(name: str) -> str:
     return next(iter(found))
 
 
-def path_warnings(paths: Iterable[str], program: Path = Path(__file__).parents[1]) -> Iterator[str]:
+def path_warnings(paths: Iterable[str]) -> Iterator[str]:
     """Yield a line for each file in `paths` that cannot be imported, and each directory that is not one of modules."""
-    bundled = program / "modules"
+    bundled = Path(__file__).parents[1] / "modules"
     known = _names_in(bundled)
     for path in paths:
         if os.path.isfile(f"{path}/modules/base.py") and os.path.isdir(f"{path}/supervisor"):

@@ -1,10 +1,10 @@
 """How the values of a task's data become arguments of a program.
 
 Every JSON value is written in one way, whatever the program: a number as text, and a whole one without a fraction;
-true as a flag without a value; false not at all; an object as `key=value:key=value`.
+an object as `key=value:key=value`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 Options = Mapping[str, Any]
@@ -18,16 +18,3 @@ def to_argument(value: object) -> str:
     if isinstance(value, bool | float) and value == int(value):
         return str(int(value))
     return str(value)
-
-
-def flags(options: Options, prefix: str, suffix: str = "") -> Iterator[str]:
-    """The arguments that set `options`, in their order. A flag is the option's name between `prefix` and `suffix`.
-
-    An option that is false is left out; one that is true or null is a flag without a value.
-    """
-    for name, value in options.items():
-        if value is False:
-            continue
-        yield f"{prefix}{name}{suffix}"
-        if value is not None and value is not True:
-            yield to_argument(value)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from modules.command import Options, flags, to_argument
+from modules.command import Options, to_argument
 from modules.mkvtoolnix import Media, argument
 
 TYPES = {"video": "video", "audio": "audio", "subtitles": "subtitle", "buttons": "button"}
@@ -41,14 +41,14 @@ def mkvmerge_command(
 
     `media` holds the contents of each source, `None` where they are not known; `attached` are more files to attach.
     """
-    argv = ["mkvmerge", "--gui-mode", "--output", argument(temporary), *flags(task.get("options", {}), "--")]
+    argv = ["mkvmerge", "--gui-mode", "--output", argument(temporary), *_flags(task.get("options", {}))]
     numbers: list[int] = []  # mkvmerge counts the files, and those that are appended among them
     count = 0
     for index, source in enumerate(task["sources"]):
         options = source.get("options", {})
         tracks = [entry for entry in task.get("tracks", []) if entry["source"] == index]
         own = [*_selection(options, [int(entry["track"]) for entry in tracks], media[index])]
-        own += flags({key: value for key, value in options.items() if not key.startswith("_")}, "--")
+        own += _flags({key: value for key, value in options.items() if not key.startswith("_")})
         for entry in tracks:
             own += _track_flags(entry)
         # In parentheses nothing is an option, and VTS_01_1.VOB does not bring VTS_01_2.VOB with it.
@@ -116,7 +116,15 @@ def _selection(options: Options, tracks: Sequence[int], media: Media | None) -> 
 
 def _track_flags(entry: Mapping[str, Any]) -> Iterator[str]:
     track, options = int(entry["track"]), entry.get("options", {})
-    return flags({key: _for_track(track, key, value) for key, value in options.items()}, "--")
+    return _flags({key: _for_track(track, key, value) for key, value in options.items()})
+
+
+def _flags(options: Options) -> Iterator[str]:
+    """The arguments that set options. One that is false is left out; one that is true or null has no value."""
+    for name, value in options.items():
+        if value is not False:
+            yield f"--{name}"
+            yield from [] if value is None or value is True else [to_argument(value)]
 
 
 def source_files(task: Mapping[str, Any]) -> list[list[tuple[str, str]]]:

@@ -25,8 +25,8 @@ MAX_CONNECTIONS = 20_000
 class Connections:
     """The connections of one server. An instance makes uvicorn's protocols. For the loop's thread alone."""
 
-    def __init__(self, limit: int = 0) -> None:
-        self._limit = limit or max(16, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED, MAX_CONNECTIONS))
+    def __init__(self) -> None:
+        self._limit = max(16, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED, MAX_CONNECTIONS))
         self._all: set[Connection] = set()
         # The one that is idle longest first; those that never sent a request go before those of good clients.
         self._silent: dict[Connection, None] = {}
