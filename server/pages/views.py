@@ -1,6 +1,7 @@
 """What the views show, from the jobs, the workers and the orders."""
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -73,14 +74,9 @@ def list_workers(services: Services) -> list[dict[str, Any]]:
             "seen_at": seen.get(name, 0.0),
         }
         workers.append(worker | {"state": _state(worker), "kind": _kind(worker)})
-    slots: dict[str, int] = {}
-    for worker in sorted(workers, key=lambda worker: (worker.get("hostname", ""), worker["worker_id"])):
-        host = worker.get("hostname", "")
-        slots[host] = slots.get(host, 0) + (not worker["is_lost"])
-    return sorted(
-        (worker | {"slots": slots[worker.get("hostname", "")]} for worker in workers),
-        key=lambda worker: (worker.get("hostname", ""), worker["worker_id"]),
-    )
+    slots = Counter(worker.get("hostname", "") for worker in workers if not worker["is_lost"])
+    workers.sort(key=lambda worker: (worker.get("hostname", ""), worker["worker_id"]))
+    return [worker | {"slots": slots[worker.get("hostname", "")]} for worker in workers]
 
 
 def text_of(worker: dict[str, Any]) -> str:
