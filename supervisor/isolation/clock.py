@@ -1,5 +1,6 @@
-"""The clock of timeouts and of the guard."""
+"""The clock of timeouts and of the guard, and an alarm that ends a wait."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -31,3 +32,25 @@ class Clock:
         if self._paused_at is not None:
             self._lost += self._now() - self._paused_at
             self._paused_at = None
+
+
+class Alarm:
+    """Wakes the one coroutine that waits for it. `asyncio.wait` would take the loop a turn more each time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._woken: asyncio.Future[None] | None = None
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until it rings, at most `seconds`."""
+        self._woken = self._loop.create_future()
+        timer = self._loop.call_later(seconds, self.ring)
+        try:
+            await self._woken
+        finally:
+            timer.cancel()
+
+    def ring(self) -> None:
+        """Wake who waits, if anyone does."""
+        if self._woken and not self._woken.done():
+            self._woken.set_result(None)

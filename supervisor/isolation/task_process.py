@@ -34,7 +34,7 @@ from ipc.queue import MAX_FRAME, MAX_REQUEST, encode
 from supervisor.isolation import sampler
 from supervisor.isolation.cgroup import Cgroup, Cgroups
 from supervisor.isolation.channel import Bounds, Channel
-from supervisor.isolation.clock import Clock
+from supervisor.isolation.clock import Alarm, Clock
 from supervisor.isolation.failure import StopOrder, explain_status
 from supervisor.isolation.limits import Duration, Limits
 from supervisor.isolation.limits import apply as apply_limits
@@ -114,7 +114,7 @@ class TaskProcess:
         self._busy = False
         self._ended: Cause | None = None
         self._stop: StopOrder | None = None
-        self._woken: asyncio.Future[None] | None = None
+        self._alarm = Alarm()
         self._log = LinePipe(child.log, lambda line: bound_logger.log(*redact(split_level(line))))
         self._output = LinePipe(child.output, lambda line: bound_logger.info("{}", redact(line)))
         self._channel: Channel[FromTask] = Channel(
@@ -200,7 +200,7 @@ class TaskProcess:
         """
         if self._stop is None:
             self._stop = order
-            self._wake()
+            self._alarm.ring()
         elif order.now:
             self._order_kill()
 
@@ -253,21 +253,8 @@ class TaskProcess:
         """Wait for the answer or an order to stop, at most `seconds`. Time while paused does not count."""
         deadline = self._clock.now() + seconds
         while not (self._answer or self._stop) and (left := deadline - self._clock.now()) > 0:
-            await self._sleep(PAUSED_LOOK if self._clock.paused else left)
+            await self._alarm.wait(PAUSED_LOOK if self._clock.paused else left)
         return self._answer
-
-    async def _sleep(self, seconds: float) -> None:
-        """Wait until `_wake` is called, at most `seconds`. `asyncio.wait` would take the loop a turn more each time."""
-        self._woken = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self._wake)
-        try:
-            await self._woken
-        finally:
-            timer.cancel()
-
-    def _wake(self) -> None:
-        if self._woken and not self._woken.done():
-            self._woken.set_result(None)
 
     async def _stop_step(self, name: StepName, timeout: Duration, grace: float) -> Cause:
         """Ask, wait the grace, kill. A process that stops when asked lives on, for its cleanup."""
@@ -280,20 +267,19 @@ class TaskProcess:
             self._zygote.terminate(self._child)
             deadline = self._loop.time() + grace
             while self._answer is None and (left := deadline - self._loop.time()) > 0:
-                await self._sleep(left)
+                await self._alarm.wait(left)
         if order.now or self._answer is None:
             await self._kill()
         return order.cause
 
     async def _kill(self) -> Exited | Cause:
-        if self._cgroup and not self._child.exited.done():
-            self._cgroup.kill()
-        return await self._zygote.kill(self._child)
+        self._order_kill()
+        return await self._zygote.await_end(self._child)
 
     def _order_kill(self) -> None:
         if self._cgroup and not self._child.exited.done():
             self._cgroup.kill()
-        self._zygote.order_kill(self._child)
+        self._zygote.kill(self._child)
 
     def _on_exited(self, future: "asyncio.Future[Exited | Cause]") -> None:
         self._channel.drain()  # an answer that it sent before it ended counts
@@ -324,7 +310,7 @@ class TaskProcess:
         """End the step under way with this answer, if it has none."""
         if self._is_asked and self._answer is None:
             self._answer = answer
-            self._wake()
+            self._alarm.ring()
 
     # --- its messages ---
 

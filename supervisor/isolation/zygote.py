@@ -141,7 +141,8 @@ class Zygote:
         with child.queue:
             os.close(child.log)
             os.close(child.output)
-        await self.kill(child)
+        self.kill(child)
+        await self.await_end(child)
 
     async def _fork(self, child: Child, descriptors: Sequence[int]) -> None:
         self._children[child.number] = child
@@ -157,15 +158,14 @@ class Zygote:
         """Ask the task process to stop."""
         self._send(Terminate(child.number))
 
-    def order_kill(self, child: Child) -> None:
-        """Kill the task process and all that it started, without waiting for it."""
+    def kill(self, child: Child) -> None:
+        """Kill the task process and all that it started."""
         if not child.exited.done():
             self._send(Kill(child.number))
 
-    async def kill(self, child: Child) -> Exited | Cause:
-        """Kill the task process and all that it started. Returns when nothing of it is alive."""
+    async def await_end(self, child: Child) -> Exited | Cause:
+        """Wait for the end of a task process that is killed. Returns when nothing of it is alive."""
         if not child.exited.done():
-            self.order_kill(child)
             await asyncio.wait([child.exited], timeout=KILL_TIMEOUT)
         if not child.exited.done():
             self._lose("it did not kill a task process")

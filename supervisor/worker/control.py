@@ -16,7 +16,7 @@ from supervisor.api.client import SHORTEST_WAIT, Session, WorkerOrders
 from supervisor.api.errors import SessionError
 from supervisor.isolation.runtime import Runtime
 from supervisor.worker.heartbeat import JITTER
-from supervisor.worker.journal import Journal, UnfinishedJob
+from supervisor.worker.journal import Journal, OutboxItem, UnfinishedJob
 from supervisor.worker.outbox import Outbox
 from supervisor.worker.trouble import Trouble
 
@@ -210,3 +210,8 @@ class WorkerContext:
     """The ids of all slots' workers."""
     ours: frozenset[str]
     """These, and the ids that this client's workers had before: with more slots, or another HOST_UUID."""
+
+    def owe(self, item: OutboxItem) -> None:
+        """Have the outbox send what is left of a job, which is no longer in hand."""
+        self.outbox.add(item)
+        self.in_hand.discard(item.job_id)

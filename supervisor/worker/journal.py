@@ -122,6 +122,12 @@ class OutboxItem(msgspec.Struct, eq=False):
     """A returned job's new id: it is in the queue again, and only its old record is left to delete."""
 
 
+def verdict_items(job_id: str, verdict: dict[str, Any], with_log: bool) -> list[OutboxItem]:
+    """What a verdict leaves to be sent, not written down yet: the verdict, and `with_log` the job's log."""
+    items = [OutboxItem(None, job_id, "verdict", json.dumps(verdict, allow_nan=False))]
+    return [*items, OutboxItem(None, job_id, "log", "")] if with_log else items
+
+
 class Journal:
     """The journal in `directory`, which one supervisor at a time may use. Close it at the end.
 
@@ -221,14 +227,11 @@ class Journal:
 
     async def queue_verdict(self, job_id: str, verdict: dict[str, Any], with_log: bool = False) -> list[OutboxItem]:
         """Replace a job by its verdict, as the server is to get it; `with_log` also by an order to send its log."""
-        bodies: dict[OutboxKind, str] = {"verdict": json.dumps(verdict, allow_nan=False)}
-        if with_log:
-            bodies["log"] = ""
-        return await self._queue(job_id, bodies)
+        return await self._queue(verdict_items(job_id, verdict, with_log))
 
     async def queue_return(self, job_id: str, document: str) -> OutboxItem:
         """Replace a job by an order to put it back into the server's queue."""
-        (item,) = await self._queue(job_id, {"return": document})
+        (item,) = await self._queue([OutboxItem(None, job_id, "return", document)])
         return item
 
     async def mark_doubtful(self, item: OutboxItem) -> None:
@@ -248,15 +251,14 @@ class Journal:
         """Delete the acknowledged items on disk."""
         await self._write("")
 
-    async def _queue(self, job_id: str, bodies: dict[OutboxKind, str]) -> list[OutboxItem]:
+    async def _queue(self, items: list[OutboxItem]) -> list[OutboxItem]:
         def queue() -> list[OutboxItem]:
             statement = "INSERT INTO outbox (job_id, kind, body) VALUES (?, ?, ?)"
             with self._transaction() as connection:
-                connection.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
-                return [
-                    OutboxItem(connection.execute(statement, (job_id, kind, body)).lastrowid, job_id, kind, body)
-                    for kind, body in bodies.items()
-                ]
+                connection.execute("DELETE FROM jobs WHERE job_id = ?", (items[0].job_id,))
+                for item in items:
+                    item.number = connection.execute(statement, (item.job_id, item.kind, item.body)).lastrowid
+            return items
 
         return await self._do(queue)
 

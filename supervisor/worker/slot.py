@@ -6,7 +6,6 @@ To the server, each slot is a worker of its own. The slots share a `WorkerContex
 import asyncio
 import contextlib
 import dataclasses
-import json
 from collections.abc import Collection, Coroutine, Iterable
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -29,7 +28,7 @@ from supervisor.worker.control import SlotStanding, Stage, WorkerContext
 from supervisor.worker.heartbeat import WorkerHeartbeat
 from supervisor.worker.hook import hook_run, run_quietly
 from supervisor.worker.intake import Intake
-from supervisor.worker.journal import JournalError, OutboxItem, UnfinishedJob
+from supervisor.worker.journal import JournalError, OutboxItem, UnfinishedJob, verdict_items
 from supervisor.worker.observer import SlotObserver, cancel_if_deleted
 from supervisor.worker.outbox import why_not_ours
 
@@ -311,12 +310,10 @@ class Slot:
         reason = info.get("error", {}).get("reason")
         result = "cancelled" if reason == "cancelled" else "failed" if verdict["failed"] else "completed"
         self._context.results[result] += 1
-        session, job_id = self._context.session, job.job_id
-        with_log = LOGS in session.offers or not session.asked.is_set()
-        items = await self._write(self._context.journal.queue_verdict(job_id, verdict, with_log))
-        unwritten = [OutboxItem(None, job_id, "verdict", json.dumps(verdict)), OutboxItem(None, job_id, "log", "")]
-        item, *logs = items or unwritten[: 1 + with_log]
-        self._queue(item)
+        with_log = LOGS in self._context.session.offers or not self._context.session.asked.is_set()
+        items = await self._write(self._context.journal.queue_verdict(job.job_id, verdict, with_log))
+        item, *logs = items or verdict_items(job.job_id, verdict, with_log)
+        self._context.owe(item)
         try:
             await self._run_hook(job, info)
         finally:  # its lines belong to the log
@@ -339,11 +336,7 @@ class Slot:
     async def _queue_return(self, job: UnfinishedJob) -> None:
         self._context.results["returned"] += 1
         item = await self._write(self._context.journal.queue_return(job.job_id, job.document))
-        self._queue(item or OutboxItem(None, job.job_id, "return", job.document))
-
-    def _queue(self, item: OutboxItem) -> None:
-        self._context.outbox.add(item)
-        self._context.in_hand.discard(item.job_id)
+        self._context.owe(item or OutboxItem(None, job.job_id, "return", job.document))
 
     async def _write(self, writing: Coroutine[Any, Any, _T]) -> _T | None:
         """Write to the journal; on failure note it and go on. The change is lost if the client crashes now."""
