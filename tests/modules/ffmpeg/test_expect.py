@@ -2,7 +2,6 @@
 
 import math
 import os
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from modules.ffmpeg.expect import expect_output, used_shares
 from modules.ffmpeg.options import EncodeTask
 from modules.media import ExpectedOutput, probe, verify
 from tests.modules.ffmpeg.scene import FAST, VFR, carry_out, duration, made, mapped, remade, task, told
+from tests.support.disks import files_limited_to
 
 pytestmark = pytest.mark.tools
 
@@ -229,12 +229,8 @@ def test_disk_that_fills_at_the_end(film: Path, tmp_path: Path) -> None:
     """A file whose end could not be written, after which ffmpeg 5.1 exits with 0, is an error and no file."""
     whole = remade(film, tmp_path / "whole.aac", "-map", "0:a", "-c", "copy").stat().st_size
     data = mapped(film, tmp_path / "out.aac", "a", {"codec": "copy"})
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (whole - 5000, hard))
-    try:
-        with pytest.raises(RunError, match=r"out\.aac: cannot be written: File too large"):
-            carry_out(data)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = pytest.raises(RunError, match=r"out\.aac: cannot be written: File too large")
+    with files_limited_to(whole - 5000), said:
+        carry_out(data)
 
     assert os.listdir(tmp_path) == ["whole.aac"]

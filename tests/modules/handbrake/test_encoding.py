@@ -4,8 +4,6 @@ import math
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from modules.media import probe
 from modules.output import Output
 from tests.modules import steps
 from tests.modules.handbrake.scene import DONE, SLOW, carry_out, duration, kinds, refusal, stand_in, task
+from tests.support.disks import files_limited_to
 from tests.support.media import Interrupted, look, make_clip, terminated_when
 
 pytestmark = pytest.mark.tools
@@ -281,15 +280,17 @@ def test_no_work_done(lines: str, tmp_path: Path, film: Path, monkeypatch: pytes
     ("target", "missing"),
     [("out.mkv", 200), *(pytest.param(*case, marks=SLOW) for case in [("out.mkv", 20_000), ("out.mp4", 200)])],
 )
-def test_full_disk(
-    target: str, missing: int, film: Path, tmp_path: Path, small_disk: Callable[[int], AbstractContextManager[None]]
-) -> None:
+def test_full_disk(target: str, missing: int, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That there was no more room comes first in the error, even if HandBrakeCLI exits with 0, as for the end alone."""
+    stand_in(tmp_path / "bin", "trap '' XFSZ; exec HandBrakeCLI \"$@\"", monkeypatch)  # an error, and no signal
     data = task(film, tmp_path / target, source={"stop_at": {"seconds": 2}})
     Handbrake(data).run()
     limit = (tmp_path / target).stat().st_size - missing
     (tmp_path / target).unlink()
-    with small_disk(limit), pytest.raises(RunError, match=f"^{tmp_path}/{target}: cannot be written: File too large"):
+    with (
+        files_limited_to(limit),
+        pytest.raises(RunError, match=f"^{tmp_path}/{target}: cannot be written: File too large"),
+    ):
         Handbrake(data).run()
 
     assert os.listdir(tmp_path) == ["bin"]
