@@ -13,6 +13,7 @@ import pytest
 
 from ipc import landlock
 from tests.attacks import MPTCP, SOCKET, SOCKETCALL
+from tests.cases.tasks import cleanup, handbrake, mkvextract, mkvmerge
 from tests.support.client import Client
 from tests.support.farm import Farm
 from tests.support.films import SUBTITLES, make_film
@@ -76,38 +77,21 @@ def test_bundled_modules_work_within_roots(supervised: Supervised, places: Place
         encode(film, target / "subtitled.mkv", **fast, vf=f"subtitles={source}/words.srt,drawtext=text=spam"),
         encode(film, "/dev/null", **fast, **{"pass": 1, "f": "null"}),
         encode(film, target / "passed.mkv", **fast, **{"pass": 2}),
-        (
-            "handbrake",
-            {
-                "source": str(film),
-                "output_file": str(target / "braked.mkv"),
-                "video_options": {"encoder": "x264", "encoder_preset": "ultrafast", "vb": 200, "two_pass": True},
-            },
+        handbrake(str(film), str(target / "braked.mkv"), video_options={"vb": 200, "two_pass": True, "quality": False}),
+        mkvmerge(
+            *(str(film), str(source / "words.srt")),
+            target=str(source / "muxed.mkv"),
+            attachments=[{"filename": str(source / "font.ttf"), "mime_type": "font/ttf"}],
         ),
-        (
-            "mkvmerge",
-            {
-                "sources": [{"filename": str(film)}, {"filename": str(source / "words.srt")}],
-                "tracks": [{"source": 0, "track": 0}, {"source": 1, "track": 0}],
-                "attachments": [{"filename": str(source / "font.ttf"), "mime_type": "font/ttf"}],
-                "output_file": str(source / "muxed.mkv"),
-            },
+        mkvextract(
+            str(source / "muxed.mkv"),
+            tracks=[{"id": 1, "filename": str(target / "words.srt")}],
+            attachments=[{"id": 1, "filename": str(target / "font.ttf")}],
         ),
-        (
-            "mkvextract",
-            {
-                "source": str(source / "muxed.mkv"),
-                "tracks": [{"id": 1, "filename": str(target / "words.srt")}],
-                "attachments": [{"id": 1, "filename": str(target / "font.ttf")}],
-            },
-        ),
-        (
-            "cleanup",
-            {
-                "move": [{"source": str(source / "muxed.mkv"), "destination": f"{target}/made/"}],
-                "copy": [{"source": str(source / "words.srt"), "destination": f"{target}/made/"}],
-                "delete": [str(source / "a")],
-            },
+        cleanup(
+            move=[(str(source / "muxed.mkv"), f"{target}/made/")],
+            copy=[(str(source / "words.srt"), f"{target}/made/")],
+            delete=[str(source / "a")],
         ),
     )
 
@@ -300,16 +284,16 @@ def test_jobs_that_name_files_outside_are_refused(supervised: Supervised, places
     tasks = [
         encode(source / "link.mkv", target / "out.mkv"),
         encode(clip, outside / "out.mkv"),
-        ("handbrake", {"source": str(clip), "output_file": str(outside / "b.mkv"),
-                       "video_options": {"encoder": "x264"}}),
-        ("mkvmerge", {"sources": [{"filename": str(clip)}], "tracks": [{"source": 0, "track": 0}],
-                      "attachment_directories": [str(outside)], "output_file": str(target / "m.mkv")}),
-        ("mkvextract", {"source": str(clip), "tracks": [{"id": 0, "filename": str(outside / "v")}]}),
-        ("cleanup", {"copy": [{"source": str(outside / "a"), "destination": str(target)}],
-                     "move": [{"source": str(source / "a"), "destination": str(outside)}],
-                     "delete": [str(outside / "a"), str(source / "link.mkv")]}),
+        handbrake(str(clip), str(outside / "b.mkv")),
+        mkvmerge(str(clip), target=str(target / "m.mkv"), attachment_directories=[str(outside)]),
+        mkvextract(str(clip), str(outside / "v")),
+        cleanup(
+            copy=[(str(outside / "a"), str(target))],
+            move=[(str(source / "a"), str(outside))],
+            delete=[str(outside / "a"), str(source / "link.mkv")],
+        ),
         ("benign", {"make": str(outside / "new")}),
-    ]  # fmt: skip
+    ]
 
     done = supervised.command("validate", str(supervised.write_job(job(*tasks))))
     told = [line.strip() for line in done.stdout.splitlines()]

@@ -45,9 +45,10 @@ TOOLS = {
 BENIGN = {"job_title": "benign", "tasks": [{"module": "benign"}]}
 
 
-def job(*tasks: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """A job's document from (module, data) pairs."""
-    return {"job_title": "test", "tasks": [{"module": module, "data": data} for module, data in tasks], **more}
+def job(*tasks: tuple[str, dict[str, Any]] | dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A job's document from tasks, or pairs of a module and its data."""
+    made = [task if isinstance(task, dict) else {"module": task[0], "data": task[1]} for task in tasks]
+    return {"job_title": "test", "tasks": made, **more}
 
 
 def without_leftovers(log: str) -> str:
