@@ -13,7 +13,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -34,7 +33,7 @@ from ipc.messages import MAX_REASON, NO_TASKS, Cause, Done, Failed, Inspection, 
 from ipc.queue import Queue
 from modules import context
 from modules.base import BaseModule
-from modules.context import CurrentJob, TaskContext
+from modules.context import TaskContext
 from modules.data import server_data
 
 _decode = json.JSONDecoder().raw_decode
@@ -105,18 +104,12 @@ class StepExecutor:
         heartbeat.job_id, heartbeat.job_title = start.job_id, start.job_title
         heartbeat.connect(self._exchange.send_status)
         server_data.connect(self._exchange.ask)
-        saved_state = _decode(start.saved_state)[0] if start.saved_state else None
-        context.current = TaskContext(
-            start.module,
-            start.resumed,
-            start.free_space,
-            start.roots,
-            start.network,
-            saved_state=saved_state,
-            job=CurrentJob(start.job_id, start.job_title),
-            settings=start.settings,
-            exchange=self._exchange.ask,
-        )
+        known = context.current  # to make another one takes 20 page faults
+        known.module, known.resumed = start.module, start.resumed
+        known.free_space, known.roots, known.network = start.free_space, start.roots, start.network
+        known.saved_state = _decode(start.saved_state)[0] if start.saved_state else None
+        known.job.id, known.job.title = start.job_id, start.job_title
+        known.settings, known.exchange = start.settings, self._exchange.ask
         kind = load(start)
         if start.data is None:
             self._module = kind
@@ -217,10 +210,10 @@ def _limit_open_files(count: int) -> None:
         raise InitializationError(message=f"tool.client.limits.open_files cannot be applied: {error}") from error
 
 
-def main(connection: socket.socket, confinement: Confinement, termination: Termination) -> int:
-    """Be the task process at the other end of `connection`; returns its exit status."""
+def main(queue: int, confinement: Confinement, termination: Termination) -> int:
+    """Be the task process whose queue is this descriptor; returns its exit status."""
     _spare_forks()
-    StepExecutor(Queue(connection, ToTask), confinement.enter, termination).serve()
+    StepExecutor(Queue(queue, ToTask), confinement.enter, termination).serve()
     _leave()
     return 0
 

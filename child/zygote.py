@@ -260,8 +260,7 @@ def _become_task_process(
         confinement.open_to_supervisor()
         linux.unblock_signals()
         gc.enable()
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=queue)
-        status = task_main.main(connection, confinement, termination)
+        status = task_main.main(queue, confinement, termination)
     except BaseException:  # noqa: BLE001 - outermost frame of the process; the traceback goes to the task's log
         traceback.print_exc()
         sys.stderr.flush()

@@ -6,7 +6,7 @@ share nothing that a dead one could hold, and a reader takes only bytes that hav
 """
 
 import functools
-import socket
+import os
 import struct
 from typing import Any, Generic, TypeVar
 
@@ -84,8 +84,8 @@ class Decoder(Generic[M]):
 class Queue(Generic[M]):
     """The task process's end of the queue. It blocks, and trusts the supervisor."""
 
-    def __init__(self, connection: socket.socket, messages: Any, limit: int = MAX_REQUEST) -> None:
-        self._socket = connection
+    def __init__(self, descriptor: int, messages: Any, limit: int = MAX_REQUEST) -> None:
+        self._descriptor = descriptor  # an object of the socket would take each task process 30 page faults
         self._decoder: Decoder[M] = Decoder(messages, limit)
         self._received: list[M] = []
 
@@ -93,7 +93,7 @@ class Queue(Generic[M]):
         """Wait for the next message; `None` if the other side has closed the queue or sends something else."""
         while not self._received:
             try:
-                data = self._socket.recv(1 << 16)
+                data = os.read(self._descriptor, 1 << 16)
             except ConnectionError:  # the other side closed without reading all that we sent: unix(7)
                 return None
             if not data:
@@ -109,4 +109,6 @@ class Queue(Generic[M]):
         Raises:
             OSError: the other side is gone.
         """
-        self._socket.sendall(encode(message))
+        frame = encode(message)
+        while frame:
+            frame = frame[os.write(self._descriptor, frame) :]
