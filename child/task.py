@@ -27,7 +27,6 @@ from app.heartbeat import heartbeat
 from child import roots
 from child.exchange import Exchange, Termination, TerminationRequested
 from child.loader import UnusableError, ask_tools, declared_paths, inspect, load
-from child.sandbox import Confinement
 from child.text import first_lines, last_lines, to_text
 from ipc.messages import MAX_REASON, NO_TASKS, Cause, Done, Failed, Inspection, Ready, Start, Step, ToTask
 from ipc.queue import Queue
@@ -44,18 +43,20 @@ _BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
 class StepExecutor:
-    """Serves the steps of one task over `queue`."""
+    """Serves the steps of one task. Made in the zygote, so that each task process has one."""
 
-    def __init__(self, queue: Queue[ToTask], confine: Callable[[Start], None], termination: Termination) -> None:
+    def __init__(self, confine: Callable[[Start], None], termination: Termination) -> None:
         """`confine` is called before any code of the module is loaded."""
+        self._queue: Queue[ToTask] = Queue(ToTask)
         self._confine = confine
         self._termination = termination
-        self._exchange = Exchange(queue, termination)
+        self._exchange = Exchange(self._queue, termination)
         self._module: Any = None
         self._title = ""
 
-    def serve(self) -> None:
-        """Answer requests until the supervisor closes the queue."""
+    def serve(self, queue: int) -> None:
+        """Answer the requests that come from this descriptor, until the supervisor closes the queue."""
+        self._queue.descriptor = queue
         while (request := self._exchange.receive()) is not None:
             self._exchange.send(roots.explain(self._answer(request)))
 
@@ -210,34 +211,34 @@ def _limit_open_files(count: int) -> None:
         raise InitializationError(message=f"tool.client.limits.open_files cannot be applied: {error}") from error
 
 
-def main(queue: int, confinement: Confinement, termination: Termination) -> int:
+def main(executor: StepExecutor, queue: int) -> int:
     """Be the task process whose queue is this descriptor; returns its exit status."""
-    _spare_forks()
-    StepExecutor(Queue(queue, ToTask), confinement.enter, termination).serve()
+    os.register_at_fork(before=_block_sigterm, after_in_child=_handle_by_default, after_in_parent=_unblock_sigterm)
+    executor.serve(queue)
     _leave()
     return 0
 
 
-def _spare_forks() -> None:
-    """Let SIGTERM end a process that the module forks, as it would in any program.
+# SIGTERM ends a process that the module forks, as it would in any program. It is blocked during the fork: the
+# interpreter would drop a signal that arrives in the child before the child has its own handling, and its sender
+# (`multiprocessing.Pool`, for one) would wait for the child for ever.
 
-    SIGTERM is blocked during the fork: the interpreter would drop a signal that arrives in the child before the child
-    has its own handling, and its sender (`multiprocessing.Pool`, for one) would wait for the child for ever.
-    """
-    mask: set[signal.Signals] = set()
+_mask: set[signal.Signals] = set()
+"""The signals that were blocked before the fork."""
 
-    def before() -> None:
-        mask.clear()
-        mask.update(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))  # type: ignore[arg-type]  # or plain ints
 
-    def in_child() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+def _block_sigterm() -> None:
+    _mask.clear()
+    _mask.update(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))  # type: ignore[arg-type]  # or plain ints
 
-    def in_parent() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    os.register_at_fork(before=before, after_in_child=in_child, after_in_parent=in_parent)
+def _handle_by_default() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _unblock_sigterm()
+
+
+def _unblock_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
 
 
 def _leave() -> None:

@@ -18,8 +18,8 @@ from loguru import logger
 from app.config import Settings
 from child.exchange import Termination
 from child.task import StepExecutor
-from ipc.messages import Start, Step, ToTask
-from ipc.queue import Queue, encode
+from ipc.messages import Start, Step
+from ipc.queue import encode
 
 if TYPE_CHECKING:
     from loguru import Message
@@ -115,10 +115,9 @@ def _rehearse(termination: Termination) -> None:
     """Serve an empty task. Its caches and specialised bytecode are then shared, which saves each task 0.5 ms."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        queue: Queue[ToTask] = Queue(theirs.fileno(), ToTask)
         start = Start("", "", 0, "rehearsal", f"{REHEARSAL}.Rehearsal", "{}", (), {}, None, {})
         for request in (start, Step("validate"), Step("run"), Step("cleanup")):
             ours.sendall(encode(request))
         ours.shutdown(socket.SHUT_WR)
-        StepExecutor(queue, lambda _: None, termination).serve()  # not confined: this is the zygote itself
+        StepExecutor(lambda _: None, termination).serve(theirs.fileno())  # not confined: this is the zygote itself
     del sys.modules[REHEARSAL]  # each rehearses the import, too, which is the largest part of an empty task

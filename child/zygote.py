@@ -71,6 +71,7 @@ class ForkServer:
         self._selector = selectors.DefaultSelector()
         self._confinement = Confinement()
         self._termination = Termination()
+        self._executor = task_main.StepExecutor(self._confinement.enter, self._termination)
         self._warming: Iterator[None] | None = None
         self._ahead = list(warm.AHEAD)
         self._next_look = 0.0
@@ -156,7 +157,7 @@ class ForkServer:
         else:
             if pid == 0:
                 assert self._log is not None
-                _become_task_process(zygote, descriptors, self._log, self._confinement, self._termination)
+                _become_task_process(zygote, descriptors, self._log, self._confinement, self._executor)
             self._tasks[pid] = task
             self._send(Spawned(task, pid))
         finally:
@@ -245,7 +246,7 @@ def _urgently() -> Iterator[None]:
 
 
 def _become_task_process(
-    zygote: int, descriptors: list[int], sink: warm.LogSink, confinement: Confinement, termination: Termination
+    zygote: int, descriptors: list[int], sink: warm.LogSink, confinement: Confinement, executor: task_main.StepExecutor
 ) -> NoReturn:
     """In the forked child: drop the zygote's descriptors, then be a task process until the end."""
     status = 1
@@ -260,7 +261,7 @@ def _become_task_process(
         confinement.open_to_supervisor()
         linux.unblock_signals()
         gc.enable()
-        status = task_main.main(queue, confinement, termination)
+        status = task_main.main(executor, queue)
     except BaseException:  # noqa: BLE001 - outermost frame of the process; the traceback goes to the task's log
         traceback.print_exc()
         sys.stderr.flush()

@@ -82,10 +82,14 @@ class Decoder(Generic[M]):
 
 
 class Queue(Generic[M]):
-    """The task process's end of the queue. It blocks, and trusts the supervisor."""
+    """The task process's end of the queue. It blocks, and trusts the supervisor.
 
-    def __init__(self, descriptor: int, messages: Any, limit: int = MAX_REQUEST) -> None:
-        self._descriptor = descriptor  # an object of the socket would take each task process 30 page faults
+    Attributes:
+        descriptor: The socket; an object of it would take each task process 30 page faults.
+    """
+
+    def __init__(self, messages: Any, descriptor: int = -1, limit: int = MAX_REQUEST) -> None:
+        self.descriptor = descriptor
         self._decoder: Decoder[M] = Decoder(messages, limit)
         self._received: list[M] = []
 
@@ -93,7 +97,7 @@ class Queue(Generic[M]):
         """Wait for the next message; `None` if the other side has closed the queue or sends something else."""
         while not self._received:
             try:
-                data = os.read(self._descriptor, 1 << 16)
+                data = os.read(self.descriptor, 1 << 16)
             except ConnectionError:  # the other side closed without reading all that we sent: unix(7)
                 return None
             if not data:
@@ -111,4 +115,4 @@ class Queue(Generic[M]):
         """
         frame = encode(message)
         while frame:
-            frame = frame[os.write(self._descriptor, frame) :]
+            frame = frame[os.write(self.descriptor, frame) :]

@@ -116,9 +116,9 @@ def test_task_data_survives_what_utf8_cannot_carry() -> None:
     start = Start("j", "t", 0, "m", "a.B", '{"path": "\\udcff"}', (), {}, None, {})
 
     with ours, theirs:
-        sender = threading.Thread(target=Queue(ours.fileno(), FromTask).put, args=(start,))
+        sender = threading.Thread(target=Queue(FromTask, ours.fileno()).put, args=(start,))
         sender.start()
-        received = Queue(theirs.fileno(), ToTask).get()
+        received = Queue(ToTask, theirs.fileno()).get()
         sender.join()
 
     assert received == start
@@ -130,7 +130,7 @@ def test_closed_queue_ends_the_reader() -> None:
     with theirs:
         ours.sendall(encode(Step("run")) + b"\0\0")
         ours.close()
-        queue = Queue(theirs.fileno(), ToTask)
+        queue = Queue(ToTask, theirs.fileno())
 
         assert queue.get() == Step("run")
         assert queue.get() is None
