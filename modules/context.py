@@ -4,11 +4,13 @@ A module's constructor takes the task's data and nothing else, so the context co
 into `current` before it makes the module, and `BaseModule` takes a copy for each instance.
 """
 
+import copy
 import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,48 +21,30 @@ from ipc.messages import Data, FinishedTask, Request
 from ipc.results import encode_results
 
 
-class Results(MutableMapping[str, Any]):
+class Results(UserDict[str, Any]):
     """Results of a task: names with values that JSON can hold.
 
     A value is a copy: to change a list or dict that is in here, assign it again.
-
-    Attributes:
-        text: All of them as a JSON object in ASCII; empty if there is none.
     """
 
-    def __init__(self, text: str = "") -> None:
-        self.text = text
+    @property
+    def text(self) -> str:
+        """All of them as a JSON object in ASCII; empty if there is none."""
+        return encode_results(self.data) if self.data else ""
 
     def __getitem__(self, name: str) -> Any:
-        return self._all()[name]
+        return copy.deepcopy(self.data[name])
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Raises `ClientError` if the record cannot hold the value; the message says why."""
-        self._keep(self._all() | {name: value})
-
-    def __delitem__(self, name: str) -> None:
-        known = self._all()
-        del known[name]
-        self._keep(known)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def __repr__(self) -> str:
-        return repr(self._all())
-
-    def _all(self) -> dict[str, Any]:
-        known: dict[str, Any] = json.loads(self.text or "{}")
-        return known
-
-    def _keep(self, results: Mapping[str, Any]) -> None:
         try:
-            self.text = encode_results(results)
+            self.data = json.loads(encode_results(self.data | {name: value}))
         except ValueError as error:
             raise ClientError(message=str(error)) from error
+
+    def __ior__(self, other: Any) -> "Results":  # type: ignore[override,misc]  # its own passes by `__setitem__`
+        self.update(other)
+        return self
 
 
 @dataclass(frozen=True)
@@ -89,7 +73,9 @@ class CurrentJob:
     def tasks(self) -> tuple[EarlierTask, ...]:
         """The tasks before this one, in their order. Made when it is asked for: the last of a thousand has many."""
         finished = msgspec.json.decode(self.finished, type=list[FinishedTask])
-        return tuple(EarlierTask(each.module, each.result, each.reason, Results(each.results)) for each in finished)
+        return tuple(
+            EarlierTask(each.module, each.result, each.reason, json.loads(each.results or "{}")) for each in finished
+        )
 
 
 @dataclass
