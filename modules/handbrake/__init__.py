@@ -73,13 +73,11 @@ class Handbrake(WritingModule):
     def find_problems(self) -> Iterator[str]:
         """Check options first, which need no file, then files, then the source's contents."""
         task = self.task.to_dict()
-        if tool.missing(TOOL):
-            yield from self._file_problems(task)
-            return
         try:
             known = known_options()
         except RunError as error:
-            yield f"{TOOL} cannot be asked for its options: {error.message}"
+            if not tool.missing(TOOL):  # which is told already
+                yield f"{TOOL} cannot be asked for its options: {error.message}"
             yield from self._file_problems(task)
             return
         yield from checks.chain_checks(
