@@ -162,21 +162,22 @@ def test_heartbeats_jitter(farm: Farm, client: Client) -> None:
     assert 0.5 * interval < statistics.mean(steady) < 1.5 * interval
 
 
-def test_heartbeat_shows_the_task_that_runs(farm: Farm, client: Client, tmp_path: Path) -> None:
+def test_heartbeat_shows_the_task_that_runs(at_work: Client, tmp_path: Path) -> None:
     """All modules report from their first step on, and the server is shown the one whose turn it is."""
+    farm = at_work.farm
     tasks, names = [], ("first", "second", "third")
     for place, name in enumerate(names):
         words = [f"{{'status': 'in_progress', 'task': '{name}', 'progress': {10 * place + step}}}" for step in range(3)]
         data = dict(zip(("init", "validate", "run"), words, strict=True))
         tasks.append((name, data | {"ready": str(tmp_path / f"{name}.ready"), "until": str(tmp_path / f"{name}.end")}))
-    farm.post(job(*tasks, job_title="three"))
-    client.start()
+    job_id = farm.post(job(*tasks, job_title="three"))
     shown = []
     for name in names:
         until((tmp_path / f"{name}.ready").exists, f"{name} to run")
         await_beats(farm, 1)  # one may have been under way
         shown.append(await_beats(farm, 2)[-1])
         (tmp_path / f"{name}.end").touch()
+    farm.await_verdict(job_id)
 
     assert [(beat["task"], beat["progress"], beat["job_title"]) for beat in shown] == [
         ("first", 2, "three"),
@@ -220,13 +221,13 @@ def test_what_a_module_says_is_made_legal(at_work: Client, tmp_path: Path, said:
     assert {key: beat.get(key) for key in expected} == expected
 
 
-def test_nothing_of_a_job_is_left_after_it(farm: Farm, client: Client, tmp_path: Path) -> None:
+def test_nothing_of_a_job_is_left_after_it(at_work: Client, tmp_path: Path) -> None:
     """An idle worker's heartbeat says nothing of the last job."""
+    farm = at_work.farm
     held = Held(tmp_path, run="{'progress': 43, 'speed': 3, 'info': {'frame': 1}}")
     job_id = farm.post(held.job)
-    client.start()
     held.await_running()
-    until(lambda: any("progress" in beat for beat in farm.beats()), "the progress")
+    await_beats(farm, 1, lambda beat: beat.get("progress") == 43)
     held.let_go()
     farm.await_verdict(job_id)
     await_idle(farm)

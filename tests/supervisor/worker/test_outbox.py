@@ -56,15 +56,15 @@ def test_a_verdict_that_is_turned_away_is_kept(at_work: Client, code: int) -> No
     assert not farm.await_verdict(farm.post(BENIGN)).failed
 
 
-def test_a_record_that_is_refused_is_reduced(farm: Farm, client: Client) -> None:
+def test_a_record_that_is_refused_is_reduced(at_work: Client) -> None:
     """A server that does not take the whole record gets one without what it may not know."""
+    farm = at_work.farm
 
     def is_full(request: Request) -> bool:
         return bool({"error", "tasks"} & set(request.json["info"]))
 
     farm.misbehave("PATCH /jobs/*/completed", status(400), when=is_full)
     ids = [farm.post(job(("hostile", {"step": "run", "act": "own_error"}))), farm.post(BENIGN)]
-    client.start()
     failed, completed = (farm.await_verdict(job_id) for job_id in ids)
 
     assert (failed.failed, completed.failed) == (True, False)
@@ -84,18 +84,25 @@ def await_ends(client: Client, count: int) -> None:
     until(lambda: sum("is completed" in line for line in client.log) == count, "the jobs to end")
 
 
-def test_work_goes_on_while_verdicts_wait(farm: Farm, client: Client) -> None:
-    """While the server takes no verdicts, jobs are run all the same; later all are told, once, in their order."""
+@pytest.mark.parametrize("is_killed", [False, True], ids=["at work", "after a kill"])
+def test_work_goes_on_while_verdicts_wait(farm: Farm, client: Client, is_killed: bool) -> None:
+    """While the server takes no verdicts, jobs are run all the same; later all are told, once, in their order, by the
+    next client, too."""
     farm.misbehave("PATCH /jobs/*", status(503))
-    ids = [farm.post(BENIGN) for _ in range(6)]
+    ids = [farm.post(BENIGN) for _ in range(3)]
     client.start()
     await_ends(client, len(ids))
     told = list(farm.verdicts)
+    if is_killed:
+        client.kill()
     farm.behave()
-    verdicts = await_verdicts(farm, 6)
+    if is_killed:
+        client.start()
+    verdicts = await_verdicts(farm, len(ids))
+    await_idle(farm)
 
     assert not told
-    assert [verdict.job_id for verdict in verdicts] == ids
+    assert [(verdict.job_id, verdict.failed) for verdict in verdicts] == [(job_id, False) for job_id in ids]
 
 
 def test_an_outage_in_the_middle_of_a_job(farm: Farm, client: Client, held: Held) -> None:
@@ -108,21 +115,6 @@ def test_an_outage_in_the_middle_of_a_job(farm: Farm, client: Client, held: Held
     until(lambda: not psutil.Process(client.process.pid).children()[0].children(), "the job to end")
     farm.come_up()
     verdicts = await_verdicts(farm, 2)
-
-    assert [(verdict.job_id, verdict.failed) for verdict in verdicts] == [(job_id, False) for job_id in ids]
-
-
-def test_verdicts_survive_a_kill(farm: Farm, client: Client) -> None:
-    """Verdicts that could not be told are told by the next client, in their order, once."""
-    farm.misbehave("PATCH /jobs/*", status(503))
-    ids = [farm.post(BENIGN) for _ in range(3)]
-    client.start()
-    await_ends(client, len(ids))
-    client.kill()
-    farm.behave()
-    client.start()
-    verdicts = await_verdicts(farm, 3)
-    await_idle(farm)
 
     assert [(verdict.job_id, verdict.failed) for verdict in verdicts] == [(job_id, False) for job_id in ids]
 
