@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from modules.mkvmerge import Mkvmerge
+from modules.mkvtoolnix import Track
 from tests.modules.mkvmerge.scene import carry_out, refusal, task, tracks
 from tests.support.films import ffmpeg
 
@@ -47,3 +50,22 @@ def test_flood_of_warnings(film: Path, tmp_path: Path) -> None:
 
     assert module._execute(["sh", "-c", script], {})
     assert module.sisyphus_context.warnings[::25] == ("mkvmerge: no 1", "mkvmerge: no 26", "mkvmerge: 10 more warnings")
+
+
+@pytest.mark.parametrize(
+    ("language", "told", "is_found"),
+    [
+        ("ger", "deu", True),
+        ("de", "ger", True),
+        ("deu", "de", True),
+        ("ger", "DEU", True),
+        ("GER", "ger", True),
+        ("pt-br", "pt-BR", True),
+        ("ger", "eng", False),
+        ("d*", "deu", False),
+        ("und", "deu", False),
+    ],
+)
+def test_languages(language: str, told: str, is_found: bool) -> None:
+    """All codes of a language mean it, whoever wrote them how; files of Ogg have any case of letters."""
+    assert Track(0, "audio", languages=frozenset([told])).has_language(language) is is_found

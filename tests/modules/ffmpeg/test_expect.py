@@ -11,7 +11,7 @@ from app.exceptions import RunError
 from modules.ffmpeg import Ffmpeg
 from modules.ffmpeg.expect import expect_output, used_shares
 from modules.ffmpeg.options import EncodeTask
-from modules.media import ExpectedOutput, probe, verify
+from modules.media import probe
 from tests.modules.ffmpeg.scene import FAST, VFR, carry_out, duration, made, mapped, remade, task, told
 from tests.support.disks import files_limited_to
 
@@ -105,19 +105,6 @@ def test_durations(changes: dict[str, Any], length: float | None, clip: Path, tm
         assert expected.duration == pytest.approx(length, abs=0.1)
         # Two frames at 10 a second: versions of ffmpeg round the end differently.
         assert duration(tmp_path / "out.mkv") == pytest.approx(length, abs=0.25)
-
-
-def test_guessed_length(clip: Path, tmp_path: Path) -> None:
-    """An output whose container states no duration is not judged by the guess at one."""
-    output = tmp_path / "out.aac"
-    data = task(clip, output)
-    data["source_maps"] = data["source_maps"][1:]
-    data["output_maps"] = [{"specifier": "a", "stream": 0, "options": {"codec": "aac"}}]
-    carry_out(data)
-
-    verify(str(output), ExpectedOutput(lengths={"audio": 1000.0}))
-    with pytest.raises(RunError, match="cut short"):
-        verify(str(clip), ExpectedOutput(lengths={"audio": 1000.0}))
 
 
 def test_retiming_options(clip: Path, tmp_path: Path) -> None:
