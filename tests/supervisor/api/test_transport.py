@@ -25,13 +25,22 @@ def environment(process: psutil.Process) -> str:
         return ""
 
 
-def test_the_token_is_sent_and_kept_secret(farm: Farm, client: Client, held: Held, tmp_path: Path) -> None:
-    """The token goes to the server with every request, and is seen nowhere else: no log, title or task has it."""
+@pytest.mark.parametrize("by_token", [True, False], ids=["token", "address"])
+def test_the_token_is_sent_and_kept_secret(
+    farm: Farm, client: Client, held: Held, tmp_path: Path, by_token: bool
+) -> None:
+    """The token, or the name and the password in the address, goes to the server with every request, and is seen
+    nowhere else: no log, title or task has it."""
+    if by_token:
+        own, sent, secrets = {"API_TOKEN": TOKEN}, f"Bearer {TOKEN}", [TOKEN]
+    else:
+        own = {"API_URL": farm.url.replace("//", "//us%C3%A9r:p%40ss@")}
+        sent, secrets = "Basic " + base64.b64encode("us\u00e9r:p@ss".encode()).decode(), ["p%40ss", "p@ss"]
     netrc = tmp_path / "netrc"
     netrc.write_text("default login spam password eggs\n")  # must not take the token's place
     farm.misbehave("* /queue*", status(401), 3)
     job_id = farm.post(held.job)
-    client.start(API_TOKEN=TOKEN, LOGURU_LEVEL="TRACE", NETRC=str(netrc))
+    client.start(**own, LOGURU_LEVEL="TRACE", NETRC=str(netrc))
     held.await_running()
     supervisor = psutil.Process(client.process.pid)
     below = supervisor.children(recursive=True)
@@ -42,10 +51,11 @@ def test_the_token_is_sent_and_kept_secret(farm: Farm, client: Client, held: Hel
     client.stop()
     kept = [file.read_text(errors="replace") for file in (tmp_path / "state").rglob("*") if file.is_file()]
 
-    assert {request.headers["Authorization"] for request in farm.requests} == {f"Bearer {TOKEN}"}
+    assert {request.headers["Authorization"] for request in farm.requests} == {sent}
     assert len(environments) == 2
     assert environments[1]
-    assert not [text for text in (*titles, *environments, *kept, *client.log) if TOKEN in text]
+    seen = "\n".join((*titles, *environments, *kept, *client.log))
+    assert not [secret for secret in secrets if secret in seen]
 
 
 def test_redirects_are_not_followed(farm: Farm, client: Client) -> None:
@@ -61,22 +71,6 @@ def test_redirects_are_not_followed(farm: Farm, client: Client) -> None:
 
             assert not farm.await_verdict(farm.post(BENIGN)).failed
         assert not other.requests
-
-
-def test_a_name_and_a_password_in_the_address_are_sent(farm: Farm, client: Client, held: Held) -> None:
-    """They are Basic authentication, and no task sees the password."""
-    job_id = farm.post(held.job)
-    client.start(API_URL=farm.url.replace("//", "//us%C3%A9r:p%40ss@"), LOGURU_LEVEL="TRACE")
-    held.await_running()
-    below = psutil.Process(client.process.pid).children(recursive=True)
-    environments = list(map(environment, below))
-    held.let_go()
-    farm.await_verdict(job_id)
-
-    assert {request.headers["Authorization"] for request in farm.requests} == {
-        "Basic " + base64.b64encode("us\u00e9r:p@ss".encode()).decode()
-    }
-    assert not [text for text in (*environments, *client.log) if "p%40ss" in text or "p@ss" in text]
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
