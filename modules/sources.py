@@ -10,17 +10,24 @@ import re
 import shlex
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
+from typing import Any
+
+from loguru import logger
 
 from app.exceptions import RunError
 from modules import context
 from modules.base import BaseModule, location
 from modules.containers import find_shortage
+from modules.media import Probe
 from modules.output import is_special
 
 Stamp = tuple[int, int, int, int]
 """Device, inode, size and time of modification of a file."""
+
+Source = tuple[str, str, tuple[str, ...]]
+"""A source's name, how ffprobe is to be given it, and ffprobe's options for it."""
 
 _MAX_HELD = 64
 """Files that are kept open. Some file systems give a file another inode number when nobody has it open."""
@@ -139,6 +146,61 @@ def plain_names(name: str) -> list[str]:
         return [inner for each in name.removeprefix("concat:").split("|") for inner in plain_names(each)]
     match = _PREFIX.match(name)
     return plain_names(name[match.end() :]) if match else [name]
+
+
+class Probes:
+    """What ffprobe says of sources, kept while they stay as they are.
+
+    As many ffprobes run at a time as there are processors. `stop` must be called after `begin`.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: dict[Source, tuple[Stamp | None, Probe]] = {}
+        self._known: dict[Source, tuple[Stamp | None, Mapping[str, Any]]] = {}
+
+    def begin(self, sources: Sequence[Source]) -> None:
+        """Start with the first of the sources.
+
+        Raises:
+            RunError: ffprobe cannot be started.
+        """
+        for source in sources[: len(os.sched_getaffinity(0))]:
+            name, argument, options = source
+            stamp = read_stamp(name)
+            if source in self._under_way or (stamp and self._known.get(source, (None,))[0] == stamp):
+                continue
+            self._known.pop(source, None)
+            if not is_special(name):  # of a pipe, ffprobe would take away what it reads
+                self._under_way[source] = stamp, Probe(argument, options).start()
+
+    def answers(self, sources: Sequence[Source]) -> Iterator[Mapping[str, Any]]:
+        """The answer for each source, empty if there is none: ffmpeg itself will say what is wrong with the source."""
+        try:
+            for index, source in enumerate(sources):
+                try:
+                    self.begin(sources[index:])
+                except RunError as error:
+                    logger.debug("{}", error.message)
+                yield self._answer(source)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End what was begun for nothing."""
+        while self._under_way:
+            self._under_way.popitem()[1][1].close()
+
+    def _answer(self, source: Source) -> Mapping[str, Any]:
+        if source in self._under_way:
+            stamp, probe = self._under_way[source]
+            self._known[source] = stamp, {}
+            try:
+                self._known[source] = stamp, probe.answer()
+            except RunError as error:
+                logger.debug("{}", error.message)
+            finally:
+                self._under_way.pop(source)[1].close()
+        return self._known.get(source, (None, {}))[1]
 
 
 # --- lists ---

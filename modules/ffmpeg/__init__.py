@@ -33,15 +33,16 @@ from modules.ffmpeg.options import (
     names,
     phase,
     places,
+    probe_options,
+    source_argument,
     unquoted,
     unquoted_options,
     written,
 )
-from modules.ffmpeg.probes import Probes, Source
 from modules.media import ExpectedOutput
 from modules.output import Output, WritingModule
 from modules.selection import in_words, is_in_words
-from modules.sources import Watch
+from modules.sources import Probes, Source, Watch
 
 _CODECS = names("c codec vcodec acodec scodec")
 
@@ -59,7 +60,7 @@ class Ffmpeg(WritingModule):
         super().__init__(task)
         self.task = Box(unquoted(task, self.warn))
         self._sets: dict[str, Options] = {}
-        self._probes = Probes(self.will_exist)
+        self._probes = Probes()
         self._warned: set[str] = set()
 
     def outputs(self) -> list[str]:
@@ -128,7 +129,7 @@ class Ffmpeg(WritingModule):
         if problems := [*contents, *self._file_problems(task)]:
             raise RunError(problems=problems)
         with Watch(self, partial(inputs.read_files, task)) as watch:
-            task = self._encoding(dict(enumerate(self._probes.answers(task.sources))))
+            task = self._encoding(dict(enumerate(self._probes.answers(list(map(self._probed, task.sources))))))
             if problems := list(self._mapping_problems(task)):
                 raise RunError(problems=problems)
             expected = expect_output(task)
@@ -315,7 +316,12 @@ class Ffmpeg(WritingModule):
 
     def _settled(self) -> dict[int, Source]:
         """The sources that are there already, by number."""
-        return {index: each for index, each in enumerate(self._encoding().sources) if self._can_look(each[0])}
+        sources = enumerate(self._encoding().sources)
+        return {index: self._probed(each) for index, each in sources if self._can_look(each[0])}
+
+    def _probed(self, source: tuple[str, Options]) -> Source:
+        name, options = source
+        return name, source_argument(name, self.will_exist), tuple(probe_options(options))
 
     def _probe_settled(self) -> dict[int, Mapping[str, Any]]:
         """ffprobe's answers for the sources that are there already, by number."""

@@ -4,6 +4,7 @@ An encode succeeded if HandBrakeCLI reports `WORKDONE` without error and ffprobe
 predicts. A certain prediction that does not hold is an error, a likely one a warning: a good encode must never fail.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -39,7 +40,7 @@ from modules.handbrake.options import (
 )
 from modules.media import ExpectedOutput
 from modules.output import WritingModule
-from modules.sources import Watch, files_of, list_problems, part_shortages
+from modules.sources import Probes, Source, Watch, files_of, list_problems, part_shortages
 
 
 class Handbrake(WritingModule):
@@ -52,6 +53,7 @@ class Handbrake(WritingModule):
         super().__init__(task)
         self._title: Title | None = None
         self._is_scanned = False
+        self._probes = Probes()
 
     def outputs(self) -> list[str]:
         return [self.task["output_file"]]
@@ -237,11 +239,16 @@ class Handbrake(WritingModule):
             return
         with given_names(source) as (name,):
             try:
+                with contextlib.suppress(RunError):  # ffprobe is missing
+                    self._probes.begin([self._probed(source)] if os.path.isfile(source) else [])
                 argv = scan_command(task, known_options(), name)
                 finished = tool.capture(argv, timeout=handbrake_cli.SCAN_TIMEOUT)
+                self._probe_source()
             except RunError as error:
                 logger.debug("{}", error.message)
                 return
+            finally:
+                self._probes.stop()
         self._title = handbrake_cli.read_title(finished.stdout.decode(errors="replace"))
         if self._title is not None:
             yield from title_problems(task, self._title)
@@ -270,11 +277,10 @@ class Handbrake(WritingModule):
     def _probe_source(self) -> Mapping[str, Any]:
         """ffprobe's answer for the source, empty if it has none, as for a disc."""
         name = self._title_path()
-        try:
-            return {} if os.path.isdir(name) else media.probe(media.file_argument(name))
-        except RunError as error:
-            logger.debug("{}", error.message)
-            return {}
+        return {} if os.path.isdir(name) else next(self._probes.answers([self._probed(name)]))
+
+    def _probed(self, name: str) -> Source:
+        return name, media.file_argument(name), ()
 
     def _goes_on(self, found: Mapping[str, Any], kind: str, seconds: float) -> bool:
         """True if the source has anything of type `kind` (video, audio) after so many seconds of the output.

@@ -1,14 +1,15 @@
-"""Sources that are lists of other files, and files that change while they are watched."""
+"""Sources that are lists of other files, files that change while they are watched, and what ffprobe says of sources."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.exceptions import RunError
 from modules.base import BaseModule
-from modules.sources import Watch, list_kind, parts_of, plain_names
+from modules.sources import Probes, Watch, list_kind, parts_of, plain_names
 
 LISTS = {
     "ffconcat version 1.0\nfile a.ts\nfile 'b c.ts'\nfile 'd'\\''e.ts'\n": ["a.ts", "b c.ts", "d'e.ts"],
@@ -56,3 +57,35 @@ def test_change_is_told(tmp_path: Path, words: str) -> None:
 
     with pytest.raises(RunError, match=f"film.mkv: was .*{words}.*; the tool's reason"):
         read()
+
+
+def test_probes(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come in the sources' order, empty for what is no media, and stay while the source does."""
+    text, source = tmp_path / "text", tmp_path / "source.mkv"
+    text.write_text("no media")
+    source.write_bytes(clip.read_bytes())
+    probes = Probes()
+    names = [str(text), str(source), os.devnull, str(source), str(clip)]
+    sources = [(name, name, ("-f", "matroska") if number == 3 else ()) for number, name in enumerate(names)]
+
+    found = list(probes.answers(sources))
+    monkeypatch.setenv("PATH", "")
+    again = list(probes.answers(sources))
+    os.utime(source)
+    changed = list(probes.answers(sources))
+
+    assert [len(each.get("streams", [])) for each in found] == [0, 2, 0, 2, 2]
+    assert again == found
+    assert changed == [{}, {}, {}, {}, found[4]]
+
+
+def test_probes_stop(clip: Path) -> None:
+    """Nothing that was begun ahead is left, whether or not it was for something."""
+    probes = Probes()
+    probes.begin([(str(clip), str(clip), ())])
+    begun = psutil.Process().children()
+
+    probes.stop()
+
+    assert len(begun) == 1
+    assert psutil.Process().children() == []
