@@ -35,7 +35,8 @@ from modules.handbrake.options import (
     option_problems,
     options_of,
     position,
-    resulting_preset,
+    preset_query,
+    read_preset,
     scan_command,
 )
 from modules.media import ExpectedOutput
@@ -123,8 +124,9 @@ class Handbrake(WritingModule):
             if problem := output.find_no_space():  # 1.6.1 makes nothing of it if that comes at the end
                 raise RunError(message=problem)
             damage = self._find_damage(said, found)
-            written = self._verify(output.temporary, said, certain, likely, found)
-            self._verify_tracks(said, found, written)
+            with preset_query(task, known_options()) as query:
+                written = self._verify(output.temporary, said, certain, likely, found)
+                self._verify_tracks(said, found, written, read_preset(query))
             for warning in damage:
                 self.warn(warning)
             watch.require_unchanged()
@@ -173,16 +175,18 @@ class Handbrake(WritingModule):
         return told
 
     def _verify_tracks(
-        self, said: handbrake_cli.Messages, found: Mapping[str, Any], written: Mapping[str, Any]
+        self,
+        said: handbrake_cli.Messages,
+        found: Mapping[str, Any],
+        written: Mapping[str, Any],
+        preset: Mapping[str, Any],
     ) -> None:
         """Warn of each track that was asked for and is not in the output.
 
         Raises:
             RunError: The output has no audio at all, though the task has not refused it.
         """
-        task = self.task.to_dict()
-        options, preset = options_of(task), resulting_preset(task, known_options())
-        title = self._title
+        options, title = options_of(self.task.to_dict()), self._title
         source = {"audio": title.audio, "subtitle": title.subtitles} if title is not None else {}
         counts = media.count_streams(written)
         known = max(len(source.get("audio", ())), media.count_streams(found)["audio"])

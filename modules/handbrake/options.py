@@ -278,9 +278,19 @@ def resulting_preset(task: Mapping[str, Any], known: Known) -> Mapping[str, Any]
     Raises:
         RunError: HandBrakeCLI cannot be started.
     """
-    finished = tool.capture([_program(), *_task_flags(task, known), "--preset-export", "x"])
+    with preset_query(task, known) as query:
+        return read_preset(query)
+
+
+def preset_query(task: Mapping[str, Any], known: Known) -> tool.Capture:
+    """HandBrakeCLI, asked for what `resulting_preset` returns. It takes a tenth of a second: do something meanwhile."""
+    return tool.Capture([_program(), *_task_flags(task, known), "--preset-export", "x"])
+
+
+def read_preset(query: tool.Capture) -> Mapping[str, Any]:
+    """Wait for the answer of `preset_query`."""
     try:
-        preset = json.loads(finished.stdout)["PresetList"][0]
+        preset = json.loads(query.result().stdout)["PresetList"][0]
     except (ValueError, LookupError, TypeError):
         return {}
     return preset if isinstance(preset, dict) else {}
