@@ -99,24 +99,18 @@ def test_wait_for_the_end(encoding: Task, status: int, words: list[str], client:
     require_words(services.output(process), words)
 
 
-def test_wait_for_a_deleted_job(client: Client, services: Services) -> None:
-    """A job that was deleted from the queue has not completed: status 1."""
-    process = services.submit(job(cleanup(delete=["x"])), "--wait")
+@pytest.mark.parametrize("is_running", [False, True])
+def test_wait_for_a_deleted_job(client: Client, services: Services, is_running: bool) -> None:
+    """A job that was deleted from the queue, or while it ran, has not completed: status 1."""
+    process = services.submit(job(encode(vf="realtime=speed=0.1")), "--wait")
     job_id = until(lambda: services.output(process).strip(), "the id")
+    if is_running:
+        services.start_worker(CANCEL_DELETED_JOBS="1")
+        until(services.working, "the job to run")
     services.call("DELETE", f"/jobs/{job_id}")
 
     assert process.wait(30) == 1
     require_words(services.output(process) + services.log(process), ["deleted"])
-
-
-def test_wait_for_a_cancelled_job(client: Client, services: Services) -> None:
-    """A job that was deleted while it ran has not completed: status 1."""
-    services.start_worker(CANCEL_DELETED_JOBS="1")
-    process = services.submit(job(encode(vf="realtime=speed=0.1")), "--wait")
-    until(services.working, "the job to run")
-    services.call("DELETE", f"/jobs/{services.output(process).strip()}")
-
-    assert process.wait(30) == 1
 
 
 def test_wait_where_nobody_tells(client: Client, services: Services, farm: Farm) -> None:

@@ -192,17 +192,6 @@ def test_it_costs_an_fsync(state: Path) -> None:
 # --- one at a time ---
 
 
-def test_a_second_one_is_refused(state: Path) -> None:
-    """Two journals on one directory: the second is refused with one line, also in the same process."""
-    with opened(state), pytest.raises(JournalError) as caught:
-        Journal(state)
-
-    assert "\n" not in str(caught.value)
-    assert "another client uses this state directory" in str(caught.value)
-    assert str(state) in str(caught.value)
-    assert written(state) == ([], [])
-
-
 def test_a_refused_one_leaves_the_lock(state: Path) -> None:
     """One that could not be opened keeps no other from it, and no descriptor open."""
     state.mkdir(parents=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.client import Client, await_beats, await_verdicts
+from tests.support.client import Client, await_beats, await_calls, await_verdicts
 from tests.support.farm import Farm
 from tests.support.media import encode, make_clip
 from tests.support.supervised import Supervised, job
@@ -60,8 +60,9 @@ def test_another_worker_does_it(farm: Farm, workers: Workers, name: str) -> None
     """A module that is not enabled, a tool or a tag that is missing: the job goes to a worker that has it, and
     completes."""
     document = {"late": LATE, "picky": PICKY, "tagged": TAGGED}[name]
+    rich = workers.start("rich", ABLE, TOOLBOX="sh", QUEUE_POLL_INTERVAL="1000")
+    await_calls(farm, "GET /queue/poll")  # the only one: the poor one is first to get the job
     workers.start("poor", LACKING[name], TOOLBOX="")
-    rich = workers.start("rich", ABLE, TOOLBOX="sh", QUEUE_POLL_INTERVAL="1000")  # the poor one is first
     farm.post(document)
     await_beats(farm, 4)
     rich.stop()
@@ -75,6 +76,7 @@ def test_another_worker_does_it(farm: Farm, workers: Workers, name: str) -> None
 def test_a_job_waits_for_a_busy_worker(farm: Farm, workers: Workers) -> None:
     """A worker that has tried a job does not take it again and again while the one that may do it is busy."""
     workers.start("busy", ABLE, TOOLBOX="sh", QUEUE_POLL_INTERVAL="1000")
+    await_calls(farm, "GET /queue/poll")
     workers.start("poor", LACKING["late"], TOOLBOX="")
     farm.post(LATE)
     until(lambda: len(farm.taken) >= 2, "the job to have come back")

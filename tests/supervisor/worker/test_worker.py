@@ -20,11 +20,6 @@ def test_settings_may_be_empty(farm: Farm, client: Client) -> None:
     assert not any("Authorization" in request.headers for request in farm.requests)
 
 
-def test_unusable_settings_are_one_line(client: Client) -> None:
-    """A setting that makes no sense is one line that names it, with exit status 2."""
-    assert client.refuse(WORKER_SLOTS="many").startswith("WORKER_SLOTS")
-
-
 def test_slots_run_jobs_side_by_side(farm: Farm, client: Client, tmp_path: Path) -> None:
     """With three slots there are three workers, each with a job of its own, that stay the same over a restart."""
     jobs = [Held(tmp_path, f"job{number}") for number in range(3)]
