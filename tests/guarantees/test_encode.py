@@ -153,19 +153,6 @@ def test_full_disk_is_explained(supervised: Supervised, clip: Path) -> None:
     assert os.listdir(clip.parent) == ["clip.mkv"]
 
 
-def test_no_room_is_explained(supervised: Supervised, clip: Path) -> None:
-    """Without room for the output nothing is begun; the limit `free_space` is the operator's to set."""
-    document = whole(clip)
-    supervised.configure({"free_space": "1000TiB"})
-    refused = supervised.record(document)
-    supervised.configure({"free_space": "off"})
-    done = supervised.record(document)
-
-    assert refused["error"]["type"] == "RunError"
-    assert refused["error"]["message"].endswith("must be for the output (the limit free_space)")
-    assert done["completed"]
-
-
 def test_two_passes(supervised: Supervised, clip: Path) -> None:
     """The first of two passes writes to /dev/null, which stays a device; the second uses its notes."""
     before = os.stat(os.devnull)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from app.config import load_client
-from supervisor.isolation.limits import Duration, IoPriority, Size, load_limits
+from supervisor.isolation.limits import Duration, IoPriority, Size, Space, load_limits
 from tests.support.supervised import BENIGN, ENABLED, Supervised, job
 
 
@@ -48,6 +48,8 @@ def test_limits_of_one_module(tmp_path: Path) -> None:
         ("cpus = [0]", "cpus", (0,)),
         ("cpus = 0", "cpus", (0,)),
         ("nice = -5", "nice", -5),
+        ('free_space = "20GiB"', "free_space", Space(0.0, 20 << 30, "20GiB")),
+        ('free_space = "off"', "free_space", None),
     ],
 )
 def test_limits_in_human_units(tmp_path: Path, text: str, limit: str, value: object) -> None:
