@@ -1,5 +1,6 @@
 """Several processes on one PostgreSQL, which may be away for a while."""
 
+import contextlib
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -22,8 +23,7 @@ def children(process: Process) -> list[psutil.Process]:
 
 def test_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
     """Two processes serve one port; when one is killed, the other serves on, and at the end none is left."""
-    process = Process(tmp_path, postgresql().make_database(), processes=2)
-    try:
+    with contextlib.closing(Process(tmp_path, postgresql().make_database(), processes=2)) as process:
         url = process.start()
         first = until(lambda: [*children(process)] if process.log.count("Serving") == 2 else [], "both processes")
         with connected(url) as api:
@@ -37,8 +37,6 @@ def test_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
         second = children(process)
         process.send(signal.SIGTERM)
         status = process.wait()
-    finally:
-        process.kill()
 
     assert polled == ids
     assert len(second) == 2
@@ -110,26 +108,24 @@ def test_a_postgresql_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch
 
 def test_stopping_while_postgresql_hangs(tmp_path: Path) -> None:
     """A server that is told to stop does not wait for PostgreSQL: a call that does gets 503, and the log one line."""
-    with Relay(postgresql().port) as relay:
-        process = Process(tmp_path, postgresql().make_database(relay.port))
-        try:
-            url = process.start()
-            waiting = HTTPConnection(urlsplit(url).netloc)
-            relay.hang()
-            waiting.request("GET", "/queue")
-            with connected(url) as api:
-                api.status("GET", "/doc/")  # answered after the other was read
-            process.send(signal.SIGTERM)
-            answer = waiting.getresponse()
-            said = answer.status, answer.read()
-            waiting.close()
-            relay.go_on()
-            status = process.wait()
-        finally:
-            process.kill()
+    with (
+        Relay(postgresql().port) as relay,
+        contextlib.closing(Process(tmp_path, postgresql().make_database(relay.port))) as process,
+    ):
+        url = process.start()
+        waiting = HTTPConnection(urlsplit(url).netloc)
+        relay.hang()
+        waiting.request("GET", "/queue")
+        with connected(url) as api:
+            api.status("GET", "/doc/")  # answered after the other was read
+        process.send(signal.SIGTERM)
+        answer = waiting.getresponse()
+        said = answer.status, answer.read()
+        waiting.close()
+        relay.go_on()
+        status = process.wait()
 
     assert (said[0], status) == (503, 0), said
-
     assert "Traceback" not in process.log
 
 

@@ -135,9 +135,7 @@ def test_a_worker_that_comes_back_keeps_its_job(database: Path | str, logged: li
 def test_time_in_which_the_server_is_down_does_not_count(tmp_path: Path, database: Path | str) -> None:
     """A job whose worker could not beat, because the server was killed or stopped meanwhile, stays with it."""
     slow = 1.0
-    process = Process(tmp_path, database, vanished_after=slow)
-    with contextlib.ExitStack() as cleanup:
-        cleanup.callback(process.kill)
+    with contextlib.closing(Process(tmp_path, database, vanished_after=slow)) as process:
         with connected(process.start()) as api:
             kept, ruler = api.submit(), api.submit()
             api.poll()

@@ -155,6 +155,8 @@ class Process:
             self._process.kill()
             self._process.wait()
 
+    close = kill
+
 
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/queue"): JOB,

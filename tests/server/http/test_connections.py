@@ -32,16 +32,11 @@ def _open(opened: contextlib.ExitStack, host: str, port: int, sent: bytes) -> so
 @pytest.mark.parametrize("sent", [b"", b"GET /queue HTTP/1.1\r\nHost: x\r\n"])
 def test_silent_clients_take_nobodys_place(tmp_path: Path, sent: bytes) -> None:
     """More than there are descriptors: good clients go on, old and new ones, and the log stays small."""
-    process = Process(tmp_path, tmp_path / "jobs.db", descriptors=400)
-    try:
-        with connected(process.start()) as old:
-            waiting = silent(old, 1000, sent)
-            with waiting:
-                statuses = [old.status("POST", "/queue", JOB) for _ in range(3)]
-                with connected(old.url) as new:
-                    statuses += [new.status("GET", "/queue") for _ in range(3)]
-    finally:
-        process.kill()
+    server = contextlib.closing(Process(tmp_path, tmp_path / "jobs.db", descriptors=400))
+    with server as process, connected(process.start()) as old, silent(old, 1000, sent):
+        statuses = [old.status("POST", "/queue", JOB) for _ in range(3)]
+        with connected(old.url) as new:
+            statuses += [new.status("GET", "/queue") for _ in range(3)]
 
     assert statuses == [200] * 6
     assert len(process.log) < 20_000

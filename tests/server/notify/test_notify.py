@@ -77,9 +77,7 @@ def test_a_flood_is_bundled_and_sent_again(
 ) -> None:
     """What a target does not take is sent again, also after a kill, as one message that counts; no secret is logged."""
     receiver.status = status
-    process = Process(tmp_path, database, notify=table)
-    with contextlib.closing(contextlib.ExitStack()) as stack:
-        stack.callback(process.kill)
+    with contextlib.closing(Process(tmp_path, database, notify=table)) as process:
         with connected(process.start()) as api:
             ids = [end_job(api, f"bad {number}") for number in range(120)]
             until(lambda: receiver.asked, "an attempt", 60)

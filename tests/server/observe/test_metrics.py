@@ -1,5 +1,6 @@
 """`GET /metrics`: jobs, workers and requests in numbers, the same from every server."""
 
+import contextlib
 import re
 import signal
 from pathlib import Path
@@ -92,9 +93,8 @@ def test_many_modules_make_few_metrics(api: Api) -> None:
 
 def test_processes_count_together(tmp_path: Path) -> None:
     """Of several processes on one port any tells the sum, also of what a process had counted that was killed."""
-    process = Process(tmp_path, postgresql().make_database(), processes=2)
     key = 'sisyphus_http_requests_total{method="GET",route="/queue",status="200"}'
-    try:
+    with contextlib.closing(Process(tmp_path, postgresql().make_database(), processes=2)) as process:
         url = process.start()
         until(lambda: process.log.count("Serving") == 2, "both processes")
         for _ in range(20):
@@ -106,8 +106,6 @@ def test_processes_count_together(tmp_path: Path) -> None:
                 seen.add(metrics(api)[key])
         process.send(signal.SIGTERM)
         process.wait()
-    finally:
-        process.kill()
 
     assert seen == {20}
 

@@ -140,13 +140,10 @@ def test_one_file_has_one_server(tmp_path: Path) -> None:
         api.submit()
         with in_use:
             ServerDatabase(file)
-    process = Process(tmp_path, file)
-    with contextlib.ExitStack() as cleanup:
-        cleanup.callback(process.kill)
-        with connected(process.start()) as api:
-            with in_use:
-                ServerDatabase(file)
-            queued = len(api.queued())
+    with contextlib.closing(Process(tmp_path, file)) as process, connected(process.start()) as api:
+        with in_use:
+            ServerDatabase(file)
+        queued = len(api.queued())
     ServerDatabase(file).close()
 
     assert queued == 1
