@@ -272,23 +272,13 @@ def _task_flags(task: Mapping[str, Any], known: Known) -> list[str]:
     return named + all_flags(((key, value) for _, key, value in given), known)
 
 
-def resulting_preset(task: Mapping[str, Any], known: Known) -> Mapping[str, Any]:
-    """The preset that HandBrakeCLI makes of a task's preset and options; empty if it does not tell.
-
-    Raises:
-        RunError: HandBrakeCLI cannot be started.
-    """
-    with preset_query(task, known) as query:
-        return read_preset(query)
-
-
 def preset_query(task: Mapping[str, Any], known: Known) -> tool.Capture:
-    """HandBrakeCLI, asked for what `resulting_preset` returns. It takes a tenth of a second: do something meanwhile."""
+    """HandBrakeCLI, asked for the preset that it makes of a task's preset and options. It takes a tenth of a second."""
     return tool.Capture([_program(), *_task_flags(task, known), "--preset-export", "x"])
 
 
 def read_preset(query: tool.Capture) -> Mapping[str, Any]:
-    """Wait for the answer of `preset_query`."""
+    """Wait for the answer of a `preset_query` under way; empty if HandBrakeCLI does not tell."""
     try:
         preset = json.loads(query.result().stdout)["PresetList"][0]
     except (ValueError, LookupError, TypeError):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modules.command import Options
-from modules.handbrake.options import TOOL, Known, entries, items, numbers, options_of, resulting_preset
+from modules.handbrake.options import TOOL, Known, entries, items, numbers, options_of, preset_query, read_preset
 
 _PRESET_NAMES = {"audio": "Audio", "subtitle": "Subtitle"}
 """The types of tracks, and what the names of their settings in a preset begin with."""
@@ -58,7 +58,8 @@ def selection_problems(task: Mapping[str, Any], known: Known) -> Iterator[str]:
             continue
         if key in _LANGUAGES or key in _OF_FILES:
             asked = "subtitle_lang_list" if key in _OF_FILES else key
-            codes = resulting_preset({"options": {asked: value}}, known).get(f"{_LANGUAGES[asked]}LanguageList", [])
+            with preset_query({"options": {asked: value}}, known) as query:
+                codes = read_preset(query).get(f"{_LANGUAGES[asked]}LanguageList", [])
             for name, code in zip(items(value), codes, strict=False):
                 if code == "any" and name.lower() != "any":
                     yield f"{where}: {TOOL} knows no language {name!r} (expected a code such as eng)"
