@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 from loguru import logger
@@ -422,7 +422,7 @@ def ignore_everything(module: Hostile, step: str) -> None:
 
 def send_results(module: Hostile, step: str) -> None:
     """Send the text of its data for results, past the checks of this side."""
-    module.sisyphus_context.results.text = eval(module.task.text)
+    module.sisyphus_context.results = SimpleNamespace(text=eval(module.task.text))
 
 
 def skip_at_length(module: Hostile, step: str) -> None:

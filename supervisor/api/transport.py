@@ -104,6 +104,7 @@ class Call:
         self.given_up = given_up
         self.received = bytearray()
         self.is_cut = False
+        self.is_again = False
         self.is_shortened = False
         self._ends = ends
         self.connection: HTTPConnection | None = None
@@ -182,7 +183,8 @@ class Transport:
         except (requests.ConnectionError, HTTPError) as error:
             if not call.idempotent or call.is_cut or call.received or not is_dropped(error):
                 raise
-            return self._send(call)  # the server had closed a connection that was kept open
+            call.is_again = True  # the server had closed a connection that was kept open, and may have closed them all
+            return self._send(call)
 
     def _send(self, call: Call) -> Response:
         with self._session.request(
@@ -211,7 +213,8 @@ class Transport:
 class _Adapter(HTTPAdapter):
     """Makes connections that enter themselves in the call that they serve, so that `Call.cut` finds its socket.
 
-    One whose last request is older than `MAX_IDLE` serves no call that must not be repeated.
+    One whose last request is older than `MAX_IDLE` serves no call that must not be repeated, and a call that is sent
+    again gets a new one.
     """
 
     def __init__(self, current: threading.local) -> None:
@@ -232,8 +235,9 @@ class _Adapter(HTTPAdapter):
 
                 @property
                 def is_connected(self) -> bool:
-                    is_young = current.call.idempotent or time.monotonic() - self.used_at <= MAX_IDLE
-                    return is_young and bool(super().is_connected)
+                    call, age = current.call, time.monotonic() - self.used_at
+                    is_wanted = not call.is_again and (call.idempotent or age <= MAX_IDLE)
+                    return is_wanted and bool(super().is_connected)
 
             return Noting
 
