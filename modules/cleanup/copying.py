@@ -1,7 +1,8 @@
-"""Copy a file's bytes at the speed of the disk: a file system or a server copies if it can, else the kernel."""
+"""Copy a file's bytes at the speed of the disk: share the blocks, else copy in the kernel, else copy here."""
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 
@@ -11,26 +12,42 @@ from modules.cleanup.actions import Action
 CHUNK = 4 << 20
 """Bytes copied between two reports of progress."""
 
+_BUFFER = 256 << 10
+"""Bytes that are read at once. More would not fit into the processor's cache: 4 MiB take half as long again."""
+
+_FICLONE = 0x40049409
+"""ioctl_ficlone(2): the file gets the blocks of another one, which are copied when somebody writes to them."""
+
 _CANNOT = {
-    *(errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP),
+    *(errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY),
     *(errno.EBADF, errno.EPERM, errno.EACCES, errno.ETXTBSY),
 }
-"""Errors that say that a pair of file systems cannot copy by itself."""
+"""Errors that say that a file system, or a pair of them, cannot share blocks or copy by itself."""
 
 
 def copy_bytes(source: int, destination: int, on_copied: Callable[[int], None]) -> None:
     """Copy all bytes between two descriptors of files, to an empty one. `on_copied` is told how many each time."""
-    # Some file systems return 0 if they cannot copy: go on, to see if it is the end.
-    for copy in (_copy_range, _send):
+    if _share_blocks(source, destination):
+        on_copied(os.fstat(destination).st_size)
+        return
+    # Some file systems return 0 if they cannot copy: read on, to see if it is the end.
+    for copy in (_copy_in_kernel, _Reader()):
         while count := copy(source, destination):
             on_copied(count)
 
 
-def _copy_range(source: int, destination: int) -> int:
-    """Let a file system copy a part: it shares the blocks if it can, and a file server copies on its own disk.
+def _share_blocks(source: int, destination: int) -> bool:
+    try:
+        fcntl.ioctl(destination, _FICLONE, source)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        return False
+    return True
 
-    Returns 0 at the end, or if it cannot.
-    """
+
+def _copy_in_kernel(source: int, destination: int) -> int:
+    """Let the kernel copy a part: a file server does so on its own disk. Returns 0 at the end, or if it cannot."""
     try:
         return os.copy_file_range(source, destination, CHUNK)
     except OSError as error:
@@ -39,8 +56,22 @@ def _copy_range(source: int, destination: int) -> int:
         return 0
 
 
-def _send(source: int, destination: int) -> int:
-    return os.sendfile(destination, source, None, CHUNK)
+class _Reader:
+    """Copies a part by reading and writing. One buffer is used for all: the kernel would have to clear new ones, which
+    takes five times as long as the copy."""
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(_BUFFER))
+
+    def __call__(self, source: int, destination: int) -> int:
+        """Returns the number of bytes that were copied, 0 at the end."""
+        copied = 0
+        while copied < CHUNK and (count := os.readv(source, [self._buffer])):
+            rest = self._buffer[:count]
+            while rest:
+                rest = rest[os.write(destination, rest) :]
+            copied += count
+        return copied
 
 
 def bytes_to_copy(action: Action) -> int:
