@@ -102,10 +102,14 @@ class ForkServer:
             if ready := self._selector.select(QUIET):
                 return ready
             if not self._warming:
-                importlib.import_module(self._ahead.pop(0))
+                self._import_ahead()
             elif next(self._warming, self) is self:
                 self._warming = None
         return self._selector.select(SCAN_INTERVAL if self._tasks or self._ended else None)
+
+    def _import_ahead(self) -> None:
+        with contextlib.suppress(ImportError):  # a task that needs it tells
+            importlib.import_module(self._ahead.pop(0))
 
     def _watch_children(self) -> None:
         """Make SIGCHLD wake the selector."""
@@ -124,7 +128,7 @@ class ForkServer:
                     self._warming = warm.warm_up(self._termination)
                 case Spawn(task):
                     if self._ahead and len(self._tasks) > 1:  # a job of many tasks, each of which would import itself
-                        importlib.import_module(self._ahead.pop(0))
+                        self._import_ahead()
                     self._spawn(task)
                 case Terminate(task):
                     self._signal(task, signal.SIGTERM)
