@@ -88,8 +88,7 @@ class Ffmpeg(WritingModule):
 
     def validate(self) -> None:
         try:
-            # Nobody has looked at the data yet, and ffprobe may be missing.
-            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError, RunError):
+            with contextlib.suppress(Exception):  # nobody has looked at the data yet, and ffprobe may be missing
                 self._probes.begin(list(self._settled().values()))
             super().validate()
         finally:

@@ -11,9 +11,8 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any
     while not (value := condition()):
         asked, now = now, time.monotonic()
         assert now < began + seconds, f"waited {seconds} s for {what}"
-        time.sleep(
-            max(0.005, 3 * (now - asked))
-        )  # what is asked shall not be kept busy by being asked, nor the machine
+        # What is asked shall not be kept busy by being asked, nor the machine; and what is short shall be seen.
+        time.sleep(min(max(0.005, 3 * (now - asked)), 0.5))
         now = time.monotonic()
     return value
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from modules.ffmpeg import Ffmpeg
 from tests.modules.ffmpeg.scene import refusal, task
 
@@ -34,6 +36,14 @@ def test_malformed_data() -> None:
         'source_maps[0].source: expected a whole number, got "x"',
         "sources: expected a list, got 5",
     ]
+
+
+@pytest.mark.parametrize(
+    "sources", [[], [[]], [{}], [7], [None], ["\0"], {}, [{"filename": []}], [{"filename": "x", "options": 7}]], ids=str
+)
+def test_sources_of_any_shape(sources: object) -> None:
+    """ffprobe is started before the schema has seen the sources, which may be anything."""
+    assert "sources" in refusal({"sources": sources})
 
 
 def test_one_misshapen_thing_hides_no_other(tmp_path: Path) -> None:
