@@ -1,3 +1,1 @@
 """The forked side: what runs in the zygote and in each task process. The only package that imports modules."""
-
-import child.lean  # noqa: F401 - before anything else imports loguru

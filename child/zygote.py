@@ -23,6 +23,7 @@ from typing import NoReturn
 
 import setproctitle
 
+import child.lean  # noqa: F401 - before anything else imports loguru
 from child import task as task_main
 from child import warm
 from child.exchange import Termination
@@ -284,7 +285,7 @@ def _close_all_but(descriptors: list[int]) -> None:
 
 
 def main() -> None:
-    """Entry point of the zygote's process: `python -m child.zygote CONTROL`."""
+    """Be the zygote of the supervisor at the other end of the socket that the only argument numbers."""
     signal.pthread_sigmask(signal.SIG_SETMASK, _BLOCKED)
     # SIGPIPE and SIGXFSZ stay ignored, as the interpreter has them: writing then raises an exception.
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
@@ -298,7 +299,3 @@ def main() -> None:
     gc.disable()
     warm.import_shared()
     ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
-
-
-if __name__ == "__main__":
-    main()

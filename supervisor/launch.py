@@ -48,7 +48,7 @@ def launch() -> Launched:
         try:
             process = subprocess.Popen(
                 # -P: a file in the working directory must not stand in for a module of Python's library.
-                [sys.executable, "-P", "-m", "child.zygote", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "child", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone

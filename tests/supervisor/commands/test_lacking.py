@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.supervised import CLIENT, Supervised, job
 
-AS_USER = "" if os.geteuid() else "setpriv --reuid=54323 --inh-caps=+dac_override --ambient-caps=+dac_override"
+UID = 54323 + os.getpid() % 1000  # its own: a limit of processes counts those of tests beside this one, too
+AS_USER = "" if os.geteuid() else f"setpriv --reuid={UID} --inh-caps=+dac_override --ambient-caps=+dac_override"
 """A user whose number of processes can be limited, as root's cannot."""
 
 COMMANDS = {

@@ -1,0 +1,19 @@
+"""`python -m child CONTROL`: the zygote. What it lacks is a line for a person, and no traceback."""
+
+import sys
+
+
+def main() -> None:
+    """Run the zygote. The supervisor tells that it is lost."""
+    try:
+        from child import zygote
+
+        zygote.main()
+    except MemoryError:
+        sys.exit(1)
+    except ImportError as error:
+        sys.exit(f"the zygote cannot start: a package that it needs cannot be imported: {error}")
+
+
+if __name__ == "__main__":
+    main()
