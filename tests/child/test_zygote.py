@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -85,3 +87,13 @@ def test_shared_memory_that_is_left_is_removed(supervised: Supervised, tmp_path:
     assert record["completed"], record
     assert "warnings" not in record["tasks"][0]
     assert not Path("/dev/shm", (tmp_path / "name").read_text()).exists()
+
+
+def test_what_it_lacks_is_a_line(tmp_path: Path) -> None:
+    """A package that cannot be imported, as after half an upgrade, is told to a person, and not as a traceback."""
+    (tmp_path / "setproctitle.py").write_text("raise ImportError('of another Python')")
+    command = [sys.executable, "-P", "-m", "child", "0"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+
+    why = "a package that it needs cannot be imported: of another Python"
+    assert (done.returncode, done.stderr) == (1, f"the zygote cannot start: {why}\n")
