@@ -8,10 +8,10 @@ asks the program. What a task may write within `roots` counts for nothing: it co
 
 import contextlib
 import functools
-import hashlib
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def help_of(
     """
     path = shutil.which(program) or program
     code = str(getattr(getattr(condense, "__code__", None), "co_filename", ""))
-    kept, stamp = _kept(path, arguments, code), _stamp(path, code)
+    kept, stamp = _kept(path, arguments, code), _stamp(path, arguments, code)
     with contextlib.suppress(OSError, ValueError):  # nothing is kept yet, or it is no text
         text = kept.read_text(encoding="utf-8") if kept and not anew else ""
         if stamp and text.startswith(stamp):
@@ -54,8 +54,8 @@ def cache_directory() -> Path:
     return platformdirs.user_cache_path("sisyphus-client")
 
 
-def _stamp(path: str, code: str) -> str:
-    """The line that stands before a kept text; empty if there is no such program.
+def _stamp(path: str, arguments: tuple[str, ...], code: str) -> str:
+    """The line that stands before a kept text, and tells it from all others; empty if there is no such program.
 
     It changes with the program, and with the file of the code that makes the text shorter, if there is one.
     """
@@ -63,7 +63,7 @@ def _stamp(path: str, code: str) -> str:
         found = [os.stat(name) for name in (path, code) if name]
     except OSError:
         return ""
-    return " ".join([repr(path), *(f"{each.st_size} {each.st_mtime_ns}" for each in found)]) + "\n"
+    return " ".join([repr((path, *arguments)), *(f"{each.st_size} {each.st_mtime_ns}" for each in found)]) + "\n"
 
 
 def _kept(path: str, arguments: tuple[str, ...], code: str) -> Path | None:
@@ -72,8 +72,8 @@ def _kept(path: str, arguments: tuple[str, ...], code: str) -> Path | None:
     directory, roots = cache_directory(), context.current.roots
     if not directory.is_absolute() or (roots is not None and context.is_within(f"{directory}/", roots)):
         return None
-    whole = hashlib.sha256("\0".join((path, *arguments, code)).encode(errors="surrogateescape")).hexdigest()[:12]
-    return directory / f"{os.path.basename(path)}-{whole}.txt"
+    whole = zlib.crc32("\0".join((path, *arguments, code)).encode(errors="surrogateescape"))
+    return directory / f"{os.path.basename(path)}-{whole:08x}.txt"
 
 
 def _keep(file: Path, text: str) -> None:

@@ -10,7 +10,6 @@ A target that is a symbolic link stays one, unless the caller asks otherwise: th
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import shlex
@@ -180,6 +179,8 @@ class Output:
         """Cut the temporary name to a length that can be. A hash keeps two long names that differ at the end apart."""
         if len(os.fsencode(self._name(tag))) < MAX_NAME:  # the name for a link has one more
             return
+        import hashlib  # it takes 0.8 MB, and few names are as long as this
+
         whole = hashlib.sha256(os.fsencode(self._stem + self._extension)).hexdigest()[:8]
         stem = self._stem
         while len(os.fsencode(self._name(tag))) >= MAX_NAME:

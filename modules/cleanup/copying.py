@@ -13,8 +13,8 @@ CHUNK = 4 << 20
 """Bytes copied between two reports of progress."""
 
 _BUFFER = 128 << 10
-"""Bytes that are read at once, as cp(1) does. 256 KiB take half as long again, 512 KiB three times as long (from tmpfs to
-ext4, Linux 6.18)."""
+"""Bytes that are read at once, as cp(1) does. 256 KiB take half as long again, 512 KiB three times as long: from tmpfs
+to ext4, Linux 6.18."""
 
 _FICLONE = 0x40049409
 """ioctl_ficlone(2): the file gets the blocks of another one, which are copied when somebody writes to them."""

@@ -3,14 +3,10 @@
 `requests` is imported here, without the packages that guess a text's encoding: they take 1.5 MB, and all is JSON.
 """
 
-import sys
 import warnings
 
-_GUESSERS = {"chardet", "charset_normalizer"} - sys.modules.keys()
+from ipc.lean import without
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), without("chardet", "charset_normalizer"):
     warnings.simplefilter("ignore")  # requests misses them
-    sys.modules.update(dict.fromkeys(_GUESSERS))  # type: ignore[arg-type]  # their import fails, which requests expects
     import requests  # noqa: F401
-for _name in _GUESSERS:
-    del sys.modules[_name]

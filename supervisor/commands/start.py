@@ -11,6 +11,7 @@ import setproctitle
 from loguru import logger
 
 from app.config import Settings, is_set
+from ipc.lean import unneeded_tls, without
 from supervisor.commands import FAILED
 from supervisor.commands.logs import logging_in_background
 from supervisor.commands.serve import port_option, server_beside
@@ -42,8 +43,9 @@ def start_command(
 ) -> None:
     if not standalone and (port is not None or database):
         raise click.UsageError("--port and --database are for the server that --standalone runs")
-    from supervisor.worker.journal import Journal, JournalError  # slow imports, which `run` does not need
-    from supervisor.worker.worker import Worker
+    with without(*([] if standalone else unneeded_tls())):  # a server may send its notices by TLS
+        from supervisor.worker.journal import Journal, JournalError  # slow imports, which `run` does not need
+        from supervisor.worker.worker import Worker
 
     try:
         settings = read_settings(level)

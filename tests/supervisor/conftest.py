@@ -1,4 +1,4 @@
-"""A place for a journal."""
+"""Clients of the embedded server, and a place for a journal."""
 
 from collections.abc import Iterator
 from pathlib import Path
