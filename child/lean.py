@@ -1,39 +1,51 @@
-"""Imports packages without what they want, and the zygote does not need.
+"""Imports packages without what they want at once, and few tasks use.
 
 loguru wants asyncio for nothing but the running loop. asyncio takes 25 ms of the zygote's start, 2.2 MB and five
-libraries, OpenSSL among them, which each fork has to map. Few tasks use it. A module that imports it gets the real one.
+libraries, OpenSSL among them, which each fork has to map. python-box wants PyYAML, if it is there: 5 ms and 1 MB.
+A module that imports one of them gets the real one, and what is left to loguru and box imports it when it is used.
 """
 
 import importlib
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 from ipc.lean import without
 
 
-class _Asyncio(ModuleType):
-    """Is loguru's `asyncio`."""
+class _Later(ModuleType):
+    """A module that is imported when something of it is used."""
 
-    @staticmethod
-    def get_running_loop() -> Any:
-        """As asyncio's: while that is not imported, no loop is running."""
-        if "asyncio" not in sys.modules:
-            raise RuntimeError("no running event loop")
-        return sys.modules["asyncio"].get_running_loop()
-
-    def __getattr__(self, name: str) -> Any:  # another version of loguru may want more
-        if sys.modules.get("asyncio") is self:
-            del sys.modules["asyncio"]
-        return getattr(importlib.import_module("asyncio"), name)
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
 
 
-if "asyncio" not in sys.modules:
-    sys.modules["asyncio"] = _Asyncio("asyncio")
-    import loguru  # noqa: F401
+def _import_with_later(package: str, wanted: str, **needed: Any) -> None:
+    """Import `package`, to which `wanted` comes later; `needed` is what it needs of that at once."""
+    if wanted in sys.modules or not find_spec(wanted):
+        return
+    sys.modules[wanted] = later = _Later(wanted)
+    vars(later).update(needed)
+    importlib.import_module(package)
+    if sys.modules.get(wanted) is later:
+        del sys.modules[wanted]
 
-    if isinstance(sys.modules["asyncio"], _Asyncio):
-        del sys.modules["asyncio"]
 
+def _get_running_loop() -> Any:
+    """As asyncio's: while that is not imported, no loop is running."""
+    if "asyncio" not in sys.modules:
+        raise RuntimeError("no running event loop")
+    return sys.modules["asyncio"].get_running_loop()
+
+
+class _YAMLError(Exception):
+    """What `box.box_from_file` catches where a file of no known kind is no YAML."""
+
+
+_import_with_later("loguru", "asyncio", get_running_loop=_get_running_loop)
+_import_with_later("box", "yaml", YAMLError=_YAMLError)
 with without("typing_extensions"):  # 5 ms, in vain from Python 3.11 on
     import msgspec  # noqa: F401

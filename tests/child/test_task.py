@@ -53,9 +53,10 @@ async def test_thread_that_asks_between_steps(tasks: Tasks) -> None:
     assert desk.requests == [Get("clerk", "y")]
 
 
-def test_asyncio_is_for_those_who_import_it(supervised: Supervised) -> None:
-    """No task has it but for its own use, in which loguru's sinks may be coroutines."""
+def test_asyncio_and_yaml_are_for_those_who_use_them(supervised: Supervised) -> None:
+    """No task has them but for its own use, in which loguru's sinks may be coroutines."""
     supervised.configure(modules={"asynchronous": "tests.support.modules.Asynchronous"})
-    record = supervised.record(job(("asynchronous", {})))
+    record = supervised.record(job(("asynchronous", {"codec": "x265"})))
 
-    assert record["tasks"][0]["results"] == {"before": False, "lines": ["from a coroutine"]}
+    yaml = [{"codec": "x264"}, "codec: x265\n"]
+    assert record["tasks"][0]["results"] == {"before": [], "yaml": yaml, "lines": ["from a coroutine"]}

@@ -182,10 +182,11 @@ class Peeker(BaseModule):
 
 
 class Asynchronous(BaseModule):
-    """Logs from a coroutine, to a sink that is one, and keeps what came and whether asyncio was there before."""
+    """Logs from a coroutine, to a sink that is one, and keeps what came, what box makes of YAML, and what was there."""
 
     def run(self) -> None:
-        self.results["before"] = "asyncio" in sys.modules
+        self.results["before"] = sorted({"asyncio", "yaml"} & sys.modules.keys())
+        self.results["yaml"] = [type(self.task).from_yaml("codec: x264").to_dict(), self.task.to_yaml()]
         import asyncio
 
         lines: list[str] = []
