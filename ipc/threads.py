@@ -5,7 +5,7 @@ import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-PATIENCE = 0.1
+PATIENCE = 0.5
 """Seconds that a call waits for one of the threads that there are, until another one is started: a thread stays, and
 calls that are soon over need no more of them, however many come at once."""
 
