@@ -1,5 +1,6 @@
 """The scripts' set-up on a machine where nothing is installed: every line that it prints."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -146,3 +147,13 @@ def test_another_system_is_one_line(machine: Path) -> None:
     done = call(machine, "run", OSTYPE="darwin24")
 
     assert (done.returncode, done.stderr) == (1, "setup: the client needs Linux, and this is darwin24\n")
+
+
+def test_the_matrix_has_all_that_the_tests_need() -> None:
+    """What `scripts/test` would install, nobody there may: the matrix ran no test for want of strace."""
+    scripts = {name: (ROOT / "scripts" / name).read_text() for name in ("setup.sh", "test", "matrix")}
+    package_of = dict(re.findall(r"\[(\S+)\]=(\S+?)\)?(?=\s)", scripts["setup.sh"]))
+    (programs,) = re.findall(r"^set_up \S+ (.+)$", scripts["test"], re.MULTILINE)
+    (installed,) = re.findall(r'^packages="(.+)"$', scripts["matrix"], re.MULTILINE)
+
+    assert {package_of[program] for program in programs.split()} <= set(installed.split())
