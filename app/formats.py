@@ -1,7 +1,9 @@
 """Text forms that the client and the server share: ids, JSON, parts of a URL's path."""
 
 import json
+import math
 import re
+import sys
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -11,6 +13,9 @@ ID = re.compile(r"[A-Za-z0-9._@+-]{1,200}")
 ID_FORM = "letters, digits and . _ - @ +, at most 200 of them"
 """`ID` for a person."""
 
+
+MAX_NUMBER = 60
+"""Characters of a number that a message shows."""
 
 SERVER_HEADER = "X-Sisyphus-Server"
 """A response header by which a client knows the embedded server: its jobs are as their submitters wrote them."""
@@ -23,6 +28,24 @@ def refuse_constant(name: str) -> NoReturn:
         ValueError: always.
     """
     raise ValueError(f"{name} is no number in JSON")
+
+
+def _whole(text: str) -> int:
+    # A longer one is no float, and pages, metrics and progress make floats of what others tell.
+    return int(text) if len(text) <= sys.float_info.max_10_exp else refuse_constant(f"{text[:MAX_NUMBER]}…")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else refuse_constant(text[:MAX_NUMBER])
+
+
+STRICT_NUMBERS: dict[str, Any] = {
+    "parse_int": _whole,
+    "parse_float": _finite,
+    "parse_constant": refuse_constant,
+}
+"""Arguments of `json.loads` that refuse what is no finite float, or none for others: 1e999, and integers as large."""
 
 
 def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,10 +4,12 @@ Requests are read strictly: unknown keys, nulls, and numbers in the place of str
 string, even one with lone surrogates, which pydantic's own `str` would refuse.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, model_validator
 from pydantic_core import PydanticCustomError
+
+from server.storage.tables import MAX_KEY, to_text
 
 Text = InstanceOf[str]
 
@@ -43,6 +45,18 @@ class NewJobBody(_Strict):
     tasks: list[TaskBody] = Field(description="They run one after the other.")
     priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Higher ones come first.")
     requires: list[Tag] = Field(default=[], description="Tags that a worker must have to get this job.")
+
+    @model_validator(mode="after")
+    def _check_need(self) -> Self:
+        for names in (self.modules, self.tags):
+            if len(to_text(sorted(names))) > MAX_KEY:
+                raise PydanticCustomError("too_long", "the names of its modules, or its tags, are too long together")
+        return self
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """The modules that its tasks name."""
+        return frozenset(task.module for task in self.tasks)
 
     @property
     def tags(self) -> frozenset[str]:

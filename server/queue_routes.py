@@ -13,7 +13,7 @@ from server.models import AttributesBody, NewJobBody
 from server.services import Served, Services
 from server.storage.needs import Ability, Need
 from server.storage.store import Taken
-from server.transport import NOTHING, Json, StrictRoute, nothing
+from server.transport import NOTHING, Json, NewKey, StrictRoute, nothing
 
 MAX_WAIT = 30.0
 """Seconds that a poll may wait."""
@@ -42,8 +42,7 @@ async def submit(job: NewJobBody, served: Served, request: Request) -> Response:
     except LookupError:
         raise HTTPException(409, GONE) from None
     logger.info("Job {} is queued: {!a}", job_id, job.job_title)
-    need = Need(frozenset(task["module"] for task in tasks), job.tags)
-    return Json({"job_id": job_id}, background=offer(served, need))
+    return Json({"job_id": job_id}, background=offer(served, Need(job.modules, job.tags)))
 
 
 def offer(served: Services, need: Need) -> BackgroundTask | None:
@@ -78,7 +77,9 @@ def clear(served: Served) -> Response:
 async def poll(
     request: Request,
     served: Served,
-    worker_id: Annotated[str, Query(description="The worker; with it, what is disabled or paused gets no job.")] = "",
+    worker_id: Annotated[
+        NewKey, Query(description="The worker; with it, what is disabled or paused gets no job.")
+    ] = "",
     modules: Annotated[str | None, Query(description="The worker's modules, separated by commas.")] = None,
     tags: Annotated[str, Query(description="The worker's tags, separated by commas.")] = "",
     wait: Annotated[float, Query(ge=0, description="Seconds to wait until there is a job, at most 30.")] = 0,

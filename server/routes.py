@@ -17,7 +17,7 @@ from server import models
 from server.models import HeartbeatBody, Object, WorkerAttributesBody
 from server.observe.metrics import CONTENT_TYPE
 from server.services import Served
-from server.transport import NOT_FOUND, NOTHING, Json, Name, StrictRoute, nothing
+from server.transport import NOT_FOUND, NOTHING, Json, Name, NewName, StrictRoute, nothing
 from server.workers import describe_worker, describe_workers
 
 # --- workers ---
@@ -49,7 +49,7 @@ def show_worker(worker_id: Name, served: Served) -> Response:
     responses={200: {"model": models.OrdersBody, "description": "To a worker that asks for it by its `Accept`."}},
     summary="Send a heartbeat",
 )
-async def beat(worker_id: Name, status: HeartbeatBody, served: Served, request: Request) -> Response:
+async def beat(worker_id: NewName, status: HeartbeatBody, served: Served, request: Request) -> Response:
     """Report a worker's status. The job that it names stays with this worker.
 
     With `Accept: application/json`, the answer is 200 and holds the operator's orders.
@@ -65,7 +65,7 @@ async def beat(worker_id: Name, status: HeartbeatBody, served: Served, request: 
 
 
 @workers.patch("/{worker_id}", response_model=WorkerAttributesBody, summary="Disable, enable, pause or resume a worker")
-def change_worker(worker_id: Name, attributes: WorkerAttributesBody, served: Served) -> Response:
+def change_worker(worker_id: NewName, attributes: WorkerAttributesBody, served: Served) -> Response:
     """Ask a worker not to take jobs, or to pause. That stays until it is changed; the worker need not be known."""
     if attributes.disabled is None and attributes.paused is None:
         raise HTTPException(400, "disabled: missing key")
@@ -114,7 +114,7 @@ def show_data(module: Name, name: Name, served: Served) -> Response:
 
 
 @data.post("", status_code=NOTHING, summary="Store data")
-def put_data(module: Name, name: Name, document: Annotated[Object, Body()], served: Served) -> Response:
+def put_data(module: NewName, name: NewName, document: Annotated[Object, Body()], served: Served) -> Response:
     """Store an object for a module under a name; it replaces the former one."""
     served.data.put(module, name, document)
     return nothing()

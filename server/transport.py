@@ -7,7 +7,6 @@ to case. A wrong request gets a 4xx with `{"message": …}`, never a 500.
 import asyncio
 import contextlib
 import json
-import math
 from collections.abc import Callable, Coroutine, Sequence
 from email.message import Message as Mail
 from ipaddress import ip_address
@@ -19,23 +18,25 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.formats import quote_part, refuse_constant
+from app.formats import STRICT_NUMBERS, quote_part
 from server.config import ServerSettings
 from server.http.tokens import Tokens, TooManyGuessesError, is_worker_call
 from server.models import ProblemBody
 from server.pages.sessions import is_logged_in
-from server.storage.tables import to_text
+from server.storage.tables import MAX_KEY, to_text
 
 NOTHING = 204
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ProblemBody, "description": "There is none."}}
 
-MAX_BODIES = {"workers": 64 << 10, "data": 4 << 20}
-"""Bytes of the largest body, by the first part of the path."""
+MAX_BODIES = {"/workers/": 64 << 10, "/data/": 4 << 20, "/farm/login": 8 << 10}
+"""Bytes of the largest body, by the beginning of the path."""
 
 MAX_BODY = 16 << 20
 """Bytes of the largest body of another call: a job."""
@@ -110,18 +111,31 @@ def _in_words(error: Any) -> str:
     path = ""
     for part in error["loc"][1:]:
         path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part[:MAX_NAME]}"
-    if not path:
+    if not path and error["type"] == "missing":
         return "body: expected an object"
-    if error["type"] == "is_instance_of":
-        return f"{path}: {_EXPECTED_INSTANCE[error['ctx']['class']]}"
     words = error["msg"].replace("Input should be", "expected")
-    return f"{path}: {_EXPECTED.get(error['type'], words)}"
+    if error["type"] == "is_instance_of":
+        words = _EXPECTED_INSTANCE[error["ctx"]["class"]]
+    return f"{path or 'body'}: {_EXPECTED.get(error['type'], words)}"
 
 
 # --- addresses and the token ---
 
+
+def _bounded(text: str) -> str:
+    if len(to_text(text)) > MAX_KEY:
+        raise PydanticCustomError("too_long", "the name is too long")
+    return text
+
+
+NewKey = Annotated[str, AfterValidator(_bounded)]
+"""A name under which something is stored."""
+
 Name = Annotated[str, Path(), AfterValidator(unquote)]
 """A part of the path, unquoted; it may hold any character."""
+
+NewName = Annotated[Name, AfterValidator(_bounded)]
+"""One under which something is to be stored."""
 
 
 class Gate:
@@ -152,7 +166,7 @@ class Gate:
         else:
             scope["path"] = "/".join(quote_part(part) for part in parts)
             headers = Headers(scope=scope)
-            if stranger := self._find_stranger(headers):
+            if stranger := self._find_stranger(headers, is_page=_is_page(scope, parts)):
                 refusal = problem(403, stranger)
             elif not (self._is_open(parts) or self._is_logged_in(scope, headers)):
                 refusal = await self._check_token(scope, parts)
@@ -177,13 +191,15 @@ class Gate:
         await self._app(asked, receive, sending)
         scope["route"] = asked.get("route")
 
-    def _find_stranger(self, headers: Headers) -> str:
+    def _find_stranger(self, headers: Headers, is_page: bool) -> str:
         """Say why a request may come from a web page of somebody else; empty if it does not."""
         # A page may give its own name this server's address, and is then of the same site (DNS rebinding).
         host = _host_of(headers.get("host", ""))
         if host not in self._names and not _is_address(host):
             return f"This server is not called {host[:MAX_NAME]!a}. If it is, start it with --allow-host."
-        if headers.get("sec-fetch-site") == "cross-site" and headers.get("origin") not in self._origins:
+        is_link = is_page and headers.get("sec-fetch-mode") == "navigate"  # which shows the page, to a person alone
+        is_foreign = headers.get("sec-fetch-site") == "cross-site" and not is_link
+        if is_foreign and headers.get("origin") not in self._origins:
             return "This is a request of another site's page. If it may do that, start the server with --cors-origin."
         return ""
 
@@ -211,10 +227,14 @@ class Gate:
 
     def _ask_for_token(self, scope: Scope, parts: Sequence[str]) -> Response:
         """Send whoever wants to see a page to the login, and refuse a call."""
-        if scope["method"] == "GET" and (parts == ["", ""] or parts[1:2] == ["farm"]):
+        if _is_page(scope, parts):
             wanted = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
             return RedirectResponse(f"{scope.get('root_path', '')}/farm/login?next={quote_part(wanted)}", 303)
         return problem(401, "The token is missing or wrong.", **{"WWW-Authenticate": "Bearer"})
+
+
+def _is_page(scope: Scope, parts: Sequence[str]) -> bool:
+    return scope["method"] == "GET" and (parts == ["", ""] or parts[1:2] == ["farm"])
 
 
 async def _pass_on(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -278,7 +298,8 @@ class _StrictRequest(Request):
     def __init__(self, request: Request, taken: contextlib.AsyncExitStack) -> None:
         super().__init__(request.scope, request.receive)
         self._taken = taken
-        self._limit = MAX_BODIES.get(request.url.path.split("/")[1], MAX_BODY)
+        limits = (size for start, size in MAX_BODIES.items() if request.url.path.startswith(start))
+        self._limit = next(limits, MAX_BODY)
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
@@ -289,6 +310,8 @@ class _StrictRequest(Request):
                 raise HTTPException(
                     408, f"The body did not arrive within {BODY_TIME:.0f} s.", {"Connection": "close"}
                 ) from None
+            except ClientDisconnect:
+                raise HTTPException(400, "The body did not arrive: the client went away.") from None
         return self._body
 
     async def json(self) -> Any:
@@ -317,10 +340,10 @@ def decode(body: bytes) -> Any:
         HTTPException: 400; it is not JSON, or nested too deeply.
     """
     try:
-        value = json.loads(body, parse_float=_finite, parse_constant=refuse_constant)
+        value = json.loads(body, **STRICT_NUMBERS)
     except RecursionError:
         raise _too_deep() from None
-    except ValueError as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
+    except ValueError as error:  # also bytes that are not UTF-8
         raise HTTPException(400, f"The body is not JSON: {error}") from None
     level = [value]
     for _ in range(MAX_DEPTH):
@@ -332,11 +355,6 @@ def decode(body: bytes) -> Any:
 
 def _children(item: dict[str, Any] | list[Any]) -> list[Any]:
     return list(item.values()) if isinstance(item, dict) else item
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else refuse_constant(text[:MAX_NAME])
 
 
 def _is_json(content_type: str) -> bool:

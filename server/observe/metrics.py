@@ -145,7 +145,7 @@ class _Names:
         self._known: set[str] = set()
 
     def of(self, modules: Any) -> str:
-        name = ",".join(sorted(modules))
+        name = ",".join(sorted(modules)).encode("utf-8", "replace").decode()  # without lone surrogates
         if name not in self._known and len(self._known) >= MAX_MODULES:
             return "other"
         self._known.add(name)

@@ -10,11 +10,9 @@ from server.http.tokens import TooManyGuessesError
 from server.pages.rendering import render
 from server.pages.sessions import COOKIE, LASTS, is_own_request, make_cookie
 from server.services import Served
-from server.transport import address_of
+from server.transport import StrictRoute, address_of
 
-MAX_FORM = 10_000
-
-login = APIRouter(prefix="/farm", include_in_schema=False)
+login = APIRouter(prefix="/farm", route_class=StrictRoute, include_in_schema=False)
 
 
 @login.get("/login")
@@ -26,12 +24,7 @@ async def show_login(request: Request) -> Response:
 @login.post("/login")
 async def log_in(request: Request, served: Served) -> Response:
     """Give a cookie for the token, and go where the browser wanted to go."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM:
-            break
-    form = parse_qs(body.decode(errors="replace"))
+    form = parse_qs((await request.body()).decode(errors="replace"))
     token, to = (form.get(name, [""])[0] for name in ("token", "next"))
     right = served.settings.token
     own = right and is_own_request("POST", request.headers)

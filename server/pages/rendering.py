@@ -50,7 +50,6 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
         version=VERSION,
         has_token=bool(state.settings.token),
         queue_disabled="" in state.orders.standing.disabled,
-        address=request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         **values,
     )
     # A lone surrogate in a title is not UTF-8.
@@ -121,5 +120,11 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"duration": duration, "size": size, "facts": facts, "time_of": time_of}
+_environment.filters |= {
+    "urlencode": quote_part,
+    "duration": duration,
+    "size": size,
+    "facts": facts,
+    "time_of": time_of,
+}
 _environment.globals |= {"link": _link, "reasons": REASONS}

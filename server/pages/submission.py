@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 
-from app.formats import refuse_constant, refuse_duplicates
+from app.formats import STRICT_NUMBERS, refuse_duplicates
 from server.job_routes import why_waiting
 from server.models import NewJobBody
 from server.services import Served, Services
@@ -48,8 +48,7 @@ def _check(services: Services, body: bytes, title: str) -> dict[str, Any]:
         problems = [in_words([problem | {"loc": ("body", *problem["loc"])}]) for problem in error.errors()]
         return {"problems": problems, "warnings": []}
     problems = [] if job.tasks else ["tasks: there is no task"]
-    need = Need(frozenset(task.module for task in job.tasks), job.tags)
-    why = why_waiting(services, need)
+    why = why_waiting(services, Need(job.modules, job.tags))
     warnings = [] if why.startswith(FINE) else [f"It will wait, for now: {why}."]
     modules = [task.module for task in job.tasks]
     text = to_text(document)
@@ -59,7 +58,7 @@ def _check(services: Services, body: bytes, title: str) -> dict[str, Any]:
 def _decode(body: bytes) -> Any:
     """Decode a job file. A `ValueError` says where it is not JSON."""
     try:
-        document = json.loads(body, parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
+        document = json.loads(body, **STRICT_NUMBERS, object_pairs_hook=refuse_duplicates)
         decode(json.dumps(document).encode())  # the bounds of every call
     except json.JSONDecodeError as error:
         raise ValueError(f"Line {error.lineno}, column {error.colno}: this is not JSON: {error.msg}.") from None

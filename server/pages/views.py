@@ -17,6 +17,9 @@ QUEUE_PAGE = 100
 
 STATES = ("queued", "running", "completed", "failed", "cancelled")
 
+OPTIONAL = {"hostname": "", "version": "", "online_at": "", "job_id": "", "job_title": "", "info": {}}
+"""What the page shows of a heartbeat, and a heartbeat may lack. One of another version may lack anything."""
+
 LOG_TAIL = 20_000
 """Characters of a log's end that a job's page shows."""
 
@@ -26,7 +29,7 @@ SOURCES = ("sources", "source", "delete", "move", "copy", "output_file")
 
 def list_running(services: Services, limit: int = MAX_SHOWN) -> list[dict[str, Any]]:
     """Return running jobs, each with the worker that names it, if there is one, and with its file."""
-    by_job = {worker["job_id"]: worker for worker in list_workers(services) if worker.get("job_id")}
+    by_job = {worker["job_id"]: worker for worker in list_workers(services)}
     jobs = services.history.running(limit)
     return [
         job | {"worker": by_job.get(job["job_id"]), "file": _file_of(job["tasks"], by_job.get(job["job_id"]))}
@@ -64,31 +67,35 @@ def list_workers(services: Services) -> list[dict[str, Any]]:
     workers = []
     for name, status in [*live.items(), *lost.items()]:
         ability = known.abilities.get(name, ANYTHING)
-        worker = status | {
-            "worker_id": name,
-            "is_lost": name not in live,
-            "disabled": name in standing.disabled,
-            "paused": name in standing.paused,
-            "modules": None if ability.modules is None else sorted(ability.modules),
-            "tags": sorted(ability.tags),
-            "seen_at": seen.get(name, 0.0),
-        }
+        worker = (
+            OPTIONAL
+            | status
+            | {
+                "worker_id": name,
+                "is_lost": name not in live,
+                "disabled": name in standing.disabled,
+                "paused": name in standing.paused,
+                "modules": None if ability.modules is None else sorted(ability.modules),
+                "tags": sorted(ability.tags),
+                "seen_at": seen.get(name, 0.0),
+            }
+        )
         workers.append(worker | {"state": _state(worker), "kind": _kind(worker)})
-    slots = Counter(worker.get("hostname", "") for worker in workers if not worker["is_lost"])
-    workers.sort(key=lambda worker: (worker.get("hostname", ""), worker["worker_id"]))
-    return [worker | {"slots": slots[worker.get("hostname", "")]} for worker in workers]
+    slots = Counter(worker["hostname"] for worker in workers if not worker["is_lost"])
+    workers.sort(key=lambda worker: (worker["hostname"], worker["worker_id"]))
+    return [worker | {"slots": slots[worker["hostname"]]} for worker in workers]
 
 
 def text_of(worker: dict[str, Any]) -> str:
     """Return what a search for workers looks at."""
-    told = (worker.get("hostname", ""), worker["worker_id"], worker["state"], *worker["tags"])
+    told = (worker["hostname"], worker["worker_id"], worker["state"], *worker["tags"])
     return "\n".join([*told, *(worker["modules"] or ())]).lower()
 
 
 def _state(worker: dict[str, Any]) -> str:
     if worker["is_lost"]:
         return "lost"
-    if worker["paused"] or (worker.get("info") or {}).get("paused") is True:
+    if worker["paused"] or worker["info"].get("paused") is True:
         return "paused"
     if worker["status"] == "idle" and trouble_of(worker):
         return "in trouble"
@@ -98,9 +105,9 @@ def _state(worker: dict[str, Any]) -> str:
 
 def _kind(worker: dict[str, Any]) -> str:
     """What a row of the page depends on besides the progress; `progress.js` compares it."""
-    info = worker.get("info") or {}
+    info = worker["info"]
     status = "lost" if worker["is_lost"] else worker["status"]
-    told = (status, worker.get("job_id", ""), worker["disabled"], worker["paused"], info.get("paused") is True)
+    told = (status, worker["job_id"], worker["disabled"], worker["paused"], info.get("paused") is True)
     return json.dumps([*told, trouble_of(worker)], ensure_ascii=False, separators=(",", ":"))
 
 
@@ -122,9 +129,10 @@ def _with_reasons(services: Services, jobs: Iterable[dict[str, Any]]) -> Iterabl
 def read_place(text: str) -> Place | None:
     """Read the place in the queue of a link to its next page; `None` for the head."""
     try:
-        return Place(*map(int, text.split("."))) if text else None
+        place = Place(*map(int, text.split(".")))
     except (TypeError, ValueError):
         return None
+    return place if abs(place.priority) < 1 << 31 and max(map(abs, place)) < 1 << 62 else None
 
 
 def show_job(services: Services, job_id: str) -> dict[str, Any] | None:
@@ -138,7 +146,7 @@ def show_job(services: Services, job_id: str) -> dict[str, Any] | None:
     again |= {key: record[key] for key in ("priority", "requires") if record[key]}
     if record["state"] == "queued":
         record |= next(iter(_with_reasons(services, [record])))
-    worker = next((worker for worker in list_workers(services) if worker.get("job_id") == job_id), None)
+    worker = next((worker for worker in list_workers(services) if worker["job_id"] == job_id), None)
     return record | {
         "worker": worker if record["state"] == "running" else None,
         "results": [_checked_task(result) for result in _list(info.get("tasks"))],
@@ -160,6 +168,7 @@ def _checked_task(told: Any) -> dict[str, Any]:
     """A task of the record. Its `results` are pairs of a name and a text."""
     task = _checked(told, ("inputs", "outputs", "warnings"))
     results = told.get("results") if isinstance(told, dict) else None
+    task.pop("results", None)
     if isinstance(results, dict):
         task["results"] = [
             (name, value if isinstance(value, str) else json.dumps(value)) for name, value in results.items()

@@ -20,6 +20,9 @@ EXPIRED_AT_ONCE = 500
 SEARCHED_AT_ONCE = 20_000
 """Jobs whose titles one page of a search looks at, at most; the next page goes on from there."""
 
+MAX_SEARCHED = 1000
+"""Characters of a text that is searched: SQLite takes no pattern of more than 50 000 bytes."""
+
 LISTED = ("job_id", "state", "priority", "worker_id", "hostname", "message", "retry_of", "cancelled_by")
 TIMES = ("added_at", "started_at", "ended_at")
 COLUMNS = (jobs.c.number, jobs.c.title, jobs.c.need, *(jobs.c[name] for name in (*LISTED, *TIMES)))
@@ -189,7 +192,7 @@ class History:
         if wanted.text:
             query = query.where(_matches(wanted.text), jobs.c.number >= (self._first_unsearched(db, cursor) or 0))
         if wanted.beginning:
-            query = query.where(jobs.c.job_id.startswith(wanted.beginning, autoescape=True))
+            query = query.where(jobs.c.job_id.startswith(wanted.beginning[:MAX_SEARCHED], autoescape=True))
         if wanted.by_end:
             after = [jobs.c.ended_at >= wanted.since] if wanted.since else []
             return query.where(*after, *([jobs.c.ended_at < wanted.before] if wanted.before else []))
@@ -238,8 +241,10 @@ def _done_by(db: Connection, worker: str) -> ColumnElement[bool]:
 
 
 def _matches(text: str) -> ColumnElement[bool]:
-    title = func.lower(type_coerce(jobs.c.title, Text))
-    return (jobs.c.job_id == text) | title.contains(json.dumps(text.lower())[1:-1], autoescape=True)
+    title, text = func.lower(type_coerce(jobs.c.title, Text)), text[:MAX_SEARCHED]
+    # The stored text is ASCII, in which databases cannot tell that é and É are one letter: \u00e9 and \u00c9.
+    spellings = {json.dumps(word)[1:-1].lower() for word in (text, text.lower(), text.upper(), text.title())}
+    return or_(jobs.c.job_id == text, *(title.contains(word, autoescape=True) for word in sorted(spellings)))
 
 
 def _names(tasks: Sequence[Any], module: str, name: str) -> bool:

@@ -37,6 +37,9 @@ ANYTHING = Ability(None, frozenset())
 """The ability of a worker that tells nothing: it is given what requires no tags, and fails what it cannot do."""
 
 
+MAX_FEW = 1000
+"""Rows that are asked for one by one: SQLite takes 32 766 values."""
+
 _NUMBERS = select(needs.c.need)
 
 
@@ -45,11 +48,12 @@ class Needs:
 
     def __init__(self) -> None:
         self._rows: dict[int, Need] = {}
+        self._numbers: dict[Need, int] = {}
 
     def number(self, db: Connection, modules: Iterable[str], tags: Iterable[str]) -> int:
         """Return the number of a need; it is made if it is new."""
         need = Need(frozenset(modules), frozenset(tags))
-        if known := next((number for number, row in self._rows.items() if row == need), None):
+        if known := self._numbers.get(need):
             return known
         row = {"modules": to_text(sorted(need.modules)), "tags": to_text(sorted(need.tags))}
         query = select(needs.c.need).where(needs.c.modules == row["modules"], needs.c.tags == row["tags"])
@@ -63,8 +67,11 @@ class Needs:
         """Return all needs, by their numbers."""
         # Rows may become visible in another order than that of their numbers, so all numbers are compared.
         numbers = set(db.execute(_NUMBERS).scalars()) - self._rows.keys()
-        for row in db.execute(select(needs).where(needs.c.need.in_(numbers))) if numbers else ():
-            self._rows[row.need] = Need(frozenset(json.loads(row.modules)), frozenset(json.loads(row.tags)))
+        is_few = len(numbers) <= MAX_FEW
+        query = select(needs).where(needs.c.need.in_(numbers)) if is_few else select(needs)
+        for row in db.execute(query) if numbers else ():
+            need = Need(frozenset(json.loads(row.modules)), frozenset(json.loads(row.tags)))
+            self._rows[row.need], self._numbers[need] = need, row.need
         return self._rows
 
     def suitable(self, db: Connection, ability: Ability) -> Sequence[int] | None:

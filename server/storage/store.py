@@ -18,7 +18,7 @@ from server.storage.database import ServerDatabase
 from server.storage.needs import ANYTHING, Ability, Need, Needs
 from server.storage.notices import Notices
 from server.storage.rows import HEAD, INSERT, ORDER, UNFINISHED, WAS_STARTED, change, find
-from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs, tasks_asked, to_text
+from server.storage.tables import ENDED, MAX_KEY, QUEUED, RUNNING, jobs, logs, tasks_asked, to_text
 from server.storage.totals import count_ended
 from server.workers import Lost
 
@@ -30,6 +30,10 @@ _TOLD = (("hostname", "worker"), ("message", "message"))
 
 MAX_MESSAGE = 500
 """Characters of a record's message that lists show."""
+
+
+MAX_WORKER = MAX_KEY // 12
+"""Characters of a worker's id or host name by which a job is found. JSON writes some with twelve."""
 
 
 class Taken(NamedTuple):
@@ -366,9 +370,13 @@ def _with_attempt(job: Any, result: str, now: datetime, worker_id: str | None = 
 def _end(db: Connection, job: Any, state: str, info: dict[str, Any]) -> None:
     now = datetime.now(UTC)
     changed = {"state": state, "ended_at": now, "info": to_text(info)}
-    for column, key in (("worker_id", "worker_id"), ("hostname", "worker"), ("message", "message")):
+    for column, key, length in (
+        ("worker_id", "worker_id", MAX_WORKER),
+        ("hostname", "worker", MAX_WORKER),
+        ("message", "message", MAX_MESSAGE),
+    ):
         if isinstance(value := info.get(key), str):
-            changed[column] = value[:MAX_MESSAGE]
+            changed[column] = value[:length]
     change(db, job, changed)
     count_ended(db, job.need, state, job.started_at, now)
 

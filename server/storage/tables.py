@@ -17,6 +17,9 @@ from sqlalchemy.types import TypeDecorator
 REVISION = "0003"
 """The newest revision in `migrations/versions`."""
 
+MAX_KEY = 1250
+"""Characters that a text may have, as JSON, by which rows are found: PostgreSQL's index holds 2704 of two of them."""
+
 
 class Escaped(TypeDecorator[str]):
     """Any text, stored in ASCII."""

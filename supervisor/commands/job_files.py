@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from app.formats import refuse_constant, refuse_duplicates
+from app.formats import STRICT_NUMBERS, refuse_duplicates
 from supervisor.jobs.model import Job, JobError, read_job
 
 
@@ -16,7 +16,7 @@ def read_document(name: str) -> Any:
         JobError: It cannot be read, or is no JSON.
     """
     try:
-        return json.loads(Path(name).read_bytes(), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
+        return json.loads(Path(name).read_bytes(), **STRICT_NUMBERS, object_pairs_hook=refuse_duplicates)
     except OSError as error:
         raise JobError(f"{name}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:

@@ -65,9 +65,11 @@ def test_a_token_is_asked_for(database: Path | str) -> None:
 def test_strangers_are_refused(guarded: Api, headers: dict[str, str], status: int) -> None:
     """Neither a name that is not the server's nor another site's page gets through, unless the operator said so."""
     answer = guarded("GET", "/queue", headers=headers)
+    link = guarded("GET", "/farm/queue", headers=headers | {"Sec-Fetch-Mode": "navigate"})
 
     assert answer.status_code == status
     assert ("message" in answer.json()) == (status == 403)
+    assert link.status_code == (status if "Host" in headers else 200)
 
 
 def test_a_page_that_may_use_the_server_can(guarded: Api) -> None:

@@ -25,6 +25,7 @@ MALFORMED = {
     "Infinity inside": b'{"tasks": [{"module": "a", "data": {"x": -Infinity}}], "job_title": "a"}',
     "a number too large": b'{"progress": 1e999, "tasks": [{"module": "a", "data": {"x": 1e999}}], "job_title": "a"}',
     "a whole number too long": b'{"x": ' + b"9" * 5000 + b"}",
+    "a whole number that is no float": json.dumps(BEAT | JOB | OUTCOME | {"info": {"fps": 10**308}}).encode(),
     "two values": b"{}{}",
     "single quotes": b"{'disabled': true}",
     "not UTF-8": b'{"job_title": "\xff"}',

@@ -4,12 +4,15 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import randrange
+from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 import requests
 
+from server.storage.tables import MAX_KEY
 from tests.support.api_server import BEAT, FULL_BEAT, JOB, OUTCOME, UNKNOWN, Api, connected, serving
 
 
@@ -206,6 +209,31 @@ def test_named_data_is_stored(api: Api) -> None:
     assert api.status("GET", path) == 404
 
 
+def test_a_name_is_stored_or_refused(api: Api) -> None:
+    """A name may be as long as both databases can find it again; a longer one is a 400, wherever it stands."""
+    for length, status in ((MAX_KEY - 4, 200), (MAX_KEY + 1, 400)):
+        name, other = (token_urlsafe(length)[:length] for _ in range(2))  # which PostgreSQL cannot compress
+        answers = [
+            api("POST", f"/data/{name}/{other}", {}),
+            api("PATCH", f"/workers/{name}", {"disabled": True}),
+            api("PATCH", f"/workers/{name}", {"disabled": False}),
+            api("POST", f"/workers/{name}", BEAT),
+            api("POST", "/queue", JOB | {"tasks": [{"module": name}], "requires": [other]}),
+            api("GET", f"/queue/poll?worker_id={name}&modules={name}&tags={other}"),
+        ]
+
+        assert {200 if answer.ok else answer.status_code for answer in answers} == {status}
+
+
+def test_a_verdict_of_a_worker_with_an_odd_name(api: Api) -> None:
+    """Whatever a record says of its worker, the job has ended."""
+    job_id = api.submit()
+    api.poll()
+    names = {key: "".join(chr(0x1F300 + randrange(700)) for _ in range(700)) for key in ("worker", "worker_id")}
+
+    assert api.status("PATCH", f"/jobs/{job_id}/completed", {"failed": False, "info": names}) == 204
+
+
 def test_data_must_be_json(api: Api) -> None:
     """A form, or no content type, is 415 and not stored; another body that calls itself JSON is fine."""
     path = "/data/ffmpeg/form"
@@ -254,7 +282,7 @@ ODD_NAMES = [
     "nul\0byte",
     "a:b;c=d,e+f",
     "poll",
-    "x" * 2000,
+    "x" * (MAX_KEY - 2),
 ]
 
 

@@ -16,8 +16,8 @@ def test_an_address_that_is_not_utf8_is_refused(api: Api) -> None:
 
 def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
     """More than the limit is a 413, announced or not, and the server goes on; the limit itself is let through."""
-    large = b'{"x": "' + b"x" * (MAX_BODIES["data"] - 9) + b'"}'
-    beat = api("POST", "/workers/w", BEAT | {"task": "x" * MAX_BODIES["workers"]})
+    large = b'{"x": "' + b"x" * (MAX_BODIES["/data/"] - 9) + b'"}'
+    beat = api("POST", "/workers/w", BEAT | {"task": "x" * MAX_BODIES["/workers/"]})
     job = api("POST", "/queue", JOB | {"job_title": "x" * MAX_BODY})
     within = api("POST", "/data/a/large", large)
     announced = api("POST", "/data/a/too-large", large + b" ")
@@ -34,10 +34,10 @@ def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
 def test_a_client_that_goes_away_half_way_harms_nobody(api: Api, logged: list[str]) -> None:
     """A body that never ends is dropped with its connection, and nothing is stored."""
     host, port = api.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(
-            b"POST /queue HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-        )
+    rest = b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    for call in (b"POST /queue", b"PUT /jobs/x/log", b"POST /farm/check", b"POST /farm/login"):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(call + rest)
 
     assert api.poll() is None
     assert api.status("GET", "/status/health") == 200
@@ -45,15 +45,16 @@ def test_a_client_that_goes_away_half_way_harms_nobody(api: Api, logged: list[st
 
 
 def test_a_body_that_does_not_arrive_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Big ones that stop half way hold others up for a bounded time only."""
+    """Big ones that stop half way hold others up for a bounded time only, and so does one at the page's door."""
     monkeypatch.setattr(transport, "BODY_TIME", 1.0)
     host, port = api.url.removeprefix("http://").split(":")
     head = (
         b"POST /queue HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9999999\r\n\r\n"
     )
-    slow = [socket.create_connection((host, int(port))) for _ in range(BIG_BODIES)]
-    for each in slow:
+    slow = [socket.create_connection((host, int(port))) for _ in range(BIG_BODIES + 1)]
+    for each in slow[1:]:
         each.sendall(head + b" " * (BIG_BODY + 1))
+    slow[0].sendall(b"POST /farm/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n")
     big = api("POST", "/data/a/big", b'{"x": "' + b"x" * BIG_BODY + b'"}')
     answers = [each.recv(1000) for each in slow]
     for each in slow:

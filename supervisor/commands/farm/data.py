@@ -7,7 +7,7 @@ from typing import Any, TextIO
 import click
 import requests
 
-from app.formats import quote_part, refuse_constant
+from app.formats import STRICT_NUMBERS, quote_part
 from supervisor.commands import COMPLETED
 from supervisor.commands.cli import WholeGroup
 from supervisor.commands.display import say
@@ -67,7 +67,7 @@ def get_data(farm: FarmClient, as_json: bool, module: str, name: str) -> int:
 def put_data(farm: FarmClient, as_json: bool, module: str, name: str, file: TextIO) -> int:
     del as_json  # there is nothing to print
     try:
-        document = json.load(file, parse_constant=refuse_constant)
+        document = json.load(file, **STRICT_NUMBERS)
     except (ValueError, RecursionError) as error:
         give_up(f"{file.name}: is not JSON: {error}")
     if not isinstance(document, dict):

@@ -38,7 +38,7 @@ worker_option = click.option("--worker", metavar="NAME", help="Only jobs of this
 @click.option("--text", metavar="TEXT", help="Only jobs with this in their title.")
 @since_option
 @before_option
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many jobs.")
+@click.option("--limit", type=click.IntRange(1, 10**9), default=50, show_default=True, help="At most so many jobs.")
 @click.option("--follow", "-f", "following", is_flag=True, help="Go on, and print each job that comes to the list.")
 def jobs_command(
     farm: FarmClient, as_json: bool, text: str | None, limit: int, following: bool, **filters: str | None

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from app.formats import refuse_constant
+from app.formats import STRICT_NUMBERS
 from supervisor.api.errors import SessionError
 from supervisor.commands import COMPLETED, FAILED, job_files
 from supervisor.commands.display import describe_result, say
@@ -148,7 +148,7 @@ def _change(document: Any, path: str, text: str) -> None:
     """Set what stands at a path, such as `tasks[0].data.crf`, to a value: JSON, or else the text."""
     parts = [name or int(index) for name, index in _PART.findall(path)] if _PATH.fullmatch(path) else []
     try:
-        value = json.loads(text, parse_constant=refuse_constant)
+        value = json.loads(text, **STRICT_NUMBERS)
     except (ValueError, RecursionError):
         value = text
     for number, part in enumerate(parts):

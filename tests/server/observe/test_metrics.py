@@ -81,7 +81,7 @@ def test_requests_are_counted_by_route(api: Api) -> None:
 
 def test_many_modules_make_few_metrics(api: Api) -> None:
     """Whoever may submit jobs could name any number of modules."""
-    tasks = [{"module": f"module {number}"} for number in range(MAX_MODULES + 5)]
+    tasks = [{"module": f"module {number} \ud800"} for number in range(MAX_MODULES + 5)]
     for task in tasks:
         api("POST", "/queue", JOB | {"tasks": [task]})
     counted = metrics(api)

@@ -167,19 +167,22 @@ def test_text_of_strangers_stays_text(api: Api, look: Look) -> None:
     beat(api, "busy-1", ids["running"], hostname=HOSTILE, info={"phase": HOSTILE, "trouble": HOSTILE})
     api("PUT", f"/jobs/{ids['failed']}/log", data=f"{HOSTILE}".encode(errors="replace"))
     odd = {
+        "worker_id": HOSTILE,
         "error": {"reason": ["x"], "stderr": 3, "problems": {}, "message": HOSTILE, "task": {}},
         "tasks": [
-            {"outputs": 2, "results": [3]},
+            {"outputs": 2, "results": 3, "seconds": "x", "peak_memory": True},
             {"result": "skipped", "reason": HOSTILE, "results": {HOSTILE: HOSTILE, "items": {"a": [HOSTILE]}}},
             1,
         ],
     }
     api.poll()
     api("PATCH", f"/jobs/{ids['queued']}/completed", {"failed": True, "info": odd})
+    api.beat("says-little", ids["routed"])
     page = look(api.url)
 
     for path in (
         *VIEWS,
+        "/farm/queue?after=1.0.99999999999999999999&place=2",
         *(f"/farm/jobs/{job_id}" for job_id in ids.values()),
         "/farm/data/ffmpeg/a%27%3Cb%3E%22..%2Fc",
     ):

@@ -103,7 +103,11 @@ def test_jobs_are_listed_newest_first_in_pages(database: Path | str) -> None:
         ("worker=encoder01", "ba"),
         ("worker=w-1&state=failed", "b"),
         ("q=FILM%20B", "b"),
+        ("q=été", "dcba"),
+        ("q=ÉTÉ:%20film", "dcba"),
         ("q=%25", ""),
+        ("q=" + "film" * 15_000, ""),
+        ("id=" + "a" * 60_000, ""),
         ("q=film", "dcba"),
         ("since=2026-01-01", "dcba"),
         ("before=2026-01-01T00:00:00Z", ""),
@@ -124,7 +128,7 @@ def listed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with serving(make_database(request.param, tmp_path_factory.mktemp("listed"))) as api:
         for name in "abcd":
             tasks = [{"module": "gpu" if name == "c" else "ffmpeg"}]
-            api("POST", "/queue", {"job_title": f"Film {name}", "tasks": tasks})
+            api("POST", "/queue", {"job_title": f"ÉTÉ: Film {name}", "tasks": tasks})
             if name != "d":
                 job_id = api.poll()
             if name in "ab":

@@ -22,6 +22,10 @@ from tests.support.supervised import CLIENT, Supervised, job
         ("", "job.json: line 1, column 1: is not JSON"),
         (b'{"job_title": "\xe4"}', "job.json: byte 15: is not JSON: not UTF-8"),
         ('{"tasks": [{"module": "benign", "data": {"x": NaN}}]}', "job.json: is not JSON: NaN is no number in JSON"),
+        (
+            '{"tasks": [{"module": "benign", "data": {"x": 1e999}}]}',
+            "job.json: is not JSON: 1e999 is no number in JSON",
+        ),
         ('{"tasks": [], "tasks": []}', "job.json: is not JSON: the key 'tasks' stands twice in one object"),
         (
             '{"tasks": [{"module": "benign"}], "job_id": "a\\n\\u001b[31m"}',
