@@ -140,6 +140,7 @@ def show_job(services: Services, job_id: str) -> dict[str, Any] | None:
     record = services.history.record(job_id)
     if record is None:
         return None
+    job_id = record["job_id"]  # or it was handed back since
     log = services.history.log(job_id)
     info = record.get("info", {})
     again = {"job_title": record["job_title"], "tasks": record["tasks"]}

@@ -11,7 +11,7 @@ from sqlalchemy.types import Text
 
 from server.storage.database import ServerDatabase, insert
 from server.storage.needs import Need, Needs
-from server.storage.rows import ORDER
+from server.storage.rows import ORDER, find_known
 from server.storage.tables import ENDED, QUEUED, RUNNING, jobs, logs, tasks_asked
 
 EXPIRED_AT_ONCE = 500
@@ -116,7 +116,7 @@ class History:
     def record(self, job_id: str) -> dict[str, Any] | None:
         """Return everything of a job, in any state."""
         with self._database.begin() as db:
-            row = db.execute(select(jobs).where(jobs.c.job_id == job_id)).first()
+            row = find_known(db, job_id, select(jobs))
             if row is None:
                 return None
             need = self._needs.read(db)[row.need]
@@ -142,9 +142,9 @@ class History:
 
     def log(self, job_id: str) -> str | None:
         """Return a job's log."""
-        joined = select(logs.c.log).join(jobs, jobs.c.number == logs.c.number).where(jobs.c.job_id == job_id)
         with self._database.begin() as db:
-            return db.execute(joined).scalar()
+            row = find_known(db, job_id, select(logs.c.log).join(jobs, jobs.c.number == logs.c.number))
+        return row and str(row.log)
 
     def expire(self, retention: Mapping[str, timedelta]) -> int:
         """Delete some of the jobs that ended so long ago, by their state. Returns how many were deleted.

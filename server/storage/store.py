@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, or_, select
+from sqlalchemy import Connection, Select, delete, select
 
 from server.storage.database import ServerDatabase
 from server.storage.needs import ANYTHING, Ability, Need, Needs
 from server.storage.notices import Notices
-from server.storage.rows import HEAD, INSERT, ORDER, UNFINISHED, WAS_STARTED, change, find
+from server.storage.rows import HEAD, INSERT, ORDER, UNFINISHED, WAS_STARTED, change, find, find_known
 from server.storage.tables import ENDED, MAX_KEY, QUEUED, RUNNING, jobs, logs, tasks_asked, to_text
 from server.storage.totals import count_ended
 from server.workers import Lost
@@ -88,7 +88,8 @@ class Store:
                 row |= _inherited(db, former, now)
             elif former_id:
                 return _handed_back(db, former_id)
-            row |= {"title": title, "document": to_text(job), "former_id": former_id, "retry_of": retry_of}
+            first_id = former.former_id or former_id if former else None  # the only one that its submitter knows
+            row |= {"title": title, "document": to_text(job), "former_id": first_id, "retry_of": retry_of}
             db.execute(INSERT, {"job_id": job_id, "state": "queued", "added_at": now, **row})
             if former:
                 _replace(db, former, job_id)
@@ -97,7 +98,10 @@ class Store:
     def returns(self, tasks: Sequence[Any]) -> bool:
         """Return whether a job with these tasks is one that was running and comes back."""
         former_id = _former_id(tasks)
-        return former_id is not None and bool(self._texts(select(jobs.c.job_id).where(_known_as(former_id))))
+        if former_id is None:
+            return False
+        with self._database.begin() as db:
+            return find_known(db, former_id, select(jobs.c.job_id)) is not None
 
     def take(self, ability: Ability = ANYTHING, worker_id: str | None = None) -> Taken | None:
         """Take the first job of the queue that a worker can do, if there is one: it runs from now on."""
@@ -173,10 +177,8 @@ class Store:
         The submitter of a job that a worker handed back knows only its former id: the verdict is found under both.
         """
         columns = (jobs.c.job_id, jobs.c.title, jobs.c.state, jobs.c.info, jobs.c.ended_at)
-        ended = select(*columns).where(ENDED)
         with self._database.begin() as db:
-            row = db.execute(ended.where(jobs.c.job_id == job_id)).first()
-            row = row or db.execute(ended.where(jobs.c.former_id == job_id)).first()
+            row = find_known(db, job_id, select(*columns).where(ENDED))
         if row is None:
             return None
         verdict = {
@@ -209,8 +211,7 @@ class Store:
         Returns the state that it had, `None` if it is neither queued nor running.
         """
         with self._database.begin() as db:
-            # The submitter of a job that was handed back knows only its former id.
-            job = db.execute(select(jobs).where(_known_as(job_id), UNFINISHED).with_for_update()).first()
+            job = find_known(db, job_id, select(jobs).where(UNFINISHED).with_for_update())
             if job is None:
                 return None
             change(db, job, {"cancelled_by": by})
@@ -284,20 +285,16 @@ class Store:
             return list(db.execute(query).scalars())
 
 
-def _known_as(job_id: str) -> ColumnElement[bool]:
-    return or_(jobs.c.job_id == job_id, jobs.c.former_id == job_id)
-
-
 def _handed_back(db: Connection, former_id: str) -> str:
     """Return the new id of a job that was handed back already.
 
     Raises:
         LookupError: there is none.
     """
-    copy = db.execute(select(jobs.c.job_id).where(jobs.c.former_id == former_id)).scalar()
+    copy = find_known(db, former_id, select(jobs.c.job_id).where(jobs.c.job_id != former_id))
     if copy is None:
         raise LookupError
-    return str(copy)
+    return str(copy.job_id)
 
 
 def _replace(db: Connection, former: Any, job_id: str) -> None:

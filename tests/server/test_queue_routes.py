@@ -122,6 +122,26 @@ def test_a_handed_back_job_keeps_its_place(api: Api) -> None:
     assert api("GET", f"/jobs/{job_id}/completed").json()["job_id"] == again
 
 
+def test_a_job_that_is_handed_back_again_is_known_by_all_its_ids(api: Api) -> None:
+    """Its submitter knows the first id, and others may have seen one between: each leads to the job and its end."""
+    first, polled = submit(api, "a"), api("GET", "/queue/poll").json()
+    second = _hand_back(api, polled)
+    third = _hand_back(api, again := api("GET", "/queue/poll").json())
+    posted = _post_again(api, again).json()["job_id"]
+    other = submit(api, "b")
+    paths = [f"/jobs/{job_id}" for job_id in (first, second, third)]
+    records = [api("GET", f"{path}/record").json()["job_id"] for path in paths]
+    cancelled = [api.status("POST", f"{path}/cancel") for path in paths[:1]]
+    verdicts = [api("GET", f"{path}/completed").json()["job_id"] for path in paths]
+    api("PUT", f"/jobs/{third}/log", data="log")
+
+    assert {third} == {posted, *records, *verdicts}
+    assert cancelled == [200]
+    assert [api("GET", f"{path}/log").text for path in paths] == ["log"] * 3
+    assert [api.status("GET", path) for path in paths] == [404] * 3
+    assert api.queued() == [other]
+
+
 @pytest.mark.parametrize("is_late", [False, True])
 def test_a_cancelled_job_is_not_handed_back(api: Api, is_late: bool) -> None:
     """A job that its worker hands back ends if it is to be cancelled, whether the order comes before that or after."""

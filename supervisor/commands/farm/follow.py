@@ -63,12 +63,12 @@ def follow(farm: FarmClient, job_id: str, log: LogReader | None = None) -> tuple
                     log.show_news(job_id)
                 if record and record["state"] in ENDED:
                     return job_id, record
-                new_id = None if record else farm.posted_again(job_id)
+                new_id = record["job_id"] if record else farm.posted_again(job_id)
                 state = _describe_state(farm, record) if record else ""
                 looks = 0 if record or new_id else looks + 1
             except SessionError as error:
                 new_id, state = None, f"the API server does not tell: {error}"
-            if new_id:
+            if new_id and new_id != job_id:
                 click.echo(f"handed back to the queue, as {new_id}", err=True)
                 job_id = new_id
                 continue
