@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select, update
 
 from server.storage.tables import QUEUED, jobs, to_text
 
@@ -43,10 +43,15 @@ def _finding(*conditions: ColumnElement[bool]) -> Select[Any]:
 
 def find_known(db: Connection, job_id: str, query: Select[Any]) -> Any:
     """Return a job of a query that has this id, or had it before a worker handed it back, once or again and again."""
-    # Between the first and the last one, only the mark tells of an id. Few jobs are handed back: an index finds those.
+    ways = (jobs.c.job_id == job_id, jobs.c.former_id == job_id)
+    for way in ways:
+        if row := db.execute(query.where(way)).first():
+            return row
+    if db.execute(select(jobs.c.number).where(or_(*ways)).limit(1)).first():
+        return None  # the query wants another state
+    # Of an id between the first and the last one, only the mark tells. Few jobs are handed back: an index finds those.
     mark = jobs.c.document.contains(f'"handed_back":{to_text(job_id[:MAX_MARK])}', autoescape=True)
-    ways = (jobs.c.job_id == job_id, jobs.c.former_id == job_id, and_(jobs.c.former_id > "", mark))
-    return next((row for way in ways if (row := db.execute(query.where(way)).first())), None)
+    return db.execute(query.where(jobs.c.former_id > "", mark)).first()
 
 
 def change(db: Connection, job: Any, values: Mapping[str, Any]) -> None:
