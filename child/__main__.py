@@ -9,7 +9,7 @@ def main() -> None:
         from child import zygote
 
         zygote.main()
-    except MemoryError:
+    except (MemoryError, SystemError):  # which Python 3.13 makes of one within an import
         sys.exit(1)
     except ImportError as error:
         sys.exit(f"the zygote cannot start: a package that it needs cannot be imported: {error}")

@@ -1,6 +1,6 @@
 # Sourced by the other scripts: sets up what they need. `root` is the checkout, `venv` its environment.
 #   set_up LOCK [PROGRAM...]  the client and the packages of that lock file, in .venv, and those programs, with apt-get:
-#                             ffmpeg, mkvmerge, HandBrakeCLI, faketime, strace, Redis, PostgreSQL and Chromium
+#                             ffmpeg, mkvmerge, HandBrakeCLI, faketime, strace, man, Redis, PostgreSQL and Chromium
 # It says what it does on standard error, a line for each thing, and nothing when all is in place. What it may not install
 # itself, for want of root or sudo, it names all at once, in one line that can be pasted.
 # shellcheck shell=bash
@@ -13,7 +13,7 @@ log=$venv/setup.log
 build=$venv/setup.build # pip and what only builds: there while it is used
 
 declare -A package_of=([ffmpeg]=ffmpeg [mkvmerge]=mkvtoolnix [HandBrakeCLI]=handbrake-cli [faketime]=faketime
-    [strace]=strace [redis-server]=redis-server [chromium]=chromium
+    [strace]=strace [man]=man-db [redis-server]=redis-server [chromium]=chromium
     [pg_ctlcluster]=postgresql) # Debian's own program: the server's are not on PATH
 # Megabytes that pip downloads for an environment, unless it has them in its cache.
 declare -A download_of=([requirements.lock]=15 [requirements-dev.lock]=100 [requirements-bench.lock]=101)

@@ -77,7 +77,7 @@ def call(machine: Path, *command: str, **variables: str) -> "subprocess.Complete
     [
         (["run"], f"{VENV} ffmpeg mkvtoolnix"),
         (["run", "job.json"], f"{VENV} ffmpeg"),
-        (["test"], f"{VENV} ffmpeg mkvtoolnix handbrake-cli faketime strace postgresql chromium"),
+        (["test"], f"{VENV} ffmpeg mkvtoolnix handbrake-cli faketime strace man-db postgresql chromium"),
         (["check"], VENV),
     ],
     ids=" ".join,

@@ -1,10 +1,13 @@
 """Servers with HTTPS, whose certificate the environment names; and workers that need none of that."""
 
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.guarantees.test_imports import PROGRAM
 from tests.support.api_server import Api, serving
 from tests.support.client import Served
 from tests.support.supervised import Supervised, job
@@ -32,10 +35,15 @@ def secure(tmp_path: Path, certificate: tuple[Path, Path], monkeypatch: pytest.M
         yield api
 
 
-def loaded(pid: int) -> set[str]:
-    """The names of the libraries that a process has loaded."""
-    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    return {Path(line.split()[-1]).name.partition(".")[0] for line in lines if "/" in line}
+def imported(served: Served, directory: Path) -> set[str]:
+    """Have the worker tell which modules it has imported, when it has started."""
+    asked, told = directory / "asked", directory / "told"
+    served.client._command[:1] = [sys.executable, "-c", PROGRAM, str(asked), str(told)]
+    served.client.start()
+    until(lambda: "Serving" in (log := "\n".join(served.client.log)) or "sisyphus-client 2" in log, "the start")
+    asked.touch()
+    until(told.exists, "the worker to tell what it has imported")
+    return set(json.loads(told.read_text()))
 
 
 def test_data_of_modules_goes_by_https(supervised: Supervised, secure: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,20 +74,22 @@ def test_a_worker_speaks_https(served: Served, secure: Api, tmp_path: Path, trus
     assert served.client.stop() == 0
 
 
-@pytest.mark.parametrize("options", [{}, {"https_proxy": "https://127.0.0.1:9"}])
-def test_a_worker_without_https_loads_no_tls(served: Served, options: dict[str, str]) -> None:
-    """OpenSSL takes 4 MB of its memory. With a proxy that speaks TLS, it may need it."""
-    served.client.start(**options)
-    served.await_state(served.submit(), "completed")
+@pytest.mark.parametrize(
+    ("words", "settings", "is_needed"),
+    [
+        ([], {}, False),
+        ([], {"https_proxy": "https://127.0.0.1:9"}, True),
+        (["--standalone", "--port", "0"], {}, True),  # the server may send its notices to HTTPS
+    ],
+)
+def test_tls_is_loaded_where_it_may_be_needed(
+    served: Served, tmp_path: Path, words: list[str], settings: dict[str, str], is_needed: bool
+) -> None:
+    """OpenSSL takes 4 MB of a worker."""
+    served.client._command += words
+    served.client.settings |= settings
 
-    assert bool({"libssl", "libcrypto"} & loaded(served.client.process.pid)) is bool(options)
+    found = {"ssl", "_hashlib"} & imported(served, tmp_path)
 
-
-def test_a_server_beside_has_tls_for_its_notices(served: Served) -> None:
-    """A server that `start --standalone` runs may send them to HTTPS."""
-    served.client._command.append("--standalone")
-    served.client._command += ["--port", "0"]
-    served.client.start()
-    until(lambda: "Serving" in "\n".join(served.client.log), "the server beside")
-
-    assert "libssl" in loaded(served.client.process.pid)
+    assert found == ({"ssl", "_hashlib"} if is_needed else set())
+    assert served.client.stop() == 0
