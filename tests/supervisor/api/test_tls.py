@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.config import VERSION
 from tests.guarantees.test_imports import PROGRAM
 from tests.support.api_server import Api, serving
 from tests.support.client import Served
@@ -40,7 +41,7 @@ def imported(served: Served, directory: Path) -> set[str]:
     asked, told = directory / "asked", directory / "told"
     served.client._command[:1] = [sys.executable, "-c", PROGRAM, str(asked), str(told)]
     served.client.start()
-    until(lambda: "Serving" in (log := "\n".join(served.client.log)) or "sisyphus-client 2" in log, "the start")
+    until(lambda: f"sisyphus-client {VERSION} on" in "\n".join(served.client.log), "the start")
     asked.touch()
     until(told.exists, "the worker to tell what it has imported")
     return set(json.loads(told.read_text()))
