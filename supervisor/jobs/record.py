@@ -108,7 +108,7 @@ def file_sizes(paths: Iterable[bytes]) -> list[dict[str, Any]]:
     """Path and size in bytes of each that is a file."""
     sizes = {}
     for path in paths:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # a module may have any bytes sent as a path
             status = os.stat(path)
             if stat.S_ISREG(status.st_mode):
                 sizes[encodable(os.fsdecode(path))] = status.st_size

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.config import VERSION, load_settings
 from ipc.messages import Cause
-from supervisor.jobs.record import Failure, job_record
+from supervisor.jobs.record import Failure, file_sizes, job_record
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -49,3 +49,8 @@ def test_jobs_that_ran_and_jobs_that_were_refused_have_the_same_record(tmp_path:
     assert refused.keys() - completed.keys() == {"message", "error"}
     assert refused["message"] == "Could not initialize task: no tasks"
     assert (refused["completed"], refused["seconds"], refused["tasks"]) == (False, 0.0, [])
+
+
+def test_paths_that_are_none() -> None:
+    """A module may have any bytes sent as a path; those that no file can have are no file's."""
+    assert file_sizes([b"a\0b", b"x" * 100_000, b"", b"/"]) == []
