@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from typing import Any
 
 import setproctitle
@@ -57,8 +57,12 @@ class StepExecutor:
     def serve(self, queue: int) -> None:
         """Answer the requests that come from this descriptor, until the supervisor closes the queue."""
         self._queue.descriptor = queue
+        process = os.getpid()
         while (request := self._exchange.receive()) is not None:
-            self._exchange.send(roots.explain(self._answer(request)))
+            answer = roots.explain(self._answer(request))
+            if os.getpid() != process:  # the module has forked, and only the parent knows how the step ends
+                os._exit(int(isinstance(answer, Failed)))
+            self._exchange.send(answer)
 
     def _answer(self, request: Start | Step) -> Ready | Done | Failed:
         try:
@@ -145,7 +149,7 @@ class StepExecutor:
         if request.step == "run":
             skipped = self._run()
         else:
-            getattr(self._module, request.step)()
+            _require_done(request.step, getattr(self._module, request.step)())
         if request.step == "validate":
             roots.refuse_outside(self._module)
         return Done(*self._take_told(), skipped=skipped)
@@ -156,7 +160,7 @@ class StepExecutor:
         if callable(set_start_time := getattr(self._module, "set_start_time", None)):
             set_start_time()
         try:
-            self._module.run()
+            _require_done("run", self._module.run())
         except Skipped as skipped:
             return to_text(skipped)[:MAX_REASON] or "the module gives no reason"
         return ""
@@ -175,6 +179,15 @@ class StepExecutor:
             return (), ""
         taken, known.warnings = known.warnings, ()
         return last_lines(taken), known.results.text
+
+
+def _require_done(step: str, returned: object) -> None:
+    """Refuse what a step with `yield` or `async` in it returns: nothing of such a step has run."""
+    if returned is not None and isinstance(returned, Coroutine | Generator | AsyncGenerator):
+        kind = type(returned).__name__
+        raise TypeError(
+            f"{step} of the module returned a {kind}, of which nothing has run: write it without yield and async"
+        )
 
 
 def _explain_client_error(error: ClientError) -> Cause:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -202,13 +202,14 @@ class Clerk(EachStep):
 class Hostile(EachStep):
     """Data: `step`, in which to act, and `act`, the name of a function below; `ready` is a file it may write first."""
 
-    def do(self, step: str) -> None:
+    def do(self, step: str) -> Any:
         logger.info("step {}", step)
         if self.task.get("log"):
             with Path(self.task.log).open("a") as file:
                 file.write(f"{step} {os.getpid()}\n")
         if self.task.get("step") == step:
-            ACTS[self.task.act](self, step)
+            return ACTS[self.task.act](self, step)
+        return None
 
 
 class Stubborn(Hostile):
@@ -227,6 +228,21 @@ class Messy(Stubborn):
 
 def own_error(module: Hostile, step: str) -> None:
     raise ERRORS[step](message="Could not build additional pylons.")
+
+
+def fork_and_fail(module: Hostile, step: str) -> None:
+    """Fails after a child of its own has come to the end of the step."""
+    if child := os.fork():
+        os.waitpid(child, 0)
+        own_error(module, step)
+
+
+def generate(module: Hostile, step: str) -> Iterator[None]:
+    yield
+
+
+async def wait(module: Hostile, step: str) -> None:
+    pass
 
 
 def other_exception(module: Hostile, step: str) -> None:

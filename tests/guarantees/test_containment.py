@@ -19,6 +19,7 @@ STEPS = {"init": "InitializationError", "validate": "ValidationError", "run": "R
 FAILURES = {
     # act: (reason, what else the error holds; of the message, a pattern)
     "own_error": ("exception", {"message": r"Could not build additional pylons\."}),
+    "fork_and_fail": ("exception", {"message": r"Could not build additional pylons\."}),
     "other_exception": ("exception", {"message": "ZeroDivisionError: not one of the four"}),
     "unprintable_exception": ("exception", {}),
     "huge_error": ("exception", {}),
@@ -74,6 +75,17 @@ def test_failure_is_explained_and_contained(supervised: Supervised, step: str, a
     assert error["module"] == "hostile"
     assert not failed.info["completed"]
     assert after.failure is None
+
+
+@pytest.mark.parametrize("step", ["validate", "run", "cleanup"])
+@pytest.mark.parametrize("act", ["generate", "wait"])
+def test_a_step_of_which_nothing_runs_is_an_error(supervised: Supervised, step: str, act: str) -> None:
+    """A step with `yield` or `async` has done nothing when it returns, and is not told as done."""
+    (failed,) = supervised.verdicts(job(("hostile", {"step": step, "act": act})))
+
+    error = failed.info["error"]
+    assert (error["type"], error["reason"]) == (STEPS[step], "exception")
+    assert "of which nothing has run" in error["message"]
 
 
 @pytest.mark.parametrize("step", STEPS)

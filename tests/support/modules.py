@@ -25,16 +25,16 @@ class EachStep(BaseModule):
         super().__init__(task)
         self.do("init")
 
-    def validate(self) -> None:
-        self.do("validate")
+    def validate(self) -> Any:
+        return self.do("validate")
 
-    def run(self) -> None:
-        self.do("run")
+    def run(self) -> Any:
+        return self.do("run")
 
-    def cleanup(self) -> None:
-        self.do("cleanup")
+    def cleanup(self) -> Any:
+        return self.do("cleanup")
 
-    def do(self, step: str) -> None:
+    def do(self, step: str) -> Any:
         raise NotImplementedError
 
 
