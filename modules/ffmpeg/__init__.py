@@ -216,8 +216,9 @@ class Ffmpeg(WritingModule):
     def _source_problems(self, task: EncodeTask) -> Iterator[str]:
         for index, (name, options) in enumerate(task.sources):
             yield from inputs.file_problems(self, f"sources[{index}]", name, options)
+        for where, name in _read_names(task):
             if checks.same_file(name, task.data["output_file"]):
-                yield f"output_file: {name} is also sources[{index}]"
+                yield f"output_file: {name} is also {where}"
 
     def _map_problems(self, task: EncodeTask) -> Iterator[str]:
         count = len(task.sources)
@@ -237,8 +238,7 @@ class Ffmpeg(WritingModule):
         overwrite = task.data.get("overwrite", False) or self.resumed
         for where, name, _ in written(task):
             yield from checks.target_problems(self, where, name, overwrite=overwrite)
-            others = [(f"sources[{index}]", each) for index, (each, _) in enumerate(task.sources)]
-            for other, entry in [("output_file", task.data["output_file"]), *others]:
+            for other, entry in [("output_file", task.data["output_file"]), *_read_names(task)]:
                 if checks.same_file(name, entry):
                     yield f"{where}: would write {name}, which is also {other}"
 
@@ -326,6 +326,15 @@ class Ffmpeg(WritingModule):
         """ffprobe's answers for the sources that are there already, by number."""
         seen = self._settled()
         return dict(zip(seen, self._probes.answers(list(seen.values())), strict=True))
+
+
+def _read_names(task: EncodeTask) -> Iterator[tuple[str, str]]:
+    """The sources and their files: where the task names each, and its name."""
+    for index, (name, options) in enumerate(task.sources):
+        yield f"sources[{index}]", name
+        yield from (
+            (f"a file of sources[{index}]", each) for each in inputs.source_files(name, options) if each != name
+        )
 
 
 def _is_picture(task: EncodeTask) -> bool:

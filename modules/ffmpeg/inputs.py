@@ -61,13 +61,14 @@ def content_problems(module: BaseModule, task: EncodeTask, can_look: Callable[[s
 
 
 def read_files(task: EncodeTask) -> list[str]:
-    """All files that ffmpeg reads as sources, the parts of lists and the pictures of sequences among them."""
-    found: list[str] = []
-    for name, options in task.sources:
-        found += _pictures(name, options).values()
-        found += files_of([] if is_device(options) else _inner_names(name))
-        found += parts_of(name, str(options.get("f", "")))
-    return list(dict.fromkeys(found))
+    """All files that ffmpeg reads as sources."""
+    return list(dict.fromkeys(file for name, options in task.sources for file in source_files(name, options)))
+
+
+def source_files(name: str, options: Options) -> list[str]:
+    """The files that ffmpeg reads as one source, the parts of a list and the pictures of a sequence among them."""
+    files = files_of([] if is_device(options) else _inner_names(name))
+    return [*_pictures(name, options).values(), *files, *parts_of(name, str(options.get("f", "")))]
 
 
 def require_read(task: EncodeTask, log: DamageLog) -> None:

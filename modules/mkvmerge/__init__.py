@@ -196,9 +196,11 @@ class Mkvmerge(MkvModule):
         attached = [
             (f"attachments[{index}]", each["filename"]) for index, each in enumerate(task.get("attachments", []))
         ]
-        for where, name in [*chain(*source_files(task)), *attached]:
+        read = dict.fromkeys(self._read_files(), "a file that an option names")
+        read |= {name: where.removesuffix(".filename") for where, name in [*chain(*source_files(task)), *attached]}
+        for name, where in read.items():
             if checks.same_file(name, task["output_file"]):
-                yield f"output_file: {task['output_file']} is also {where.removesuffix('.filename')}"
+                yield f"output_file: {task['output_file']} is also {where}"
 
     def _files(self, written: Output) -> list[str]:
         """The files of the attachment directories, sorted by name in each, without the output and empty files.

@@ -131,6 +131,21 @@ FILES: dict[str, tuple[str, list[Task], Check]] = {
         refused("link is also subtitles_options.srt_file"),
     ),
     "encode": (REAL, [ffmpeg("real/f.mkv", "alias/f.mkv", overwrite=True)], refused("output_file", "also sources[0]")),
+    "encode, by a protocol": (
+        "",
+        [ffmpeg("file:clip.mkv", "clip.mkv", overwrite=True)],
+        refused("output_file: clip.mkv is also a file of sources[0]"),
+    ),
+    "encode to a part of a list": (
+        "printf \"ffconcat version 1.0\\nfile 'clip.mkv'\\n\" >l.ffconcat",
+        [ffmpeg("l.ffconcat", "clip.mkv", overwrite=True)],
+        refused("output_file: clip.mkv is also a file of sources[0]"),
+    ),
+    "mux to the file of the chapters": (
+        "cp clip.mkv film.mkv",
+        [mkvmerge("clip.mkv", target="film.mkv", options={"chapters": "film.mkv"})],
+        refused("output_file: film.mkv is also a file that an option names"),
+    ),
 }
 
 
