@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from loguru import logger
@@ -120,6 +121,14 @@ class Reading:
             return f"{self.name}: only {self.seconds:.1f} s of {whole:.1f} s can be read: it may be damaged"
         return None
 
+    def missing(self, frames: int) -> str | None:
+        """A message for a person if the file has more frames than a copy of its picture, which has `frames`."""
+        # Of a stream of two fields a frame, some tools count these. A copy of it begins with the first key frame.
+        is_exact = media.format_of(self.found) not in {"mpeg", "mpegts"}
+        if self.frames - frames > max(5, self.frames // (100 if is_exact else 2)):
+            return f"{self.name}: the output has {frames} of its {self.frames} frames: it may be damaged"
+        return None
+
     def _is_short(self) -> bool:
         whole = media.length_of(self.found)
         return whole is not None and self.seconds < whole - media.tolerance(whole)
@@ -133,7 +142,7 @@ class Reading:
 
 
 def read_through(name: str) -> Reading | None:
-    """Read a file to its end with ffmpeg, without decoding. `None` if ffmpeg is not there or cannot read such files.
+    """Read a file to its end with ffmpeg, without decoding. `None` if ffmpeg is not there or cannot copy its streams.
 
     Raises:
         RunError: ffmpeg cannot be started.
@@ -143,8 +152,9 @@ def read_through(name: str) -> Reading | None:
     try:
         reading = Reading(name, media.probe(media.file_argument(name)))
     except RunError as error:
-        logger.debug("{}", error.message)
-        return None
+        reading = Reading(name, {})
+        reading.log.add(error.message.partition("; the command was")[0])
+        return reading
     argv = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "level+warning", "-progress", "pipe:1", "-nostats"]
     argv += ["-i", media.file_argument(name), "-map", "0:V?", "-map", "0:a?", "-map", "0:s?", "-c", "copy"]
     argv += ["-f", "null", "-"]
@@ -155,8 +165,10 @@ def read_through(name: str) -> Reading | None:
     return reading
 
 
-def require_read(names: Iterable[str]) -> list[str]:
+def require_read(names: Iterable[str], held: Mapping[str, int] = MappingProxyType({})) -> list[str]:
     """Read files once more. Returns warnings about damage that they can be used with.
+
+    `held` are the frames of copies of the files' pictures, by the files' names.
 
     Raises:
         RunError: A part of a file cannot be read.
@@ -167,4 +179,5 @@ def require_read(names: Iterable[str]) -> list[str]:
             if loss := reading.loss():
                 raise RunError(message=loss)
             found += reading.warnings()
+            found += filter(None, [reading.missing(held[name]) if name in held else None])
     return found

@@ -75,6 +75,8 @@ class Track:
     """Seconds from the first frame's beginning to the last one's end, if a copy is certain to have them, too."""
     bytes: int | None = None
     """Bytes of all frames, uncompressed, if the program that wrote the file has counted them."""
+    frames: int | None = None
+    """Their number, likewise."""
 
     def has_language(self, language: str) -> bool:
         """True if `language` is a code of the track's language."""
@@ -140,9 +142,12 @@ class MkvModule(WritingModule):
         self.report(info={"phase": "checking"})
         return finished.returncode == _WARNED
 
-    def _require_read(self, sources: Sequence[str], watch: Watch) -> None:
-        """Check that the sources can be read to their ends and have not changed. Damage in them becomes warnings."""
-        for warning in require_read(sources):
+    def _require_read(self, sources: Sequence[str], watch: Watch, held: Mapping[str, int]) -> None:
+        """Check that the sources can be read to their ends and have not changed. Damage in them becomes warnings.
+
+        `held` is that of `modules.damage.require_read`.
+        """
+        for warning in require_read(sources, held):
             self.warn(warning)
         watch.require_unchanged()
 
@@ -217,7 +222,7 @@ def _track(track: Mapping[str, Any], container: Mapping[str, Any]) -> Track:
     # A tag counts only if the program that wrote the file also wrote the tag: a copied one may be a longer file's.
     writer = properties.get("tag__statistics_writing_app")
     is_own = writer is not None and writer == container.get("writing_application")
-    size = properties.get("tag_number_of_bytes", "")
+    counts = [properties.get(f"tag_number_of_{what}", "") for what in ("bytes", "frames")]
     return Track(
         track["id"],
         track["type"],
@@ -227,7 +232,7 @@ def _track(track: Mapping[str, Any], container: Mapping[str, Any]) -> Track:
         properties.get("track_name", ""),
         frozenset(word for flag, word in _FLAGS.items() if properties.get(flag)),
         _span(track["type"], properties, container, is_own=is_own),
-        int(size) if is_own and re.fullmatch("[0-9]{1,18}", size) else None,
+        *(int(count) if is_own and re.fullmatch("[0-9]{1,18}", count) else None for count in counts),
     )
 
 

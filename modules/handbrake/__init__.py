@@ -168,7 +168,7 @@ class Handbrake(WritingModule):
         if window(options_of(self.task.to_dict()), self._title, None) == WHOLE:
             # Lines of several threads may run into each other, and are then not recognised.
             doubt = said.frames and media.missing_frames(found, said.frames, is_damaged=True)
-            if told or doubt or media.format_of(found) in media.LIKELY_FORMATS:
+            if told or doubt or media.format_of(found) in media.LIKELY_FORMATS | {"mpegts"}:
                 damage = require_read([self._title_path()])
             missing = media.missing_frames(found, said.frames, is_damaged=bool(told or damage))
             return [*(told or damage), *([f"{self.task['output_file']}: {missing}"] if missing else [])]

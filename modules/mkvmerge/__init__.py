@@ -19,7 +19,7 @@ from modules import schema as task_schema
 from modules.base import location
 from modules.containers import contradiction
 from modules.mkvmerge.command import may_select, mkvmerge_command, shielded, source_files
-from modules.mkvmerge.expect import attachment_names, expect_tracks, used_shares, verify_output
+from modules.mkvmerge.expect import attachment_names, expect_tracks, frames_of_pictures, used_shares, verify_output
 from modules.mkvmerge.known import option_problems, selection_problems, table
 from modules.mkvmerge.tracks import append_problems, has_words, joined, settled, track_problems
 from modules.mkvtoolnix import Media, MkvModule, argument, examine
@@ -105,8 +105,9 @@ class Mkvmerge(MkvModule):
             has_warned = self._execute(argv, durations)
             if has_warned and "--abort-on-warnings" in argv:
                 raise RunError(message="mkvmerge gave up at a warning, as abort-on-warnings tells it to")
-            verify_output(written.temporary, expected, attachment_names(task, attached))
-            self._require_read(list(dict.fromkeys(self.inputs())), watch)
+            frames = verify_output(written.temporary, expected, attachment_names(task, attached))
+            held = frames_of_pictures(task, media, frames)
+            self._require_read(list(dict.fromkeys(self.inputs())), watch, held)
             self.warn_of_loss(written.target)
             written.commit()
 

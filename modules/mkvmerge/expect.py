@@ -64,14 +64,27 @@ def attachment_names(task: Mapping[str, Any], attached: Sequence[str]) -> set[st
     return named | {os.path.basename(name) for name in attached}
 
 
-def verify_output(name: str, expected: Sequence[ExpectedTrack], attachments: set[str]) -> None:
-    """Check that the file is whole.
+def frames_of_pictures(
+    task: Mapping[str, Any], media: Sequence[Media], frames: Mapping[tuple[int, int], int]
+) -> dict[str, int]:
+    """The frames that the output has of each source's first video track, by the sources' names."""
+    found: dict[str, int] = {}
+    for index, source in enumerate(task["sources"]):
+        first = next((track.id for track in media[index].tracks if track.type == "video"), -1)
+        if "append" not in source and (index, first) in frames:
+            found[source["filename"]] = frames[index, first]
+    return found
+
+
+def verify_output(name: str, expected: Sequence[ExpectedTrack], attachments: set[str]) -> dict[tuple[int, int], int]:
+    """Check that the file is whole. Returns the frames of its tracks by the source and its track, as far as known.
 
     Raises:
         RunError: The file is empty, unreadable or cut short, or lacks a track or an attachment.
     """
     found = read_output(name, identify)
     _verify_contents(found, [entry.track for entry in expected], attachments)
+    frames: dict[tuple[int, int], int] = {}
     for kind in ("video", "audio"):  # of subtitles, some may be empty
         # Within a type the order is as expected; without it, newer versions of mkvmerge order by type.
         written = [track for track in found.tracks if track.type == kind]
@@ -79,6 +92,9 @@ def verify_output(name: str, expected: Sequence[ExpectedTrack], attachments: set
         if len(written) == len(wanted):  # else the sources' own options have added some, and nothing tells which
             for track, entry in zip(written, wanted, strict=True):
                 _verify_length(track, entry)
+                if track.frames is not None and not entry.is_retimed:
+                    frames[entry.source, entry.track.id] = track.frames
+    return frames
 
 
 def _verify_contents(found: Media, expected: Sequence[Track], attachments: set[str]) -> None:

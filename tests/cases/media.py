@@ -40,6 +40,7 @@ RECIPES: dict[str, str] = {
     "clip.mkv": _clip("160x90", 2, "-g 25"),
     "mono.mkv": "-i clip.mkv -map 0:v -map 0:a:0 -c copy",
     "clip.mp4": "-i clip.mkv -c copy -map 0",
+    "none.mkv": "-i clip.mkv -map 0:v -frames:v 0",
     "clip.ts": "-i clip.mkv -c copy -map 0",
     "clip.avi": "-i clip.mkv -c copy -map 0:v -map 0:a:0 -bsf:v h264_mp4toannexb",
     "clip.wav": "-i clip.mkv -map 0:a:0",
@@ -124,6 +125,12 @@ def _bad_block(here: Path) -> bytes:
     return bytes(data)
 
 
+def _extra_bytes(here: Path) -> bytes:
+    """av.avi with 64 bytes too many at 25 %."""
+    data = (here / "av.avi").read_bytes()
+    return data[: len(data) // 4] + b"x" * 64 + data[len(data) // 4 :]
+
+
 def _picture_subtitles(here: Path) -> bytes:
     """PGS subtitles: a box at 1, 3 and 5 s, for a second each."""
 
@@ -150,6 +157,7 @@ def _picture_subtitles(here: Path) -> bytes:
 MADE: dict[str, tuple[Callable[[Path], bytes], tuple[str, ...]]] = {
     "cover1st.mp4": (_cover_first, ("covered.mp4",)),
     "bad4k.mkv": (_bad_block, ("av.mkv",)),
+    "extra64.avi": (_extra_bytes, ("av.avi",)),
     "pgs.sup": (_picture_subtitles, ()),
 }
 """Functions of the directory that make a file, and the files that they read there."""

@@ -60,8 +60,10 @@ DAMAGED: dict[str, tuple[list[Maker], Check]] = {
     "zero90-100.fast.mp4": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
     "zero30-70.full.ts": ([encoded, copied, handbrake, mkvmerge], told((*LOST, *UNREADABLE))),
     "zero40-42.full.ts": ([encoded, handbrake], told((*LOST, "sync"))),
-    "zero90-100.full.ts": ([encoded, copied], told(LOST)),
+    "zero90-100.full.ts": ([encoded, copied, handbrake], told(LOST)),
     "zero30-70.av.avi": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
+    "extra64.avi": ([mkvmerge], told("of its 200 frames")),
+    "none.mkv": ([mkvmerge, mkvextract], told("none.mkv: ffprobe exited with status 1")),
     "zero30-70.av.mp3": ([sound], told(LOST)),
 }
 
