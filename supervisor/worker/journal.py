@@ -331,10 +331,10 @@ def _open(file: Path) -> Database:
             file, directory / "lock", SCHEMA, check=True, move_aside=lambda problem: _move_aside(file, problem)
         )
     except DatabaseFileError as error:
-        raise JournalError(
-            f"{file}: the journal cannot be used: {error} (to start with an empty one, move it away; the jobs and"
-            " verdicts in it are lost)"
-        ) from error
+        is_full = getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        empty = "to start with an empty one, move it away; the jobs and verdicts in it are lost"
+        advice = "make room there" if is_full else empty
+        raise JournalError(f"{file}: the journal cannot be used: {error} ({advice})") from error
     except BlockingIOError as error:
         raise JournalError(
             f"{directory}: another client uses this state directory (for a second one, set SISYPHUS_STATE_DIR)"

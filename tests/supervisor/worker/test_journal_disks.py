@@ -128,11 +128,13 @@ def test_no_room_is_an_error_and_no_harm(request: pytest.FixtureRequest, tmp_pat
 
 
 def test_a_disk_that_is_full_at_the_start(client: Client, farm: Farm, small_disk: Path) -> None:
-    """A client that cannot make its journal says so in one line and exits with 2."""
+    """A client that cannot make its journal says so in one line and exits with 2; no journal is to be given up."""
     fill(small_disk)
     said = client.refuse()
 
     assert str(small_disk) in said
+    assert "make room there" in said
+    assert "lost" not in said
     assert not farm.requests
 
 
