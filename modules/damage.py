@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from loguru import logger
-
 from app.exceptions import RunError
 from modules import media, tool
 
@@ -142,7 +140,7 @@ class Reading:
 
 
 def read_through(name: str) -> Reading | None:
-    """Read a file to its end with ffmpeg, without decoding. `None` if ffmpeg is not there or cannot copy its streams.
+    """Read a file to its end with ffmpeg, without decoding. `None` if ffmpeg is not there.
 
     Raises:
         RunError: ffmpeg cannot be started.
@@ -155,13 +153,16 @@ def read_through(name: str) -> Reading | None:
         reading = Reading(name, {})
         reading.log.add(error.message.partition("; the command was")[0])
         return reading
+    kinds = {"video", "audio", "subtitle"}
+    if all(each.get("codec_type") not in kinds or media.is_cover(each) for each in reading.found.get("streams", [])):
+        return reading
     argv = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "level+warning", "-progress", "pipe:1", "-nostats"]
     argv += ["-i", media.file_argument(name), "-map", "0:V?", "-map", "0:a?", "-map", "0:s?", "-c", "copy"]
     argv += ["-f", "null", "-"]
     finished = tool.run(argv, on_line=reading._take, on_stderr=reading.log.add_ffmpeg)
-    if finished.returncode and not reading.log.lost:
-        logger.debug("{}", finished.described())
-        return None
+    if finished.returncode:
+        reading.found = {}  # a good file may have a stream that cannot be copied: how far that came tells nothing
+        reading.log.add(finished.described().partition("; the command was")[0])
     return reading
 
 

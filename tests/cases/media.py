@@ -131,6 +131,11 @@ def _extra_bytes(here: Path) -> bytes:
     return data[: len(data) // 4] + b"x" * 64 + data[len(data) // 4 :]
 
 
+def _without_beginning(here: Path) -> bytes:
+    """full.ts without its beginning, where its only key frame is."""
+    return (here / "full.ts").read_bytes()[5000:200_000]
+
+
 def _picture_subtitles(here: Path) -> bytes:
     """PGS subtitles: a box at 1, 3 and 5 s, for a second each."""
 
@@ -158,6 +163,7 @@ MADE: dict[str, tuple[Callable[[Path], bytes], tuple[str, ...]]] = {
     "cover1st.mp4": (_cover_first, ("covered.mp4",)),
     "bad4k.mkv": (_bad_block, ("av.mkv",)),
     "extra64.avi": (_extra_bytes, ("av.avi",)),
+    "middle.ts": (_without_beginning, ("full.ts",)),
     "pgs.sup": (_picture_subtitles, ()),
 }
 """Functions of the directory that make a file, and the files that they read there."""

@@ -63,6 +63,7 @@ DAMAGED: dict[str, tuple[list[Maker], Check]] = {
     "zero90-100.full.ts": ([encoded, copied, handbrake], told(LOST)),
     "zero30-70.av.avi": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
     "extra64.avi": ([mkvmerge], told("of its 200 frames")),
+    "middle.ts": ([mkvmerge], told("middle.ts: ffmpeg exited with status 1")),
     "none.mkv": ([mkvmerge, mkvextract], told("none.mkv: ffprobe exited with status 1")),
     "zero30-70.av.mp3": ([sound], told(LOST)),
 }
