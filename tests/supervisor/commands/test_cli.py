@@ -27,11 +27,12 @@ from tests.support.supervised import CLIENT, Supervised, job
             "job.json: is not JSON: 1e999 is no number in JSON",
         ),
         ('{"tasks": [], "tasks": []}', "job.json: is not JSON: the key 'tasks' stands twice in one object"),
+        ("[" * 100_000, "job.json: is nested too deeply"),
+        ("9" * 5000, "job.json: is not JSON: Exceeds the limit (4300 digits) for integer string conversion"),
         (
             '{"tasks": [{"module": "benign"}], "job_id": "a\\n\\u001b[31m"}',
             "job.json: job_id: expected letters, digits",
         ),
-        ("[" * 100_000, "job.json: is not JSON: "),
         ("[]", "job.json: a job is an object with the keys job_title and tasks"),
         ("{}", "job.json: tasks: the job has no tasks"),
         ('{"tasks": []}', "job.json: tasks: the job has no tasks"),
