@@ -31,6 +31,7 @@ class Connections:
         # The one that is idle longest first; those that never sent a request go before those of good clients.
         self._silent: dict[Connection, None] = {}
         self._idle: dict[Connection, None] = {}
+        self._sending: dict[Connection, None] = {}  # a body, which may never end
 
     def __call__(self, **options: Any) -> "Connection":
         """Make the protocol of a connection."""
@@ -40,7 +41,7 @@ class Connections:
         """Take a connection. If there are too many, another one is closed, or this one if none is idle."""
         self._all.add(connection)
         if len(self._all) > self._limit:
-            superfluous = next(iter(self._silent or self._idle), connection)
+            superfluous = next(iter(self._silent or self._idle or self._sending), connection)
             self.remove(superfluous)
             superfluous.transport.close()
         if connection in self._all:
@@ -53,12 +54,18 @@ class Connections:
 
     def set_busy(self, connection: "Connection") -> None:
         """Note that a connection has a request."""
-        self._silent.pop(connection, None)
-        self._idle.pop(connection, None)
+        for known in (self._silent, self._idle, self._sending):
+            known.pop(connection, None)
+
+    def set_sending(self, connection: "Connection") -> None:
+        """Note that a connection has a request whose body is under way."""
+        self.set_busy(connection)
+        self._sending[connection] = None
 
     def set_idle(self, connection: "Connection") -> None:
         """Note that a connection has no request any more."""
         if connection in self._all:
+            self.set_busy(connection)
             self._idle[connection] = None
 
 
@@ -90,7 +97,10 @@ class Connection(H11Protocol):
         super().data_received(data)
         if self._is_busy():
             self._stop_head_timer()
-            self._connections.set_busy(self)
+            if self.cycle.more_body:
+                self._connections.set_sending(self)
+            else:
+                self._connections.set_busy(self)
 
     def on_response_complete(self) -> None:
         """Be idle, unless the next request is here already."""

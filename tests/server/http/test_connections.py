@@ -29,7 +29,14 @@ def _open(opened: contextlib.ExitStack, host: str, port: int, sent: bytes) -> so
     return connection
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /queue HTTP/1.1\r\nHost: x\r\n"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /queue HTTP/1.1\r\nHost: x\r\n",
+        b"POST /farm/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+    ],
+)
 def test_silent_clients_take_nobodys_place(tmp_path: Path, sent: bytes) -> None:
     """More than there are descriptors: good clients go on, old and new ones, and the log stays small."""
     server = contextlib.closing(Process(tmp_path, tmp_path / "jobs.db", descriptors=400))

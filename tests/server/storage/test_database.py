@@ -63,7 +63,7 @@ def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
     verdict = {"job_id": "v", "job_title": title, "failed": True, "info": {"x": [1]}, "completed_at": NOON}
     with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as db, db:
         db.executescript(VERSION_1)
-        for name, position, taken in (("a", 3, 0), ("b", None, 1), ("c", -7, 1), ("d", None, 1)):
+        for name, position, taken in (("a", 3, 0), ("b", None, 1), ("c", -7, 2), ("d", None, 1)):
             row = (name, position, taken, json.dumps(title), json.dumps(jobs[name]))
             db.execute("INSERT INTO jobs (job_id, position, taken, title, document) VALUES (?, ?, ?, ?, ?)", row)
         for name in ("v", "former"):
@@ -74,6 +74,7 @@ def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
         verdicts = [api("GET", f"/jobs/{name}/completed").json() for name in ("v", "former")]
         new = api.submit()
         queued = api.queued()
+        page = api.status("GET", "/farm/jobs/c")
         first = api("GET", "/queue/poll").json()
         api("PATCH", "/jobs/d/completed", {"failed": False, "info": {}})
         former = api("GET", f"/jobs/{UNKNOWN}/completed").json()
@@ -88,7 +89,7 @@ def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
     assert running == [jobs["b"], jobs["d"]]
     assert verdicts == [verdict, verdict]
     assert queued == ["c", "a", new]
-    assert first == jobs["c"]
+    assert (page, first) == (200, jobs["c"])
     assert former["job_id"] == "d"
     assert disabled == [{"disabled": True}] * 2
     assert data == {"y": 1, "_id": "x", "name": "nul\0"}
