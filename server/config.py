@@ -1,5 +1,6 @@
 """The settings of a server."""
 
+import math
 import re
 import ssl
 from datetime import timedelta
@@ -66,7 +67,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
         Raises:
             ServerError: a value makes no sense.
         """
-        if not self.vanished_after > 0:
+        if not 0 < self.vanished_after < math.inf:
             raise ServerError(f"vanished_after: {self.vanished_after!r} is not a number of seconds greater than 0")
         if not (self.token or self.insecure or _is_loopback(self.host)):
             raise ServerError(
@@ -79,6 +80,12 @@ class ServerSettings(msgspec.Struct, frozen=True):
             raise ServerError(f"root-path: {self.root_path!r} is not a path such as /sisyphus")
         if self.root_path.split("/")[1:2] in [[name] for name in ROUTES]:
             raise ServerError(f"root-path: {self.root_path} is a path of the server itself; take another one")
+        for name in self.allow_host:
+            if not re.fullmatch(r"[\w.-]+", name):
+                raise ServerError(f"allow-host: {name!r} is not a name such as farm: leave out scheme, port and path")
+        for origin in self.cors_origin:
+            if not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ServerError(f"cors-origin: {origin!r} is not an origin such as https://farm.example: no path")
         self._check_certificate()
         if self.processes > 1 and not is_postgresql(self.database):
             raise ServerError(

@@ -75,6 +75,9 @@ def test_a_port_in_use_is_told_in_one_line(tmp_path: Path) -> None:
     ("setting", "words"),
     [
         ({"vanished_after": 0}, "vanished_after: 0 is not a number of seconds greater than 0"),
+        ({"vanished_after": float("inf")}, "vanished_after: inf is not a number of seconds greater than 0"),
+        ({"allow_host": ("farm:5000",)}, "allow-host: 'farm:5000' is not a name such as farm"),
+        ({"cors_origin": ("https://farm/",)}, "cors-origin: 'https://farm/' is not an origin such as "),
         ({"host": "0.0.0.0"}, "0.0.0.0: other machines could reach this server"),
         *(
             ({"host": host, "port": port, "insecure": True}, f"{host}:{port}: cannot be listened on: ")
