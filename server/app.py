@@ -100,6 +100,7 @@ def _methods(request: Request) -> set[str]:
 
 
 async def _on_broken_database(request: Request, error: Exception) -> Response:
+    request.app.state.services.health.is_doubted = True
     logger.error("{} {}: the database failed: {}", request.method, request.url.path, reason(error))
     # A connection that breaks during the commit leaves open whether that was done.
     lost = isinstance(error, DBAPIError) and error.connection_invalidated

@@ -64,6 +64,8 @@ class ServerWatch:
 
     def _look(self) -> None:
         services = self._services
+        if services.health.is_doubted:
+            services.database.check_writable()
         services.beats.run()
         services.orders.refresh()
         changes = services.workers.look(services.store.running)

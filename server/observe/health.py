@@ -10,12 +10,13 @@ class DatabaseHealth:
     """What the last looks at the database came to."""
 
     def __init__(self) -> None:
+        self.is_doubted = False  # a call has failed since the last look that succeeded
         self._failure = ""
         self._succeeded_at = time.monotonic()
 
     def note_success(self) -> None:
         """The database has answered."""
-        self._failure, self._succeeded_at = "", time.monotonic()
+        self._failure, self._succeeded_at, self.is_doubted = "", time.monotonic(), False
 
     def note_failure(self, why: str) -> None:
         """The database has failed."""

@@ -141,6 +141,16 @@ class ServerDatabase:
             return True
         return bool(connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({LOCK_KEY + 1})").scalar())
 
+    def check_writable(self) -> None:
+        """Write what changes nothing: a look only reads, which a full disk allows. Others write with each look.
+
+        Raises:
+            SQLAlchemyError: the database cannot be written.
+        """
+        if self._file:
+            with self.begin() as connection:
+                connection.exec_driver_sql(f"PRAGMA user_version = {SQLITE.version}")
+
     def shrink(self) -> None:
         """Give room that deleted rows had back to the file system. PostgreSQL does that by itself."""
         if self._file:

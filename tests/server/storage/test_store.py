@@ -1,6 +1,7 @@
 """The store: nothing is lost or given twice, and one server has it."""
 
 import contextlib
+import resource
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from server.storage.store import Store
 from server.storage.tables import jobs, needs
 from server.workers import Lost
 from tests.server.traffic import Traffic, all_jobs
-from tests.support.api_server import OUTCOME, Api, Process, connected, serving
+from tests.support.api_server import JOB, OUTCOME, SOON, Api, Process, connected, serving
 from tests.support.waiting import until
 
 # --- many at once ---
@@ -200,6 +201,22 @@ def test_a_database_that_fails_is_told_to_the_client(database: Path | str, logge
     assert verdict == 404
     assert again == 204
     assert any("the database failed: disk is full" in line for line in logged)
+
+
+def test_health_tells_of_a_disk_that_is_full(tmp_path: Path) -> None:
+    """As soon as a call could not write; and that it can again."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with serving(tmp_path / "jobs.db", vanished_after=SOON) as api:
+        full = (tmp_path / "jobs.db-wal").stat().st_size
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (full, former[1]))
+            refused = api.status("POST", "/queue", JOB | {"job_title": "x" * full})
+            until(lambda: api.status("GET", "/status/health") == 503, "the health to tell")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        until(lambda: api.status("GET", "/status/health") == 200, "the health to tell that all is well")
+
+    assert refused == 503
 
 
 # --- killed ---
