@@ -13,7 +13,7 @@ from supervisor.commands import COMPLETED, FAILED
 from supervisor.commands.display import describe_result, print_table, say, show_tasks
 from supervisor.commands.farm.client import ENDED, FarmClient, farm_command, print_json, tell_none
 from supervisor.commands.farm.follow import INTERVAL, LogReader, follow
-from supervisor.commands.farm.tables import describe_task, find_beat, read_time, short, show_time
+from supervisor.commands.farm.tables import describe_task, find_beat, info_of, read_time, short, show_time
 
 OVERLAP = timedelta(minutes=10)
 """By so much the clock of the server may be behind that of this machine."""
@@ -131,9 +131,9 @@ def _print_record(farm: FarmClient, record: dict[str, Any]) -> None:
     for name, value in _facts(record):
         if value:
             say(f"{name:<9} {' '.join(value.split())}")
-    info = record.get("info", {})
-    if done := info.get("tasks", ()):
-        show_tasks(done)
+    info = info_of(record)
+    if info["tasks"]:
+        show_tasks(info["tasks"])
     else:
         modules = ", ".join(f"{index}:{task['module']}" for index, task in enumerate(record["tasks"]))
         say(f"{'tasks':<9} {modules}")
@@ -141,7 +141,7 @@ def _print_record(farm: FarmClient, record: dict[str, Any]) -> None:
         say(f"{'now':<9} {describe_task(find_beat(record, farm.workers()))}")
     for line in describe_result(info):
         say(line)
-    error = info.get("error", {})
+    error = info["error"]
     for line in (*filter(None, [record.get("message")]), *error.get("stderr", error.get("log", ()))):
         say(line)
 

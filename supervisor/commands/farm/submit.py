@@ -17,6 +17,7 @@ from supervisor.commands import COMPLETED, FAILED, job_files
 from supervisor.commands.display import describe_result, say
 from supervisor.commands.farm.client import FarmClient, farm_command, print_json, tell_none
 from supervisor.commands.farm.follow import follow
+from supervisor.commands.farm.tables import info_of
 from supervisor.commands.shared import give_up
 from supervisor.jobs.model import JobError
 
@@ -177,7 +178,7 @@ def _wait(farm: FarmClient, job: dict[str, Any], as_json: bool) -> int:
     job |= {"job_id": job_id, "state": record["state"], "info": record.get("info", {})}
     completed = bool(record["state"] == "completed")
     if not as_json:
-        for line in (record["job_title"], *describe_result(job["info"])):
+        for line in (record["job_title"], *describe_result(info_of(job))):
             say(line)
         say(f"completed in {job['info'].get('seconds')} s" if completed else record.get("message", "failed"))
     return COMPLETED if completed else FAILED

@@ -13,6 +13,10 @@ from app.config import ConfigError
 from supervisor.commands.display import SHORT_ID, is_terminal
 
 _AGO = re.compile(r"(\d+)\s*(s|m|h|d|w)")
+_NUMBER = (int, float)
+_TASK = {"seconds": _NUMBER, "cpu_seconds": _NUMBER, "peak_memory": _NUMBER, "results": dict, "warnings": list}
+_OUTPUT = {"path": str, "bytes": _NUMBER}
+_ERROR = {"stderr": list, "log": list}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -79,3 +83,20 @@ def describe_task(beat: dict[str, Any]) -> str:
         str(info.get("trouble", "")),
     )
     return ", ".join(filter(None, map(str, parts)))
+
+
+def info_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job's worker told, without what is not of our workers' form: it may be another program's, or a lie."""
+    info: dict[str, Any] = record.get("info", {})
+    tasks = info.get("tasks")
+    read = [_in_form(task, _TASK) for task in tasks] if isinstance(tasks, list) else []
+    for task in read:
+        outputs = task.get("outputs")
+        found = [_in_form(output, _OUTPUT) for output in outputs] if isinstance(outputs, list) else []
+        task["outputs"] = [output for output in found if output.keys() >= _OUTPUT.keys()]
+    return info | {"tasks": read, "error": _in_form(info.get("error"), _ERROR)}
+
+
+def _in_form(told: Any, forms: Mapping[str, Any]) -> dict[str, Any]:
+    known = told.items() if isinstance(told, dict) else ()
+    return {key: value for key, value in known if isinstance(value, forms.get(key, object))}

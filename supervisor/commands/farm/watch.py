@@ -30,6 +30,7 @@ from supervisor.api.errors import SessionError, is_unreachable
 from supervisor.commands import COMPLETED, job_files
 from supervisor.commands.farm.client import ENDED, FarmClient, farm_command
 from supervisor.commands.farm.submit import fill, job_body, job_options
+from supervisor.commands.farm.tables import info_of
 from supervisor.commands.farm.watched import (
     Version,
     forget,
@@ -212,7 +213,7 @@ class FolderWatch:
             return False
         if record["state"] not in ENDED:
             return None
-        outputs = [output for task in record.get("info", {}).get("tasks", ()) for output in task.get("outputs", ())]
+        outputs = [output for task in info_of(record)["tasks"] for output in task["outputs"]]
         return any((output["path"], output["bytes"]) == (version.path, version.size) for output in outputs)
 
     def _find_posted(self, body: dict[str, Any]) -> str | None:

@@ -3,11 +3,13 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.supervisor.commands.farm.conftest import BAD, GOOD, Operator
 from tests.supervisor.commands.terminal import on_terminal
+from tests.support.api_server import BEAT
 from tests.support.waiting import until
 
 
@@ -82,6 +84,32 @@ def test_hostile_words(operator: Operator) -> None:
     assert "a\\x1b]0;b\\x07c d\\u202ee\\x9b1m[/bold]" in shown[-1]
     for job_id in ids:
         operator.api("POST", f"/jobs/{job_id}/cancel")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"tasks": "done", "error": 7, "message": ["no"]},
+        {
+            "tasks": [
+                3,
+                {"seconds": "long", "peak_memory": [], "warnings": 1, "results": 2, "outputs": [1, {"path": "x"}]},
+            ]
+        },
+        {"tasks": [{"outputs": 4, "cpu_seconds": {}, "module": []}], "error": {"stderr": 5, "log": True}, "worker": {}},
+    ],
+)
+def test_odd_words(operator: Operator, odd: dict[str, Any]) -> None:
+    """What another program says of a job or of itself, in a form that nobody expects, ends no command."""
+    job_id = operator.post(GOOD | {"requires": ["gpu"]})
+    operator.api("PATCH", f"/jobs/{job_id}/completed", {"failed": True, "info": odd})
+    told = {"phase": odd, "fps": odd, "eta_seconds": odd, "trouble": odd}
+    operator.api("POST", "/workers/odd", BEAT | {"status": "in_progress", "info": told})
+    done = [operator(*words) for words in (("show", job_id), ("jobs",), ("workers",), ("top",))]
+    operator.api("DELETE", "/workers/odd")
+
+    assert [each.returncode for each in done] == [1, 0, 0, 0], [each.stderr for each in done]
+    assert done[0].stdout.startswith(f"{job_id}  failed\n")
 
 
 def test_show(operator: Operator, known: dict[str, str], held_job: str) -> None:
