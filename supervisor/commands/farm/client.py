@@ -150,7 +150,7 @@ class FarmClient:
             return beginning
         query = {"id": beginning} if self.is_ours else {}
         found = [job for job in self.jobs(**query) if job["job_id"].startswith(beginning)]
-        names = [f"{job['job_id']}  {job['state']}  {job['job_title']}" for job in found]
+        names = [f"{job['job_id']}  {job['state']}  {' '.join(job['job_title'].split())}" for job in found]
         return one_of("job", beginning, names).split()[0]
 
     def record(self, job_id: str) -> dict[str, Any] | None:

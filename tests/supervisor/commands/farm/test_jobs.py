@@ -82,6 +82,7 @@ def test_hostile_words(operator: Operator) -> None:
 
     assert not any(part in text for text in shown for part in ("\x1b]", "\x07", "\u202e", "\x9b"))
     assert "a\\x1b]0;b\\x07c d\\u202ee\\x9b1m[/bold]" in shown[-1]
+    assert "b\\x07c d" in shown[1]
     for job_id in ids:
         operator.api("POST", f"/jobs/{job_id}/cancel")
 
