@@ -43,6 +43,7 @@ class Cleanup(WritingModule):
         self._total = 0
         self._began = 0.0
         self._kept: list[str] = []
+        self._links: list[str] = []
         self._number = 0
 
     def outputs(self) -> list[str]:
@@ -81,6 +82,7 @@ class Cleanup(WritingModule):
         actions = self._actions()
         before = self._done_before(actions)
         self._done, self._began = 0, time.monotonic()
+        self._links = _moved_links(actions[:before])
         self._total = sum(bytes_to_copy(action) for action in actions[before:])
         for number, action in enumerate(actions):
             if number < before:
@@ -91,7 +93,10 @@ class Cleanup(WritingModule):
             self._number = number
             self._save(number, action)
             self._carry_out(action)
-            self._save(number + 1)
+            self._links += _moved_links([action])
+            is_amid_deletions = all(each.verb == "delete" for each in (action, *actions[number + 1 : number + 2]))
+            if not is_amid_deletions or number + 1 == len(actions):
+                self._save(number + 1)  # it takes 10 ms; deletions do the same if all of them are done once more
             if not self._total:
                 self.report((number + 1) / len(actions) * 100)
         if self._kept and len(self._kept) == len(actions):
@@ -164,7 +169,7 @@ class Cleanup(WritingModule):
         try:
             is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
             if not os.path.islink(path):
-                if link := next((link for link in _moved_links(self._actions()) if same_file(link, path)), None):
+                if link := next((link for link in self._links if same_file(link, path)), None):
                     raise RunError(message=f"{link}, which was moved, is a link to it")
                 with Watch(self, lambda: [path]) as watch:
                     watch.require_unchanged()

@@ -1,6 +1,7 @@
 """Checks of a cleanup task before anything of its job runs."""
 
 import os
+from collections import ChainMap, defaultdict
 from collections.abc import Iterator, Sequence
 
 from modules import context
@@ -73,9 +74,9 @@ def _bad_sources(module: BaseModule, actions: Sequence[Action], done: int) -> It
 def _bad_replacements(module: BaseModule, actions: Sequence[Action], done: int) -> Iterator[str]:
     """Targets that will not be there to be replaced, and files that cannot be replaced or kept."""
     stands: dict[str, bool] = {}
+    changed = ChainMap(stands, dict(module.sisyphus_context.files))
     for number, (place, action) in enumerate(with_places(list(actions))):
         if action.verb == "replace" and number >= done:
-            changed = {**module.sisyphus_context.files, **stands}
             if not stands.get(location(action.target), module.will_exist(action.target)):
                 yield f"{place}.target: {action.target}: no such file: to put a file where there is none, use move"
             yield from replacing.find_problems(action, place, changed, module.resumed)
@@ -106,6 +107,7 @@ def _doubled_targets(actions: Sequence[Action]) -> Iterator[str]:
     """Targets that are written twice, so that the first file would be lost. The same file may be put there twice."""
     written: dict[str, str] = {}
     origins: dict[str, str] = {}
+    copies: defaultdict[str, list[str]] = defaultdict(list)  # of each origin
     for place, action in with_places(list(actions)):
         source, target = location(action.source), location(action.target) if action.destination else ""
         if source == target:
@@ -114,8 +116,12 @@ def _doubled_targets(actions: Sequence[Action]) -> Iterator[str]:
             written.pop(source, None)
         if target and (first := written.setdefault(target, place)) != place and origins.get(target) != source:
             yield f"{place}.{_key(action)}: {action.target} is written by {first} already"
-        changed = {target, source} if action.verb != "copy" else {target}
-        origins = {other: origin for other, origin in origins.items() if origin not in changed} | {target: source}
+        for changed in {target, source} if action.verb != "copy" else {target}:
+            for copy in copies.pop(changed, ()):
+                if origins.get(copy) == changed:
+                    del origins[copy]
+        origins[target] = source
+        copies[source].append(target)
 
 
 def _bad_targets(module: BaseModule, actions: Sequence[Action]) -> Iterator[str]:

@@ -202,6 +202,7 @@ RESUMED = {
     "copy, then delete": {"copy": [("a", "b")], "delete": ["a"]},
     "copy, then move": {"copy": [("a", "b")], "move": [("a", "c")]},
     "chain": {"move": [("a", "b")], "copy": [("b", "c")], "delete": ["b"]},
+    "many deletions": {"copy": [("a", "b")], "delete": ["a", "f", "new"]},
     "rotation": {"move": [("f", "f.bak"), ("new", "f")]},
 }
 
@@ -236,7 +237,8 @@ def test_resumed_after_each_action(actions: dict[str, Any], tmp_path: Path) -> N
     whole = files("whole")
     carry_out(data(whole, count))
     ends = []
-    attempts = [(done, saved) for done in range(count + 1) for saved in (done, done - 1) if saved >= 0]
+    deletions = count - len(actions.get("delete", ()))  # of a row of them, none is saved but the last
+    attempts = [(done, saved) for done in range(count + 1) for saved in {done, max(0, done - 1), min(done, deletions)}]
     for done, saved in attempts:
         directory = files(f"after {done}, saved {saved}")
         if done:
