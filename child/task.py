@@ -29,7 +29,7 @@ from child.exchange import Exchange, Termination, TerminationRequested
 from child.loader import UnusableError, ask_tools, declared_paths, inspect, load
 from child.text import first_lines, last_lines, to_text
 from ipc.messages import MAX_REASON, NO_TASKS, Cause, Done, Failed, Inspection, Ready, Start, Step, ToTask
-from ipc.queue import Queue
+from ipc.queue import MAX_FRAME, Queue
 from modules import context
 from modules.base import BaseModule
 from modules.context import TaskContext
@@ -62,7 +62,11 @@ class StepExecutor:
             answer = roots.explain(self._answer(request))
             if os.getpid() != process:  # the module has forked, and only the parent knows how the step ends
                 os._exit(int(isinstance(answer, Failed)))
-            self._exchange.send(answer)
+            try:
+                self._exchange.send(answer)
+            except OverflowError:
+                words = f"its files' names take more than {MAX_FRAME >> 20} MiB together: make several tasks of it"
+                self._exchange.send(Failed(Cause("exception", words)))
 
     def _answer(self, request: Start | Step) -> Ready | Done | Failed:
         try:

@@ -112,7 +112,10 @@ class Queue(Generic[M]):
 
         Raises:
             OSError: the other side is gone.
+            OverflowError: the message takes more than `MAX_FRAME` bytes, and is not sent.
         """
         frame = encode(message)
+        if len(frame) > MAX_FRAME:
+            raise OverflowError(f"the message takes {len(frame)} bytes")
         while frame:
             frame = frame[os.write(self.descriptor, frame) :]

@@ -36,9 +36,11 @@ Report = Callable[..., None]
 @dataclass(frozen=True)
 class Encoded:
     """What ffmpeg told of an encode that succeeded by its exit status. `frames` are those of the first video stream
-    that it took from the source, without those that it repeated. `is_empty` is true if it counted no time at all."""
+    that it took from the source, without those that it repeated; `dropped` of them are not in the output. `is_empty`
+    is true if it counted no time at all."""
 
     frames: int
+    dropped: int
     log: DamageLog
     is_empty: bool
 
@@ -79,14 +81,14 @@ def encode(
         raise finished.error(f"ffmpeg could not write all of it: {unwritten[0]}")
     for line in ignored:
         warn(f"a setting is ignored: {line}")
-    return Encoded(progress.frames, log, progress.is_empty)
+    return Encoded(progress.frames, progress.dropped, log, progress.is_empty)
 
 
 class _ProgressReader:
     """Reads the lines that ffmpeg writes for `-progress`, and reports each block of them.
 
     Attributes:
-        frames, is_empty: See `Encoded`.
+        frames, dropped, is_empty: See `Encoded`.
     """
 
     def __init__(self, expected: ExpectedOutput, phase: str, report: Report) -> None:
@@ -94,7 +96,7 @@ class _ProgressReader:
         self._phase = phase
         self._report = report
         self._block: dict[str, str] = {}
-        self.frames, self.is_empty = 0, True
+        self.frames, self.dropped, self.is_empty = 0, 0, True
 
     def take(self, line: str) -> None:
         key, _, value = line.partition("=")
@@ -106,8 +108,8 @@ class _ProgressReader:
         time = media.number(block.get("out_time_us"))  # none before the first frame, which may take long
         seconds = max((time or 0.0) / 1e6, 0.0)
         frame, speed = media.number(block.get("frame")), media.number(block.get("speed", "").rstrip("x"))
-        added, dropped = (media.number(block.get(key)) or 0.0 for key in ("dup_frames", "drop_frames"))
-        self.frames = int((frame or 0.0) - added + dropped)
+        added, self.dropped = (int(media.number(block.get(key)) or 0) for key in ("dup_frames", "drop_frames"))
+        self.frames = int(frame or 0) - added + self.dropped
         self.is_empty = not frame and not seconds
         info = {
             "phase": self._phase,

@@ -107,6 +107,17 @@ def missing_frames(task: EncodeTask, frames: int, *, is_damaged: bool) -> str:
     return media.missing_frames(found, frames, expected.lengths.get("video"), is_damaged=is_damaged)
 
 
+def dropped_frames(task: EncodeTask, frames: int, dropped: int) -> str:
+    """A message for a person if the output lacks many frames of its source, though nobody asked for a rate, else ''."""
+    is_asked = task.given & {"fps_mode", "vsync", "fpsmax"} or expect_output(task).frames is None
+    if is_asked or dropped <= max(5, frames // 10):
+        return ""
+    return (
+        f"ffmpeg left out {dropped} of {frames} frames, because others have the same times:"
+        " a source may be several files in one"
+    )
+
+
 def _output_streams(task: EncodeTask) -> Iterator[_OutputStream]:
     """The streams that the task maps, without cover pictures: not every container can hold those."""
     earliest, timed = earliest_start(task), _timed(task)

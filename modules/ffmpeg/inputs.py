@@ -12,7 +12,7 @@ from modules.command import Options
 from modules.containers import find_shortage
 from modules.damage import DamageLog, read_through
 from modules.ffmpeg.encode import Encoded
-from modules.ffmpeg.expect import missing_frames
+from modules.ffmpeg.expect import dropped_frames, missing_frames
 from modules.ffmpeg.options import EncodeTask, is_device, is_file, is_sequence, names
 from modules.output import is_special
 from modules.sources import files_of, list_problems, part_shortages, parts_of, plain_names
@@ -99,6 +99,8 @@ def damage_warnings(task: EncodeTask, encoded: Encoded) -> Iterator[str]:
     yield from encoded.log.warnings("ffmpeg")
     if missing := missing_frames(task, encoded.frames, is_damaged=bool(encoded.log.lines)):
         yield f"{task.data['output_file']}: {missing}"
+    if dropped := dropped_frames(task, encoded.frames, encoded.dropped):
+        yield f"{task.data['output_file']}: {dropped}"
     for index in set() if _is_limited(task) else task.mapped:
         name, options = task.sources[index]
         if media.format_of(task.probes[index]) in media.LIKELY_FORMATS and not is_device(options):

@@ -131,6 +131,11 @@ def _extra_bytes(here: Path) -> bytes:
     return data[: len(data) // 4] + b"x" * 64 + data[len(data) // 4 :]
 
 
+def _joined(here: Path) -> bytes:
+    """av.mkv twice, as by cat(1)."""
+    return 2 * (here / "av.mkv").read_bytes()
+
+
 def _without_beginning(here: Path) -> bytes:
     """full.ts without its beginning, where its only key frame is."""
     return (here / "full.ts").read_bytes()[5000:200_000]
@@ -163,6 +168,8 @@ MADE: dict[str, tuple[Callable[[Path], bytes], tuple[str, ...]]] = {
     "cover1st.mp4": (_cover_first, ("covered.mp4",)),
     "bad4k.mkv": (_bad_block, ("av.mkv",)),
     "extra64.avi": (_extra_bytes, ("av.avi",)),
+    "joined.mkv": (_joined, ("av.mkv",)),
+    "twice.mkv": (_joined, ("av.mkv",)),
     "middle.ts": (_without_beginning, ("full.ts",)),
     "pgs.sup": (_picture_subtitles, ()),
 }

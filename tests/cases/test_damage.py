@@ -62,6 +62,8 @@ DAMAGED: dict[str, tuple[list[Maker], Check]] = {
     "zero40-42.full.ts": ([encoded, handbrake], told((*LOST, "sync"))),
     "zero90-100.full.ts": ([encoded, copied, handbrake], told(LOST)),
     "zero30-70.av.avi": ([encoded, copied, handbrake, mkvmerge], told(LOST)),
+    "joined.mkv": ([copied, handbrake, mkvmerge, mkvextract], told(("beyond end", "backwards"))),
+    "twice.mkv": ([encoded], told("frames, because others have the same times")),
     "extra64.avi": ([mkvmerge], told("of its 200 frames")),
     "middle.ts": ([mkvmerge], told("middle.ts: ffmpeg exited with status 1")),
     "none.mkv": ([mkvmerge, mkvextract], told("none.mkv: ffprobe exited with status 1")),

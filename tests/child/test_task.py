@@ -60,3 +60,12 @@ def test_asyncio_and_yaml_are_for_those_who_use_them(supervised: Supervised) -> 
 
     yaml = [{"codec": "x264"}, "codec: x265\n"]
     assert record["tasks"][0]["results"] == {"before": [], "yaml": yaml, "lines": ["from a coroutine"]}
+
+
+def test_too_many_names_are_told(supervised: Supervised) -> None:
+    """More than a message can hold is no breach of the protocol, of which a user would know nothing."""
+    names = [f"/tmp/{number}-{'x' * 200}" for number in range(50_000)]
+    record = supervised.record(job(("cleanup", {"delete": names})))
+
+    assert record["error"]["reason"] == "exception"
+    assert "more than 8 MiB together" in record["error"]["message"]
