@@ -5,6 +5,7 @@ states are exact, whatever options do to the timing. Streams without sizes (MPEG
 """
 
 import os
+from collections.abc import Iterator
 from typing import BinaryIO
 
 _EXTENSIONS = {
@@ -16,8 +17,9 @@ _EXTENSIONS = {
 } | {name: name for name in ("avi", "flac", "flv", "mp3", "wav")}
 """Extensions that promise a container, and the tools' names for it."""
 
+_EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
-_BEFORE_SEGMENT = {b"\x1a\x45\xdf\xa3", b"\xec", b"\xbf"}  # EBML header, Void, CRC-32 (RFC 8794, RFC 9559)
+_BEFORE_SEGMENT = {_EBML, b"\xec", b"\xbf"}  # EBML header, Void, CRC-32 (RFC 8794, RFC 9559)
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # ASF specification, 3.2
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -58,6 +60,26 @@ def is_whole(name: str) -> bool:
     return size >= stated > 0
 
 
+def is_joined(name: str) -> bool:
+    """True if another file begins where a Matroska, MP4, AVI or WAV file ends, as if cat(1) had joined them.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open(name, "rb") as file:
+        size, head = os.fstat(file.fileno()).st_size, file.read(12)
+        if head[4:8] == b"ftyp":
+            kinds = [kind for kind, _ in _boxes(file, size)]
+            return any(kind == b"ftyp" and _BOXES_WITH_MEDIA & {*kinds[:at]} for at, kind in enumerate(kinds))
+        magic = next((magic for magic in (_EBML, b"RIFF") if head.startswith(magic)), b"")
+        is_riff = magic == b"RIFF"
+        end = int.from_bytes(head[4:8], "little") + 8 if is_riff else _end_of_segment(file, size) if magic else 0
+        file.seek(end)
+        after = file.read(13)  # perhaps with a pad byte before it
+    # An AVI file of more than 1 GB has RIFF chunks of another kind.
+    return end > 0 and magic in after[: len(magic) + 1] and (not is_riff or head[8:] in after)
+
+
 def _sizes(name: str) -> tuple[int, int]:
     with open(name, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -67,7 +89,7 @@ def _sizes(name: str) -> tuple[int, int]:
 def _stated_size(file: BinaryIO, size: int) -> int:
     """The least number of bytes of the whole file, by its container; 0 if that states none."""
     head = file.read(12)
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
+    if head.startswith(_EBML):
         return _end_of_segment(file, size)
     if head.startswith(b"RIFF") and head[8:] in {b"AVI ", b"WAVE"}:
         length = int.from_bytes(head[4:8], "little")
@@ -123,7 +145,12 @@ def _end_of_asf(file: BinaryIO) -> int:
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
     """The offset at which the last box of an MP4 file that has media in it ends."""
-    position = end = 0
+    return max((end for kind, end in _boxes(file, size) if kind in _BOXES_WITH_MEDIA), default=0)
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """The kind of each box of an MP4 file, and the offset at which it ends."""
+    position = 0
     while position < size:
         file.seek(position)
         head = file.read(16)
@@ -133,6 +160,4 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
         if length < 8 or not kind.isalnum():  # a box up to the file's end, or no box at all
             break
         position += length
-        if kind in _BOXES_WITH_MEDIA:
-            end = position
-    return end
+        yield kind, position

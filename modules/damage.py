@@ -31,11 +31,8 @@ _LOST = re.compile(
 _TRUNCATED = re.compile(r"^\[\S+\] (File ended prematurely|stream \d+, offset \S+: partial file)")
 """Lines of the Matroska and MP4 demuxers about a source that ends in the middle."""
 
-_DAMAGED = re.compile(
-    r"[Cc]orrupt (input packet|decoded frame)|Packet corrupt|PES packet size mismatch"
-    r"|File extends beyond end of segment"
-)
-"""Warnings of ffmpeg about damage, the last about Matroska files that cat(1) has joined. Its errors all count, too."""
+_DAMAGED = re.compile(r"[Cc]orrupt (input packet|decoded frame)|Packet corrupt|PES packet size mismatch")
+"""Warnings of ffmpeg about damage. All of its errors count, too."""
 
 _LEVEL = re.compile(r"((?:\[[^\]]+ @ 0x[0-9a-f]+\] )*)\[(\w+)\] ")
 

@@ -109,6 +109,7 @@ class MkvModule(WritingModule):
         self.set_start_time()
         try:
             with Watch(self, self._read_files) as watch:
+                watch.warn_of_joined()
                 self._work(self.task.to_dict(), watch)
         except OSError as error:  # a directory that vanished under the program, a full place for scratch files
             raise RunError(message=f"{error.filename or self.tools[0]}: {error.strerror}") from error

@@ -19,7 +19,7 @@ from loguru import logger
 from app.exceptions import RunError
 from modules import context
 from modules.base import BaseModule, location
-from modules.containers import find_shortage
+from modules.containers import find_shortage, is_joined
 from modules.media import Probe
 from modules.output import is_special
 
@@ -76,6 +76,13 @@ class Watch:
                 if len(self._stamps) <= _MAX_HELD:
                     self._hold(name)
         return self
+
+    def warn_of_joined(self) -> None:
+        """Warn of files in which others follow: of those, most tools read nothing, or their times begin again."""
+        for name in self._stamps:
+            with contextlib.suppress(OSError):
+                if is_joined(name):
+                    self._module.warn(f"{name}: another file follows in it, which may be lost: mkvmerge can join files")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -128,6 +128,7 @@ class Ffmpeg(WritingModule):
         if problems := [*contents, *self._file_problems(task)]:
             raise RunError(problems=problems)
         with Watch(self, partial(inputs.read_files, task)) as watch:
+            watch.warn_of_joined()
             task = self._encoding(dict(enumerate(self._probes.answers(list(map(self._probed, task.sources))))))
             if problems := list(self._mapping_problems(task)):
                 raise RunError(problems=problems)

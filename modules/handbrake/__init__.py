@@ -107,6 +107,7 @@ class Handbrake(WritingModule):
         if problems := problems or ([] if self._is_scanned else list(self._scan_problems(task))):
             raise RunError(problems=problems)
         with Watch(self, self._read_files) as watch:
+            watch.warn_of_joined()
             self._encode(task, watch)
         self.report(done=True)
 

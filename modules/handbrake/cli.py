@@ -53,11 +53,10 @@ _IGNORED = re.compile(
 
 _DAMAGED = re.compile(
     r"(?i)\[[\w,]+ @ 0x[0-9a-f]+\] .*(invalid|error|missing|corrupt|premature|partial|no frame|could not|failed|exceeds"
-    r"|overread|mismatch)|ERROR: |(\[[\d:]+\] )?(stream: error |[\w-]+ done: \d+ frames, [1-9]\d* decoder errors"
-    r"|sync: .* time went backwards \d{4,} ms)"
+    r"|overread|mismatch)|ERROR: |(\[[\d:]+\] )?(stream: error |[\w-]+ done: \d+ frames, [1-9]\d* decoder errors)"
 )
-"""Log lines during the encode that tell of a damaged source, or of several files in one, whose times begin again.
-During the scan, a seek into the middle causes such lines, too."""
+"""Log lines during the encode that tell of a damaged source. During the scan, a seek into the middle causes such lines,
+too."""
 
 _BEGIN = "Starting Task: Encoding Pass"
 _FRAMES = re.compile(r"sync: got (\d+) frames")

@@ -131,11 +131,6 @@ def _extra_bytes(here: Path) -> bytes:
     return data[: len(data) // 4] + b"x" * 64 + data[len(data) // 4 :]
 
 
-def _joined(here: Path) -> bytes:
-    """av.mkv twice, as by cat(1)."""
-    return 2 * (here / "av.mkv").read_bytes()
-
-
 def _without_beginning(here: Path) -> bytes:
     """full.ts without its beginning, where its only key frame is."""
     return (here / "full.ts").read_bytes()[5000:200_000]
@@ -168,14 +163,12 @@ MADE: dict[str, tuple[Callable[[Path], bytes], tuple[str, ...]]] = {
     "cover1st.mp4": (_cover_first, ("covered.mp4",)),
     "bad4k.mkv": (_bad_block, ("av.mkv",)),
     "extra64.avi": (_extra_bytes, ("av.avi",)),
-    "joined.mkv": (_joined, ("av.mkv",)),
-    "twice.mkv": (_joined, ("av.mkv",)),
     "middle.ts": (_without_beginning, ("full.ts",)),
     "pgs.sup": (_picture_subtitles, ()),
 }
 """Functions of the directory that make a file, and the files that they read there."""
 
-_DAMAGED = re.compile(r"(zero|cut)(\d+)(?:-(\d+))?\.(.+)")
+_DAMAGED = re.compile(r"(zero|cut|twice)(\d*)(?:-(\d+))?\.(.+)")
 
 
 class Media:
@@ -232,6 +225,8 @@ class Media:
         assert match, f"no recipe for {name}"
         self._make(match[4])
         data = bytearray((self._directory / match[4]).read_bytes())
+        if match[1] == "twice":
+            return bytes(2 * data)
         start, end = (len(data) * int(number or 100) // 100 for number in match.group(2, 3))
         data[start:end] = b"" if match[1] == "cut" else bytes(end - start)
         return bytes(data)

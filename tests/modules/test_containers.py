@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modules.containers import find_shortage, is_whole
+from modules.containers import find_shortage, is_joined, is_whole
 from tests.support.films import ffmpeg
 
 KINDS = {
@@ -34,6 +34,7 @@ def test_shortage(name: str, film: Path, clip: Path, tmp_path: Path) -> None:
     lengths = [*beginnings, *(int(len(data) * share) for share in shares), len(data) - 1]
 
     assert find_shortage(str(whole)) is None
+    assert not is_joined(str(whole))
     for length in lengths:
         if length < len(data) - SLACK.get(whole.suffix, 0):
             (tmp_path / "cut").write_bytes(data[:length])
@@ -56,3 +57,26 @@ def test_odd_beginnings(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
 
     assert find_shortage(str(tmp_path / "a")) is None
+    assert not is_joined(str(tmp_path / "a"))
+
+
+RIFF = b"RIFF\x0c\0\0\0AVI data1234"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (2 * RIFF, True),
+        (RIFF + b"\0" + RIFF, True),  # a pad byte
+        (RIFF + RIFF.replace(b"AVI ", b"AVIX"), False),  # more than a gigabyte of one film
+        (RIFF + RIFF.replace(b"AVI ", b"WAVE"), False),
+        (b"\0\0\0\x08ftyp\0\0\0\x08moov\0\0\0\x08moof\0\0\0\x08mdat", False),
+        (2 * b"\0\0\0\x08ftyp\0\0\0\x08moov\0\0\0\x08mdat", True),
+        (b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\xff\x1a\x45\xdf\xa3", False),  # of unknown size
+    ],
+)
+def test_joined(content: bytes, expected: bool, tmp_path: Path) -> None:
+    """Another file of the same kind begins where the first one ends."""
+    (tmp_path / "a").write_bytes(content)
+
+    assert is_joined(str(tmp_path / "a")) is expected
