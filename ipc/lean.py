@@ -24,8 +24,11 @@ _OWN_HASHES = ("_md5", "_sha1", "_sha3", "_blake2")
 
 
 def unneeded_tls() -> list[str]:
-    """The modules that load OpenSSL, unless API_URL or a proxy in the environment may need it: 20 ms, and 4 MB."""
+    """The modules that load OpenSSL, unless API_URL or a proxy in the environment may need it: 20 ms, and 4 MB.
+
+    With METRICS_PORT they are needed, too: `prometheus_client` imports what urllib has only with them.
+    """
     urls = (value for name, value in os.environ.items() if name == "API_URL" or name.lower().endswith("_proxy"))
-    if any(value.strip().lower().startswith("https:") for value in urls):
+    if os.environ.get("METRICS_PORT") or any(value.strip().lower().startswith("https:") for value in urls):
         return []
     return ["ssl", "_hashlib"] if all(map(find_spec, _OWN_HASHES)) else ["ssl"]

@@ -25,8 +25,8 @@ def read_document(name: str) -> Any:
         raise JobError(f"{name}: byte {error.start}: is not JSON: not UTF-8") from error
     except RecursionError as error:
         raise JobError(f"{name}: is nested too deeply") from error
-    except ValueError as error:  # of a number of 4300 digits, Python tells how to change Python, too
-        raise JobError(f"{name}: is not JSON: {str(error).partition(';')[0]}") from error
+    except ValueError as error:
+        raise JobError(f"{name}: is not JSON: {error}") from error
 
 
 def read_job_of(name: str, document: Any, modules: Iterable[str]) -> Job:

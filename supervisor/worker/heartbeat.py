@@ -132,16 +132,14 @@ class WorkerHeartbeat:
 
     async def _ask(self) -> None:
         """Ask what the server offers, and how often it wants heartbeats: else it gives the worker's job to another."""
-        self._settled = self._session.doubts
+        doubts = self._session.doubts
         try:
             configuration = await self._session.configuration()
         except SessionError as error:
-            if error.status != HTTPStatus.NOT_FOUND:
-                self._settled = None
+            if error.status == HTTPStatus.NOT_FOUND:
+                self._settled = doubts
             return
-        except asyncio.CancelledError:  # the heartbeat took too long: a later one asks
-            self._settled = None
-            raise
+        self._settled = doubts  # only now: before the server has told what it offers, no other heartbeat may go on
         patience = configuration.vanished_after or math.inf
         before, self._interval = self._interval, min(self._wanted, patience / BEATS)
         if self._interval < before:

@@ -40,7 +40,7 @@ RECIPES: dict[str, str] = {
     "clip.mkv": _clip("160x90", 2, "-g 25"),
     "mono.mkv": "-i clip.mkv -map 0:v -map 0:a:0 -c copy",
     "clip.mp4": "-i clip.mkv -c copy -map 0",
-    "none.mkv": "-i clip.mkv -map 0:v -frames:v 0",
+    "headers.mkv": "-i clip.mkv -map 0:v -frames:v 0",
     "clip.ts": "-i clip.mkv -c copy -map 0",
     "clip.avi": "-i clip.mkv -c copy -map 0:v -map 0:a:0 -bsf:v h264_mp4toannexb",
     "clip.wav": "-i clip.mkv -map 0:a:0",

@@ -70,7 +70,7 @@ DAMAGED: dict[str, tuple[list[Maker], Check]] = {
     "twice.muxed.mkv": ([encoded], told("follows in it", "frames, because others have the same times")),
     "extra64.avi": ([mkvmerge], told("of its 200 frames")),
     "middle.ts": ([mkvmerge], told("middle.ts: ffmpeg exited with status 1")),
-    "none.mkv": ([mkvmerge, mkvextract], told("none.mkv: ffprobe exited with status 1")),
+    "headers.mkv": ([mkvmerge, mkvextract], told("headers.mkv: ffprobe exited with status 1")),
     "zero30-70.av.mp3": ([sound], told(LOST)),
 }
 

@@ -79,7 +79,7 @@ def test_slots_share_one_poll(served: Served, tmp_path: Path) -> None:
     slots = 8
     with contextlib.closing(CuttingProxy(served.api.url, 60.0)) as proxy:
         served.client.start(API_URL=proxy.url, WORKER_SLOTS=str(slots))
-        until(lambda: served.idle_workers() == slots, "all workers")
+        until(lambda: served.idle_workers() == slots and proxy.polls, "all workers, and the poll of one")
         polls = len(proxy.polls)
         held = [Held(tmp_path, f"job{number}") for number in range(slots)]
         ids = [served.submit(each.job) for each in held]
