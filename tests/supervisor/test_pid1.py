@@ -21,7 +21,7 @@ def first(client: Client) -> psutil.Process:
     launcher = psutil.Process(client.start().pid)
     until(lambda: len(launcher.children()) == 1, "process 1")
     (first,) = launcher.children()
-    until(lambda: any("sleep" not in child.name() for child in first.children()), "the client")
+    until(lambda: any(child.name() not in ("sh", "sleep") for child in first.children()), "the client")
     return first
 
 
