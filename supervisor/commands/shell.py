@@ -50,7 +50,10 @@ def man_command(context: click.Context, install: bool) -> None:
 
 
 def _file(variable: str, default: str, name: str) -> Path:
-    return Path(os.environ.get(variable) or Path.home() / default) / name
+    try:
+        return Path(os.environ.get(variable) or Path.home() / default) / name
+    except RuntimeError as error:  # no HOME, and no such user
+        raise ConfigError(f"{variable}: is not set, and there is no home directory: set it, or HOME") from error
 
 
 def _install(file: Path, text: str) -> None:

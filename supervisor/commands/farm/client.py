@@ -41,15 +41,21 @@ ENDED = ("completed", "failed", "cancelled")
 _F = TypeVar("_F", bound=Callable[..., int | None])
 
 
-class _Document(dict[str, Any]):
-    """What the server at a path has told: a key that is missing says that it is no Sisyphus server."""
+class Document(dict[str, Any]):
+    """What the server has told in response to a request: a missing key says that it is no Sisyphus server.
 
-    def __init__(self, path: str, told: Mapping[str, Any]) -> None:
-        super().__init__(told)
-        self._path = path
+    Attributes:
+        is_done: The status was 2xx.
+    """
+
+    def __init__(self, request: str, response: Response) -> None:
+        told = response.json()
+        super().__init__(told if isinstance(told, dict) else {})
+        self.is_done = response.status // 100 == 2
+        self._request = request
 
     def __missing__(self, key: str) -> Any:
-        raise SessionError(f"the response to GET {self._path} is not that of a Sisyphus server: it has no {key}")
+        raise SessionError(f"the response to {self._request} is not that of a Sisyphus server: it has no {key}")
 
 
 class FarmClient:
@@ -86,8 +92,11 @@ class FarmClient:
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """Return the JSON object at a path. A key that it lacks is a `SessionError`, too."""
-        document = self.call("GET", path, **query).json()
-        return _Document(path, document if isinstance(document, dict) else {})
+        return self.ask("GET", path, **query)
+
+    def ask(self, method: str, path: str, body: Any = None, accept: tuple[int, ...] = (), **query: Any) -> Document:
+        """Make a call; returns the JSON object that is the response. A key that it lacks is a `SessionError`, too."""
+        return Document(f"{method} {path}", self.call(method, path, body, accept, **query))
 
     def find(self, path: str) -> dict[str, Any] | None:
         """Return the JSON object at a path; `None` where there is nothing (404)."""
@@ -187,7 +196,7 @@ class FarmClient:
         """Put a job into the queue; returns its id. After an error the job may be in the queue all the same."""
         if body.keys() & {"priority", "requires"}:
             self.need_ours("keep a priority or tags that a job requires")
-        return str(self.call("POST", "/queue", body).json()["job_id"])
+        return str(self.ask("POST", "/queue", body)["job_id"])
 
     # --- workers ---
 

@@ -1,6 +1,7 @@
 """Orders: `retry`, `cancel` and `move` for jobs; `workers`, and what they are told."""
 
 import getpass
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -45,10 +46,8 @@ def _failed(farm: FarmClient, filters: dict[str, str | None]) -> list[str]:
 
 
 def _retry(farm: FarmClient, job_id: str) -> dict[str, str]:
-    answer = farm.call("POST", f"/jobs/{quote_part(job_id)}/retry", accept=(404, 409))
-    if answer.status == requests.codes.ok:
-        return {"job_id": job_id, "copy": answer.json()["job_id"]}
-    return {"job_id": job_id, "error": answer.json()["message"]}
+    answer = farm.ask("POST", f"/jobs/{quote_part(job_id)}/retry", accept=(404, 409))
+    return {"job_id": job_id} | ({"copy": answer["job_id"]} if answer.is_done else {"error": answer["message"]})
 
 
 @farm_command("cancel")
@@ -63,11 +62,17 @@ def _cancel(farm: FarmClient, job_id: str) -> dict[str, str]:
     if not farm.is_ours:  # it knows no more than to delete; workers with CANCEL_DELETED_JOBS stop then
         found = farm.call("DELETE", path, accept=(404,)).status != requests.codes.not_found
         return {"job_id": job_id} | ({"done": "deleted"} if found else {"error": "No job with this id waits or runs."})
-    answer = farm.call("POST", f"{path}/cancel", accept=(404,), by=f"{getpass.getuser()}@{socket.gethostname()}")
-    if answer.status == requests.codes.not_found:
-        return {"job_id": job_id, "error": answer.json()["message"]}
-    waited = answer.json()["state"] == "queued"
-    return {"job_id": job_id, "done": "cancelled" if waited else "its worker is told to stop"}
+    answer = farm.ask("POST", f"{path}/cancel", accept=(404,), by=f"{_user()}@{socket.gethostname()}")
+    if not answer.is_done:
+        return {"job_id": job_id, "error": answer["message"]}
+    return {"job_id": job_id, "done": "cancelled" if answer["state"] == "queued" else "its worker is told to stop"}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, a user may have no name; OSError since Python 3.13
+        return str(os.getuid())
 
 
 @farm_command("move")
@@ -80,9 +85,9 @@ def move_command(farm: FarmClient, as_json: bool, jobs: tuple[str, ...], priorit
     body = {"position": "head"} if priority is None else {"priority": priority}
 
     def move(job_id: str) -> dict[str, str]:
-        answer = farm.call("PATCH", f"/jobs/{quote_part(job_id)}", body, accept=(404,))
-        if answer.status == requests.codes.not_found:
-            return {"job_id": job_id, "error": answer.json()["message"]}
+        answer = farm.ask("PATCH", f"/jobs/{quote_part(job_id)}", body, accept=(404,))
+        if not answer.is_done:
+            return {"job_id": job_id, "error": answer["message"]}
         return {"job_id": job_id, "done": "is the next one" if priority is None else f"has the priority {priority}"}
 
     return _for_each(names[::-1], as_json, move)

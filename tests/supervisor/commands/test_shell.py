@@ -50,6 +50,19 @@ def test_manual_page(tmp_path: Path) -> None:
     assert all(f" {name} " in words for name in (*COMMANDS, "--template", "--requires", "data put"))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a home")
+@pytest.mark.parametrize(("words", "variable"), [("completion fish", "XDG_CONFIG_HOME"), ("man", "XDG_DATA_HOME")])
+def test_no_home(words: str, variable: str) -> None:
+    """Without a home directory, as in a container, one line says what to set."""
+    environ = {"PATH": os.environ["PATH"]}
+    command = ["setpriv", "--reuid=54321", CLIENT, *words.split(), "--install"]
+
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"{variable}: is not set, and there is no home directory: set it, or HOME\n"
+
+
 def test_help_is_whole() -> None:
     """No help is cut: not the list of commands, and not the text of any command or option."""
 

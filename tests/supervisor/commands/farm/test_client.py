@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.supervisor.commands.farm.conftest import GOOD, Operator
-from tests.support.farm import Farm
+from tests.support.farm import Farm, says
 
 
 def test_beginnings_of_ids(operator: Operator) -> None:
@@ -46,6 +46,18 @@ def test_url_and_proxy(operator: Operator) -> None:
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["workers"][0]["hostname"] == "encoder01"
+
+
+@pytest.mark.parametrize("body", ["{}", "[]", "null"])
+def test_other_answers(farm: Farm, operator: Operator, body: str) -> None:
+    """What answers with JSON and is no Sisyphus server has not taken the job, which is said in a sentence."""
+    farm.misbehave("POST /queue", says(body))
+
+    done = operator("submit", str(operator.write("job.json", GOOD)), API_URL=farm.url)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    words = "has not taken the job: the response to POST /queue is not that of a Sisyphus server: it has no job_id\n"
+    assert done.stderr == f"API server {farm.url} {words}"
 
 
 CANNOT = "it is not the one of `sisyphus-client serve`"

@@ -1,10 +1,21 @@
 """Orders for jobs and workers: each does what it says on the server, and says what it did."""
 
+import getpass
 import json
+import os
+import socket
+import subprocess
 
 import pytest
 
 from tests.supervisor.commands.farm.conftest import BAD, GOOD, Operator
+from tests.support.supervised import CLIENT
+
+NAMELESS = (
+    []
+    if os.geteuid()
+    else ["env", "-u", "LOGNAME", "-u", "USER", "-u", "LNAME", "-u", "USERNAME", "setpriv", "--reuid=54321"]
+)
 
 
 def test_retry(operator: Operator) -> None:
@@ -27,13 +38,20 @@ def test_retry(operator: Operator) -> None:
 
 
 def test_cancel(operator: Operator, held_job: str) -> None:
-    """A job that waits ends at once, one that runs when its worker hears of it; one that has ended is status 1."""
+    """A job that waits ends at once, one that runs when its worker hears of it; one that has ended is status 1.
+
+    The operator may be a user without a name, as in a container.
+    """
     waiting = operator.post(GOOD | {"requires": ["gpu"]})
 
-    done = operator("cancel", waiting[:13], held_job)
+    done = subprocess.run(
+        [*NAMELESS, CLIENT, "cancel", waiting[:13], held_job], env=operator.environ, capture_output=True, text=True
+    )
     operator.until_state(held_job, "cancelled")
 
-    assert done.stdout == f"{waiting}: cancelled\n{held_job}: its worker is told to stop\n"
+    assert done.stdout == f"{waiting}: cancelled\n{held_job}: its worker is told to stop\n", done.stderr
+    by = operator.api("GET", f"/jobs/{waiting}/record").json()["cancelled_by"]
+    assert by == f"{54321 if NAMELESS else getpass.getuser()}@{socket.gethostname()}"
     assert operator.state(waiting) == "cancelled"
     again = operator("cancel", waiting)
     assert (again.returncode, again.stderr) == (1, f"{waiting}: No job with this id is queued or running.\n")
