@@ -10,7 +10,10 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. A machine that lacks what the program needs is one line and status 2, and no traceback."""
+    """Run the command line. A machine that lacks what the program needs is one line and status 2, and no traceback.
+
+    Ctrl-C while all is imported ends it as later.
+    """
     try:
         _check_platform()
         if os.getpid() == 1:
@@ -28,6 +31,9 @@ def main() -> None:
         if "new thread" not in str(error):
             raise
         problem = "no thread can be started"
+    except KeyboardInterrupt:
+        os.write(2, b"\n")
+        sys.exit(130)
     else:
         return
     os.write(2, f"sisyphus-client cannot work here: {problem}\n".encode(errors="backslashreplace"))

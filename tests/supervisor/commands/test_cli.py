@@ -182,3 +182,27 @@ def test_elsewhere(machine: str, why: str) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"sisyphus-client cannot work here: {why}\n"
+
+
+@pytest.mark.parametrize("command", ["start", "run job.json", "jobs", "--version"])
+@pytest.mark.parametrize("package", ["app", "supervisor.launch", "click"])
+def test_interrupted_early(tmp_path: Path, command: str, package: str) -> None:
+    """Ctrl-C before a command is even imported ends the program without a traceback."""
+    code = f"""
+import os, signal, sys
+
+class Interrupter:
+    def find_spec(self, name, *_):
+        if name == {package!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+from supervisor.__main__ import main
+sys.meta_path.insert(0, Interrupter())
+main()
+"""
+    words = [sys.executable, "-c", code, *command.split()]
+    environ = os.environ | {"SISYPHUS_STATE_DIR": str(tmp_path)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environ, timeout=60)
+
+    reached = package == "app" or command != "--version"
+    assert (done.returncode, done.stderr) == ((130, "\n") if reached else (0, "")), done
