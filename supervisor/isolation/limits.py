@@ -117,7 +117,8 @@ def load_limits(client: Client) -> dict[str, Limits]:
     base = _parse(general, where)
     limits = {name: _make(base | _parse(special.get(name, {}), f"{where}.{name}"), where) for name in client.modules}
     hooks, where = client.hooks, f"{client.file}: tool.client.hooks"
-    given = _parse(HOOK_LIMITS | {key: hooks[key] for key in hooks if key != "job_ended"}, where)
+    own = {key: hooks[key] for key in hooks if key != "job_ended"}
+    given = _parse(HOOK_LIMITS | own, where, "job_ended")
     return limits | ({HOOK: _make(given, where)} if hooks.get("job_ended") else {})
 
 
@@ -164,10 +165,12 @@ def _set_ionice(pid: int, priority: IoPriority | None) -> None:
         raise PermissionError from error
 
 
-def _parse(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _parse(table: Mapping[str, Any], where: str, *others: str) -> dict[str, Any]:
+    """Read limits of a table, which may have `others` besides."""
     for key in table:
         if key not in _PARSERS:
-            raise ConfigError(f"{where}.{key}: unknown limit (known: {', '.join(_PARSERS)})")
+            kind = "hook or limit" if others else "limit"
+            raise ConfigError(f"{where}.{key}: unknown {kind} (known: {', '.join((*others, *_PARSERS))})")
     parsed: dict[str, Any] = {}
     for key, value in table.items():
         if value == "off" and key in _OPTIONAL:

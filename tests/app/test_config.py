@@ -54,7 +54,10 @@ WRONG_LIMITS = [
 WRONG += [
     (f"{ENABLED}[tool.client.hooks]\njob_ended = 'beep'", "tool.client.hooks.job_ended: expected a list such as"),
     (f"{ENABLED}[tool.client.hooks]\nrun_timeout = 'x'", f"tool.client.hooks.run_timeout: 'x' {NO_TIME}"),
-    (f"{ENABLED}[tool.client.hooks]\njob_begun = []", "tool.client.hooks.job_begun: unknown limit"),
+    (
+        f"{ENABLED}[tool.client.hooks]\njob_begun = []",
+        "tool.client.hooks.job_begun: unknown hook or limit (known: job_ended,",
+    ),
     (f"{ENABLED}[tool.server]\nspam = 1", "tool.server.spam: unknown table (known: notify)"),
 ]
 
