@@ -77,7 +77,7 @@ class Database:
             BlockingIOError: another process, or another part of this one, holds the lock.
             OSError: the file to lock cannot be made, opened or locked.
         """
-        self._file, self._lock_file, self._schema = file, lock, schema
+        self.file, self._lock_file, self._schema = file, lock, schema
         self._lock = _lock(lock)
         try:
             try:
@@ -136,19 +136,19 @@ class Database:
             raise sqlite3.OperationalError(
                 f"it was removed while it was open, and cannot be made anew: {error}"
             ) from error
-        logger.error("{} was removed while it was open, and has been written anew; nothing is lost", self._file)
+        logger.error("{} was removed while it was open, and has been written anew; nothing is lost", self.file)
 
     def _write_anew(self) -> None:
         lock = _lock(self._lock_file) if not self._lock_file.exists() else None
-        fresh = self._file.with_name(f"{self._file.name}.new")
+        fresh = self.file.with_name(f"{self.file.name}.new")
         fresh.unlink(missing_ok=True)
         _make_private(fresh)
         with contextlib.closing(sqlite3.connect(fresh)) as copy:
             self.connection.backup(copy)
         self.connection.close()
-        _log_of(self._file).unlink(missing_ok=True)  # SQLite would take it for the new file's
-        fresh.replace(self._file)
-        self.connection = _open(self._file, self._schema, check=False)
+        _log_of(self.file).unlink(missing_ok=True)  # SQLite would take it for the new file's
+        fresh.replace(self.file)
+        self.connection = _open(self.file, self._schema, check=False)
         self._identities = self._identify()
         if lock is not None:
             os.close(self._lock)
@@ -156,7 +156,7 @@ class Database:
 
     def _identify(self) -> tuple[tuple[int, int] | None, ...]:
         """Device and inode of the file and its write-ahead log; `None` for one that is not there."""
-        return tuple(map(_identity, (self._file, _log_of(self._file))))
+        return tuple(map(_identity, (self.file, _log_of(self.file))))
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

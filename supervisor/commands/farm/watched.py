@@ -84,7 +84,7 @@ def _writing(memory: Database) -> Iterator[sqlite3.Connection]:
         with memory.transaction() as db:
             yield db
     except sqlite3.Error as error:
-        raise ConfigError(f"what was submitted cannot be written down: {error}") from error
+        raise ConfigError(f"{memory.file}: what was submitted cannot be written down: {error}") from error
 
 
 def forget(memory: Database, version: Version) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.supervisor.commands.farm.conftest import Operator
 from tests.support.api_server import Process, connected
+from tests.support.disks import fill, mounted
 from tests.support.supervised import job
 from tests.support.waiting import until
 
@@ -138,6 +139,29 @@ def test_kills_and_a_lost_server(watcher: Watcher, tmp_path: Path) -> None:
         watcher.until_submitted("0", *map(str, range(10, 60)))
         assert watcher.stop() == 0
         server.kill()
+
+
+def test_a_full_disk(watcher: Watcher, tmp_path: Path) -> None:
+    """It ends where it cannot write down what it submits, and says where; with room, each file has one job."""
+    state = tmp_path / "state"
+    watcher.operator = Operator(watcher.operator.directory, watcher.operator.api)
+    watcher.operator.environ["SISYPHUS_STATE_DIR"] = str(state)
+    with mounted(state, "8m"):
+        watcher.start()
+        assert watcher.process
+        filler = fill(state)
+        names = [f"{number}{200 * 'x'}" for number in range(9)]
+        for name in names:
+            (watcher.directory / f"{name}.mkv").write_text("x")
+
+        assert watcher.process.wait(60) == 2
+        last = watcher.log.read_text().splitlines()[-1]
+        assert last.startswith(f"{state}/watch-"), last
+        assert last.endswith(": what was submitted cannot be written down: database or disk is full")
+        filler.unlink()
+        watcher.start()
+        watcher.until_submitted(*names)
+        assert watcher.stop() == 0
 
 
 def test_refused(watcher: Watcher) -> None:
