@@ -105,7 +105,8 @@ class Slot:
         """Describe the job and its processes for the log, a line each. Reads the state of every process: blocks."""
         job, observer = self.job, self.observer
         if job is None or observer is None or observer.at is None:
-            return ["no job"]
+            follows = job and not observer and f"job {job.job.job_id} has ended, and {job.job.job_title!r} runs"
+            return [follows or "no job"]
         run = observer.at
         progress = "" if run.status.progress is None else f", {run.status.progress:.1f} %"
         lines = [

@@ -194,12 +194,17 @@ def test_what_goes_wrong_is_a_warning(served: Served, command: list[str], why: s
 
 @pytest.mark.parametrize("signals", [1, 2], ids=["a drain waits for it", "a cancel ends it"])
 def test_a_client_that_stops(served: Served, tmp_path: Path, signals: int) -> None:
-    """A drain lets the command end; a second signal stops it, and the verdict is there in both cases."""
+    """A drain lets the command end, and a snapshot names it; a second signal stops it. The verdict is there anyway."""
     begun, end = tmp_path / "begun", tmp_path / "end"
     configure(served, "/bin/sh", "-c", f"touch {begun}; while ! [ -e {end} ]; do sleep 0.05; done; touch {end}.done")
     client = served.client.start()
     job_id = served.submit(BENIGN)
     until(begun.exists, "the command")
+    os.kill(client.pid, signal.SIGUSR1)
+    until(
+        lambda: any(f"job {job_id} has ended, and 'hook job_ended' runs" in line for line in served.client.log),
+        "a snapshot",
+    )
     for _ in range(signals):
         os.kill(client.pid, signal.SIGTERM)
         until(lambda: any("SIGTERM" in line for line in served.client.log), "the signal to be seen")
