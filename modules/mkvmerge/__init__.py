@@ -18,9 +18,9 @@ from modules import checks, context
 from modules import schema as task_schema
 from modules.base import location
 from modules.containers import contradiction
-from modules.mkvmerge.command import may_select, mkvmerge_command, shielded, source_files
+from modules.mkvmerge.command import may_select, mkvmerge_command, option_arguments, shielded, source_files
 from modules.mkvmerge.expect import attachment_names, expect_tracks, frames_of_pictures, used_shares, verify_output
-from modules.mkvmerge.known import option_problems, selection_problems, table
+from modules.mkvmerge.known import option_problems, refused_values, selection_problems, table
 from modules.mkvmerge.tracks import append_problems, has_words, joined, settled, track_problems
 from modules.mkvtoolnix import Media, MkvModule, argument, examine
 from modules.output import Output
@@ -142,12 +142,19 @@ class Mkvmerge(MkvModule):
         places = [("options", task)]
         places += [(f"sources[{index}].options", entry) for index, entry in enumerate(task["sources"])]
         places += [(f"tracks[{index}].options", entry) for index, entry in enumerate(task.get("tracks", []))]
+        given: dict[str, list[str]] = {}
         for where, entry in places:
             is_track = where.startswith("tracks")
-            yield from option_problems(where, entry.get("options", {}), of_track=is_track)
             for key, value in entry.get("options", {}).items():
+                found = list(option_problems(key, value, of_track=is_track))
+                yield from (f"{where}.{key}: {problem}" for problem in found)
                 if key in (_TRACK_FILES if is_track else _FILES) and isinstance(value, str):
                     yield from checks.source_problems(self, f"{where}.{key}", value)
+                elif not (found or key.startswith(("_", "attach-file")) or str(value).startswith("@")):
+                    track = int(entry.get("track", 0)) if is_track else None
+                    given[f"{where}.{key}"] = list(option_arguments({key: value}, track))
+        with contextlib.suppress(RunError):  # a missing program is told elsewhere
+            yield from refused_values(given)
         if not task.get("tracks") and not may_select(task):
             yield "tracks: none is listed, and no source has an option such as _copy-video-tracks: none would be muxed"
 

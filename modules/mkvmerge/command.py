@@ -41,16 +41,16 @@ def mkvmerge_command(
 
     `media` holds the contents of each source, `None` where they are not known; `attached` are more files to attach.
     """
-    argv = ["mkvmerge", "--gui-mode", "--output", argument(temporary), *_flags(task.get("options", {}))]
+    argv = ["mkvmerge", "--gui-mode", "--output", argument(temporary), *option_arguments(task.get("options", {}))]
     numbers: list[int] = []  # mkvmerge counts the files, and those that are appended among them
     count = 0
     for index, source in enumerate(task["sources"]):
         options = source.get("options", {})
         tracks = [entry for entry in task.get("tracks", []) if entry["source"] == index]
         own = [*_selection(options, [int(entry["track"]) for entry in tracks], media[index])]
-        own += _flags({key: value for key, value in options.items() if not key.startswith("_")})
+        own += option_arguments({key: value for key, value in options.items() if not key.startswith("_")})
         for entry in tracks:
-            own += _track_flags(entry)
+            own += option_arguments(entry.get("options", {}), int(entry["track"]))
         # In parentheses nothing is an option, and VTS_01_1.VOB does not bring VTS_01_2.VOB with it.
         argv += [*own, "(", argument(source["filename"]), ")"]
         for name in source.get("append", ()):
@@ -114,14 +114,15 @@ def _selection(options: Options, tracks: Sequence[int], media: Media | None) -> 
             yield f"--no-{name}"
 
 
-def _track_flags(entry: Mapping[str, Any]) -> Iterator[str]:
-    track, options = int(entry["track"]), entry.get("options", {})
-    return _flags({key: _for_track(track, key, value) for key, value in options.items()})
+def option_arguments(options: Options, track: int | None = None) -> Iterator[str]:
+    """The arguments that set options: of a track, if its number is given.
 
-
-def _flags(options: Options) -> Iterator[str]:
-    """The arguments that set options. One that is false is left out; one that is true or null has no value."""
-    for name, value in options.items():
+    One that is false is left out; one that is true or null has no value. The chapters come last, because mkvmerge
+    wants their language and the like before them.
+    """
+    if track is not None:
+        options = {key: _for_track(track, key, value) for key, value in options.items()}
+    for name, value in sorted(options.items(), key=lambda option: option[0] == "chapters"):
         if value is not False:
             yield f"--{name}"
             yield from [] if value is None or value is True else [to_argument(value)]

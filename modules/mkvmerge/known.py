@@ -5,7 +5,8 @@ mkvmerge takes the value of a flag, and an option that it does not know, for the
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from app.exceptions import RunError
 from ipc.words import suggestion
@@ -62,15 +63,11 @@ def _ask(name: str) -> str | None:
     return None if f"'--{name}' could not be opened" in said else VALUE if " lacks " in said else FLAG
 
 
-def option_problems(where: str, options: Options, *, of_track: bool = False) -> Iterator[str]:
-    """The problems of options. `where` is their path in the task's data."""
-    for key, value in options.items():
-        if not key.startswith("_"):
-            yield from (f"{where}.{key}: {problem}" for problem in _problems(key, value, of_track))
-
-
-def _problems(key: str, value: object, of_track: bool) -> Iterator[str]:
+def option_problems(key: str, value: object, *, of_track: bool = False) -> Iterator[str]:
+    """The problems of an option and the form of its value."""
     is_bare = value is None or value is True
+    if key.startswith("_"):
+        return
     if key in _REFUSED:
         if value is not False:
             yield _REFUSED[key]
@@ -87,6 +84,21 @@ def _problems(key: str, value: object, of_track: bool) -> Iterator[str]:
         yield f"expected a value: --{key} needs one"
     elif not is_bare and value is not False:
         yield from _unchecked(key.replace("colour", "color"), to_argument(value), of_track)
+
+
+def refused_values(given: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The values that mkvmerge refuses. `given` are the arguments for options, by their places in the task's data."""
+    if _refusal(list(chain(*given.values()))):
+        told = ((where, _refusal(argv)) for where, argv in given.items())
+        yield from (f"{where}: {said}" for where, said in told if said)
+
+
+def _refusal(argv: Sequence[str]) -> str:
+    """What mkvmerge says against arguments, which it reads before it opens a source that is not there."""
+    none = "/dev/null/none"
+    finished = tool.capture(["mkvmerge", "--gui-mode", "--output", none, *argv, "(", none, ")"], environment=LOCALE)
+    match = re.search("^#GUI#error (.*)", finished.stdout.decode(errors="replace"), re.MULTILINE)
+    return match[1] if match and none not in match[1] else ""
 
 
 def _unchecked(name: str, text: str, of_track: bool) -> Iterator[str]:

@@ -173,6 +173,10 @@ VALUES += [
     (handbrake(source_options={"stop_at": "10"}), "source_options.stop_at", "10"),
     (handbrake(picture_options={"colorspace": "bt2021"}), "picture_options.colorspace", "bt2021"),
     (mkvmerge(track={"aspect-ratio": "nope"}), "aspect-ratio", "nope"),
+    (mkvmerge(track={"language": "xyzzy", "track-name": "x"}), "tracks[0].options.language: ", "xyzzy"),
+    (mkvmerge(track={"sync": "nope", "default-track": "maybe"}), "options.sync: ", "options.default-track: "),
+    (mkvmerge(options={"timestamp-scale": "nope"}), "options.timestamp-scale: ", "a number"),
+    (mkvmerge(source("clip.mkv", **{"default-duration": "0:nope"})), "sources[0].options.default-duration", "nope"),
     (mkvmerge(track={"color-matrix-coefficients": 999}), "color-matrix-coefficients", "999"),
     (mkvmerge(source("clip.mkv", **{"aspect-ratio-factor": "0:nope"})), "aspect-ratio-factor", "nope"),
 ]

@@ -71,9 +71,9 @@ from tests.support.films import LEAD
             "'(' a.mkv ')' --track-order 0:0",
         ),
         (
-            listed(options={"cluster-length": 5.0, "title": ""}),
+            listed(options={"chapters": "c.txt", "chapter-language": "jpn", "cluster-length": 5.0, "title": ""}),
             [VIDEO],
-            f"--cluster-length 5 --title '' {NONE} '(' a.mkv ')'",
+            f"--chapter-language jpn --cluster-length 5 --title '' --chapters c.txt {NONE} '(' a.mkv ')'",
         ),
         (
             listed(tracks=[{"source": 0.0, "track": 2.0, "options": {"track-name": "--x"}}], options={"title": "-y"}),
