@@ -235,6 +235,8 @@ class Ffmpeg(WritingModule):
         """Options that ffmpeg does not know or would misread, and files that options write."""
         for where, place, options in places(task):
             yield from known.option_problems(where, options, place)
+            if "t" not in options and media.clock(options.get("to")) <= media.clock(options.get("ss")):
+                yield f"{where}.to: {options['to']} is not after ss {options['ss']}"
         yield from self._file_problems(task)
         overwrite = task.data.get("overwrite", False) or self.resumed
         for where, name, _ in written(task):

@@ -19,9 +19,11 @@ _UNWRITTEN = re.compile(r"Error writing trailer|Error closing file|No space left
 
 _IGNORED = re.compile(
     r"(?:\[\S+ @ 0x[0-9a-f]+\] )?((?:Error parsing option|Unknown option: |Invalid value for ).*"
-    r"|Codec AVOption .* has not been used for any stream|x265 \[warning\]: unable to parse .*)"
+    r"|Codec AVOption .* has not been used for any stream|x265 \[warning\]: unable to parse .*"
+    r"|Incompatible \w+ format .*|Too many bits .* clamping to max|VBV maxrate specified, but no bufsize, ignored"
+    r"|-t and -to cannot be used together.*)"
 )
-"""Warnings about a setting that no encoder has taken: those of ffmpeg, libx264, libx265 and libsvtav1."""
+"""Warnings about a setting that was not taken, or not as it was given: ffmpeg's and those of its encoders."""
 
 _NO_DEVICE = re.compile(
     r"Cannot load \S+\.so|(initializing|creating) an? (internal )?MFX session|Could not find a valid device"

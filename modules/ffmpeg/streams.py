@@ -102,6 +102,9 @@ def output_problems(task: EncodeTask) -> Iterator[tuple[str, bool]]:
         return
     dropped = {kind for name, kind in _DROPPED.items() if name in task.given}
     found = [each for _, each in task.chosen if each.get("codec_type") not in dropped]
+    given = (options.get("attach", []) for options in task.outputs)
+    attached = [name for value in given for name in (value if isinstance(value, list) else [value])]
+    found += [{"codec_type": "attachment"}] * len(attached)  # they come last
     yield from ((line, False) for line in _lost_options(task, found))
     for where, name in _addressed(task):
         if _PLAIN.fullmatch(name) and not select(found, name.lower()):

@@ -172,6 +172,8 @@ VALUES += [
     (handbrake(source_options={"start_at": {"seconds": 1}, "stop_at": {"frames": 20}}), "stop_at", "unit of start_at"),
     (handbrake(source_options={"stop_at": "10"}), "source_options.stop_at", "10"),
     (handbrake(picture_options={"colorspace": "bt2021"}), "picture_options.colorspace", "bt2021"),
+    (ffmpeg(input_options={"ss": "0:01", "to": 1}), "input_options.to: 1 is not after ss 0:01", ""),
+    (encode(ss="2", to="1.5"), "output_maps[0].options.to: 1.5 is not after ss 2", ""),
     (mkvmerge(track={"aspect-ratio": "nope"}), "aspect-ratio", "nope"),
     (mkvmerge(track={"language": "xyzzy", "track-name": "x"}), "tracks[0].options.language: ", "xyzzy"),
     (mkvmerge(track={"sync": "nope", "default-track": "maybe"}), "options.sync: ", "options.default-track: "),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cases.checks import Check, completes, refused, stopped, told
 from tests.cases.client import Client
-from tests.cases.tasks import AAC, COPY, ENCODE, Task, ffmpeg, handbrake, job, mkvmerge
+from tests.cases.tasks import AAC, COPY, ENCODE, Task, encode, ffmpeg, handbrake, job, mkvmerge
 
 pytestmark = pytest.mark.tools
 
@@ -86,6 +86,14 @@ STREAMS: dict[str, tuple[Task, Check]] = {
         ffmpeg(video=COPY, output_options={"metadata:s:a:5": "title=x"}),
         refused("output_options.metadata:s:a:5"),
     ),
+    "options of what is attached": (
+        ffmpeg(video=COPY, output_options={"attach": ["cover.png"], "metadata:s:t:0": "mimetype=image/png"}),
+        holds(SMALL, "video png"),
+    ),
+    "options of what is not attached": (
+        ffmpeg(video=COPY, output_options={"attach": "cover.png", "metadata:s:t:1": "mimetype=image/png"}),
+        refused("output_options.metadata:s:t:1"),
+    ),
     "no audio, said for the audio": (ffmpeg(maps=["v:0"], outs={"0": COPY, "a:0": {"an": True}}), holds(SMALL)),
     "a graph that takes the cover": (
         ffmpeg("cover1st.mp4", maps=["a:0"], outs={"0": COPY | {"filter_complex": "[0:v]hflip"}}),
@@ -113,6 +121,10 @@ STREAMS: dict[str, tuple[Task, Check]] = {
     # What encoders ignore.
     "crf of a copy": (ffmpeg(video=COPY | {"crf": 19}), completes("crf", "copied")),
     "x264-params that it does not know": (ffmpeg(video=ENCODE | {"x264-params": {"nope": 1}}), told("nope")),
+    "pix_fmt that x264 does not have": (encode(pix_fmt="yuv420p12le"), completes("yuv420p12le", "yuv420p10le")),
+    "maxrate without bufsize": (encode(maxrate="90k"), completes("VBV maxrate", "ignored")),
+    "a bit rate that aac does not have": (ffmpeg(audio=AAC | {"b": "2000k"}), completes("clamping")),
+    "t and to": (ffmpeg(input_options={"t": "1", "to": "1"}), completes("-t and -to")),
     "crf that x264 does not have": (ffmpeg(video=ENCODE | {"crf": "99"}), completes("crf", "99", "51")),
     "a quality that x264 does not have": (handbrake(video_options={"quality": 999}), completes("quality", "999", "51")),
     "encopts that HandBrake does not know": (handbrake(video_options={"encopts": {"nope": 1}}), told("nope")),
