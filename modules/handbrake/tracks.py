@@ -132,7 +132,7 @@ def lost_tracks(
 def other_bitrates(options: Options, log: TrackLog) -> Iterator[str]:
     """A line for each bit rate that was asked for and that the encoder does not have: HandBrakeCLI takes another."""
     for asked in numbers(options.get("ab", ""))[: len(log.bitrates)]:
-        if asked not in log.bitrates:
+        if asked and asked not in log.bitrates:  # 0 is the encoder's default
             yield f"ab: {asked} kbit/s were asked for, and the audio has {', '.join(map(str, log.bitrates))}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cases.checks import Check, completes, refused, stopped, told
+from tests.cases.checks import Check, Result, completes, refused, stopped, told
 from tests.cases.client import Client
 from tests.cases.tasks import AAC, COPY, ENCODE, Task, encode, ffmpeg, handbrake, job, mkvmerge
 
@@ -32,6 +32,11 @@ def picture(*expected: str) -> Check:
 
 def holds(*expected: str) -> Check:
     return completes(holds={"out.mkv": expected})
+
+
+def silent(result: Result) -> None:
+    completes()(result)
+    assert not result.warnings
 
 
 STREAMS: dict[str, tuple[Task, Check]] = {
@@ -118,6 +123,7 @@ STREAMS: dict[str, tuple[Task, Check]] = {
         completes("extension", changed=["o.mp4"]),
     ),
     "a bit rate that the encoder does not have": (handbrake(audio_options={"ab": 99999}), completes("99999", "256")),
+    "the encoder's own bit rate": (handbrake(audio_options={"ab": 0}), silent),
     # What encoders ignore.
     "crf of a copy": (ffmpeg(video=COPY | {"crf": 19}), completes("crf", "copied")),
     "x264-params that it does not know": (ffmpeg(video=ENCODE | {"x264-params": {"nope": 1}}), told("nope")),
