@@ -12,6 +12,7 @@ import io
 import json
 import os
 import resource
+import shlex
 import signal
 import sys
 import tempfile
@@ -134,8 +135,12 @@ class StepExecutor:
     def _execute(self, request: Step) -> Done:
         match request:
             case Step("plan"):
-                plan = getattr(self._module, "plan", list)
-                return Done(lines=tuple(map(to_text, plan())))
+                lines = [to_text(line) for line in getattr(self._module, "plan", list)()]
+                # The task's own directories are gone before anybody can paste the lines into a shell.
+                own = [os.environ.get(name, "") for name in ("TMPDIR", "SISYPHUS_JOB_DIR")]
+                used = [path for path in own if path and any(f"{path}/" in line for line in lines)]
+                made = [shlex.join(["mkdir", "-p", "--", *used])] if used else []
+                return Done(lines=(*made, *lines))
             case Step("inspect" | "probe"):
                 return Done(inspection=inspect(self._module, probe=request.step == "probe"))
             case Step("schema"):

@@ -171,6 +171,24 @@ def test_a_mapping_of_metadata(client: Client) -> None:
     assert streams(client.work / "out.mkv")[0] >= {"Part", "1:", "C:\\films", "=", "'x'"}
 
 
+def test_a_dry_run_in_a_shell(client: Client) -> None:
+    """The lines of a dry run can be pasted into a shell, also where they name files of the task's own directory."""
+    task = job(
+        ffmpeg(target="/dev/null", video=ENCODE | {"b": "90k", "pass": 1, "f": "null"}, overwrite=True),
+        ffmpeg(video=ENCODE | {"b": "90k", "pass": 2}),
+        mkvmerge("clip.mkv", target="o.mkv", options={"title": "@home"}),
+        mkvextract("clip.mkv", "new\nline"),
+    )
+    client.provide(task)
+    status, plan, error = client.call("run", "--dry-run", str(client.write(task)))
+
+    assert status == 0, error
+    client.shell(f"{{ {plan}\n}} >/dev/null 2>&1")
+    assert streams(client.work / "out.mkv")
+    assert tags_of(client.work / "o.mkv")["title"] == "@home"
+    assert (client.work / "new\nline").exists()
+
+
 def test_names_of_old(client: Client) -> None:
     """The field's other spellings of keys are accepted."""
     task = mkvmerge(
