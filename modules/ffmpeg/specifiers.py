@@ -61,6 +61,8 @@ def settled_maps(maps: Sequence[Mapping[str, Any]], sources: Sequence[Sequence[S
 def with_suffix(key: str, entry: Mapping[str, Any]) -> str:
     """An option's key with the specifier of its output map. What the key ends in already is not said twice."""
     name = specifier(entry)
+    if key in ("metadata:s", "map_metadata:s"):  # here, s is for streams of any type
+        return f"{key}:{name}"
     if f"{key}:".endswith(f":{name}:"):
         return key
     first, colon, rest = name.partition(":")

@@ -91,6 +91,10 @@ STREAMS: dict[str, tuple[Task, Check]] = {
         ffmpeg(video=COPY, output_options={"metadata:s:a:5": "title=x"}),
         refused("output_options.metadata:s:a:5"),
     ),
+    "metadata of subtitles": (
+        ffmpeg("subs.mkv", maps=["V", "s:0"], outs={"v": COPY, "s:0": COPY | {"metadata:s": "title=Text"}}),
+        holds(FILM, "subtitle Text"),
+    ),
     "options of what is attached": (
         ffmpeg(video=COPY, output_options={"attach": ["cover.png"], "metadata:s:t:0": "mimetype=image/png"}),
         holds(SMALL, "video png"),
