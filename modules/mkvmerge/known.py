@@ -88,7 +88,7 @@ def option_problems(key: str, value: object, *, of_track: bool = False) -> Itera
 
 def refused_values(given: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """The values that mkvmerge refuses. `given` are the arguments for options, by their places in the task's data."""
-    if _refusal(list(chain(*given.values()))):
+    if (argv := list(chain(*given.values()))) and _refusal(argv):
         told = ((where, _refusal(argv)) for where, argv in given.items())
         yield from (f"{where}: {said}" for where, said in told if said)
 
