@@ -1,9 +1,8 @@
 """Checks of a cleanup task before anything of its job runs."""
 
-import contextlib
 import os
 from collections import ChainMap, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from modules import context
 from modules.base import BaseModule, location
@@ -62,8 +61,6 @@ def _bad_sources(module: BaseModule, actions: Sequence[Action], done: int) -> It
         elif action.verb == "delete":
             if not here and (problem := wildcard_problem(action.source)):
                 yield f"{place}: {problem}"
-            if here and (held := _held(module, action.source, stands)):
-                yield f"{place}: {action.source}: holds {held}, and only an empty directory is deleted"
         elif not here:
             yield f"{where}: no such file"
         elif action.verb == "copy" and is_settled(module, action.source):
@@ -72,18 +69,6 @@ def _bad_sources(module: BaseModule, actions: Sequence[Action], done: int) -> It
             elif not os.access(action.source, os.R_OK):
                 yield f"{where}: cannot be read: permission denied"
         stands |= effect(action)
-
-
-def _held(module: BaseModule, name: str, stands: Mapping[str, bool]) -> str:
-    """The name of something that will be in a directory still, '' if that is not certain."""
-    name = bare(name)
-    if not is_settled(module, name) or not os.path.isdir(name) or os.path.islink(name):
-        return ""
-    with contextlib.suppress(OSError), os.scandir(name) as entries:
-        for entry in entries:
-            if is_settled(module, entry.path) and stands.get(location(entry.path), True):
-                return entry.name
-    return ""
 
 
 def _bad_replacements(module: BaseModule, actions: Sequence[Action], done: int) -> Iterator[str]:

@@ -75,20 +75,6 @@ def test_delete(slash: str, files: Path) -> None:
     assert module.sisyphus_context.status["progress"] == 100
 
 
-def test_delete_what_is_not_empty(files: Path) -> None:
-    """A directory is refused for what it holds, unless the actions before take all of that away."""
-    (files / "directory").mkdir()
-    for name in ("a", "b"):
-        (files / "directory" / name).touch()
-    gone = {"move": [transfer(files / "directory/a", files / "a")], "delete": [f"{files}/directory/b"]}
-
-    assert refusal({"delete": [f"{files}/directory/a", f"{files}/directory/"]}).endswith(
-        f"delete[1]: {files}/directory/: holds b, and only an empty directory is deleted"
-    )
-    carry_out(gone | {"delete": [*gone["delete"], f"{files}/directory"]})
-    assert names(files) == ["a"]
-
-
 @pytest.mark.parametrize("verb", ["delete", "copy", "move", "replace"])
 def test_nothing_to_do(verb: str, files: Path) -> None:
     """An empty list, as scripts write one, is done: the task is not skipped, for then the later ones would be, too."""
