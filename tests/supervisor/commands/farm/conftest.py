@@ -60,6 +60,11 @@ class Operator:
         """The state of a job."""
         return str(self.api("GET", f"/jobs/{job_id}/record").json()["state"])
 
+    def progress(self) -> list[tuple[str | None, float | None]]:
+        """The job and the progress of each worker's last heartbeat."""
+        beats = self.api("GET", "/workers").json()["workers"]
+        return [(beat.get("job_id"), beat.get("progress")) for beat in beats]
+
     def until_state(self, job_id: str, *states: str) -> None:
         """Wait until a job has one of these states."""
         until(lambda: self.state(job_id) in states, f"{job_id} to be {states}")
@@ -87,6 +92,7 @@ def held_job(operator: Operator, tmp_path: Path) -> Iterator[str]:
     held = Held(tmp_path, run="{'progress': 43.2, 'info': {'phase': 'encoding', 'speed': 1.5, 'eta_seconds': 3723}}")
     job_id = operator.post(held.job)
     held.await_running()
+    until(lambda: (job_id, 43.2) in operator.progress(), "a heartbeat that tells of it")
     yield job_id
     held.let_go()
     operator.until_state(job_id, "completed", "failed", "cancelled")
