@@ -109,7 +109,7 @@ class ForkServer:
         return self._selector.select(SCAN_INTERVAL if self._tasks or self._ended else None)
 
     def _import_ahead(self) -> None:
-        gc.enable()  # what imports leave is used again, half a megabyte; before, the supervisor waited
+        gc.enable()  # garbage of imports is half a megabyte; those of the start, which somebody waits for, leave theirs
         with contextlib.suppress(ImportError):  # a task that needs it tells
             importlib.import_module(self._ahead.pop(0))
         gc.disable()

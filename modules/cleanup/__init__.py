@@ -94,8 +94,7 @@ class Cleanup(WritingModule):
             self._save(number, action)
             self._carry_out(action)
             self._links += _moved_links([action])
-            is_amid_deletions = all(each.verb == "delete" for each in (action, *actions[number + 1 : number + 2]))
-            if not is_amid_deletions or number + 1 == len(actions):
+            if [each.verb for each in actions[number : number + 2]] != ["delete", "delete"]:
                 self._save(number + 1)  # it takes 10 ms; deletions do the same if all of them are done once more
             if not self._total:
                 self.report((number + 1) / len(actions) * 100)
