@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import os
 import resource
 import socket
 import subprocess
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +32,7 @@ and a margin. A zygote that does not report is stopped or stuck, and is replaced
 
 
 RETRY_INTERVAL = 0.1
-"""Seconds until what a lost zygote has left is looked for again."""
+"""Seconds until what a lost zygote has left is looked for again, and until an order is tried again."""
 
 MAX_MESSAGE = 1 << 16
 """Bytes in the largest message of the zygote."""
@@ -38,6 +40,8 @@ MAX_MESSAGE = 1 << 16
 
 IN_FLIGHT = 4096
 """Descriptors by which a task's hard limit of open files is below the client's."""
+
+TOO_MANY_IN_FLIGHT = "programs of this user have more descriptors on their way through sockets than it may have open"
 
 
 SO_PASSRIGHTS = 83
@@ -116,10 +120,6 @@ class Zygote:
             SpawnError: it could not be started.
             OSError: there are too few descriptors.
         """
-        if self._recovery:
-            await asyncio.shield(self._recovery)
-        if self._process is None:
-            self.start()
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             queue, their_queue = socket.socketpair()
@@ -145,14 +145,41 @@ class Zygote:
         await self.await_end(child)
 
     async def _fork(self, child: Child, descriptors: Sequence[int]) -> None:
-        self._children[child.number] = child
-        self._send(Spawn(child.number), descriptors)
+        await self._order(child, descriptors)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 child.pid = await asyncio.shield(child.spawned)
         except TimeoutError:
             self._lose("it did not answer")
             raise SpawnError(f"the zygote did not start a task process within {ANSWER_TIMEOUT:g} s") from None
+
+    async def _order(self, child: Child, descriptors: Sequence[int]) -> None:
+        """Order `child` from the zygote, which is started if there is none, once the kernel takes the descriptors.
+
+        It does not while programs of this user, whichever they are, have more of them on their way through sockets than
+        we may have open (ETOOMANYREFS, unix(7)). That says nothing of the zygote and of the tasks that it holds.
+        """
+        refused_at: float | None = None
+        while True:
+            if self._recovery:
+                await asyncio.shield(self._recovery)
+            if self._process is None:
+                self.start()
+            try:
+                self._channel.send_now(encode(Spawn(child.number)), descriptors)
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:
+                    self._lose(f"it takes no orders: {error.strerror}")
+                    raise SpawnError("the zygote was lost") from None
+                if refused_at is None:
+                    refused_at = time.monotonic()
+                    logger.warning("A task waits: {}", TOO_MANY_IN_FLIGHT)
+                if time.monotonic() - refused_at > ANSWER_TIMEOUT:
+                    raise SpawnError(TOO_MANY_IN_FLIGHT) from None
+            else:
+                self._children[child.number] = child
+                return
+            await asyncio.sleep(RETRY_INTERVAL)
 
     def terminate(self, child: Child) -> None:
         """Ask the task process to stop."""
