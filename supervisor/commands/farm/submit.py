@@ -77,15 +77,17 @@ def submit_command(
             done.append({"job_id": farm.post(body)})
         except SessionError as error:
             of = f"job {number + 1} of {len(bodies)}" if len(bodies) > 1 else "the job"
-            say(f"API server {farm.url} has not taken {of}: {error}", err=True)
+            say(f"API server {farm.url} has not confirmed {of}: {error}", err=True)
             if as_json:
                 print_json(done)
             return FAILED
         if not as_json:
             click.echo(done[-1]["job_id"])
-    statuses = [_wait(farm, job, as_json) for job in done] if wait else [COMPLETED]
-    if as_json:
-        print_json(done)
+    try:
+        statuses = [_wait(farm, job, as_json) for job in done] if wait else [COMPLETED]
+    finally:  # after an interrupt, too: the jobs are in the queue
+        if as_json:
+            print_json(done)
     return max(statuses, default=FAILED)
 
 

@@ -50,14 +50,14 @@ def test_url_and_proxy(operator: Operator) -> None:
 
 @pytest.mark.parametrize("body", ["{}", "[]", "null"])
 def test_other_answers(farm: Farm, operator: Operator, body: str) -> None:
-    """What answers with JSON and is no Sisyphus server has not taken the job, which is said in a sentence."""
+    """What answers with JSON and is no Sisyphus server has not confirmed the job, which is said in a sentence."""
     farm.misbehave("POST /queue", says(body))
 
     done = operator("submit", str(operator.write("job.json", GOOD)), API_URL=farm.url)
 
     assert (done.returncode, done.stdout) == (1, "")
-    words = "has not taken the job: the response to POST /queue is not that of a Sisyphus server: it has no job_id\n"
-    assert done.stderr == f"API server {farm.url} {words}"
+    words = "the response to POST /queue is not that of a Sisyphus server: it has no job_id"
+    assert done.stderr == f"API server {farm.url} has not confirmed the job: {words}\n"
 
 
 CANNOT = "it is not the one of `sisyphus-client serve`"

@@ -1,13 +1,16 @@
 """`submit`: jobs from files, directories and templates; all of them, or none."""
 
 import json
+import signal
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 
 from tests.supervisor.commands.farm.conftest import GOOD, Operator
 from tests.support.supervised import job
+from tests.support.waiting import until
 
 COPY = job(("cleanup", {"copy": [{"source": "{path}", "destination": "{dir}/{stem}.done"}]}), job_title="copy {stem}")
 
@@ -49,6 +52,26 @@ def test_template(operator: Operator, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / name).with_suffix(".done").exists() for name in names)
     assert {f"copy {Path(name).stem}" for name in names} <= set(done.stdout.splitlines())
+
+
+def test_ids_are_told_after_an_interrupt(operator: Operator) -> None:
+    """Whoever stops waiting still learns which jobs are in the queue."""
+    job = operator.write("waiting.json", GOOD | {"job_title": "for nobody"})
+    submit = operator.start("submit", "--json", "--wait", "--requires", "none has this", str(job), stdout=PIPE)
+    until(lambda: queued(operator), "the job to be in the queue")
+
+    submit.send_signal(signal.SIGINT)
+    told, _ = submit.communicate()
+
+    assert submit.returncode == 130
+    assert json.loads(told) == [{"job_id": job_id} for job_id in queued(operator)]
+    operator("cancel", *queued(operator))
+
+
+def queued(operator: Operator) -> list[str]:
+    """The ids of the jobs that wait for a worker that there is not."""
+    jobs = operator.api("GET", "/queue").json()["queue"]
+    return [each["job_id"] for each in jobs if each["job_title"] == "for nobody"]
 
 
 @pytest.mark.parametrize(
