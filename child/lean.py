@@ -5,33 +5,10 @@ libraries, OpenSSL among them, which each fork has to map. python-box wants PyYA
 A module that imports one of them gets the real one, and what is left to loguru and box imports it when it is used.
 """
 
-import importlib
 import sys
-from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
-from ipc.lean import without
-
-
-class _Later(ModuleType):
-    """A module that is imported when something of it is used."""
-
-    def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-def _import_with_later(package: str, wanted: str, **needed: Any) -> None:
-    """Import `package`, to which `wanted` comes later; `needed` is what it needs of that at once."""
-    if wanted in sys.modules or not find_spec(wanted):
-        return
-    sys.modules[wanted] = later = _Later(wanted)
-    vars(later).update(needed)
-    importlib.import_module(package)
-    if sys.modules.get(wanted) is later:
-        del sys.modules[wanted]
+from ipc.lean import import_with_later, without
 
 
 def _get_running_loop() -> Any:
@@ -45,7 +22,7 @@ class _YAMLError(Exception):
     """What `box.box_from_file` catches where a file of no known kind is no YAML."""
 
 
-_import_with_later("loguru", "asyncio", get_running_loop=_get_running_loop)
-_import_with_later("box", "yaml", YAMLError=_YAMLError)
+import_with_later("loguru", "asyncio", get_running_loop=_get_running_loop)
+import_with_later("box", "yaml", YAMLError=_YAMLError)
 with without("typing_extensions"):  # 5 ms, in vain from Python 3.11 on
     import msgspec  # noqa: F401

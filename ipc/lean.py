@@ -1,10 +1,13 @@
 """Imports of packages without parts that they can do without, and this program does."""
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -17,6 +20,28 @@ def without(*names: str) -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+class _Later(ModuleType):
+    """A module that is imported when something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def import_with_later(package: str, wanted: str, **needed: Any) -> None:
+    """Import `package`, to which `wanted` comes when it is used; `needed` is what it needs of that at once."""
+    later = None
+    if wanted not in sys.modules and find_spec(wanted):
+        sys.modules[wanted] = later = _Later(wanted)
+        vars(later).update(needed)
+    try:
+        importlib.import_module(package)
+    finally:
+        if later and sys.modules.get(wanted) is later:
+            del sys.modules[wanted]
 
 
 _OWN_HASHES = ("_md5", "_sha1", "_sha3", "_blake2")

@@ -2,6 +2,8 @@
 
 import base64
 import contextlib
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -106,3 +108,17 @@ def test_a_queue_of_any_size(farm: Farm, client: Client, order: str) -> None:
     client.start()
 
     assert not farm.await_verdict(farm.post(BENIGN)).failed
+
+
+def test_tables_of_international_names_come_when_there_is_one() -> None:
+    """No international host name is refused for want of them."""
+    script = """if True:
+        import sys
+        import supervisor.api, requests
+        assert "idna" not in sys.modules
+        print(requests.Request("GET", "http://b\u00fccher.example/").prepare().url)
+    """
+
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+
+    assert told == "http://xn--bcher-kva.example/\n"
