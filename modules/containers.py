@@ -47,7 +47,11 @@ def find_shortage(name: str) -> str | None:
         OSError: The file cannot be read.
     """
     size, stated = _sizes(name)
-    return f"is cut short: it has {size} bytes, and states {stated}" if size < stated else None
+    if size < stated:
+        return f"is cut short: it has {size} bytes, and states {stated}"
+    if broken := _broken_fragments(name):
+        return f"is damaged: at byte {broken} of {size} there is no box of an MP4 file: nothing after it can be read"
+    return None
 
 
 def is_whole(name: str) -> bool:
@@ -57,7 +61,7 @@ def is_whole(name: str) -> bool:
         OSError: The file cannot be read.
     """
     size, stated = _sizes(name)
-    return size >= stated > 0
+    return size >= stated > 0 and not _broken_fragments(name)
 
 
 def is_joined(name: str) -> bool:
@@ -146,6 +150,24 @@ def _end_of_asf(file: BinaryIO) -> int:
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
     """The offset at which the last box of an MP4 file that has media in it ends."""
     return max((end for kind, end in _boxes(file, size) if kind in _BOXES_WITH_MEDIA), default=0)
+
+
+def _broken_fragments(name: str) -> int:
+    """The offset in an MP4 file of fragments at which no box begins; 0 if there is none.
+
+    The fragments after it are lost without a word of ffmpeg. Zeroes up to the end are room that a recorder has left,
+    and what comes after the one mdat of a file without fragments is nothing of its media.
+    """
+    with open(name, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        boxes = list(_boxes(file, size)) if file.read(8)[4:] in {b"ftyp", b"styp"} else []
+        end = max((end for _, end in boxes), default=0)
+        if not any(kind == b"moof" for kind, _ in boxes) or end >= size:
+            return 0
+        file.seek(end)
+        is_last = file.read(4) == bytes(4) and file.read(4).isalnum()  # a box up to the file's end
+        file.seek(end)
+        return end if not is_last and any(chunk.strip(b"\0") for chunk in iter(lambda: file.read(1 << 20), b"")) else 0
 
 
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:

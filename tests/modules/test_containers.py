@@ -80,3 +80,33 @@ def test_joined(content: bytes, expected: bool, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
 
     assert is_joined(str(tmp_path / "a")) is expected
+
+
+def make_fragments(clip: Path, tmp_path: Path) -> bytes:
+    ffmpeg("-i", clip, "-c", "copy", "-movflags", "frag_keyframe+empty_moov", "-frag_duration", "200000",
+           tmp_path / "whole.mp4")  # fmt: skip
+    return (tmp_path / "whole.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["cut out", "zeroed"])
+def test_media_broken_fragments(damage: str, clip: Path, tmp_path: Path) -> None:
+    """A fragment that does not begin where the one before it ends is damage, wherever ffmpeg would stop."""
+    whole = make_fragments(clip, tmp_path)
+    at = whole.index(b"moof", whole.index(b"moof") + 4) - 4
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(whole[:at] + (b"" if damage == "cut out" else bytes(50)) + whole[at + 50 :])
+
+    assert f"is damaged: at byte {at} of " in str(find_shortage(str(broken)))
+    assert not is_whole(str(broken))
+
+
+def test_media_whole_fragments(clip: Path, tmp_path: Path) -> None:
+    """Fragments that follow each other are whole, with room that a recorder left after them, too."""
+    whole = make_fragments(clip, tmp_path)
+    recording = tmp_path / "recording.mp4"
+    recording.write_bytes(whole + bytes(99))
+    last = tmp_path / "last.mp4"  # a box of size 0 goes up to the file's end
+    last.write_bytes(whole + b"\0\0\0\0free and more")
+
+    assert is_whole(str(tmp_path / "whole.mp4"))
+    assert [find_shortage(str(name)) for name in (recording, last)] == [None, None]
