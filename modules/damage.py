@@ -6,7 +6,7 @@ nothing of a read error, nor of damage inside of a frame. So what they have read
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -127,6 +127,17 @@ class Reading:
             return f"{self.name}: the output has {frames} of its {self.frames} frames: it may be damaged"
         return None
 
+    def overlooked(self, known: Mapping[str, int]) -> Iterator[str]:
+        """Messages for a person about types of streams of which the file has more than `known` (video, subtitles)."""
+        streams = [each for each in self.found.get("streams", []) if not media.is_cover(each)]
+        for kind, count in known.items():
+            # A stream that is announced and never comes has no size, and no channels.
+            size = {"video": "width", "audio": "channels"}.get(kind, "index")
+            there = [each for each in streams if each.get("codec_type") == kind.removesuffix("s") and size in each]
+            if (lost := sum(each[size] > 0 or size == "index" for each in there) - count) > 0:
+                of = f"{count} of its {count + lost} {kind} streams"
+                yield f"{self.name}: mkvmerge reads {of}: the output lacks the rest"
+
     def _is_short(self) -> bool:
         whole = media.length_of(self.found)
         return whole is not None and self.seconds < whole - media.tolerance(whole)
@@ -166,10 +177,15 @@ def read_through(name: str) -> Reading | None:
     return reading
 
 
-def require_read(names: Iterable[str], held: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+def require_read(
+    names: Iterable[str],
+    held: Mapping[str, int] = MappingProxyType({}),
+    known: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+) -> list[str]:
     """Read files once more. Returns warnings about damage that they can be used with.
 
-    `held` are the frames of copies of the files' pictures, by the files' names.
+    `held` are the frames of copies of the files' pictures, `known` the numbers of their streams by type, as far as all
+    of that type are wanted; both by the files' names.
 
     Raises:
         RunError: A part of a file cannot be read.
@@ -181,4 +197,5 @@ def require_read(names: Iterable[str], held: Mapping[str, int] = MappingProxyTyp
                 raise RunError(message=loss)
             found += reading.warnings()
             found += filter(None, [reading.missing(held[name]) if name in held else None])
+            found += reading.overlooked(known.get(name, {}))
     return found

@@ -45,6 +45,10 @@ _PATIENCE = 600.0
 """Seconds for identifying a file. The disk may be busy with a mux of 50 GB."""
 
 
+_FOREIGN = {b"\x06\x0e\x2b\x34": "MXF", b"nut/multimedia": "NUT"}
+"""Beginnings of containers that mkvmerge takes for the bare stream of pictures that it finds in them: it would leave
+out the sound, and write what stands between the pictures as pictures."""
+
 _FLAGS = {
     "default_track": "default",
     "forced_track": "forced",
@@ -143,12 +147,14 @@ class MkvModule(WritingModule):
         self.report(info={"phase": "checking"})
         return finished.returncode == _WARNED
 
-    def _require_read(self, sources: Sequence[str], watch: Watch, held: Mapping[str, int]) -> None:
+    def _require_read(
+        self, sources: Sequence[str], watch: Watch, held: Mapping[str, int], known: Mapping[str, Mapping[str, int]]
+    ) -> None:
         """Check that the sources can be read to their ends and have not changed. Damage in them becomes warnings.
 
-        `held` is that of `modules.damage.require_read`.
+        `held` and `known` are those of `modules.damage.require_read`.
         """
-        for warning in require_read(sources, held):
+        for warning in require_read(sources, held, known):
             self.warn(warning)
         watch.require_unchanged()
 
@@ -185,6 +191,10 @@ def identify(name: str) -> Media:
     if not container.get("recognized") or not container.get("supported"):
         kind = f" ({container['type']})" if container.get("type") else ""
         raise RunError(message=f"is no media that mkvmerge can read{kind}")
+    with open(name, "rb") as file:
+        head = file.read(16)
+    if kinds := [kind for beginning, kind in _FOREIGN.items() if head.startswith(beginning)]:
+        raise RunError(message=f"is no media that mkvmerge can read ({kinds[0]})")
     properties = container.get("properties", {})
     return Media(
         container.get("type", ""),

@@ -121,7 +121,7 @@ class Mkvextract(MkvModule):
             argv = mkvextract_command(task["source"], wanted, _given(outputs, links))
             self._execute(argv, {argv[1]: media.duration} if _needs_all(wanted) else {})
             self._verify(wanted, outputs, media)
-            self._require_read([task["source"]] if _needs_all(wanted) else [], watch, {})
+            self._require_read([task["source"]] if _needs_all(wanted) else [], watch, {}, {})
             for each in outputs.values():
                 self.warn_of_loss(each.target)
                 each.commit()

@@ -21,7 +21,7 @@ from modules.containers import contradiction
 from modules.mkvmerge.command import may_select, mkvmerge_command, option_arguments, shielded, source_files
 from modules.mkvmerge.expect import attachment_names, expect_tracks, frames_of_pictures, used_shares, verify_output
 from modules.mkvmerge.known import option_problems, refused_values, selection_problems, table
-from modules.mkvmerge.tracks import append_problems, has_words, joined, settled, track_problems
+from modules.mkvmerge.tracks import append_problems, has_words, joined, known_tracks, settled, track_problems
 from modules.mkvtoolnix import Media, MkvModule, argument, examine
 from modules.output import Output
 from modules.selection import in_words
@@ -107,7 +107,8 @@ class Mkvmerge(MkvModule):
                 raise RunError(message="mkvmerge gave up at a warning, as abort-on-warnings tells it to")
             frames = verify_output(written.temporary, expected, attachment_names(task, attached))
             held = frames_of_pictures(task, media, frames)
-            self._require_read(list(dict.fromkeys(self.inputs())), watch, held)
+            counts = known_tracks(self.task.to_dict(), known)
+            self._require_read(list(dict.fromkeys(self.inputs())), watch, held, counts)
             self.warn_of_loss(written.target)
             written.commit()
 

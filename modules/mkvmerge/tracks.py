@@ -1,10 +1,11 @@
 """The tracks that a task takes: by their numbers, or in words as `modules.selection` understands them."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from modules.mkvmerge.command import copies_all
+from modules.mkvmerge.command import SELECTING, TYPES, copies_all, option_names
 from modules.mkvtoolnix import Media, Track
 from modules.selection import Description, Words, choose, in_words, is_in_words, list_known
 
@@ -75,6 +76,22 @@ def joined(known: Mapping[int, Sequence[Media]]) -> dict[int, Media]:
             tracks.append(replace(track, bytes=_sum(counts), span=_sum(spans)))
         durations = [each.duration for each in (first, *parts)]
         found[index] = replace(first, tracks=tuple(tracks), duration=_sum(durations))
+    return found
+
+
+def known_tracks(task: Mapping[str, Any], known: Mapping[int, Sequence[Media]]) -> dict[str, Counter[str]]:
+    """The number of tracks that mkvmerge finds in each file, by its name and their type: only of those types of which
+    the task wants all. `known` holds the contents of each source's files."""
+    found: dict[str, Counter[str]] = {}
+    for index, source in enumerate(task["sources"]):
+        kinds = {kind for kind in TYPES if copies_all(source.get("options", {}), kind)}
+        for entry in task.get("tracks", []):
+            if entry["source"] == index and entry.keys() <= {"source", "track_type", "options", "optional"}:
+                kinds.add(entry["track_type"])
+        if not option_names(task, index) & SELECTING:
+            for name, media in zip([source["filename"], *source.get("append", ())], known[index], strict=True):
+                counted = Counter(track.type for track in media.tracks)
+                found[name] = Counter({kind: counted[kind] for kind in kinds})
     return found
 
 
