@@ -59,6 +59,23 @@ def test_the_source_distribution_makes_the_same_wheel(built: tuple[Path, Path], 
     assert contents(build(checkout, tmp_path / "dist")[0]) == contents(wheel)
 
 
+def test_nothing_else_of_a_checkout_is_packed(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """The source distribution has the project, and no films, jobs and environments that lie beside it."""
+    with tarfile.open(built[1]) as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(tmp_path)
+        packed = set(archive.getnames())
+    (checkout,) = tmp_path.iterdir()
+    for name in ("JOB.json", "done/film.mkv", "sisyphus/bin/python"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+
+    with tarfile.open(build(checkout, tmp_path / "dist")[1]) as archive:
+        assert set(archive.getnames()) == packed
+    project = (".ci/run", "README.md", "requirements-dev.lock", "scripts/run", "tests/conftest.py")
+    assert {f"{checkout.name}/{name}" for name in project} <= packed
+
+
 def test_licences() -> None:
     """The page of licences has every package that is installed with the client, with the licence of its metadata."""
     page = (ROOT / "docs/licences.md").read_text()
