@@ -45,6 +45,8 @@ class ClientError(Exception):
         exit_status: int | None = None,
         signal: str | None = None,
     ) -> None:
+        if isinstance(problems, str):  # else each letter would be one
+            problems = (problems,)
         message = message or _joined(problems)
         super().__init__(message)
         self.message = message

@@ -5,7 +5,7 @@ import importlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from loguru import logger
@@ -16,7 +16,7 @@ from app.exceptions import ClientError
 from child.text import to_text
 from ipc.messages import Encoder, Inspection, Start, Tool
 from modules import context
-from modules.base import BaseModule, location
+from modules.base import BaseModule, listed, location
 
 
 class UnusableError(Exception):
@@ -75,7 +75,7 @@ def inspect(kind: Any, *, probe: bool) -> Inspection:
     encoders = kind.probe_encoders() if probe and issubclass(kind, BaseModule) else ()
     return Inspection(
         to_text(file),
-        tuple(_find_tool(to_text(name)) for name in tools),
+        tuple(_find_tool(to_text(name)) for name in listed(tools)),
         tuple(Encoder(to_text(name), to_text(problem)) for name, problem in encoders),
     )
 
@@ -94,7 +94,8 @@ def declared_paths(module: Any, method: str) -> tuple[bytes, ...]:
     The guide promises no such method, and the task's data is not validated yet.
     """
     try:
-        names = [name for name in getattr(module, method)() if isinstance(name, str)]
+        told: Iterable[object] = listed(getattr(module, method)())
+        names = [name for name in told if isinstance(name, str)]
     except Exception as error:  # noqa: BLE001 - data that validate has not seen yet may be anything
         logger.debug("{}() of the module failed: {}: {}", method, type(error).__name__, to_text(error))
         return ()

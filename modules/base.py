@@ -98,10 +98,10 @@ class BaseModule:
         if self.schema is None and not type(self).tools:
             logger.info("No validation actions, skipping")
         found = [] if self.schema is None else task_schema.problems(self.task.to_dict(), self.schema)
-        found += [problem for name in type(self).tools if (problem := tool.missing(name))]
+        found += [problem for name in listed(type(self).tools) if (problem := tool.missing(name))]
         is_sound = not found
         try:
-            found.extend(self.find_problems())  # keeps the problems that it finds before it raises
+            found.extend(listed(self.find_problems()))  # keeps the problems that it finds before it raises
         except Exception as error:
             if is_sound:
                 raise
@@ -287,6 +287,11 @@ class BaseModule:
 
 def _name_of(module: BaseModule) -> str:
     return module.sisyphus_context.module or type(module).__name__.lower()
+
+
+def listed(value: Iterable[str]) -> Iterable[str]:
+    """A text in the place of a list stands for itself: `("ffmpeg")` is no tuple, and each letter would count."""
+    return (value,) if isinstance(value, str) else value
 
 
 def location(path: str) -> str:

@@ -324,6 +324,8 @@ class Capture(_Program):
 
 
 def _start(argv: Sequence[str], more: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+    if isinstance(argv, str):  # whose first letter would be a program that is not installed
+        raise TypeError(f"a tool takes a list of arguments, such as {argv.split()}, and not a text: {argv!r}")
     pipe = subprocess.PIPE
     # Colours would be escape codes in the messages: ffmpeg, and HandBrakeCLI with its libraries.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AV_LOG_FORCE_")}

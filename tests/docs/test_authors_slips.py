@@ -1,0 +1,63 @@
+"""Slips of authors of modules: what the record says of each leads to it."""
+
+from pathlib import Path
+
+import pytest
+
+from app.testing import ModuleTester
+
+pytest_plugins = ["app.testing"]
+
+HEAD = """
+from app.exceptions import RunError
+from modules import tool
+from modules.base import BaseModule
+
+
+class Slip(BaseModule):
+    def run(self):
+        """
+
+
+@pytest.fixture
+def run(sisyphus: ModuleTester, tmp_path: Path) -> "Runner":
+    return Runner(sisyphus, tmp_path)
+
+
+class Runner:
+    def __init__(self, sisyphus: ModuleTester, place: Path) -> None:
+        self.sisyphus, self.place = sisyphus, place
+        sisyphus.enable("slip", "modules.slip.Slip", paths=[place])
+
+    def __call__(self, code: str, *others: str) -> dict[str, object]:
+        """The record of a task whose `run` is the first line of code; each other one is a member of its class."""
+        (self.place / "slip.py").write_text("\n    ".join([HEAD + code, *others]) + "\n")
+        record: dict[str, object] = self.sisyphus.run(("slip", {"path": "made"}))
+        return record
+
+
+@pytest.mark.parametrize("member", ["def find_problems(self): return 'all of it'", "tools = ('no-such-tool')"])
+def test_a_text_for_a_list_of_one(run: Runner, member: str) -> None:
+    """A text in the place of a list, as a tuple without its comma is, is no list of letters."""
+    record = run("pass", member)
+
+    message = "all of it" if "def" in member else "no-such-tool is not installed, or not on PATH (install no-such-tool)"
+    assert record["message"] == f"Could not validate task data: {message}"
+
+
+def test_a_text_for_a_list_of_problems_and_files(run: Runner) -> None:
+    """The same of an error's problems, and of the files that a module tells: the record has the file."""
+    record = run("open(self.task.path, 'w').close()", "def outputs(self): return self.task.path")
+    failed = run("raise RunError(problems='all of it')")
+
+    (task,) = record["tasks"]  # type: ignore[misc]
+    assert [output["path"] for output in task["outputs"]] == [str(run.sisyphus.directory / "made")]
+    assert failed["message"] == "Failed to run task: all of it"
+
+
+def test_a_shells_line_for_a_list_of_arguments(run: Runner) -> None:
+    """It is told as the module's mistake: as a program of one letter that is missing, the job went to other workers."""
+    record = run("tool.run('ls -l').check()")
+
+    assert record["error"]["reason"] == "exception"  # type: ignore[index]
+    assert "takes a list of arguments, such as ['ls', '-l']" in str(record["message"])
