@@ -16,6 +16,8 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from typing import Any
 
@@ -41,6 +43,9 @@ _decode = json.JSONDecoder().raw_decode
 
 _BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 """Files that hold back what is written to them."""
+
+THREADS_TIME = 0.5
+"""Seconds in which the module's threads may end after its last step, such as those of a pool that it no longer has."""
 
 
 class StepExecutor:
@@ -161,7 +166,10 @@ class StepExecutor:
             _require_done(request.step, getattr(self._module, request.step)())
         if request.step == "validate":
             roots.refuse_outside(self._module)
-        return Done(*self._take_told(), skipped=skipped)
+        warnings, results = self._take_told()
+        if request.step == "cleanup":
+            warnings += _tell_of_threads()
+        return Done(warnings, results, skipped=skipped)
 
     def _run(self) -> str:
         """Return the reason why the module skips its task; empty if it did its work."""
@@ -197,6 +205,18 @@ def _require_done(step: str, returned: object) -> None:
         raise TypeError(
             f"{step} of the module returned a {kind}, of which nothing has run: write it without yield and async"
         )
+
+
+def _tell_of_threads() -> tuple[str, ...]:
+    """A warning if threads of the module are alive after the last step: an interpreter would wait for them at its end,
+    and nothing does here."""
+    deadline = time.monotonic() + THREADS_TIME
+    left = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+    for thread in left:
+        thread.join(max(deadline - time.monotonic(), 0))
+    if not (alive := sum(thread.is_alive() for thread in left)):
+        return ()
+    return (f"{alive} of its threads were still alive after it and were ended: run must wait for them",)
 
 
 def _explain_client_error(error: ClientError) -> Cause:

@@ -9,6 +9,10 @@ from app.testing import ModuleTester
 pytest_plugins = ["app.testing"]
 
 HEAD = """
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 from app.exceptions import RunError
 from modules import tool
 from modules.base import BaseModule
@@ -61,3 +65,15 @@ def test_a_shells_line_for_a_list_of_arguments(run: Runner) -> None:
 
     assert record["error"]["reason"] == "exception"  # type: ignore[index]
     assert "takes a list of arguments, such as ['ls', '-l']" in str(record["message"])
+
+
+def test_threads_that_nobody_waits_for(run: Runner) -> None:
+    """A completed task has a warning if threads of it were still at work, and none if they had all done theirs."""
+    record = run("threading.Thread(target=time.sleep, args=(1000,)).start()")
+    daemon = "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()"
+    pool = run(f"{daemon}; ThreadPoolExecutor(2).submit(int).result()")
+
+    (task,), (pooled,) = record["tasks"], pool["tasks"]  # type: ignore[misc]
+    assert task["result"] == pooled["result"] == "completed"
+    assert "1 of its threads were still alive after it and were ended" in task["warnings"][0]
+    assert "warnings" not in pooled

@@ -57,7 +57,8 @@ def test_prints_and_warnings_are_the_tasks_own(supervised: Supervised) -> None:
         )
     )
 
-    assert verdict.tasks[0].warnings == ["odd"]
+    threads = "1 of its threads were still alive after it and were ended: run must wait for them"
+    assert verdict.tasks[0].warnings == ["odd", threads]
     (warning,) = verdict.tasks[1].warnings  # of the shell, and of its sleep if it had got to it
     assert re.fullmatch(r"[12] of its processes were still alive after it and were killed", warning)
 
