@@ -5,6 +5,7 @@ states are exact, whatever options do to the timing. Streams without sizes (MPEG
 """
 
 import os
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -24,6 +25,7 @@ _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # ASF specification, 3.2
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _BOXES_WITH_MEDIA = {b"mdat", b"moof", b"moov"}
+_FRAGMENT = re.compile(b"mfhd|tfhd|trun|mdat")  # what is left of a fragment whose beginning is gone
 _RIFF_SLACK = 4096
 """Bytes that a whole RIFF file may lack: some writers count the header twice, or a pad byte that they do not write."""
 
@@ -153,10 +155,10 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
 
 
 def _broken_fragments(name: str) -> int:
-    """The offset in an MP4 file of fragments at which no box begins; 0 if there is none.
+    """The offset in an MP4 file of fragments at which no box begins, though some follow; 0 if there is none.
 
-    The fragments after it are lost without a word of ffmpeg. Zeroes up to the end are room that a recorder has left,
-    and what comes after the one mdat of a file without fragments is nothing of its media.
+    The fragments after it are lost without a word of ffmpeg. Room that a recorder has left, and whatever else is no
+    part of a fragment, is no loss; nor is what comes after the one mdat of a file without fragments.
     """
     with open(name, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -165,9 +167,14 @@ def _broken_fragments(name: str) -> int:
         if not any(kind == b"moof" for kind, _ in boxes) or end >= size:
             return 0
         file.seek(end)
-        is_last = file.read(4) == bytes(4) and file.read(4).isalnum()  # a box up to the file's end
-        file.seek(end)
-        return end if not is_last and any(chunk.strip(b"\0") for chunk in iter(lambda: file.read(1 << 20), b"")) else 0
+        rest = file.read(8)
+        if rest[:4] == bytes(4) and rest[4:].isalnum():  # a box up to the file's end
+            return 0
+        while not _FRAGMENT.search(rest):
+            if not (more := file.read(1 << 20)):
+                return 0
+            rest = rest[-3:] + more
+        return end
 
 
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
