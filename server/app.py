@@ -77,8 +77,8 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_defect)
 
 
-async def _to_page() -> Response:
-    return RedirectResponse("/doc/", 308)
+async def _to_page(request: Request) -> Response:
+    return RedirectResponse(f"{request.scope['root_path']}/doc/", 308)
 
 
 async def _on_refusal(request: Request, error: Exception) -> Response:

@@ -103,6 +103,8 @@ def test_behind_a_proxy_links_have_its_path(tmp_path: Path) -> None:
     with serving(tmp_path / "jobs.db", root_path="/sisyphus") as api:
         page = api("GET", "/doc/").text
         schema = api("GET", "/doc/openapi.json").json()
+        to_page = api("GET", "/doc", allow_redirects=False).headers["location"]
 
     assert "/sisyphus/doc/openapi.json" in page
     assert schema["servers"] == [{"url": "/sisyphus"}]
+    assert to_page == "/sisyphus/doc/"
