@@ -73,7 +73,8 @@ class QueuedJob(msgspec.Struct):
 
 
 class _QueueResponse(msgspec.Struct):
-    queue: list[QueuedJob] | None = None
+    queue: list[QueuedJob | None] | None = None
+    """Null stands for a job whose id is queued and which is not stored: not yet, or not any more."""
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -172,7 +173,8 @@ class Session:
 
     async def queued(self) -> list[QueuedJob]:
         """Return the jobs in the queue. The cost grows with the queue."""
-        return (await self._call("GET", "/queue", _reader_of(_QueueResponse))).queue or []
+        queue = (await self._call("GET", "/queue", _reader_of(_QueueResponse))).queue or []
+        return [job for job in queue if job]
 
     async def queue_disabled(self) -> bool:
         """Return whether the operator has disabled the queue."""

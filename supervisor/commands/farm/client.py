@@ -180,7 +180,7 @@ class FarmClient:
         return self._all("/queue", "queue")
 
     def _all(self, path: str, key: str) -> list[dict[str, Any]]:
-        return self.get(path)[key] or []  # sisyphus-server 1.3.3 has null for none
+        return [each for each in self.get(path)[key] or () if each]  # sisyphus-server 1.3.3 has null for none
 
     def posted_again(self, job_id: str) -> str | None:
         """Return the new id of a job that a worker has handed back, if it did: its first task names the old one."""
