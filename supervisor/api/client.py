@@ -154,7 +154,7 @@ class Session:
 
     async def poll(self) -> PolledJob | None:
         """Take a job from the queue; `None` if the queue is empty. If this fails, the server may have given a job."""
-        return await self._call("GET", "/queue/poll", _read_polled_job, accept=(404,), idempotent=False)
+        return await self._call("GET", "/queue/poll", _read_polled_job, or_missing=True, idempotent=False)
 
     async def wait_for_job(self, request: Request, given_up: "asyncio.Future[None]") -> PolledJob | None:
         """Take a job as soon as there is one; `None` if none came in the time, or `given_up` is done before.
@@ -164,7 +164,7 @@ class Session:
         """
         path, wait = request.path, request.wait
         return await self._call(
-            "GET", path, _read_polled_job, accept=(404,), idempotent=False, wait=wait, given_up=given_up
+            "GET", path, _read_polled_job, or_missing=True, idempotent=False, wait=wait, given_up=given_up
         )
 
     async def post(self, job: Mapping[str, Any]) -> str:
@@ -184,11 +184,11 @@ class Session:
 
     async def job(self, job_id: str) -> Response | None:
         """Return a job that is queued or running; `None` for one that is completed, deleted or unknown."""
-        return await self._call("GET", f"/jobs/{quote_part(job_id)}", _read_found, accept=(404,))
+        return await self._call("GET", f"/jobs/{quote_part(job_id)}", _read_found, or_missing=True)
 
     async def delete(self, job_id: str) -> None:
         """Delete a job and its record, if the server has it."""
-        await self._call("DELETE", f"/jobs/{quote_part(job_id)}", _read_nothing, accept=(404,))
+        await self._call("DELETE", f"/jobs/{quote_part(job_id)}", _read_nothing, or_missing=True)
 
     async def complete(self, job_id: str, verdict: Mapping[str, Any]) -> None:
         """Report how a job ended. If this fails, `job` tells whether the server has recorded the verdict.
@@ -201,7 +201,7 @@ class Session:
     async def put_log(self, job_id: str, log: bytes) -> None:
         """Store the log of a job, if the server still has that job. Failures are not logged."""
         path, headers = f"/jobs/{quote_part(job_id)}/log", {"Content-Type": "text/plain; charset=utf-8"}
-        await self._call("PUT", path, _read_nothing, log, accept=(404,), headers=headers, log=False)
+        await self._call("PUT", path, _read_nothing, log, or_missing=True, headers=headers, log=False)
 
     # --- workers ---
 
@@ -214,7 +214,7 @@ class Session:
 
     async def worker_disabled(self, worker_id: str) -> bool:
         """Return whether the operator has disabled this worker. A worker that the server does not know is enabled."""
-        return await self._call("GET", f"/workers/{quote_part(worker_id)}", _read_disabled, accept=(404,))
+        return await self._call("GET", f"/workers/{quote_part(worker_id)}", _read_disabled, or_missing=True)
 
     async def configuration(self) -> Configuration:
         """Ask what a worker must know of the server; from now on, what it offers is used."""
@@ -246,7 +246,7 @@ class Session:
         read: Callable[[Response], _T],
         body: Mapping[str, Any] | bytes | None = None,
         *,
-        accept: tuple[int, ...] = (),
+        or_missing: bool = False,
         idempotent: bool = True,
         log: bool = True,
         headers: Mapping[str, str] | None = None,
@@ -254,10 +254,10 @@ class Session:
         wait: float = 0.0,
         given_up: "asyncio.Future[None] | None" = None,
     ) -> _T:
-        """Make a call; returns what `read` makes of a response with a 2xx status or one of `accept`."""
+        """Make a call; returns what `read` makes of a response with a 2xx status, or with `or_missing` of a 404."""
 
         def read_success(response: Response) -> _T:
-            if response.status // 100 != 2 and response.status not in accept:
+            if response.status // 100 != 2 and not (or_missing and response.is_missing):
                 raise SessionError(describe_refusal(response), response.status, response.body)
             return read(response)
 
@@ -311,7 +311,8 @@ def _read_whole(response: Response) -> Response:
 
 
 def _read_nothing(response: Response) -> None:
-    del response
+    if response.body:
+        response.json()  # or it is a page of a proxy, and the server has not heard of the call
 
 
 def _read_orders(response: Response) -> WorkerOrders | None:
@@ -336,7 +337,11 @@ def _read_queue_disabled(response: Response) -> bool:
 
 
 def _read_found(response: Response) -> Response | None:
-    return response if response.status == requests.codes.ok else None
+    if response.is_missing:
+        return None
+    if not response.body.lstrip().startswith(b"{"):
+        raise SessionError(f"{NOT_JSON} of a job", response.status)
+    return response
 
 
 def _read_polled_job(response: Response) -> PolledJob | None:
@@ -362,5 +367,6 @@ def describe_refusal(response: Response) -> str:
     hint = {
         requests.codes.unauthorized: "set API_TOKEN, to the one of the server",
         requests.codes.forbidden: "API_TOKEN is not the right one",
+        requests.codes.not_found: "" if response.is_missing else "no Sisyphus server is there; look at API_URL",
     }.get(response.status, "API_URL redirects; set it to the final address" if response.status // 100 == 3 else "")
     return ": ".join(filter(None, (f"status {response.status}{response.through}", words.rstrip("."), hint)))

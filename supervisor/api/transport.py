@@ -63,6 +63,11 @@ class Response(msgspec.Struct, frozen=True):
     through: str = ""
     """Words about the proxy that it came through, if it did."""
 
+    @property
+    def is_missing(self) -> bool:
+        """The server has no such thing: its 404 is `null`, or ours. That of a proxy, which may have lost it, is not."""
+        return self.status == requests.codes.not_found and (self.from_embedded_server or self.body.strip() == b"null")
+
     def json(self) -> Any:
         """Decode the body.
 

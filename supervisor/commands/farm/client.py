@@ -73,7 +73,10 @@ class FarmClient:
         self._session.close()
 
     def call(self, method: str, path: str, body: Any = None, accept: tuple[int, ...] = (), **query: Any) -> Response:
-        """Make a call; returns a response with a 2xx status or one of `accept`. A query's `None` is left out."""
+        """Make a call; returns a response with a 2xx status or one of `accept`. A query's `None` is left out.
+
+        A 404 that a proxy gives for the server is none.
+        """
         try:
             answer = self._session.request(
                 method,
@@ -85,8 +88,10 @@ class FarmClient:
             )
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise SessionError(reason(error)) from error
-        response = Response(answer.status_code, answer.content, SERVER_HEADER in answer.headers)
-        if answer.status_code // 100 != 2 and answer.status_code not in accept:
+        is_ours = SERVER_HEADER in answer.headers
+        response = Response(answer.status_code, answer.content, is_ours)
+        is_accepted = answer.status_code in accept and (response.is_missing or answer.status_code != 404)
+        if answer.status_code // 100 != 2 and not is_accepted:
             raise SessionError(describe_refusal(response), response.status, response.body)
         return response
 
@@ -100,17 +105,15 @@ class FarmClient:
 
     def find(self, path: str) -> dict[str, Any] | None:
         """Return the JSON object at a path; `None` where there is nothing (404)."""
-        try:
-            return self.get(path)
-        except SessionError as error:
-            if error.status != requests.codes.not_found:
-                raise
-        return None
+        document = self.ask("GET", path, accept=(404,))
+        return document if document.is_done else None
 
     @functools.cached_property
     def is_ours(self) -> bool:
         """Whether the server is this project's own."""
-        return self.call("GET", "/status/health", accept=(404,)).from_embedded_server
+        response = self.call("GET", "/status/health")
+        response.json()  # or it is a page of a proxy, which tells nothing of the server
+        return response.from_embedded_server
 
     def need_ours(self, what: str) -> None:
         """Refuse what another server than ours cannot do."""
