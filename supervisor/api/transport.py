@@ -22,12 +22,13 @@ import msgspec
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
-from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
+from requests.utils import get_auth_from_url, get_environ_proxies, prepend_scheme_if_needed, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
 
-from app.config import VERSION, Settings, shown_url
+from app.config import VERSION, ConfigError, Settings, shown_url
 from app.formats import SERVER_HEADER, refuse_constant
 from ipc.threads import Threads
 from supervisor.api.errors import SessionError, is_dropped, reason
@@ -136,7 +137,7 @@ class Transport:
         self._url = shown_url(settings.api_url)
         self._threads = Threads(THREADS + THREADS_PER_SLOT * settings.worker_slots, "session", THREADS)
         self._current = threading.local()  # `call`: the call that the thread performs
-        self._proxy = proxy_for(self._url)
+        self._through = through_proxy(self._url)
         self._session = make_session(settings)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _Adapter(self._current))
@@ -176,11 +177,8 @@ class Transport:
         try:
             response = self._send_again_if_dropped(call)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            raise SessionError(reason(error) + self._through(), 0, bytes(call.received)) from error
+            raise SessionError(reason(error) + self._through, 0, bytes(call.received)) from error
         return read(response)  # here and not in the loop: decoding a long queue takes a while
-
-    def _through(self) -> str:
-        return f" (through the proxy {shown_url(self._proxy)})" if self._proxy else ""
 
     def _send_again_if_dropped(self, call: Call) -> Response:
         try:
@@ -211,7 +209,7 @@ class Transport:
                 bytes(call.received),
                 SERVER_HEADER in response.headers,
                 call.is_shortened,
-                self._through(),
+                self._through,
             )
 
 
@@ -266,18 +264,42 @@ class _Adapter(HTTPAdapter):
 
 
 def proxy_for(url: str) -> str:
-    """The proxy that the environment names for a server; empty for none. A loopback address has none."""
+    """The proxy that the environment names for a server; empty for none. A loopback address has none.
+
+    Raises:
+        ConfigError: what it names is no address; with that, each call would fail, some without a word.
+    """
     host = urlsplit(url).hostname or ""
     with contextlib.suppress(ValueError):
         if host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback:
             return ""
-    return select_proxy(url, get_environ_proxies(url)) or ""
+    proxy = select_proxy(url, get_environ_proxies(url)) or ""
+    if proxy and not _is_address(proxy):
+        names = f"{urlsplit(url).scheme.upper()}_PROXY or ALL_PROXY"
+        raise ConfigError(f"{names}: what it holds is not the address of a proxy (such as http://proxy:3128)")
+    return proxy
+
+
+def _is_address(proxy: str) -> bool:
+    try:
+        shown_url(proxy)
+        found = parse_url(prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError):  # requests 2.34 raises that one where a host is missing
+        return False
+    return bool(found.host) and (found.scheme in ("http", "https") or str(found.scheme).startswith("socks"))
+
+
+def through_proxy(url: str) -> str:
+    """Name the proxy for a server, without its password, for the end of a message; empty if there is none."""
+    proxy = proxy_for(url)
+    return f" (through the proxy {shown_url(proxy).rpartition('@')[2]})" if proxy else ""
 
 
 def make_session(settings: Settings) -> requests.Session:
     """Return a session for the server at `settings.api_url`, with the token, or else that address's name and password.
 
     The environment is read now, and not at each call: its proxy, unless the server is exempt, and its certificates.
+    Raises `ConfigError` if that proxy is none.
     """
     session = requests.Session()
     found = session.merge_environment_settings(settings.api_url, {}, None, None, None)

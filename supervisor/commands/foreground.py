@@ -17,8 +17,8 @@ import msgspec
 import setproctitle
 from loguru import logger
 
-from app.config import Client, Settings
-from ipc.messages import Cause
+from app.config import Client, ConfigError, Settings
+from ipc.messages import Cause, Data, Get, Put
 from supervisor.commands import COMPLETED, FAILED, WRONG, display
 from supervisor.commands.logs import STDERR, logging_to_stderr
 from supervisor.commands.progress import Lines
@@ -57,7 +57,13 @@ def lazy_exchange(settings: Settings) -> Iterator[ServerExchange]:
 
             return stack.enter_context(contextlib.closing(Session(settings))).exchange
 
-        yield lambda request: with_session()(request)
+        async def exchange(request: Get | Put) -> Data:
+            try:
+                return await with_session()(request)
+            except ConfigError as error:  # of the proxy: most jobs need none
+                return Data(0, error=str(error))
+
+        yield exchange
 
 
 @contextlib.contextmanager

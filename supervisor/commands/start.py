@@ -10,7 +10,7 @@ import msgspec
 import setproctitle
 from loguru import logger
 
-from app.config import Settings, is_set
+from app.config import ConfigError, Settings, is_set
 from ipc.lean import unneeded_tls, without
 from supervisor.commands import FAILED
 from supervisor.commands.logs import logging_in_background
@@ -71,7 +71,7 @@ def start_command(
 def _run_worker(worker: "Worker") -> int:
     try:
         status = run_to_end(worker.main())
-    except OSError:
+    except (OSError, ConfigError):
         raise
     except Exception as error:  # noqa: BLE001 - outermost frame: a defect of the client
         logger.opt(exception=error).critical("A defect ended the client; the next start goes on with its jobs")

@@ -21,7 +21,7 @@ from app.config import load_settings, shown_url
 from app.formats import SERVER_HEADER, quote_part
 from supervisor.api.client import describe_refusal
 from supervisor.api.errors import SessionError, reason
-from supervisor.api.transport import CALL_TIMEOUT, CONNECT_TIMEOUT, Response, make_session
+from supervisor.api.transport import CALL_TIMEOUT, CONNECT_TIMEOUT, Response, make_session, through_proxy
 from supervisor.commands import FAILED, WRONG
 from supervisor.commands.display import say
 from supervisor.commands.shared import give_up
@@ -66,6 +66,7 @@ class FarmClient:
         environ = os.environ | ({"API_URL": url} if url else {}) | {"HOST_UUID": "operator"}
         settings = load_settings(environ, Path())
         self.url = shown_url(settings.api_url)
+        self._through = through_proxy(settings.api_url)
         self._session = make_session(settings)
 
     def close(self) -> None:
@@ -87,9 +88,9 @@ class FarmClient:
                 allow_redirects=False,
             )
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            raise SessionError(reason(error)) from error
+            raise SessionError(reason(error) + self._through) from error
         is_ours = SERVER_HEADER in answer.headers
-        response = Response(answer.status_code, answer.content, is_ours)
+        response = Response(answer.status_code, answer.content, is_ours, through=self._through)
         is_accepted = answer.status_code in accept and (response.is_missing or answer.status_code != 404)
         if answer.status_code // 100 != 2 and not is_accepted:
             raise SessionError(describe_refusal(response), response.status, response.body)

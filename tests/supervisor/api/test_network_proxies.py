@@ -1,11 +1,15 @@
-"""Proxies that answer for the server that they have lost."""
+"""Proxies that answer for the server that they have lost, and proxies of the environment that are none."""
 
+import os
+import subprocess
 import time
 
 import pytest
 
+from tests.supervisor.api.test_tls import KEEPER
 from tests.support.client import Client, Held, await_beats, await_calls
 from tests.support.farm import Farm, Fault, status
+from tests.support.supervised import CLIENT, Supervised, job
 
 PAGES = {
     "a page": status(404),
@@ -37,3 +41,51 @@ def test_pages_of_a_proxy_lose_no_job(farm: Farm, client: Client, held: Held, is
     assert not farm.await_verdict(job_id).failed
     await_beats(farm, 1, lambda beat: beat["status"] == "idle")
     assert farm.taken == [job_id]
+
+
+NOT_PROXIES = [
+    "http://user:secret@127.0.0.1:99999",
+    "http://user:secret@",
+    "http://user:secret@[bad",
+    "user:secret@127.0.0.1:3128",
+]
+
+
+@pytest.mark.parametrize("proxy", NOT_PROXIES)
+def test_a_proxy_without_an_address_is_told_at_the_start(client: Client, proxy: str) -> None:
+    """Each call would fail, some without a word, and others with the proxy's password."""
+    status = client.start(API_URL="http://farm.invalid", HTTP_PROXY=proxy, NO_PROXY="").wait(60)
+
+    assert status == 2
+    assert client.log[-1].startswith("HTTP_PROXY or ALL_PROXY: what it holds is not the address of a proxy")
+    assert "secret" not in "\n".join(client.log)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"HTTP_PROXY": "http://user:secret@127.0.0.1:1"}, "Connection refused (through the proxy http://127.0.0.1:1)"),
+        ({"HTTP_PROXY": "http://user:secret@"}, "HTTP_PROXY or ALL_PROXY: what it holds is not the address of a proxy"),
+        ({"API_URL": "http://user:secret@127.0.0.1:99999"}, "API_URL: what it holds is not the address of a server"),
+    ],
+)
+def test_commands_tell_of_the_proxy(settings: dict[str, str], words: str) -> None:
+    """As a worker's do, their errors name it, in one line without a password."""
+    environment = os.environ | {"API_URL": "http://farm.invalid", "NO_PROXY": ""} | settings
+    done = subprocess.run([CLIENT, "jobs"], env=environment, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert words in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_a_module_is_told_what_is_wrong_with_the_proxy(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run` looks at the proxy only when a module asks the server for data, and that module's task fails with it."""
+    for name, value in {"API_URL": "http://farm.invalid", "HTTP_PROXY": "http://[bad", "NO_PROXY": ""}.items():
+        monkeypatch.setenv(name, value)
+    (supervised.directory / "keepers.py").write_text(KEEPER)
+    supervised.configure(modules={"keeper": "keepers.Keeper"}, paths=(str(supervised.directory),))
+    done = supervised.run(job(("keeper", {})))
+
+    assert done.returncode == 1
+    assert "HTTP_PROXY or ALL_PROXY: what it holds" in done.stdout, done.stderr
