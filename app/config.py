@@ -131,7 +131,8 @@ def load_settings(environ: Mapping[str, str], state_directory: Path) -> Settings
     values: dict[str, Any] = {"state_directory": str(state_directory)}
     for field, setting in SETTINGS.items():
         text = environ.get(setting.name, "").strip()
-        shown = "what it holds" if setting.name in SECRETS else repr(text)
+        is_secret = setting.name in SECRETS or (field == "api_url" and "@" in text)
+        shown = "what it holds" if is_secret else repr(text)
         try:
             values[field] = setting.read(text or setting.default)
         except ValueError as error:
