@@ -366,7 +366,7 @@ def describe_refusal(response: Response) -> str:
         words = str(document.get("message", "") if isinstance(document, dict) else "")[:MAX_SHOWN]
     hint = {
         requests.codes.unauthorized: "set API_TOKEN, to the one of the server",
-        requests.codes.forbidden: "API_TOKEN is not the right one",
+        requests.codes.forbidden: "" if words else "API_TOKEN is not the right one",
         requests.codes.not_found: "" if response.is_missing else "no Sisyphus server is there; look at API_URL",
     }.get(response.status, "API_URL redirects; set it to the final address" if response.status // 100 == 3 else "")
     return ": ".join(filter(None, (f"status {response.status}{response.through}", words.rstrip("."), hint)))
