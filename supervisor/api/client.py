@@ -184,7 +184,12 @@ class Session:
 
     async def job(self, job_id: str) -> Response | None:
         """Return a job that is queued or running; `None` for one that is completed, deleted or unknown."""
-        return await self._call("GET", f"/jobs/{quote_part(job_id)}", _read_found, or_missing=True)
+        path = f"/jobs/{quote_part(job_id)}"
+        response = await self._call("GET", path, _read_found, or_missing=True)
+        if response.is_doubtful:
+            await self.queue_disabled()  # which fails while a proxy answers for a server that it has lost
+            response = await self._call("GET", path, _read_found, or_missing=True)
+        return None if response.status == requests.codes.not_found else response
 
     async def delete(self, job_id: str) -> None:
         """Delete a job and its record, if the server has it."""
@@ -257,7 +262,7 @@ class Session:
         """Make a call; returns what `read` makes of a response with a 2xx status, or with `or_missing` of a 404."""
 
         def read_success(response: Response) -> _T:
-            if response.status // 100 != 2 and not (or_missing and response.is_missing):
+            if response.status // 100 != 2 and not (or_missing and response.status == requests.codes.not_found):
                 raise SessionError(describe_refusal(response), response.status, response.body)
             return read(response)
 
@@ -311,7 +316,7 @@ def _read_whole(response: Response) -> Response:
 
 
 def _read_nothing(response: Response) -> None:
-    if response.body:
+    if response.body and response.status != requests.codes.not_found:
         response.json()  # or it is a page of a proxy, and the server has not heard of the call
 
 
@@ -336,10 +341,8 @@ def _read_queue_disabled(response: Response) -> bool:
     return _read_disabled(attributes)
 
 
-def _read_found(response: Response) -> Response | None:
-    if response.is_missing:
-        return None
-    if not response.body.lstrip().startswith(b"{"):
+def _read_found(response: Response) -> Response:
+    if response.status != requests.codes.not_found and not response.body.lstrip().startswith(b"{"):
         raise SessionError(f"{NOT_JSON} of a job", response.status)
     return response
 
@@ -367,6 +370,6 @@ def describe_refusal(response: Response) -> str:
     hint = {
         requests.codes.unauthorized: "set API_TOKEN, to the one of the server",
         requests.codes.forbidden: "" if words else "API_TOKEN is not the right one",
-        requests.codes.not_found: "" if response.is_missing else "no Sisyphus server is there; look at API_URL",
+        requests.codes.not_found: "no Sisyphus server is there; look at API_URL" if response.is_doubtful else "",
     }.get(response.status, "API_URL redirects; set it to the final address" if response.status // 100 == 3 else "")
     return ": ".join(filter(None, (f"status {response.status}{response.through}", words.rstrip("."), hint)))

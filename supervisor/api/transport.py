@@ -65,9 +65,13 @@ class Response(msgspec.Struct, frozen=True):
     """Words about the proxy that it came through, if it did."""
 
     @property
-    def is_missing(self) -> bool:
-        """The server has no such thing: its 404 is `null`, or ours. That of a proxy, which may have lost it, is not."""
-        return self.status == requests.codes.not_found and (self.from_embedded_server or self.body.strip() == b"null")
+    def is_doubtful(self) -> bool:
+        """A 404 that may be of a proxy that has lost its server: not marked as ours, nor the `null` of sisyphus-server.
+
+        Of most of its routes nobody has written down what sisyphus-server gives with a 404.
+        """
+        is_known = self.from_embedded_server or self.body.strip() == b"null"
+        return self.status == requests.codes.not_found and not is_known
 
     def json(self) -> Any:
         """Decode the body.

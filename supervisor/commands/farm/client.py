@@ -76,7 +76,7 @@ class FarmClient:
     def call(self, method: str, path: str, body: Any = None, accept: tuple[int, ...] = (), **query: Any) -> Response:
         """Make a call; returns a response with a 2xx status or one of `accept`. A query's `None` is left out.
 
-        A 404 that a proxy gives for the server is none.
+        A 404 of a proxy that has lost the server is never accepted.
         """
         try:
             answer = self._session.request(
@@ -91,8 +91,9 @@ class FarmClient:
             raise SessionError(reason(error) + self._through) from error
         is_ours = SERVER_HEADER in answer.headers
         response = Response(answer.status_code, answer.content, is_ours, through=self._through)
-        is_accepted = answer.status_code in accept and (response.is_missing or answer.status_code != 404)
-        if answer.status_code // 100 != 2 and not is_accepted:
+        if response.is_doubtful and response.status in accept:
+            self.call("GET", "/status/health").json()  # which fails if a proxy answers for a server that it has lost
+        if answer.status_code // 100 != 2 and answer.status_code not in accept:
             raise SessionError(describe_refusal(response), response.status, response.body)
         return response
 
@@ -106,8 +107,8 @@ class FarmClient:
 
     def find(self, path: str) -> dict[str, Any] | None:
         """Return the JSON object at a path; `None` where there is nothing (404)."""
-        document = self.ask("GET", path, accept=(404,))
-        return document if document.is_done else None
+        response = self.call("GET", path, accept=(404,))
+        return None if response.status == requests.codes.not_found else Document(f"GET {path}", response)
 
     @functools.cached_property
     def is_ours(self) -> bool:

@@ -89,3 +89,16 @@ def test_a_module_is_told_what_is_wrong_with_the_proxy(supervised: Supervised, m
 
     assert done.returncode == 1
     assert "HTTP_PROXY or ALL_PROXY: what it holds" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("page", [*PAGES][:3])
+def test_any_404_of_a_server_that_is_there_counts(farm: Farm, client: Client, held: Held, page: str) -> None:
+    """Servers have a page, nothing or JSON for what they do not know: a deleted job is cancelled all the same."""
+    job_id = farm.post(held.job)
+    client.start(CANCEL_DELETED_JOBS="1")
+    held.await_running()
+    farm.misbehave(f"GET /jobs/{job_id}", PAGES[page])
+
+    verdict = farm.await_verdict(job_id)
+
+    assert verdict.info["error"]["reason"] == "cancelled"
