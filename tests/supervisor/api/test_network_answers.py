@@ -1,11 +1,13 @@
-"""Answers of sisyphus-server that have another form than one expects."""
+"""Answers that have another form than one expects, and refusals."""
 
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from tests.support.api_server import serving
 from tests.support.client import Client, Held, tasks_of
 from tests.support.farm import Farm, says
 from tests.support.supervised import BENIGN, CLIENT
@@ -41,3 +43,14 @@ def test_commands_pass_over_a_null_in_the_queue(farm: Farm, command: str) -> Non
 
     assert (done.returncode, "benign" in done.stdout + done.stderr) == (command != "jobs", True), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_refusal_is_told_in_the_words_of_the_server(tmp_path: Path) -> None:
+    """One that does not know its name by which it is called says so: no token is blamed."""
+    with serving(tmp_path / "jobs.db") as api:
+        url = api.url.replace("127.0.0.1", "127.1")
+        environment = os.environ | {"API_URL": url, "NO_PROXY": "*"}
+        done = subprocess.run([CLIENT, "jobs"], env=environment, capture_output=True, text=True, timeout=60)
+
+    words = "status 403: This server is not called '127.1'. If it is, start it with --allow-host"
+    assert (done.returncode, done.stderr) == (2, f"API server {url}: {words}\n")
