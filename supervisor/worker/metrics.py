@@ -40,8 +40,9 @@ class WorkerMetrics:
         host, _, port = address.rpartition(":")
         try:
             server = await asyncio.start_server(self._serve, host.strip("[]"), int(port))
-        except OSError as error:
-            raise OSError(f"METRICS_PORT: {address} cannot be listened on: {error.strerror or error}") from error
+        except (OSError, UnicodeError) as error:  # a host name with two dots in a row
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(f"METRICS_PORT: {address} cannot be listened on: {reason}") from error
         async with server:
             yield
 

@@ -64,12 +64,13 @@ def test_metrics_of_a_worker(served: Served, tmp_path: Path, port: int) -> None:
 
 
 def test_a_port_that_is_taken(client: Client) -> None:
-    """The worker says so in one line, and does not start."""
+    """The worker says so in one line, and does not start; so it does for what can be no host's name."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         said = client.refuse(METRICS_PORT=address.removeprefix("127.0.0.1:"))
 
     assert f"METRICS_PORT: {address} cannot be listened on: " in said
+    assert "METRICS_PORT: a..b:9100 cannot be listened on: " in client.refuse(METRICS_PORT="a..b:9100")
 
 
 def test_strangers_cost_nothing(farm: Farm, client: Client, port: int) -> None:
