@@ -124,7 +124,8 @@ def is_postgresql(database: Path | str) -> bool:
 
 def _why(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        return (error.reason or "it is not PEM").replace("_", " ").lower()
+        without = "there is no certificate in PEM, or no key without a password"
+        return error.reason.replace("_", " ").lower() if error.reason else without
     return getattr(error, "strerror", None) or str(error)
 
 

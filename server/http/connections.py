@@ -120,6 +120,9 @@ class Connection(H11Protocol):
             self._write_timer.cancel()
             self._write_timer = None
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: who offers HTTP/2 or a WebSocket gets an answer all the same, and no package would change it."""
+
     def _is_busy(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete

@@ -78,7 +78,7 @@ def test_it_serves_https(tmp_path: Path, certificate: tuple[Path, Path]) -> None
     assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("wrong", ["missing", "no PEM", "another key", "no certificate"])
+@pytest.mark.parametrize("wrong", ["missing", "no PEM", "no key", "another key", "no certificate"])
 def test_a_wrong_certificate_is_told_in_one_line(tmp_path: Path, certificate: tuple[Path, Path], wrong: str) -> None:
     """The server does not start, and the line names the file."""
     cert, key = map(str, certificate)
@@ -88,6 +88,7 @@ def test_a_wrong_certificate_is_told_in_one_line(tmp_path: Path, certificate: tu
     settings = {
         "missing": {"tls_cert": "/nowhere", "tls_key": key},
         "no PEM": {"tls_cert": str(tmp_path / "none")},
+        "no key": {"tls_cert": cert},
         "another key": {"tls_cert": cert, "tls_key": str(other)},
         "no certificate": {"tls_key": key},
     }[wrong]
@@ -96,6 +97,17 @@ def test_a_wrong_certificate_is_told_in_one_line(tmp_path: Path, certificate: tu
 
     assert re.fullmatch(r"tls-(cert|key): .+", str(told.value))
     assert settings.get("tls_cert", "") in str(told.value)
+    assert ("no key without a password" in str(told.value)) == (wrong in ("no PEM", "no key"))
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_an_offer_of_another_protocol_is_passed_over(tmp_path: Path, logged: list[str], protocol: str) -> None:
+    """The answer comes in HTTP/1.1, and the log does not advise to install what would change nothing."""
+    with serving(tmp_path / "jobs.db") as api:
+        answer = api("GET", "/queue", headers={"Connection": "Upgrade", "Upgrade": protocol})
+
+    assert answer.status_code == 200
+    assert not [line for line in logged if "pgrade" in line or "pip install" in line]
 
 
 def test_behind_a_proxy_links_have_its_path(tmp_path: Path) -> None:
