@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sqlalchemy import Select, delete, select
+from sqlalchemy.exc import SQLAlchemyError
 
-from server.storage.database import ServerDatabase, insert
+from server.errors import StoreError
+from server.storage.database import ServerDatabase, insert, reason
 from server.storage.tables import RUNNING, data, jobs, orders, to_text
 
 OrderKind = Literal["queue_disabled", "worker_disabled", "worker_paused"]
@@ -72,8 +74,16 @@ class Orders:
     """
 
     def __init__(self, database: ServerDatabase) -> None:
+        """Read the orders: a server that starts would give jobs to the disabled, and wake the paused, for a second.
+
+        Raises:
+            StoreError: the database cannot be used.
+        """
         self._database = database
-        self.standing = Standing()
+        try:
+            self.standing = self.refresh()
+        except SQLAlchemyError as error:
+            raise StoreError(f"{database.name}: the database cannot be used: {reason(error)}") from error
 
     def refresh(self) -> Standing:
         """Read the orders, and return them."""

@@ -313,6 +313,20 @@ def test_orders_reach_a_worker_by_its_heartbeat(api: Api) -> None:
     assert nothing == 400
 
 
+def test_orders_hold_from_the_first_call_of_a_server(database: Path | str) -> None:
+    """Workers meet a server that was started anew at once: who is disabled or paused gets no job, and is told so."""
+    with serving(database) as api:
+        submit(api, "waits")
+        api("PATCH", "/workers/disabled", {"disabled": True})
+        api("PATCH", "/workers/paused", {"paused": True})
+    with serving(database) as api:
+        given = [api.status("GET", f"/queue/poll?worker_id={name}") for name in ("disabled", "paused")]
+        told = api("POST", "/workers/paused", BEAT, headers={"Accept": "application/json"}).json()
+
+    assert given == [404, 404]
+    assert told["paused"]
+
+
 def test_a_worker_that_vanished_is_listed_as_lost(database: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no live worker any more, but it is listed with its last job, also after a restart."""
     monkeypatch.setattr("server.services.WORKER_TTL", 0.2)
