@@ -39,8 +39,16 @@ BACKLOG = 512
 class _Server(uvicorn.Server):
     """Serves on a socket that listens already, and leaves signals to its caller."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, url: str, services: Services) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        url: str,
+        services: Services,
+        connections: Connections,
+    ) -> None:
         super().__init__(config)
+        self._connections = connections
         self.url = url
         self._listener = listener
         self._services = services
@@ -53,6 +61,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Let more connections wait than are accepted at once: asyncio knows one number for both."""
+        self._connections.tls, self.config.ssl = self.config.ssl, None  # they encrypt, and count before that
         await super().startup(sockets)
         self._listener.listen(BACKLOG)
 
@@ -64,8 +73,7 @@ class _Server(uvicorn.Server):
         """Let the calls that wait end first: they would keep their connections."""
         self._services.let_go()
         await super().shutdown(sockets)
-        for connection in list(self.server_state.connections):  # whose clients do not read on
-            connection.transport.abort()
+        self._connections.abort()
         await asyncio.sleep(0)  # closes them: nobody would after the loop's end
 
     @contextlib.contextmanager
@@ -134,12 +142,12 @@ def _prepared(settings: ServerSettings, listener: socket.socket, url: str) -> It
     with contextlib.closing(ServerDatabase(settings.database)) as database, _log_to_loguru():
         services = Services(database, settings)
         app = create_app(services)
-        protocol: Any = Connections()  # on h11, not httptools, even if that is installed: one parser to test
+        connections: Any = Connections()  # on h11, not httptools, even if that is installed: one parser to test
         config = uvicorn.Config(
             app,
             headers=[(SERVER_HEADER, VERSION)],
             loop="asyncio",
-            http=protocol,
+            http=connections,
             ssl_certfile=settings.tls_cert or None,
             ssl_keyfile=settings.tls_key or None,
             ws="none",
@@ -153,7 +161,7 @@ def _prepared(settings: ServerSettings, listener: socket.socket, url: str) -> It
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=STOP_GRACE,
         )
-        yield _Server(config, listener, url, services)
+        yield _Server(config, listener, url, services, connections)
 
 
 @contextlib.contextmanager

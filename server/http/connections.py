@@ -5,7 +5,10 @@ asyncio logs a traceback for each one. Here the connection that was idle longest
 """
 
 import asyncio
+import math
 import resource
+import ssl
+from asyncio.sslproto import SSLProtocol
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -23,9 +26,14 @@ MAX_CONNECTIONS = 20_000
 
 
 class Connections:
-    """The connections of one server. An instance makes uvicorn's protocols. For the loop's thread alone."""
+    """The connections of one server. An instance makes uvicorn's protocols. For the loop's thread alone.
+
+    Attributes:
+        tls: What they are encrypted with, if they are.
+    """
 
     def __init__(self) -> None:
+        self.tls: ssl.SSLContext | None = None
         self._limit = max(16, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED, MAX_CONNECTIONS))
         self._all: set[Connection] = set()
         # The one that is idle longest first; those that never sent a request go before those of good clients.
@@ -33,9 +41,15 @@ class Connections:
         self._idle: dict[Connection, None] = {}
         self._sending: dict[Connection, None] = {}  # a body, which may never end
 
-    def __call__(self, **options: Any) -> "Connection":
+    def __call__(self, **options: Any) -> "Connection | Handshake":
         """Make the protocol of a connection."""
-        return Connection(self, **options)
+        connection = Connection(self, **options)
+        return Handshake(self, connection, self.tls) if self.tls else connection
+
+    def abort(self) -> None:
+        """Close all, among them those whose clients do not read on."""
+        for connection in list(self._all):
+            connection.transport.abort()
 
     def add(self, connection: "Connection") -> None:
         """Take a connection. If there are too many, another one is closed, or this one if none is idle."""
@@ -67,6 +81,27 @@ class Connections:
         if connection in self._all:
             self.set_busy(connection)
             self._idle[connection] = None
+
+
+class Handshake(SSLProtocol):
+    """The encryption of a connection, which counts before the handshake. asyncio's own tells of it only after that."""
+
+    def __init__(self, connections: Connections, connection: "Connection", context: ssl.SSLContext) -> None:
+        loop, seconds = asyncio.get_running_loop(), math.ceil(HEAD_TIME)
+        waiter: Any = None  # nobody waits for the end of the handshake
+        super().__init__(loop, connection, context, waiter, server_side=True, ssl_handshake_timeout=seconds)
+        self._connections, self._connection = connections, connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection."""
+        super().connection_made(transport)
+        self._connection.transport = transport
+        self._connections.add(self._connection)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the connection."""
+        self._connections.remove(self._connection)
+        super().connection_lost(exc)
 
 
 class Connection(H11Protocol):

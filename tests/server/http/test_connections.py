@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tests.support.api_server import JOB, Api, Process, connected, serving
 @contextlib.contextmanager
 def silent(api: Api, count: int, sent: bytes = b"") -> Iterator[list[socket.socket]]:
     """Connections that send this and no more."""
-    host, port = api.url.removeprefix("http://").split(":")
+    host, port = api.url.rpartition("/")[2].split(":")
     with contextlib.ExitStack() as opened:
         yield [_open(opened, host, int(port), sent) for _ in range(count)]
 
@@ -66,6 +67,25 @@ def test_a_head_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytes
 
 
 # --- HTTPS ---
+
+
+def test_clients_that_shake_no_hands_take_nobodys_place(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    """Connections count before they are encrypted: more of them than descriptors hold nobody up, nor do they fill the
+    log."""
+    cert, key = map(str, certificate)
+    process = Process(tmp_path, tmp_path / "jobs.db", descriptors=400, tls_cert=cert, tls_key=key)
+    with contextlib.closing(process), connected(process.start()) as old:
+        old.session.verify = cert
+        statuses = [old.status("POST", "/queue", JOB)]
+        with silent(old, 700), silent(old, 300, b"no hello"):
+            statuses += [old.status("POST", "/queue", JOB) for _ in range(3)]
+            statuses.append(requests.get(f"{old.url}/queue", verify=cert, timeout=60).status_code)
+        process.send(signal.SIGTERM)
+        status = process.wait()
+
+    assert statuses == [200] * 5
+    assert status == 0
+    assert len(process.log) < 20_000
 
 
 def test_it_serves_https(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
