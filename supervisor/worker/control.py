@@ -103,7 +103,7 @@ class SlotStanding:
         if orders.paused != before.paused:
             logger.info("{} is {} by the server", name, "paused" if orders.paused else "not paused any more")
         if orders.disabled != before.disabled:
-            log_disabled(name, orders.disabled)
+            log_disabled(f"{name} or the queue", orders.disabled)  # the answer does not tell which
         is_new = job_id in orders.cancel and not self.is_cancelled.is_set()
         if is_new:
             self.is_cancelled.set()

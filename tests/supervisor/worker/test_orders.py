@@ -136,6 +136,16 @@ def test_a_disabled_worker_finishes_its_job(served: Served, tmp_path: Path) -> N
     assert served.record(waiting)["state"] == "queued"
 
 
+def test_a_disabled_queue_is_told_as_such(served: Served) -> None:
+    """An operator who reads the log does not look for a worker that somebody has disabled."""
+    served.client.start()
+    served.await_beat()
+    assert served.api.status("PATCH", "/queue", {"disabled": True}) == 200
+    (told,) = until(lambda: [line for line in served.client.log if "is disabled" in line], "the order")
+
+    assert f"Worker {WORKER} or the queue is disabled on the server" in told
+
+
 def test_one_slot_of_two_is_disabled(served: Served) -> None:
     """The other one takes the jobs, though the first had the turn to wait for them."""
     served.client.start(WORKER_SLOTS="2")
