@@ -157,3 +157,13 @@ def test_the_matrix_has_all_that_the_tests_need() -> None:
     (installed,) = re.findall(r'^packages="(.+)"$', scripts["matrix"], re.MULTILINE)
 
     assert {package_of[program] for program in programs.split()} <= set(installed.split())
+
+
+@pytest.mark.parametrize("script", ["screenshots", "image-test"])
+def test_a_stranger_asks_for_help(machine: Path, script: str) -> None:
+    """A script without options says how it is called, and does nothing of what takes a quarter of an hour."""
+    done = call(machine, script, "--help")
+
+    assert done.returncode == 1
+    assert f"usage: scripts/{script}" in done.stderr
+    assert not (machine / "checkout" / ".venv").exists()
