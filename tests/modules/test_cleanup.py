@@ -164,6 +164,25 @@ def test_every_way_to_copy(files: Path, elsewhere: Path) -> None:
         assert sum(told) == target.stat().st_size
 
 
+@pytest.mark.parametrize("ends", ["data", "hole"])
+def test_media_holes(ends: str, files: Path, elsewhere: Path) -> None:
+    """A copy and a move to another file system keep a file's holes, and every byte between them."""
+    sparse = files / "sparse"
+    with sparse.open("wb") as file:
+        for place, size in ((0, 5000), (9 << 20, 5 << 20), (30 << 20, 1)):
+            file.seek(place)
+            file.write(os.urandom(size))
+        file.truncate((30 << 20) + 1 if ends == "data" else 40 << 20)
+    whole, blocks = sparse.read_bytes(), sparse.stat().st_blocks
+
+    carry_out({"copy": [transfer(sparse, files / "copy")], "move": [transfer(sparse, elsewhere / "moved")]})
+
+    for copied in (files / "copy", elsewhere / "moved"):
+        assert copied.read_bytes() == whole
+        assert copied.stat().st_blocks <= blocks + 64
+    assert not sparse.exists()
+
+
 def test_links(files: Path, elsewhere: Path) -> None:
     """A copy follows a link; a move moves it, to another file system too."""
     (files / "real").write_text("x")
