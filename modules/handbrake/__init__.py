@@ -195,7 +195,7 @@ class Handbrake(WritingModule):
             raise RunError(message=problem)
         for line in tracks.lost_tracks(options, preset, source, said.tracks, counts):
             self.warn(line)
-        for line in tracks.other_bitrates(options, said.tracks):
+        for line in (*tracks.other_bitrates(options, said.tracks), *tracks.other_mixdowns(options, said.tracks)):
             self.warn(line)
 
     def _argv(self, source: str, target: str) -> list[str]:

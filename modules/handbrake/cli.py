@@ -46,10 +46,11 @@ _CLOSING = re.compile(r"HandBrake has exited\.|Failed to initialize job|Encode f
 
 _IGNORED = re.compile(
     r"(?:\[[\d:]+\] )?(\w[\w ]*: (?:unknown (?:sub|avcodec )?option|bad argument) .*"
-    r"|Dropping excess .*|Invalid sample rate .*)",
+    r"|Dropping excess .*|Invalid sample rate .*|ERROR: Invalid .*|work: track \d+, .* not supported by codec"
+    r"|Cannot open chapter marker file, .*)",
     re.IGNORECASE,
 )
-"""Log lines about settings that the encoder does not know, or that are for no track."""
+"""Log lines about settings that it or the encoder does not know, or that are for no track: it takes its defaults."""
 
 _DAMAGED = re.compile(
     r"(?i)\[[\w,]+ @ 0x[0-9a-f]+\] .*(invalid|error|missing|corrupt|premature|partial|no frame|could not|failed|exceeds"

@@ -27,6 +27,9 @@ _DROPPED = re.compile(
 _BITRATE = re.compile(r"(?:\[[\d:]+\])? +\+ bitrate: (\d+) kbps, samplerate")
 """Log lines of the job about audio tracks."""
 
+_MIXED = re.compile(r"(?:\[[\d:]+\] )?work: mixdown not specified, track (\d+) setting mixdown (.*)")
+"""Log lines about tracks of the output, counted from 1, whose mixdown is none that HandBrakeCLI knows."""
+
 _ANY = {"any", "und"}
 """Codes in a preset's list that stand for every language."""
 
@@ -82,6 +85,7 @@ class TrackLog:
         burned: The subtitles among them that become a part of the picture.
         reasons: Lines that say why a track is left out.
         bitrates: The bit rates at which audio is encoded, in kbit/s.
+        mixdowns: The mixdowns that HandBrakeCLI has chosen itself, by the output's audio tracks, counted from 1.
     """
 
     def __init__(self) -> None:
@@ -89,6 +93,7 @@ class TrackLog:
         self.burned: set[int] = set()
         self.reasons: list[str] = []
         self.bitrates: list[int] = []
+        self.mixdowns: dict[int, str] = {}
 
     def take(self, line: str) -> None:
         if match := _ENCODED.match(line):
@@ -102,6 +107,8 @@ class TrackLog:
             self.reasons.append(match[1])
         elif match := _BITRATE.match(line):
             self.bitrates.append(int(match[1]))
+        elif match := _MIXED.match(line):
+            self.mixdowns[int(match[1])] = match[2]
 
 
 Languages = Mapping[str, Sequence[str]]
@@ -134,6 +141,15 @@ def other_bitrates(options: Options, log: TrackLog) -> Iterator[str]:
     for asked in numbers(options.get("ab", ""))[: len(log.bitrates)]:
         if asked and asked not in log.bitrates:  # 0 is the encoder's default
             yield f"ab: {asked} kbit/s were asked for, and the audio has {', '.join(map(str, log.bitrates))}"
+
+
+def other_mixdowns(options: Options, log: TrackLog) -> Iterator[str]:
+    """A line for each mixdown that was asked for and that HandBrakeCLI does not know: it takes another."""
+    asked = items(options.get("mixdown", ""))
+    for number, chosen in log.mixdowns.items():
+        name = asked[min(number, len(asked)) - 1].strip() if asked else ""
+        if name.lower() not in {"", "none", "auto"}:
+            yield f"mixdown: {TOOL} knows no {name!r}, and audio track {number} has {chosen}"
 
 
 def lost_audio(
