@@ -316,8 +316,11 @@ def _read_whole(response: Response) -> Response:
 
 
 def _read_nothing(response: Response) -> None:
+    # Else it is a page of a proxy, and the server has not heard of the call. A long one is not even decoded.
     if response.body and response.status != requests.codes.not_found:
-        response.json()  # or it is a page of a proxy, and the server has not heard of the call
+        if len(response.body) > MAX_SHOWN:
+            raise SessionError(NOT_JSON, response.status)
+        response.json()
 
 
 def _read_orders(response: Response) -> WorkerOrders | None:
