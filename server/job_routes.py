@@ -73,11 +73,12 @@ def move_job(job_id: Name, place: PlaceBody, served: Served) -> Response:
     """Give a queued job another priority (higher ones come first), or the head of the queue."""
     if (place.priority is None) == (place.position is None):
         raise HTTPException(400, "body: expected either priority or position")
-    if not served.store.prioritise(job_id, place.priority):
+    moved = served.store.prioritise(job_id, place.priority)
+    if moved is None:
         raise HTTPException(404, "No job with this id is queued.")
-    served.waiting.touch(job_id)
-    logger.info("Job {} moves in the queue: {}", job_id, place.model_dump(exclude_none=True))
-    return show_record(job_id, served)
+    served.waiting.touch(moved)
+    logger.info("Job {} moves in the queue: {}", moved, place.model_dump(exclude_none=True))
+    return show_record(moved, served)
 
 
 @jobs.get("/record", response_model=models.RecordBody, responses=NOT_FOUND, summary="Show everything of a job")

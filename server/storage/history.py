@@ -47,7 +47,7 @@ class JobFilter:
     by_end: bool = False
     """`since` and `before` are times of the end."""
     beginning: str = ""
-    """Of the job's id."""
+    """Of the job's id, or of the one that it had before a worker handed it back."""
 
 
 class Place(NamedTuple):
@@ -192,7 +192,8 @@ class History:
         if wanted.text:
             query = query.where(_matches(wanted.text), jobs.c.number >= (self._first_unsearched(db, cursor) or 0))
         if wanted.beginning:
-            query = query.where(jobs.c.job_id.startswith(wanted.beginning[:MAX_SEARCHED], autoescape=True))
+            ids, beginning = (jobs.c.job_id, jobs.c.former_id), wanted.beginning[:MAX_SEARCHED]
+            query = query.where(or_(*(each.startswith(beginning, autoescape=True) for each in ids)))
         if wanted.by_end:
             after = [jobs.c.ended_at >= wanted.since] if wanted.since else []
             return query.where(*after, *([jobs.c.ended_at < wanted.before] if wanted.before else []))
@@ -244,7 +245,8 @@ def _matches(text: str) -> ColumnElement[bool]:
     title, text = func.lower(type_coerce(jobs.c.title, Text)), text[:MAX_SEARCHED]
     # The stored text is ASCII, in which databases cannot tell that é and É are one letter: \u00e9 and \u00c9.
     spellings = {json.dumps(word)[1:-1].lower() for word in (text, text.lower(), text.upper(), text.title())}
-    return or_(jobs.c.job_id == text, *(title.contains(word, autoescape=True) for word in sorted(spellings)))
+    ids = (jobs.c.job_id == text, jobs.c.former_id == text)
+    return or_(*ids, *(title.contains(word, autoescape=True) for word in sorted(spellings)))
 
 
 def _names(tasks: Sequence[Any], module: str, name: str) -> bool:

@@ -82,14 +82,14 @@ class Store:
         former_id = _former_id(tasks)
         with self._database.begin() as db:
             need = self._needs.number(db, (task["module"] for task in tasks), requires)
-            row = {"priority": priority, "position": 0, "need": need, "attempts": "[]"}
+            row = {"priority": priority, "position": 0, "need": need, "attempts": "[]", "retry_of": retry_of}
             former = find(db, former_id, UNFINISHED) if former_id else None
             if former:
                 row |= _inherited(db, former, now)
             elif former_id:
                 return _handed_back(db, former_id)
             first_id = former.former_id or former_id if former else None  # the only one that its submitter knows
-            row |= {"title": title, "document": to_text(job), "former_id": first_id, "retry_of": retry_of}
+            row |= {"title": title, "document": to_text(job), "former_id": first_id}
             db.execute(INSERT, {"job_id": job_id, "state": "queued", "added_at": now, **row})
             if former:
                 _replace(db, former, job_id)
@@ -196,14 +196,14 @@ class Store:
             LookupError: its tasks are not known: an older version of this program kept only its verdict.
         """
         with self._database.begin() as db:
-            job = db.execute(select(jobs).where(jobs.c.job_id == job_id, ENDED)).first()
+            job = find_known(db, job_id, select(jobs).where(ENDED))
             tags = self._needs.read(db)[job.need].tags if job else frozenset()
         if job is None:
             return None
         tasks = tasks_asked(job.document)
         if not tasks:
             raise LookupError
-        return self.submit(job.title, tasks, job.priority, tags, job_id)
+        return self.submit(job.title, tasks, job.priority, tags, job.job_id)
 
     def cancel(self, job_id: str, by: str) -> str | None:
         """Cancel a job: a queued one ends, a running one when its worker hears of it.
@@ -219,19 +219,22 @@ class Store:
                 _end_cancelled(db, job, by)
             return str(job.state)
 
-    def prioritise(self, job_id: str, priority: int | None) -> bool:
-        """Give a queued job another priority, or with `None` the head of the queue; returns whether it is queued."""
+    def prioritise(self, job_id: str, priority: int | None) -> str | None:
+        """Give a queued job another priority, or with `None` the head of the queue.
+
+        Returns its id, which is another one if a worker handed it back; `None` if it is not queued.
+        """
         with self._database.begin() as db:
-            job = find(db, job_id, QUEUED)
+            job = find_known(db, job_id, select(jobs).where(QUEUED).with_for_update())
             if job is None:
-                return False
+                return None
             if priority is None:
                 highest = db.execute(select(jobs.c.priority).where(QUEUED).order_by(*ORDER).limit(1)).scalar_one()
                 changed = {"priority": highest, "position": _position_of_head(db, highest)}
             else:
                 changed = {"priority": priority}
             change(db, job, changed)
-        return True
+        return str(job.job_id)
 
     def need(self, job_id: str) -> Need | None:
         """Return what a queued job needs of a worker."""
@@ -319,6 +322,7 @@ def _inherited(db: Connection, former: Any, now: datetime) -> dict[str, Any]:
         "priority": former.priority,
         "need": former.need,
         "attempts": _with_attempt(former, "handed back", now),
+        "retry_of": former.retry_of,
         "cancelled_by": former.cancelled_by,
         "position": _position_of_head(db, former.priority),
     }

@@ -163,7 +163,8 @@ class FarmClient:
         if len(beginning) == FULL_ID:
             return beginning
         query = {"id": beginning} if self.is_ours else {}
-        found = [job for job in self.jobs(**query) if job["job_id"].startswith(beginning)]
+        # Our server also finds a job that was handed back by its former id, the only one that its submitter knows.
+        found = [job for job in self.jobs(**query) if self.is_ours or job["job_id"].startswith(beginning)]
         names = [f"{job['job_id']}  {job['state']}  {' '.join(job['job_title'].split())}" for job in found]
         return one_of("job", beginning, names).split()[0]
 

@@ -1,0 +1,47 @@
+"""What operators of a farm rely on: names of jobs, the order of the queue, and numbers, whatever workers do."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.api_server import JOB, Api
+
+
+def hand_back(api: Api) -> str:
+    """Take the head of the queue and hand it back, as a worker does; returns its new id."""
+    job = api("GET", "/queue/poll").json()
+    tasks = [job["tasks"][0] | {"handed_back": job["job_id"]}]
+    return str(api("POST", "/queue", JOB | {"tasks": tasks}).json()["job_id"])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_farm_orders_reach_a_job_by_the_id_that_its_submitter_knows(api: Api, times: int) -> None:
+    """A job that was handed back is moved, listed and run again by its first id, too."""
+    first, other = api.submit("a"), api.submit("b")
+    ids = [first, *(hand_back(api) for _ in range(times))]
+    api("PATCH", f"/jobs/{other}", {"position": "head"})
+    before = api.queued()
+    moved = [api("PATCH", f"/jobs/{job_id}", {"priority": 1}).json()["job_id"] for job_id in ids]
+    after = api.queued()
+    listed = [_ids(api, {"id": first[:8]}), _ids(api, {"q": first})]
+    api("PATCH", f"/jobs/{ids[-1]}/completed", {"failed": True, "info": {}})
+    copies = [api("POST", f"/jobs/{job_id}/retry").json()["job_id"] for job_id in ids]
+
+    assert (before, after) == ([other, ids[-1]], [ids[-1], other])
+    assert set(moved) == {ids[-1]}
+    assert listed == [[ids[-1]]] * 2
+    assert {api("GET", f"/jobs/{copy}/record").json()["retry_of"] for copy in copies} == {ids[-1]}
+
+
+def test_farm_a_copy_that_is_handed_back_is_still_a_copy(api: Api) -> None:
+    """Its record names the job of which it is a copy: else that job would be run again once more."""
+    failed = api.submit("a")
+    api("PATCH", f"/jobs/{failed}/completed", {"failed": True, "info": {}})
+    api("POST", f"/jobs/{failed}/retry")
+    copy = hand_back(api)
+
+    assert api("GET", f"/jobs/{copy}/record").json()["retry_of"] == failed
+
+
+def _ids(api: Api, query: dict[str, Any]) -> list[str]:
+    return [job["job_id"] for job in api("GET", "/jobs", params=query).json()["jobs"]]
