@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, delete, select
+from sqlalchemy import Connection, Select, bindparam, delete, select
 
 from server.storage.database import ServerDatabase
-from server.storage.needs import ANYTHING, Ability, Need, Needs
+from server.storage.needs import ANYTHING, MAX_FEW, Ability, Need, Needs
 from server.storage.notices import Notices
 from server.storage.rows import HEAD, INSERT, ORDER, UNFINISHED, WAS_STARTED, change, find, find_known
-from server.storage.tables import ENDED, MAX_KEY, QUEUED, RUNNING, jobs, logs, tasks_asked, to_text
+from server.storage.tables import ENDED, MAX_KEY, QUEUED, RUNNING, jobs, logs, needs, tasks_asked, to_text
 from server.storage.totals import count_ended
 from server.workers import Lost
 
@@ -34,6 +34,10 @@ MAX_MESSAGE = 500
 
 MAX_WORKER = MAX_KEY // 12
 """Characters of a worker's id or host name by which a job is found. JSON writes some with twelve."""
+
+_FIRST = select(jobs.c.number).where(QUEUED, jobs.c.need == needs.c.need).order_by(*ORDER).limit(1)
+_HEADS = select(_FIRST.scalar_subquery()).where(needs.c.need.in_(bindparam("of_needs", expanding=True)))
+"""The first job of each of some needs: one statement, however many they are."""
 
 
 class Taken(NamedTuple):
@@ -130,7 +134,8 @@ class Store:
         if suitable is None:
             return db.execute(HEAD).first()
         # A look at the head of each need costs the same however many other jobs come before it.
-        heads = [number for need in suitable if (number := db.execute(_first_of(need)).scalar())]
+        parts = (suitable[start : start + MAX_FEW] for start in range(0, len(suitable), MAX_FEW))
+        heads = [head for part in parts for head in db.execute(_HEADS, {"of_needs": part}).scalars() if head]
         if not heads:
             return None
         head = db.execute(HEAD.where(jobs.c.number.in_(heads))).first()
@@ -326,10 +331,6 @@ def _inherited(db: Connection, former: Any, now: datetime) -> dict[str, Any]:
         "cancelled_by": former.cancelled_by,
         "position": _position_of_head(db, former.priority),
     }
-
-
-def _first_of(need: int) -> Select[Any]:
-    return select(jobs.c.number).where(QUEUED, jobs.c.need == need).order_by(*ORDER).limit(1)
 
 
 def _position_of_head(db: Connection, priority: int) -> int:

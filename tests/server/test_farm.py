@@ -1,9 +1,15 @@
 """What operators of a farm rely on: names of jobs, the order of the queue, and numbers, whatever workers do."""
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 
+from server.storage.database import ServerDatabase
+from server.storage.needs import Ability
+from server.storage.store import Store
 from tests.support.api_server import JOB, Api
 
 
@@ -41,6 +47,30 @@ def test_farm_a_copy_that_is_handed_back_is_still_a_copy(api: Api) -> None:
     copy = hand_back(api)
 
     assert api("GET", f"/jobs/{copy}/record").json()["retry_of"] == failed
+
+
+def test_farm_a_poll_costs_as_much_however_many_needs_there_are(database: Path | str) -> None:
+    """A worker that can do jobs with many different needs, but not all, gets the first one of those in a few steps."""
+    tags = [f"tag {number}" for number in range(40)]
+    worker, statements = Ability(None, frozenset(tags[1:])), list[str]()
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    with contextlib.closing(ServerDatabase(database)) as opened:
+        store = Store(opened)
+        for number, tag in enumerate(tags):
+            store.submit(tag, [], priority=number % 4 if number else 9, requires=[tag])
+        store.take(worker)  # reads the needs
+        sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+        try:
+            taken = store.take(worker)
+        finally:
+            sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+
+    assert taken is not None
+    assert '"job_title":"tag 7"' in taken.document, "the second one of the highest priority that it can do"
+    assert len(statements) < 10
 
 
 def _ids(api: Api, query: dict[str, Any]) -> list[str]:
