@@ -72,10 +72,10 @@ class Needs:
         for row in db.execute(query) if numbers else ():
             need = Need(frozenset(json.loads(row.modules)), frozenset(json.loads(row.tags)))
             self._rows[row.need], self._numbers[need] = need, row.need
-        return self._rows
+        return dict(self._rows)  # while the caller goes through them, another thread may read more
 
     def suitable(self, db: Connection, ability: Ability) -> Sequence[int] | None:
         """Return the needs that a worker fulfils; `None` for all that there are."""
-        known = dict(self.read(db))
+        known = self.read(db)
         suitable = [number for number, need in known.items() if ability.suffices(need)]
         return None if len(suitable) == len(known) else suitable

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy
 
 from server.storage.database import ServerDatabase
-from server.storage.needs import Ability
+from server.storage.needs import Ability, Needs
 from server.storage.store import Store
 from tests.support.api_server import JOB, Api
 
@@ -75,3 +75,16 @@ def test_farm_a_poll_costs_as_much_however_many_needs_there_are(database: Path |
 
 def _ids(api: Api, query: dict[str, Any]) -> list[str]:
     return [job["job_id"] for job in api("GET", "/jobs", params=query).json()["jobs"]]
+
+
+def test_farm_needs_that_one_thread_goes_through_stay_as_they_are(database: Path | str) -> None:
+    """New ones come meanwhile, which other threads read: a list of jobs by their module failed by that."""
+    known = Needs()
+    with contextlib.closing(ServerDatabase(database)) as opened:
+        store, seen = Store(opened), []
+        for module in ("a", "b"):
+            store.submit("", [{"module": module}])
+            with opened.begin() as connection:
+                seen.append(known.read(connection))
+
+    assert [len(needs) for needs in seen] == [1, 2]
