@@ -92,14 +92,16 @@ class Metrics:
         totals = self._summary.totals()
         unfinished, names = Counter[tuple[str, ...]](), _Names()
         ended: dict[tuple[str, ...], Ended] = {}
-        for (state, modules), count in sorted(totals.unfinished.items(), key=str):
+        for modules in totals.modules:  # the first ones keep their labels: else counters would go back
+            names.of(modules)
+        for (state, modules), count in totals.unfinished.items():
             unfinished[state, names.of(modules)] += count
         durations = HistogramMetricFamily(
             "sisyphus_job_duration_seconds",
             "Ended jobs, from the last start to the end.",
             labels=["state", "modules"],
         )
-        for (state, modules), kind in sorted(totals.ended.items(), key=str):
+        for (state, modules), kind in totals.ended.items():
             ended.setdefault((state, names.of(modules)), Ended()).add(kind)
         family = CounterMetricFamily("sisyphus_jobs_ended_total", "Jobs that have ended.", labels=["state", "modules"])
         for labels, kind in ended.items():

@@ -59,6 +59,8 @@ class Totals:
     ended: dict[tuple[str, frozenset[str]], Ended]
     head_added_at: datetime | None
     """The time of submission of the queue's head."""
+    modules: list[frozenset[str]]
+    """All sets of modules, in the order in which they came; some of them twice."""
 
 
 class Summary:
@@ -94,7 +96,7 @@ class Summary:
             if row.bucket != NOT_STARTED:
                 kind.buckets[row.bucket] += row.ended
                 kind.seconds += row.milliseconds / 1000
-        return Totals(unfinished, ended, head)
+        return Totals(unfinished, ended, head, [need.modules for _, need in sorted(needs.items())])
 
     def oldest(self) -> dict[int, OldestWait]:
         """Return the job that waits longest for each need, by the need's number."""

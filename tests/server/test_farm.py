@@ -1,12 +1,14 @@
 """What operators of a farm rely on: names of jobs, the order of the queue, and numbers, whatever workers do."""
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
 
+from server.observe.metrics import MAX_MODULES
 from server.storage.database import ServerDatabase
 from server.storage.needs import Ability, Needs
 from server.storage.store import Store
@@ -88,3 +90,25 @@ def test_farm_needs_that_one_thread_goes_through_stay_as_they_are(database: Path
                 seen.append(known.read(connection))
 
     assert [len(needs) for needs in seen] == [1, 2]
+
+
+def test_farm_counters_never_go_back(api: Api) -> None:
+    """With more sets of modules than have a label, one that is in the queue again does not leave the others' label."""
+    names = [f"module {MAX_MODULES - number:03}" for number in range(MAX_MODULES + 20)]
+    seen: list[dict[str, float]] = [{}]
+    for number, name in enumerate([*names, names[-1], names[0]]):
+        body = {"job_title": "", "tasks": [{"module": name}]}
+        job_id = api("POST", "/queue", body).json()["job_id"]
+        if number >= MAX_MODULES - 2:
+            seen.append(_counters(api))
+        api("POST", f"/jobs/{job_id}/cancel")
+    seen.append(_counters(api))
+
+    pairs = itertools.pairwise(seen)
+    assert [name for old, new in pairs for name in old if new.get(name, 0) < old[name]] == []
+    assert len(seen[-1]) <= MAX_MODULES + 10
+
+
+def _counters(api: Api) -> dict[str, float]:
+    lines = [line.rpartition(" ") for line in api("GET", "/metrics").text.splitlines()]
+    return {name: float(value) for name, _, value in lines if name.startswith("sisyphus_jobs_ended_total")}
