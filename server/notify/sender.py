@@ -17,10 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from server.notify.sending import send
 from server.notify.targets import NotifySettings, Target
 from server.storage.database import reason
-from server.storage.notices import GIVE_UP, Notices
+from server.storage.notices import GIVE_UP, Bundle, Notices
 
 INTERVAL = 1.0
 """Seconds between two looks for something to send."""
+
+MOST = 20.0
+"""Seconds for one message: a target whose answer comes byte by byte would be in the way of the others for ever."""
 
 EXPIRE_EVERY = 60
 """Looks from one deletion of old notices to the next."""
@@ -36,6 +39,7 @@ class NoticeSender:
         self._notices, self._targets = notices, settings.targets
         self._stopped = threading.Event()
         self._failing = set[str]()
+        self._under_way: dict[str, threading.Thread] = {}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -69,13 +73,24 @@ class NoticeSender:
     def _send(self, target: Target) -> None:
         if self._stopped.is_set() or not (bundle := self._notices.take(target)):
             return
-        why = send(target, bundle)
+        why = self._send_in_time(target, bundle)
         retry = self._notices.settle(bundle, is_sent=not why) - datetime.now(UTC)
         events = "1 event" if bundle.count == 1 else f"{bundle.count} events"
         words = f"notify target {target.name!a} could not be told of {events}: {why}; next try in {retry.seconds} s"
         self._tell(target.name, words if why else "")
         if not why:
             logger.info("notify target {!a} is told of {}", target.name, events)
+
+    def _send_in_time(self, target: Target, bundle: Bundle) -> str:
+        """Send a message; returns why that failed. A thread that hangs is left, and the target waits for its end."""
+        if target.name in self._under_way and self._under_way[target.name].is_alive():
+            return "it still answers the message before"
+        answers: list[str] = []
+        thread = threading.Thread(target=lambda: answers.append(send(target, bundle)), name="message", daemon=True)
+        self._under_way[target.name] = thread
+        thread.start()
+        thread.join(MOST)
+        return answers[0] if answers else f"no answer in {MOST:g} s"
 
     def _expire(self) -> None:
         if dropped := self._notices.expire():
