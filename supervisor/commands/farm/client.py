@@ -225,7 +225,7 @@ class FarmClient:
         found = [key for key, host in known.items() if host == name]
         found = found or [key for key, host in known.items() if key.startswith(name) or host.startswith(name)]
         hosts = {known[key] for key in found}
-        if len(hosts) != 1:
+        if len(hosts) != 1 or not name:
             one_of("worker", name, [f"{key}  {known[key]}" for key in found])
         return found
 
@@ -267,7 +267,7 @@ def tell_none(words: str) -> int:
 
 def one_of(kind: str, beginning: str, found: list[str]) -> str:
     """Return the only one that was found by its beginning. The command ends if there is none, or more than one."""
-    if not found:
+    if not found or (len(found) == 1 and not beginning):  # a script's variable that is not set is not the only one
         sys.exit(tell_none(f"There is no {kind} whose id or name begins with {beginning!r}."))
     if len(found) > 1:
         say(f"{beginning!r} is the beginning of several; write more of one:", err=True)

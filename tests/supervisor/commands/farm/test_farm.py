@@ -1,6 +1,9 @@
 """The commands on jobs in unusual states."""
 
+from pathlib import Path
+
 from tests.supervisor.commands.farm.conftest import GOOD, Operator
+from tests.support.api_server import serving
 
 
 def test_farm_a_former_id_will_do(operator: Operator) -> None:
@@ -16,3 +19,17 @@ def test_farm_a_former_id_will_do(operator: Operator) -> None:
     assert [each.returncode for each in done] == [0] * 4, [each.stderr for each in done]
     assert done[0].stdout.startswith(f"{new_id}  queued\n")
     assert operator.api("GET", f"/jobs/{copy}/record").json()["retry_of"] == new_id
+
+
+def test_farm_an_empty_name_names_nothing(tmp_path: Path) -> None:
+    """A script's variable that is not set is no order for the only job or worker that there is."""
+    with serving(tmp_path / "server.sqlite3") as api:
+        operator, job_id = Operator(tmp_path, api), api.submit()
+        api.beat("w")
+        done = [operator(command, "") for command in ("show", "move", "cancel", "pause", "disable")]
+        (worker,) = api("GET", "/workers").json()["workers"]
+        queued = api.queued()
+
+    assert [each.returncode for each in done] == [1] * 5
+    assert done[2].stderr == "There is no job whose id or name begins with ''.\n"
+    assert (queued, worker["attributes"]) == ([job_id], {"disabled": False})
