@@ -52,7 +52,7 @@ def jobs_command(
     begun = datetime.now(UTC)
     before = _recent(farm, query, begun) if following else []
     found = list(itertools.islice(farm.jobs(**query, limit=limit), limit))
-    if as_json and not following:
+    if as_json:
         print_json(found)
     else:
         _print_jobs(farm, found)

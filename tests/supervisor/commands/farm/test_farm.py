@@ -1,5 +1,8 @@
 """The commands on jobs in unusual states."""
 
+import json
+import signal
+import subprocess
 from pathlib import Path
 
 from tests.supervisor.commands.farm.conftest import GOOD, Operator
@@ -33,3 +36,19 @@ def test_farm_an_empty_name_names_nothing(tmp_path: Path) -> None:
     assert [each.returncode for each in done] == [1] * 5
     assert done[2].stderr == "There is no job whose id or name begins with ''.\n"
     assert (queued, worker["attributes"]) == ([job_id], {"disabled": False})
+
+
+def test_farm_a_list_that_is_followed_is_json(operator: Operator) -> None:
+    """Its beginning, too: what waits already is a JSON list, as what comes later is."""
+    job_id = operator.post(GOOD | {"requires": ["gpu"]})
+    following = operator.start("jobs", "--state", "queued", "-f", "--json", stdout=subprocess.PIPE, text=True)
+    assert following.stdout
+    lines = [next(following.stdout)]
+    while lines[-1] != "]\n":
+        lines.append(next(following.stdout))
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=60)
+    operator.api("POST", f"/jobs/{job_id}/cancel")
+
+    assert job_id in [job["job_id"] for job in json.loads("".join(lines))]
+    assert following.returncode == 130
