@@ -36,7 +36,9 @@ def top_command(farm: FarmClient, as_json: bool, interval: float) -> None:
         return
     console = Terminal(highlight=False, width=None if is_terminal() else WHOLE)
     if not is_terminal():
-        console.print(_draw(_look(farm), farm.url, 1000))
+        with console.capture() as captured:
+            console.print(_draw(_look(farm), farm.url, 1000))
+        click.echo(captured.get(), nl=False)  # a console for bars ignores that nothing can be written
         return
     first = _draw(_look(farm), farm.url, console.height)
     with Live(first, console=console, screen=True, auto_refresh=False) as live:
@@ -77,7 +79,10 @@ def _draw(seen: dict[str, Any], url: str, height: int) -> Group:
         f"queue {farm['queue']['entries']}{_age(farm['queue'])}  running {farm['running']}  workers {len(workers)}"
         f" ({states['idle']} idle)" + "".join(f"  {state} {number}" for state, number in farm.get("day", {}).items()),
     ]
-    lines += [f"{wait['entries']} wait: {wait['why']}" for wait in farm["waits"]]
+    most = max(1, height // 3)  # what runs has room, too
+    lines += [f"{wait['entries']} wait: {wait['why']}" for wait in farm["waits"][:most]]
+    if others := sum(wait["entries"] for wait in farm["waits"][most:]):
+        lines.append(f"{others} wait for other reasons")
     if not farm["running"] and not farm["queue"]["entries"]:
         lines.append("nothing runs: the queue is empty")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

@@ -6,7 +6,9 @@ import subprocess
 from pathlib import Path
 
 from tests.supervisor.commands.farm.conftest import GOOD, Operator
+from tests.supervisor.commands.terminal import on_terminal
 from tests.support.api_server import serving
+from tests.support.supervised import CLIENT
 
 
 def test_farm_a_former_id_will_do(operator: Operator) -> None:
@@ -52,3 +54,29 @@ def test_farm_a_list_that_is_followed_is_json(operator: Operator) -> None:
 
     assert job_id in [job["job_id"] for job in json.loads("".join(lines))]
     assert following.returncode == 130
+
+
+def test_farm_top_tells_that_nothing_can_be_written(operator: Operator) -> None:
+    """A full disk is told, as by other commands, and is not status 0."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([CLIENT, "top"], env=operator.environ, stdout=full, stderr=subprocess.PIPE, timeout=90)
+
+    assert done.returncode == 2
+    assert b"No space left on device" in done.stderr
+
+
+def test_farm_top_shows_what_runs_however_many_reasons_to_wait_there_are(operator: Operator, held_job: str) -> None:
+    """On a terminal of few lines, many reasons are summed up."""
+    for number in range(40):
+        operator.post(GOOD | {"requires": [f"tag {number}"]})
+
+    def interrupt(process: "subprocess.Popen[bytes]", shown: str) -> bool:
+        process.send_signal(signal.SIGINT) if "43 %" in shown or shown.count("queue 40") > 3 else None
+        return "43 %" in shown or shown.count("queue 40") > 3
+
+    _, shown = on_terminal(operator.environ, "top", "--interval", "0.2", act=interrupt, raw=True)
+    for job_id in operator.api.queued():
+        operator.api("POST", f"/jobs/{job_id}/cancel")
+
+    assert "43 %" in shown
+    assert " wait for other reasons" in shown
