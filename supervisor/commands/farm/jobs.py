@@ -28,7 +28,7 @@ since_option = click.option(
 )
 before_option = click.option("--before", metavar="TIME", callback=read_time, help="Only jobs from before this time.")
 module_option = click.option("--module", metavar="NAME", help="Only jobs with a task of this module.")
-worker_option = click.option("--worker", metavar="NAME", help="Only jobs of this worker: its host name or id.")
+worker_option = click.option("--worker", metavar="NAME", help="Only jobs of this worker: its whole host name or id.")
 
 
 @farm_command("jobs")
