@@ -33,8 +33,6 @@ pages = APIRouter(include_in_schema=False)
 @pages.get("/")
 def show_now(request: Request, served: Served) -> Response:
     """The whole farm at a glance."""
-    failed, _ = served.history.page(JobFilter("failed"), None, SHOWN_NOW)
-    day_ago = datetime.now(UTC) - timedelta(days=1)
     farm = summarise(served)
     return render(
         request,
@@ -42,7 +40,7 @@ def show_now(request: Request, served: Served) -> Response:
         farm=farm,
         top=max(hour["completed"] + hour["failed"] for hour in farm["hours"]),
         running=views.list_running(served, SHOWN_NOW),
-        failed=[job for job in failed if datetime.fromisoformat(job["ended_at"]) > day_ago],
+        failed=served.history.last_failed(datetime.now(UTC) - timedelta(days=1), SHOWN_NOW),
     )
 
 
@@ -53,12 +51,14 @@ def show_running(request: Request, served: Served) -> Response:
 
 
 @pages.get("/farm/queue")
-def show_queue(request: Request, served: Served, after: str = "", place: int = 1) -> Response:
+def show_queue(request: Request, served: Served, after: str = "") -> Response:
     """What waits, in its order, and why."""
-    jobs, following = views.list_queue(served, views.read_place(after))
-    more = following and urlencode({"after": ".".join(map(str, following)), "place": place + len(jobs)})
+    begin = views.read_place(after)
+    place = served.history.count_until(begin) + 1 if begin else 1  # the queue moves on while somebody reads
+    jobs, following = views.list_queue(served, begin)
+    more = following and urlencode({"after": ".".join(map(str, following))})
     entries = summarise(served)["queue"]["entries"]
-    return render(request, "queue.html", jobs=jobs, place=place, more=more, entries=entries)
+    return render(request, "queue.html", jobs=jobs, begin=begin, place=place, more=more, entries=entries)
 
 
 @pages.get("/farm/history")
@@ -76,15 +76,13 @@ def show_history(
     """Jobs in any state, the newest first."""
     given = {"state": state, "module": module, "worker": worker, "q": q, "since": since, "before": before}
     problem = ""
+    shown = given | {"since": "", "before": ""}
     try:
         wanted = JobFilter(_state(state), module, worker, q, _time("since", since), _time("before", before))
         jobs, following = served.history.page(wanted, cursor, HISTORY_PAGE)
+        shown |= {"since": _field(wanted.since), "before": _field(wanted.before)}
     except ValueError as error:
         jobs, following, problem = [], None, str(error)
-    # A field for a time complains of anything else.
-    shown = given | {
-        name: given[name][:16] if not problem and "T" in given[name] else "" for name in ("since", "before")
-    }
     link = {key: value for key, value in given.items() if value}
     return render(
         request,
@@ -107,9 +105,14 @@ def _state(text: str) -> str:
 def _time(name: str, text: str) -> datetime | None:
     try:
         time = datetime.fromisoformat(text) if text else None
-    except ValueError:
+        return time and (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
         raise ValueError(f"{name}: {text!r} is not a time such as 2026-01-31T22:00.") from None
-    return time.replace(tzinfo=UTC) if time and not time.tzinfo else time
+
+
+def _field(time: datetime | None) -> str:
+    """A time in UTC, as a field for one takes it: with three digits of a second at most."""
+    return time.replace(tzinfo=None).isoformat()[:23] if time else ""
 
 
 @pages.get("/farm/jobs/{job_id}")

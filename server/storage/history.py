@@ -81,6 +81,11 @@ class History:
         rows = self._read(query.limit(limit))
         return [job | {"tasks": json.loads(row.document)["tasks"]} for row, job in rows]
 
+    def last_failed(self, since: datetime, limit: int) -> list[dict[str, Any]]:
+        """Return jobs that failed since then, without their tasks, the last one first."""
+        query = select(*COLUMNS).where(*STATES["failed"], jobs.c.ended_at > since).limit(limit)
+        return [job for _, job in self._read(query.order_by(jobs.c.ended_at.desc(), jobs.c.number.desc()))]
+
     def queued(self, after: Place | None, limit: int) -> tuple[list[dict[str, Any]], Place | None]:
         """Return queued jobs, the next one first, without tasks; and the place of the last one, if more follow."""
         query = select(*COLUMNS, jobs.c.position).where(QUEUED).order_by(*ORDER).limit(limit + 1)
@@ -97,6 +102,16 @@ class History:
         rows = self._read(query)
         last = rows[limit - 1][0] if len(rows) > limit else None
         return [job for _, job in rows[:limit]], Place(last.priority, last.position, last.number) if last else None
+
+    def count_until(self, place: Place) -> int:
+        """Return how many queued jobs come before what follows a place."""
+        first = or_(
+            jobs.c.position < place.position,
+            and_(jobs.c.position == place.position, jobs.c.number <= place.number),
+        )
+        is_before = or_(jobs.c.priority > place.priority, and_(jobs.c.priority == place.priority, first))
+        with self._database.begin() as db:
+            return int(db.execute(select(func.count()).where(QUEUED, is_before)).scalar_one())
 
     def uses(self, module: str, name: str) -> list[dict[str, Any]]:
         """Return the newest jobs that name stored data, of the newest `SEARCHED_AT_ONCE` jobs: `USES_SHOWN` at most."""
