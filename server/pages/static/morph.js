@@ -20,7 +20,8 @@ function morphElement(old, fresh) {
     }
     for (const { name } of [...old.attributes]) {
         const isOpened = name === "open" && OPEN.has(old.tagName);
-        if (!fresh.hasAttribute(name) && !isOpened) old.removeAttribute(name);
+        const isBusy = name === "aria-disabled"; // a button whose call is under way
+        if (!fresh.hasAttribute(name) && !isOpened && !isBusy) old.removeAttribute(name);
     }
     if (old.tagName !== "TEXTAREA") morphChildren(old, fresh);
 }

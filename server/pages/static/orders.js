@@ -27,16 +27,24 @@ async function order(button) {
     await attempt(button, async () => {
         const answer = await call(method, path, body);
         if (!to) return done;
-        sayLater(done);
-        location.assign(to.replace(encodeURIComponent("{job_id}"), encodeURIComponent(answer?.job_id ?? "")));
-        return "";
+        return leave(done, to.replace(encodeURIComponent("{job_id}"), encodeURIComponent(answer?.job_id ?? "")));
     });
+}
+
+/** Go to another view. Until it is there, the button stays as it is: pressed twice, it would run a job twice. */
+function leave(sentence, to) {
+    sayLater(sentence);
+    location.assign(to);
+    return new Promise((resolve) => addEventListener("pageshow", () => resolve(""), { once: true })); // of `back`
 }
 
 async function setPriority(form) {
     await attempt(form.querySelector("button"), async () => {
-        await call(form.dataset.method, form.dataset.path, { priority: form.elements.priority.valueAsNumber });
-        form.elements.priority.defaultValue = form.elements.priority.value;
+        const field = form.elements.priority;
+        const sent = field.value;
+        await call(form.dataset.method, form.dataset.path, { priority: field.valueAsNumber });
+        field.defaultValue = sent;
+        if (field.value === sent) form.reset(); // a field that was written into shows nothing that others set
         return form.dataset.done;
     });
 }
@@ -47,9 +55,7 @@ async function store(form) {
         const path = form.dataset.path ?? [form.dataset.root, ...[module, name].map((part) => quoted(part.value))].join("/");
         await call("POST", path, json.value); // as it was written: JavaScript would round large numbers
         if (!form.dataset.to) return "It is stored.";
-        sayLater("It is stored.");
-        location.assign([form.dataset.to, ...[module, name].map((part) => quoted(part.value))].join("/"));
-        return "";
+        return leave("It is stored.", [form.dataset.to, ...[module, name].map((part) => quoted(part.value))].join("/"));
     });
 }
 

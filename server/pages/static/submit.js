@@ -12,8 +12,7 @@ export function listen() {
     document.addEventListener("submit", (event) => {
         if (!event.target.matches(".job-editor")) return;
         event.preventDefault();
-        document.getElementById("checked").replaceChildren();
-        check("The job", "", event.target.elements.json.value);
+        checkText(event.target.elements.json.value);
     });
     const zone = document.querySelector(".drop");
     if (!zone) return;
@@ -30,10 +29,15 @@ export function listen() {
     });
 }
 
+async function checkText(text) {
+    const item = await check("The job", "", text);
+    document.getElementById("checked").replaceChildren(item); // one alone, however often it was asked for
+}
+
 async function checkFiles(files) {
     document.getElementById("checked").replaceChildren();
     for (const file of [...files]) {
-        await check(file.name, file.name.replace(/\.[^.]*$/, ""), file);
+        document.getElementById("checked").append(await check(file.name, file.name.replace(/\.[^.]*$/, ""), file));
     }
 }
 
@@ -46,7 +50,7 @@ async function check(name, title, body) {
     } catch {
         found = { problems: ["It could not be checked: the file or the server cannot be reached."], warnings: [] };
     }
-    document.getElementById("checked").append(show(name, found));
+    return show(name, found);
 }
 
 function show(name, { title, modules, text, problems, warnings }) {
