@@ -204,7 +204,7 @@ class Gate:
         return ""
 
     def _is_open(self, parts: Sequence[str]) -> bool:
-        is_free = parts[1:2] == ["doc"] or parts[1:3] in (["farm", "static"], ["farm", "login"])
+        is_free = parts[1:2] == ["doc"] or parts[1:3] in (["farm", "static"], ["farm", "login"], ["farm", "logout"])
         return not self._token or is_free or parts == ["", "status", "health"]
 
     def _is_logged_in(self, scope: Scope, headers: Headers) -> bool:

@@ -54,8 +54,10 @@ async def log_in(request: Request, served: Served) -> Response:
 
 @login.post("/logout")
 async def log_out(request: Request) -> Response:
-    """Take the cookie back."""
+    """Take the cookie back. It may have ended, or another tab may have logged out."""
     response = RedirectResponse(request.scope.get("root_path", "") + "/farm/login", 303)
+    if not is_own_request("POST", request.headers):
+        return response
     response.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
     return response
 

@@ -43,11 +43,21 @@ export function say(sentence, isProblem = false) {
 
 /** The sentence that the page before this one left. */
 export function sayLater(sentence) {
-    sessionStorage.setItem("say", sentence);
+    withStorage((storage) => storage.setItem("say", sentence));
 }
 
 export function sayWhatIsLeft() {
-    const sentence = sessionStorage.getItem("say");
-    sessionStorage.removeItem("say");
-    if (sentence) say(sentence);
+    withStorage((storage) => {
+        const sentence = storage.getItem("say");
+        storage.removeItem("say");
+        if (sentence) say(sentence);
+    });
+}
+
+function withStorage(action) {
+    try {
+        action(sessionStorage);
+    } catch {
+        // This browser keeps nothing for any site, or has no more room: nothing is said then.
+    }
 }
