@@ -21,6 +21,7 @@ from server import models, transport
 from server.job_routes import history, jobs
 from server.notify.sender import NoticeSender
 from server.observe.metrics import CountedRequests
+from server.pages.rendering import render
 from server.pages.routes import add_pages
 from server.queue_routes import queue
 from server.routes import ROUTERS
@@ -71,7 +72,7 @@ def create_app(services: Services) -> FastAPI:
 
 
 def _handle_errors(app: FastAPI) -> None:
-    app.add_exception_handler(RequestValidationError, transport.on_wrong_body)
+    app.add_exception_handler(RequestValidationError, _on_wrong_request)
     app.add_exception_handler(HTTPException, _on_refusal)
     app.add_exception_handler(SQLAlchemyError, _on_broken_database)
     app.add_exception_handler(Exception, _on_defect)
@@ -86,7 +87,21 @@ async def _on_refusal(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 405:  # the framework names the methods of one route alone
         headers["Allow"] = ", ".join(sorted(_methods(request)))
-    return transport.problem(error.status_code, error.detail, **headers)
+    return _answer(request, error.status_code, error.detail, **headers)
+
+
+async def _on_wrong_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _answer(request, 400, transport.in_words(error.errors()))
+
+
+def _answer(request: Request, status: int, message: str, **headers: str) -> Response:
+    """Say what is wrong: to who looks at the page, in a view, which becomes the right one when all is well again."""
+    if transport.is_page(request.scope, request.scope["path"].split("/")):
+        view = render(request, "missing.html", status, message=message)
+        view.headers.update(headers)
+        return view
+    return transport.problem(status, message, **headers)
 
 
 def _methods(request: Request) -> set[str]:
@@ -105,7 +120,7 @@ async def _on_broken_database(request: Request, error: Exception) -> Response:
     # A connection that breaks during the commit leaves open whether that was done.
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     outcome = "Perhaps the change was made; look, and try again." if lost else "Nothing was changed; try again."
-    return transport.problem(503, f"The database failed: {reason(error)}. {outcome}")
+    return _answer(request, 503, f"The database failed: {reason(error)}. {outcome}")
 
 
 async def _on_defect(_request: Request, _error: Exception) -> Any:

@@ -15,7 +15,6 @@ from urllib.parse import unquote, urlsplit
 
 from fastapi import HTTPException, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
@@ -166,7 +165,7 @@ class Gate:
         else:
             scope["path"] = "/".join(quote_part(part) for part in parts)
             headers = Headers(scope=scope)
-            if stranger := self._find_stranger(headers, is_page=_is_page(scope, parts)):
+            if stranger := self._find_stranger(headers, is_page=is_page(scope, parts)):
                 refusal = problem(403, stranger)
             elif not (self._is_open(parts) or self._is_logged_in(scope, headers)):
                 refusal = await self._check_token(scope, parts)
@@ -227,13 +226,14 @@ class Gate:
 
     def _ask_for_token(self, scope: Scope, parts: Sequence[str]) -> Response:
         """Send whoever wants to see a page to the login, and refuse a call."""
-        if _is_page(scope, parts):
+        if is_page(scope, parts):
             wanted = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
             return RedirectResponse(f"{scope.get('root_path', '')}/farm/login?next={quote_part(wanted)}", 303)
         return problem(401, "The token is missing or wrong.", **{"WWW-Authenticate": "Bearer"})
 
 
-def _is_page(scope: Scope, parts: Sequence[str]) -> bool:
+def is_page(scope: Scope, parts: Sequence[str]) -> bool:
+    """Return whether a request is for a view of the page; `parts` are those of the path."""
     return scope["method"] == "GET" and (parts == ["", ""] or parts[1:2] == ["farm"])
 
 
@@ -371,12 +371,3 @@ def _too_large(limit: int) -> HTTPException:
 
 def _too_deep() -> HTTPException:
     return HTTPException(400, f"The body is nested more than {MAX_DEPTH} levels deep.")
-
-
-# --- the framework's own errors, in the same form ---
-
-
-async def on_wrong_body(_request: Request, error: Exception) -> Response:
-    """Respond to a body that is JSON but not of the route's form."""
-    assert isinstance(error, RequestValidationError)
-    return problem(400, in_words(error.errors()))

@@ -48,6 +48,8 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     page = _environment.get_template(template).render(
         root=request.scope.get("root_path", ""),
         version=VERSION,
+        now=datetime.now(UTC).isoformat(),
+        status=status,
         has_token=bool(state.settings.token),
         queue_disabled="" in state.orders.standing.disabled,
         **values,

@@ -5,6 +5,13 @@ import { root } from "./call.js";
 
 const RETRY = 2000; // milliseconds
 
+let readEnded = () => {};
+
+/** Tell whether the view could be read: a stream seems to stand for long when the server or its database is gone. */
+export function noteRead(isDone) {
+    readEnded(isDone);
+}
+
 /** Give the events to `view`: its methods `job`, `worker`, `queue` take what the server tells, `reset` reads all again. */
 export function follow(view) {
     const connection = document.getElementById("connection");
@@ -29,15 +36,19 @@ export function follow(view) {
         awaySince ??= new Date();
         const time = awaySince.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
         show("away", `Server away since ${time}; what you see is old`);
-        if (source?.readyState !== EventSource.CLOSED) return; // it tries again by itself
+        if (source.readyState === EventSource.CONNECTING) return; // it tries again by itself
         view.reset(); // perhaps the server is there, and nobody is logged in any more
-        clearTimeout(timer);
-        timer = setTimeout(open, RETRY);
+        if (source.readyState === EventSource.CLOSED) timer ||= setTimeout(open, RETRY);
     }
 
+    readEnded = (isDone) => {
+        if (!isDone && source) isAway();
+        else if (awaySince !== null && source?.readyState === EventSource.OPEN) isBack();
+    };
+
     function open() {
-        clearTimeout(timer);
-        source?.close();
+        close();
+        if (awaySince === null) show("connecting", "Connecting …");
         source = new EventSource(`${root}/events`);
         source.addEventListener("open", isBack);
         source.addEventListener("error", isAway);
@@ -48,6 +59,7 @@ export function follow(view) {
 
     function close() {
         clearTimeout(timer);
+        timer = 0;
         source?.close();
         source = null;
     }

@@ -1,10 +1,12 @@
 // Keeps the view up to date: figures of running jobs at once, everything else by reading the page again.
 import { sayWhatIsLeft } from "./call.js";
+import { noteRead } from "./live.js";
 import { morph } from "./morph.js";
 import { Progress } from "./progress.js";
-import { tell } from "./times.js";
+import { compareClocks, tell } from "./times.js";
 
 const LEAST = 1000; // milliseconds from one reading to the next
+const PATIENCE = 25_000; // milliseconds for one reading: the server gives up its database after 20 s
 const SHARE = 5; // reading may take a fifth of the time: a view of a thousand workers is read more rarely
 
 let asked = () => {};
@@ -28,15 +30,19 @@ export function begin() {
         const start = performance.now();
         isReading = true;
         isStale = false;
+        let isDone = false;
         try {
-            const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+            const signal = AbortSignal.timeout(PATIENCE);
+            const response = await fetch(location.href, { headers: { Accept: "text/html" }, signal });
             if (response.redirected) location.assign(response.url); // to the login
             else if (response.status < 500) show(await response.text());
+            isDone = response.status < 500;
         } catch {
-            // the stream of events says that the server is away, and asks again when it is back
+            // `noteRead` says that the server is away
         }
         isReading = false;
-        next = performance.now() + Math.max(LEAST, SHARE * (performance.now() - start));
+        next = performance.now() + Math.max(LEAST, isDone ? SHARE * (performance.now() - start) : 0);
+        noteRead(isDone);
         if (isStale) asked();
     }
 
@@ -44,6 +50,7 @@ export function begin() {
         const page = new DOMParser().parseFromString(text, "text/html");
         const fresh = page.getElementById("main");
         if (!fresh) return;
+        compareClocks(page);
         tell(fresh);
         morph(main(), fresh);
         document.title = page.title;

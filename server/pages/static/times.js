@@ -1,12 +1,22 @@
 // Times, durations and sizes for people. The server writes times in UTC; here they become the reader's own.
 
 const EVERY = 5000; // milliseconds
+const LEAST_DIFFERENCE = 60_000; // milliseconds between two clocks: a page may have been under way for less
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 const FULL = { dateStyle: "medium", timeStyle: "medium" };
 
+let ahead = 0; // milliseconds by which this machine's clock is ahead of the server's
+
 export function begin() {
+    compareClocks(document);
     tell(document);
     setInterval(() => document.hidden || tell(document), EVERY);
+}
+
+/** Take the server's time from a page that has just come. */
+export function compareClocks(page) {
+    const difference = Date.now() - new Date(page.documentElement.dataset.now);
+    ahead = Math.abs(difference) > LEAST_DIFFERENCE ? difference : 0;
 }
 
 /** Write all times below an element. */
@@ -15,7 +25,7 @@ export function tell(element) {
         const instant = new Date(time.dateTime);
         if (Number.isNaN(instant.getTime())) continue;
         const full = instant.toLocaleString([], FULL);
-        const text = time.dataset.style === "full" ? full : inWords((Date.now() - instant) / 1000, time.dataset.style);
+        const text = time.dataset.style === "full" ? full : inWords((Date.now() - ahead - instant) / 1000, time.dataset.style);
         if (time.textContent !== text) time.textContent = text;
         if (time.title !== full) time.title = full;
     }
