@@ -83,7 +83,8 @@ let answer = () => {}; // to the question that is asked
 function takeAnswers(dialog) {
     dialog?.addEventListener("click", (event) => {
         const button = event.target.closest("[data-answer]");
-        if (button) dialog.close(button.dataset.answer);
+        // The second click of two is meant for the button that asks, whose place an answer may have taken.
+        if (button && event.detail < 2) dialog.close(button.dataset.answer);
     });
     dialog?.addEventListener("close", () => {
         if (!dialog.open) answer(dialog.returnValue === "yes"); // else it was the question before: this event comes late

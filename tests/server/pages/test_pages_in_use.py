@@ -175,6 +175,31 @@ def _wait_for(page: Page, held: list[Route]) -> None:
     until(lambda: page.evaluate("1") and held, "the call")
 
 
+def test_page_asks_who_clicks_twice(api: Api, look: Look) -> None:
+    """A double click on what asks first is no answer, even where the answer appears in the place of the button."""
+    job_id = api.submit("kept")
+    page = look(api.url, "/farm/queue")
+    cancel, yes = (page.get_by_role("button", name=name, exact=True) for name in ("Cancel kept", "Yes"))
+    cancel.click()
+    box = yes.bounding_box()
+    assert box
+    page.get_by_role("button", name="No, leave it").click()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    cancel.evaluate(MOVE, [x, y])
+    page.mouse.dblclick(x, y)
+
+    expect(yes).to_be_visible()
+    page.mouse.click(x, y)
+    expect(page.locator("#status")).to_contain_text("The job is cancelled.")
+    assert api("GET", f"/jobs/{job_id}/record").json()["state"] == "cancelled"
+
+
+MOVE = """(button, [x, y]) => {
+    document.body.append(button); // a row does not let it stand where a person may have scrolled it to
+    Object.assign(button.style, { position: "fixed", left: `${x - 20}px`, top: `${y - 10}px` });
+}"""
+
+
 def test_page_shows_a_job_once_that_is_checked_twice(api: Api, look: Look) -> None:
     """A double click on the button that checks a job makes no two buttons that submit it."""
     page = look(api.url, "/farm/queue")
