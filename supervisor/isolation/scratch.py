@@ -51,6 +51,8 @@ class Scratch:
         Raises:
             ScratchError: it cannot be made.
         """
+        self._renewing = threading.Lock()
+        self._descriptor: int | None = None
         self._parent = Path(os.path.realpath(tempfile.gettempdir()))  # a link may lead to a directory that is removed
         _remove_stale(self._parent)
         with self._explained():
@@ -71,11 +73,8 @@ class Scratch:
             try:
                 made = self._make(task)
             except (FileNotFoundError, NotADirectoryError):
-                # Something has removed or replaced the scratch directory, or removed even the one above it.
-                self.close()
-                self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._open()
-                made = self._make(task)
+                with self._renewing:
+                    made = self._renew(task)
             except PermissionError:  # something has taken ours away
                 self._directory.chmod(0o700)
                 made = self._make(task)
@@ -93,7 +92,18 @@ class Scratch:
         if self._link:
             self._link.unlink(missing_ok=True)
         remove(self._directory)
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:  # else it could not be made anew, and the number may be another file's by now
+            os.close(descriptor)
+
+    def _renew(self, task: int) -> Path:
+        """Make both directories anew: somebody has removed or replaced ours, or removed even the one above it."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return self._make(task)  # another thread was quicker
+        self.close()
+        self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._open()
+        return self._make(task)
 
     def _open(self) -> None:
         self._directory, self._descriptor = _make_locked(self._parent)
