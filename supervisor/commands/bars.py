@@ -31,11 +31,11 @@ class Terminal(Console):
         """Forget what could not be written, where rich would exit."""
         self._buffer.clear()  # rich would keep it, and render and write all of it again with each later line
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print, and ignore write errors."""
+    def __exit__(self, *exception: Any) -> None:
+        """Write what was rendered, and ignore write errors. All that rich writes passes here, the bars' end too."""
         try:
-            super().print(*objects, **options)
-        except OSError:
+            super().__exit__(*exception)
+        except OSError:  # such as EIO: the terminal is gone
             self.on_broken_pipe()
 
 

@@ -120,7 +120,7 @@ class Foreground:
         if failure and failure.cause.unusable:
             return self._complain(failure)
         if failure:
-            click.echo(failure.headline, err=True)
+            display.say(failure.headline, err=True)
             return FAILED
         words: list[str] = []
         for task, lines in plans:
@@ -167,7 +167,7 @@ class Foreground:
         schemas: dict[str, Any] = {}
         for run, each in zip(job.tasks, found, strict=True):
             if isinstance(each, Failure):
-                click.echo(each.cause.message, err=True)
+                display.say(each.cause.message, err=True)
                 return FAILED
             schemas[run.task.module] = json.loads(each.schema) if each.schema else None
         return self._print(json.dumps(job_schema(schemas), indent=2), "the schema", COMPLETED)
@@ -211,8 +211,8 @@ class Foreground:
         status = FAILED if failure else COMPLETED
         if failure and failure.cause.trouble:
             if verdict.earlier:
-                click.echo(verdict.earlier.headline, err=True)
-            click.echo(f"the client cannot work: {failure.cause.message}", err=True)
+                display.say(verdict.earlier.headline, err=True)
+            display.say(f"the client cannot work: {failure.cause.message}", err=True)
             return WRONG
         if as_json:
             record = msgspec.json.format(msgspec.json.encode(verdict.info)).decode()
@@ -228,10 +228,10 @@ class Foreground:
             if sys.stdout:  # else the caller has closed it, and does not want to read anything
                 sys.stdout.flush()
         except OSError as error:
-            click.echo(f"{name} cannot be written: {error.strerror}", err=True)
+            display.say(f"{name} cannot be written: {error.strerror}", err=True)
             return FAILED
         return status
 
     def _complain(self, failure: Failure) -> int:
-        click.echo(f"{self._job_file}: tasks[{failure.task}].module: {failure.cause.message}", err=True)
+        display.say(f"{self._job_file}: tasks[{failure.task}].module: {failure.cause.message}", err=True)
         return WRONG
