@@ -3,6 +3,7 @@
 An older Python must be able to read this file and to run it up to the line that says so.
 """
 
+import contextlib
 import gc
 import io
 import os
@@ -26,7 +27,7 @@ def main() -> None:
     except ImportError as error:  # elsewhere, pip may have found no build of a package
         problem = f"a package that it needs cannot be imported: {error}"
     except OSError as error:
-        problem = error.strerror or str(error)
+        problem = str(error) if error.filename else error.strerror or str(error)
     except RuntimeError as error:
         if "new thread" not in str(error):
             raise
@@ -36,7 +37,8 @@ def main() -> None:
         sys.exit(130)
     else:
         return
-    os.write(2, f"sisyphus-client cannot work here: {problem}\n".encode(errors="backslashreplace"))
+    with contextlib.suppress(OSError):  # nobody reading is no reason for another status
+        os.write(2, f"sisyphus-client cannot work here: {problem}\n".encode(errors="backslashreplace"))
     sys.stdout = None  # or what could not be written would be tried again, and be told again
     sys.exit(2)
 

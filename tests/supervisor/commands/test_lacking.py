@@ -20,6 +20,7 @@ COMMANDS = {
     "record": "run --json --config {config} {job}",
     "config": "config --config {config}",
     "version": "--version",
+    "wrong": "run --no-such-option",
 }
 
 
@@ -62,6 +63,7 @@ def test_low_limits(supervised: Supervised, limit: str, name: str) -> None:
         ("config", "> /dev/full", 2, ""),
         ("config", ">&-", 0, ""),
         ("version", "> /dev/full", 2, ""),
+        ("wrong", "2>/dev/full", 2, ""),
     ],
 )
 def test_nobody_reads(supervised: Supervised, name: str, after: str, status: int, said: str) -> None:
@@ -72,3 +74,13 @@ def test_nobody_reads(supervised: Supervised, name: str, after: str, status: int
     assert done.stderr.endswith(said)
     assert "Traceback" not in done.stderr
     assert (supervised.directory / "made").exists() == (name in ("run", "record"))
+
+
+def test_a_missing_file_is_named(supervised: Supervised) -> None:
+    """Where /proc shows processes alone, as in some containers, a share of the memory cannot be told: one line why."""
+    supervised.configure(limits={"memory": "80%"})
+    lacking = "unshare -Urm --pid --fork sh -c 'mount -t proc -o subset=pid proc /proc; exec \"$@\"' sh"
+    done = call(supervised, lacking, "run")
+
+    assert done.returncode == 2
+    assert done.stderr == "sisyphus-client cannot work here: [Errno 2] No such file or directory: '/proc/meminfo'\n"
