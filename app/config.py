@@ -273,19 +273,20 @@ def _kept_uuid(state_directory: Path) -> str:
     """Return the id of this worker, which is made once and kept in the state directory."""
     file = state_directory / "host_uuid"
     try:
-        return str(uuid.UUID(file.read_text(encoding="ascii").strip()))
-    except (OSError, ValueError):
-        made = str(uuid.uuid4())
-    try:
+        try:
+            return str(uuid.UUID(file.read_text(encoding="ascii").strip()))
+        except (FileNotFoundError, ValueError):  # one that cannot be read may hold an id: it must not be replaced
+            made = str(uuid.uuid4())
         os.makedirs(os.path.realpath(state_directory), 0o700, exist_ok=True)  # a link may lead to one that is missing
         fresh = file.with_name(f"host_uuid.{made}")
-        fresh.touch(0o600)
-        fresh.write_text(made + "\n", encoding="ascii")
-        fresh.replace(file)
+        try:
+            fresh.touch(0o600)
+            fresh.write_text(made + "\n", encoding="ascii")
+            fresh.replace(file)
+        finally:
+            fresh.unlink(missing_ok=True)  # a full disk must not keep one of each start
     except OSError as error:
-        raise ConfigError(
-            f"{state_directory}: the state directory cannot be written: {error.strerror} (set SISYPHUS_STATE_DIR)"
-        ) from error
+        raise ConfigError(f"{file}: cannot be read or written: {error.strerror} (set SISYPHUS_STATE_DIR)") from error
     return made
 
 

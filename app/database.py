@@ -29,11 +29,13 @@ class DatabaseFileError(Exception):
 
     Attributes:
         damaged: It is nobody's: no database at all, or a broken one.
+        advice: What to do for a file that is sound; else empty.
     """
 
-    def __init__(self, message: str, damaged: bool = False) -> None:
+    def __init__(self, message: str, damaged: bool = False, advice: str = "") -> None:
         super().__init__(message)
         self.damaged = damaged
+        self.advice = advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +188,28 @@ def _open(file: Path, schema: Schema, check: bool) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
-        raise DatabaseFileError(str(error)) from error
+        raise DatabaseFileError(str(error), advice=_advice(file, error.sqlite_errorcode & 0xFF)) from error
     try:
         _prepare(connection, schema, check)
     except sqlite3.Error as error:
         connection.close()
-        raise DatabaseFileError(str(error), error.sqlite_errorcode & 0xFF in _DAMAGE) from error
+        code = error.sqlite_errorcode & 0xFF
+        raise DatabaseFileError(str(error), code in _DAMAGE, _advice(file, code)) from error
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _advice(file: Path, code: int) -> str:
+    if code == sqlite3.SQLITE_FULL:
+        return "make room there"
+    if code == sqlite3.SQLITE_BUSY:
+        return "end the other program that has it open"
+    if code == sqlite3.SQLITE_IOERR:
+        return "look at its disk, and at the limit of file sizes, ulimit -f"
+    is_closed = file.is_file() and not os.access(file, os.R_OK | os.W_OK)
+    return "let this user read and write it" if is_closed else ""
 
 
 def _size(file: Path) -> int:

@@ -167,9 +167,10 @@ class Journal:
         await self._do(self._database.check_files)
 
     async def probe(self) -> None:
-        """Try whether there is room to write, besides what `check` does."""
+        """Try whether there is room to write, and the journal takes a change, besides what `check` does."""
         await self._do(self._database.check_files)
         await self._do(self._write_probe)
+        await self._write(f"PRAGMA user_version = {SCHEMA.version}")  # changes nothing, and is written all the same
 
     # --- jobs in hand ---
 
@@ -331,9 +332,7 @@ def _open(file: Path) -> Database:
             file, directory / "lock", SCHEMA, check=True, move_aside=lambda problem: _move_aside(file, problem)
         )
     except DatabaseFileError as error:
-        is_full = getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        empty = "to start with an empty one, move it away; the jobs and verdicts in it are lost"
-        advice = "make room there" if is_full else empty
+        advice = error.advice or "to start with an empty one, move it away; the jobs and verdicts in it are lost"
         raise JournalError(f"{file}: the journal cannot be used: {error} ({advice})") from error
     except BlockingIOError as error:
         raise JournalError(
@@ -341,7 +340,8 @@ def _open(file: Path) -> Database:
         ) from error
     except OSError as error:
         raise JournalError(
-            f"{directory}: the state directory cannot be used: {error.strerror} (set SISYPHUS_STATE_DIR)"
+            f"{error.filename or directory}: the state directory cannot be used: {error.strerror}"
+            " (set SISYPHUS_STATE_DIR)"
         ) from error
 
 

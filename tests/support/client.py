@@ -91,8 +91,8 @@ class Client:
 
     def refuse(self, **settings: str) -> str:
         """Start one that ends by itself, with status 2 and the line that is returned, beside the one that may run."""
-        environment = self._environment(settings)
-        done = subprocess.run(self._command, env=environment, capture_output=True, text=True, timeout=60)
+        command, environment = [*self.launcher, *self._command], self._environment(settings)
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
         return done.stderr
 
