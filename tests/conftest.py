@@ -29,8 +29,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def _default_signals() -> None:
-    """A shell that starts the tests in the background has SIGINT and SIGQUIT ignored, and all below them inherit it."""
-    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    """A shell that starts the tests in the background has these ignored, or nohup does: all below them inherit it."""
+    for number, default in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, default)
 

@@ -202,7 +202,9 @@ class Foreground:
             self._paused = False
             job.stop(StopOrder(Cause("cancelled", f"cancelled by {number.name}"), now=again))
 
-        return signals.handling([*STOPPING, signal.SIGUSR2], act)
+        is_immune = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup(1): the job outlives its terminal
+        stopping = [number for number in STOPPING if not (is_immune and number == signal.SIGHUP)]
+        return signals.handling([*stopping, signal.SIGUSR2], act)
 
     def _show(self, verdict: Verdict, as_json: bool) -> int:
         failure = verdict.failure

@@ -33,3 +33,23 @@ def test_status_without_a_terminal(
 
     assert client.returncode == (129 if hangs_up else 0)
     assert ("SIGHUP" in shown) == hangs_up
+
+
+def test_nohup(supervised: Supervised, tmp_path: Path) -> None:
+    """Under nohup, a job outlives its terminal."""
+    supervised.configure(modules={"reporter": "tests.support.modules.Reporter"})
+    supervised.launcher = ["nohup"]
+    held = Held(tmp_path)
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        client = supervised.start(held.job, stderr=file)
+    held.await_running()
+    client.send_signal(signal.SIGHUP)
+    client.send_signal(signal.SIGUSR2)
+    until(lambda: "SIGUSR2: pausing" in log.read_text(), "the signals to be taken")
+    client.send_signal(signal.SIGUSR2)
+    held.let_go()
+    client.communicate()
+
+    assert client.returncode == 0
+    assert "SIGHUP" not in log.read_text()
