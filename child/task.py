@@ -210,6 +210,10 @@ def _require_done(step: str, returned: object) -> None:
 def _tell_of_threads() -> tuple[str, ...]:
     """A warning if threads of the module are alive after the last step: an interpreter would wait for them at its end,
     and nothing does here."""
+    if pools := sys.modules.get("concurrent.futures.thread"):  # whose idle threads it would end first, in these steps
+        pools._shutdown = True  # type: ignore[attr-defined]
+        for queue in list(pools._threads_queues.values()):
+            queue.put(None)
     deadline = time.monotonic() + THREADS_TIME
     left = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
     for thread in left:

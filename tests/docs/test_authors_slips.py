@@ -71,9 +71,13 @@ def test_threads_that_nobody_waits_for(run: Runner) -> None:
     """A completed task has a warning if threads of it were still at work, and none if they had all done theirs."""
     record = run("threading.Thread(target=time.sleep, args=(1000,)).start()")
     daemon = "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()"
-    pool = run(f"{daemon}; ThreadPoolExecutor(2).submit(int).result()")
+    pool = run(f"{daemon}; self.pool = ThreadPoolExecutor(2); self.pool.submit(int).result()")
+    busy = run("self.pool = ThreadPoolExecutor(2); self.pool.submit(time.sleep, 1000)")
 
-    (task,), (pooled,) = record["tasks"], pool["tasks"]  # type: ignore[misc]
-    assert task["result"] == pooled["result"] == "completed"
-    assert "1 of its threads were still alive after it and were ended" in task["warnings"][0]
+    (pooled,) = pool["tasks"]  # type: ignore[misc]
+    for each in (record, busy):
+        (task,) = each["tasks"]  # type: ignore[misc]
+        assert task["result"] == "completed"
+        assert "1 of its threads were still alive after it and were ended" in task["warnings"][0]
+    assert pooled["result"] == "completed"
     assert "warnings" not in pooled
