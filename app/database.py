@@ -177,7 +177,7 @@ def _make_private(file: Path) -> None:
     """Make the file, if it is missing, and let only its owner read it; its write-ahead log gets the same mode."""
     with contextlib.suppress(OSError):  # SQLite tells better what is wrong
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        for path in (file, _log_of(file)):
+        for path in filter(Path.is_file, (file, _log_of(file))):  # and no device, which others need
             path.chmod(0o600)
 
 

@@ -39,7 +39,8 @@ def main() -> None:
         return
     with contextlib.suppress(OSError):  # nobody reading is no reason for another status
         os.write(2, f"sisyphus-client cannot work here: {problem}\n".encode(errors="backslashreplace"))
-    sys.stdout = None  # or what could not be written would be tried again, and be told again
+    # Or what could not be written would be tried again, told again, and change the status to 120.
+    sys.stdout = sys.stderr = None
     sys.exit(2)
 
 

@@ -1,6 +1,7 @@
 """The SQLite file with one owner, by itself. What journal and server make of it is shown with these."""
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -33,3 +34,12 @@ def test_a_strangers_file_is_left_as_it_is(tmp_path: Path, statement: str, words
     with pytest.raises(DatabaseFileError, match=words):
         open_database(tmp_path)
     assert file.read_bytes() == before
+
+
+def test_what_is_no_file_keeps_its_mode(tmp_path: Path) -> None:
+    """A device that root names by mistake is not taken away from all other programs."""
+    os.mkfifo(tmp_path / "data.sqlite3", 0o640)
+
+    with pytest.raises(DatabaseFileError):
+        open_database(tmp_path)
+    assert (tmp_path / "data.sqlite3").stat().st_mode & 0o777 == 0o640

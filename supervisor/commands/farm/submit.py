@@ -72,18 +72,16 @@ def submit_command(
         raise click.UsageError("name job files, or a template with --template and its files with --each")
     bodies = list(_from_template(template, each, options) if template else _from_files(files, options))
     done: list[dict[str, Any]] = []
-    for number, body in enumerate(bodies):
-        try:
-            done.append({"job_id": farm.post(body)})
-        except SessionError as error:
-            of = f"job {number + 1} of {len(bodies)}" if len(bodies) > 1 else "the job"
-            say(f"API server {farm.url} has not confirmed {of}: {error}", err=True)
-            if as_json:
-                print_json(done)
-            return FAILED
-        if not as_json:
-            click.echo(done[-1]["job_id"])
     try:
+        for number, body in enumerate(bodies):
+            try:
+                done.append({"job_id": farm.post(body)})
+            except SessionError as error:
+                of = f"job {number + 1} of {len(bodies)}" if len(bodies) > 1 else "the job"
+                say(f"API server {farm.url} has not confirmed {of}: {error}", err=True)
+                return FAILED
+            if not as_json:
+                click.echo(done[-1]["job_id"])
         statuses = [_wait(farm, job, as_json) for job in done] if wait else [COMPLETED]
     finally:  # after an interrupt, too: the jobs are in the queue
         if as_json:
