@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from supervisor.worker.journal import Journal, OutboxItem, UnfinishedJob
 from tests.support.api_server import Api
 from tests.support.farm import Farm, Request, Verdict
-from tests.support.supervised import BENIGN, CLIENT, Supervised, job
+from tests.support.supervised import BENIGN, CLIENT, Supervised, job, without_leftovers
 from tests.support.waiting import until
 
 Result = TypeVar("Result")
@@ -227,8 +227,10 @@ def await_calls(farm: Farm, route: str, count: int = 1, since: float = 0.0) -> l
 
 
 def complaints(client: Client) -> list[str]:
-    """The warnings and errors in a client's log, but that about its `paths`: the tests' modules are in a checkout."""
-    return [line for line in client.log if re.search(" (WARNING|ERROR) ", line) and " paths: " not in line]
+    """The warnings and errors in a client's log, but that about its `paths`, which are in a checkout, and about what
+    clients of other tests have left."""
+    log = without_leftovers("\n".join(client.log))
+    return [line for line in log.splitlines() if re.search(" (WARNING|ERROR) ", line) and " paths: " not in line]
 
 
 def await_idle(farm: Farm) -> dict[str, Any]:
