@@ -78,6 +78,15 @@ class FarmClient:
 
         A 404 of a proxy that has lost the server is never accepted.
         """
+        response = self._send(method, path, body, query)
+        if response.is_doubtful and response.status in accept:
+            self.call("GET", "/status/health").json()  # which fails while a proxy answers for a server that it has lost
+            response = self._send(method, path, body, query)
+        if response.status // 100 != 2 and response.status not in accept:
+            raise SessionError(describe_refusal(response), response.status, response.body)
+        return response
+
+    def _send(self, method: str, path: str, body: Any, query: Mapping[str, Any]) -> Response:
         try:
             answer = self._session.request(
                 method,
@@ -90,12 +99,7 @@ class FarmClient:
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise SessionError(reason(error) + self._through) from error
         is_ours = SERVER_HEADER in answer.headers
-        response = Response(answer.status_code, answer.content, is_ours, through=self._through)
-        if response.is_doubtful and response.status in accept:
-            self.call("GET", "/status/health").json()  # which fails if a proxy answers for a server that it has lost
-        if answer.status_code // 100 != 2 and answer.status_code not in accept:
-            raise SessionError(describe_refusal(response), response.status, response.body)
-        return response
+        return Response(answer.status_code, answer.content, is_ours, through=self._through)
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """Return the JSON object at a path. A key that it lacks is a `SessionError`, too."""

@@ -102,3 +102,17 @@ def test_any_404_of_a_server_that_is_there_counts(farm: Farm, client: Client, he
     verdict = farm.await_verdict(job_id)
 
     assert verdict.info["error"]["reason"] == "cancelled"
+
+
+@pytest.mark.parametrize("page", [*PAGES][:3])
+def test_commands_know_whose_404_it_is(farm: Farm, page: str) -> None:
+    """That of a server that is there says that there is no such job; that of a proxy says nothing of it."""
+    show = [CLIENT, "show", "00000000-0000-0000-0000-000000000000"]
+    told = []
+    for route in ("GET /jobs/*", "*"):
+        farm.misbehave(route, PAGES[page])
+        environment = os.environ | {"API_URL": farm.url}
+        told.append(subprocess.run(show, env=environment, capture_output=True, text=True, timeout=60).stderr)
+
+    assert ["no Sisyphus server is there" in words for words in told] == [False, True], told
+    assert "Traceback" not in "".join(told)
