@@ -154,7 +154,7 @@ class Session:
 
     async def poll(self) -> PolledJob | None:
         """Take a job from the queue; `None` if the queue is empty. If this fails, the server may have given a job."""
-        return await self._call("GET", "/queue/poll", _read_polled_job, or_missing=True, idempotent=False)
+        return await self._call("GET", "/queue/poll", _read_polled_job, accept=(404,), idempotent=False)
 
     async def wait_for_job(self, request: Request, given_up: "asyncio.Future[None]") -> PolledJob | None:
         """Take a job as soon as there is one; `None` if none came in the time, or `given_up` is done before.
@@ -164,7 +164,7 @@ class Session:
         """
         path, wait = request.path, request.wait
         return await self._call(
-            "GET", path, _read_polled_job, or_missing=True, idempotent=False, wait=wait, given_up=given_up
+            "GET", path, _read_polled_job, accept=(404,), idempotent=False, wait=wait, given_up=given_up
         )
 
     async def post(self, job: Mapping[str, Any]) -> str:
@@ -185,15 +185,15 @@ class Session:
     async def job(self, job_id: str) -> Response | None:
         """Return a job that is queued or running; `None` for one that is completed, deleted or unknown."""
         path = f"/jobs/{quote_part(job_id)}"
-        response = await self._call("GET", path, _read_found, or_missing=True)
+        response = await self._call("GET", path, _read_found, accept=(404,))
         if response.is_doubtful:
             await self.queue_disabled()  # which fails while a proxy answers for a server that it has lost
-            response = await self._call("GET", path, _read_found, or_missing=True)
+            response = await self._call("GET", path, _read_found, accept=(404,))
         return None if response.status == requests.codes.not_found else response
 
     async def delete(self, job_id: str) -> None:
         """Delete a job and its record, if the server has it."""
-        await self._call("DELETE", f"/jobs/{quote_part(job_id)}", _read_nothing, or_missing=True)
+        await self._call("DELETE", f"/jobs/{quote_part(job_id)}", _read_nothing, accept=(404,))
 
     async def complete(self, job_id: str, verdict: Mapping[str, Any]) -> None:
         """Report how a job ended. If this fails, `job` tells whether the server has recorded the verdict.
@@ -206,7 +206,7 @@ class Session:
     async def put_log(self, job_id: str, log: bytes) -> None:
         """Store the log of a job, if the server still has that job. Failures are not logged."""
         path, headers = f"/jobs/{quote_part(job_id)}/log", {"Content-Type": "text/plain; charset=utf-8"}
-        await self._call("PUT", path, _read_nothing, log, or_missing=True, headers=headers, log=False)
+        await self._call("PUT", path, _read_nothing, log, accept=(404,), headers=headers, log=False)
 
     # --- workers ---
 
@@ -219,7 +219,7 @@ class Session:
 
     async def worker_disabled(self, worker_id: str) -> bool:
         """Return whether the operator has disabled this worker. A worker that the server does not know is enabled."""
-        return await self._call("GET", f"/workers/{quote_part(worker_id)}", _read_disabled, or_missing=True)
+        return await self._call("GET", f"/workers/{quote_part(worker_id)}", _read_disabled, accept=(404,))
 
     async def configuration(self) -> Configuration:
         """Ask what a worker must know of the server; from now on, what it offers is used."""
@@ -251,7 +251,7 @@ class Session:
         read: Callable[[Response], _T],
         body: Mapping[str, Any] | bytes | None = None,
         *,
-        or_missing: bool = False,
+        accept: tuple[int, ...] = (),
         idempotent: bool = True,
         log: bool = True,
         headers: Mapping[str, str] | None = None,
@@ -259,10 +259,10 @@ class Session:
         wait: float = 0.0,
         given_up: "asyncio.Future[None] | None" = None,
     ) -> _T:
-        """Make a call; returns what `read` makes of a response with a 2xx status, or with `or_missing` of a 404."""
+        """Make a call; returns what `read` makes of a response with a 2xx status or one of `accept`."""
 
         def read_success(response: Response) -> _T:
-            if response.status // 100 != 2 and not (or_missing and response.status == requests.codes.not_found):
+            if response.status // 100 != 2 and response.status not in accept:
                 raise SessionError(describe_refusal(response), response.status, response.body)
             return read(response)
 
@@ -316,11 +316,13 @@ def _read_whole(response: Response) -> Response:
 
 
 def _read_nothing(response: Response) -> None:
-    # Else it is a page of a proxy, and the server has not heard of the call. A long one is not even decoded.
-    if response.body and response.status != requests.codes.not_found:
-        if len(response.body) > MAX_SHOWN:
-            raise SessionError(NOT_JSON, response.status)
+    if not response.body or response.status == requests.codes.not_found:
+        return
+    # What is no JSON is a page of a proxy, and the server has not heard of the call. A long one is not decoded.
+    if len(response.body) <= MAX_SHOWN:
         response.json()
+    elif not response.body[:MAX_SHOWN].lstrip().startswith((b"{", b"[")):
+        raise SessionError(NOT_JSON, response.status)
 
 
 def _read_orders(response: Response) -> WorkerOrders | None:
